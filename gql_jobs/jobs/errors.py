@@ -1,0 +1,153 @@
+"""Every failure the API names on purpose, and the two a handler raises to decide what happens next.
+
+    GqlJobsError                 .code, .extensions
+    ├── InvalidPayload           INVALID_PAYLOAD        fields: [{path, message}]
+    ├── PayloadTooLarge          PAYLOAD_TOO_LARGE      sizeBytes, limitBytes
+    ├── InvalidArgument          INVALID_ARGUMENT       argument
+    ├── InvalidState             INVALID_STATE          status
+    ├── NotFound                 NOT_FOUND              jobId
+    ├── IdempotencyConflict      IDEMPOTENCY_CONFLICT   existingJobId
+    ├── QueueFull                QUEUE_FULL
+    └── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
+
+    HandlerError                 raised by handlers
+    ├── TransientError           the attempt failed, the next one may not: retried with backoff
+    └── PermanentError           no attempt can succeed: dead-lettered at once
+
+Any other exception of a handler counts as transient.
+"""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class ErrorCode(StrEnum):
+    """The stable codes clients find in ``extensions.code``."""
+
+    INVALID_PAYLOAD = "INVALID_PAYLOAD"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    INVALID_STATE = "INVALID_STATE"
+    NOT_FOUND = "NOT_FOUND"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    QUEUE_FULL = "QUEUE_FULL"
+    QUEUE_UNAVAILABLE = "QUEUE_UNAVAILABLE"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    RATE_LIMITED = "RATE_LIMITED"
+    TOO_COMPLEX = "TOO_COMPLEX"
+    INTERNAL = "INTERNAL"
+
+
+class GqlJobsError(Exception):
+    """A refusal with a sentence for people and a code for programs."""
+
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+
+    def __init__(self, message: str, **extensions: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extensions: dict[str, Any] = {k: v for k, v in extensions.items() if v is not None}
+
+
+class InvalidPayload(GqlJobsError):
+    """The payload does not fit its model. ``fields`` is a list of ``{"path", "message"}``."""
+
+    code = ErrorCode.INVALID_PAYLOAD
+
+    def __init__(self, fields: list[dict[str, str]]) -> None:
+        listed = "; ".join(f"{f['path']}: {f['message']}" for f in fields[:3])
+        more = f" (and {len(fields) - 3} more)" if len(fields) > 3 else ""  # noqa: PLR2004
+        super().__init__(f"The payload is not valid. {listed}{more}", fields=fields)
+
+
+class PayloadTooLarge(GqlJobsError):
+    """Sizes are in bytes of the stored JSON (or of the HTTP body)."""
+
+    code = ErrorCode.PAYLOAD_TOO_LARGE
+
+    def __init__(self, what: str, size_bytes: int | None, limit_bytes: int) -> None:
+        size = f"has {size_bytes} bytes" if size_bytes is not None else "is larger"
+        message = f"{what} {size}; the limit is {limit_bytes} bytes."
+        super().__init__(message, sizeBytes=size_bytes, limitBytes=limit_bytes)
+
+
+class InvalidArgument(GqlJobsError):
+    """An argument is out of range or unreadable."""
+
+    code = ErrorCode.INVALID_ARGUMENT
+
+    def __init__(self, argument: str, message: str, **extensions: Any) -> None:
+        super().__init__(message, argument=argument, **extensions)
+
+
+class InvalidState(GqlJobsError):
+    """The job's state does not allow the move."""
+
+    code = ErrorCode.INVALID_STATE
+
+    def __init__(self, job_id: str, status: str, move: str) -> None:
+        super().__init__(f"Job {job_id} is {status} and cannot be {move}.", jobId=job_id, status=status)
+
+
+class NotFound(GqlJobsError):
+    """No job has this id."""
+
+    code = ErrorCode.NOT_FOUND
+
+    def __init__(self, job_id: str) -> None:
+        shown = job_id if len(job_id) <= 64 else f"{job_id[:64]}…"  # noqa: PLR2004
+        super().__init__(f"There is no job {shown!r}.", jobId=shown)
+
+
+class IdempotencyConflict(GqlJobsError):
+    """The key is taken by a job with another payload."""
+
+    code = ErrorCode.IDEMPOTENCY_CONFLICT
+
+    def __init__(self, key: str, existing_job_id: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} belongs to job {existing_job_id}, which has another payload.",
+            existingJobId=existing_job_id,
+        )
+
+
+class QueueFull(GqlJobsError):
+    """The stream is over its size setting; only creations are refused."""
+
+    code = ErrorCode.QUEUE_FULL
+
+    def __init__(self, used_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"The queue holds {used_bytes} of at most {limit_bytes} bytes; try again when jobs have expired.",
+            usedBytes=used_bytes,
+            limitBytes=limit_bytes,
+        )
+
+
+class QueueUnavailable(GqlJobsError):
+    """NATS did not answer in time. With ``job_id`` the write may or may not have been stored."""
+
+    code = ErrorCode.QUEUE_UNAVAILABLE
+
+    def __init__(self, message: str, job_id: str | None = None) -> None:
+        super().__init__(message, jobId=job_id)
+
+
+class HandlerError(Exception):
+    """Raised by handlers; the message is shown to clients as ``JobError.message``."""
+
+
+class TransientError(HandlerError):
+    """This attempt failed, the next may succeed.
+
+    ``retry_after``: seconds to wait before the next attempt, where the outside system named them.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(HandlerError):
+    """No attempt can succeed: the job is dead-lettered at once."""

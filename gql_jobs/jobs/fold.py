@@ -1,0 +1,237 @@
+"""A job's state is the fold of its messages. The one place where a state changes, with the legal moves in one table.
+
+A message that is not legal in a state changes nothing: ``fold`` then returns the very same object.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gql_jobs.jobs.messages import (
+    Cancelled,
+    Completed,
+    Failed,
+    Kind,
+    Message,
+    Progress,
+    Started,
+    Submission,
+)
+from gql_jobs.jobs.model import Job, JobStatus, Spec
+
+S = JobStatus
+
+MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
+    (None, Kind.SCHEDULED): S.SCHEDULED,
+    (None, Kind.QUEUED): S.QUEUED,
+    (None, Kind.CANCELLED): S.CANCELLED,
+    (S.SCHEDULED, Kind.QUEUED): S.QUEUED,
+    (S.SCHEDULED, Kind.CANCELLED): S.CANCELLED,
+    (S.QUEUED, Kind.STARTED): S.PROCESSING,
+    (S.QUEUED, Kind.CANCELLED): S.CANCELLED,
+    (S.PROCESSING, Kind.STARTED): S.PROCESSING,
+    (S.PROCESSING, Kind.PROGRESS): S.PROCESSING,
+    (S.PROCESSING, Kind.COMPLETED): S.COMPLETED,
+    (S.PROCESSING, Kind.FAILED): S.RETRYING,
+    (S.PROCESSING, Kind.DEAD_LETTER): S.DEAD_LETTER,
+    (S.PROCESSING, Kind.CANCELLED): S.CANCELLED,
+    (S.PROCESSING, Kind.RELEASED): S.QUEUED,
+    (S.RETRYING, Kind.STARTED): S.PROCESSING,
+    (S.RETRYING, Kind.CANCELLED): S.CANCELLED,
+    (S.DEAD_LETTER, Kind.QUEUED): S.QUEUED,
+    (S.CANCELLED, Kind.QUEUED): S.QUEUED,
+    (S.COMPLETED, Kind.EXPIRED): None,
+    (S.DEAD_LETTER, Kind.EXPIRED): None,
+    (S.CANCELLED, Kind.EXPIRED): None,
+}
+"""(state, message) → next state; None before the first message and after the last."""
+
+
+class Event(Struct, frozen=True):
+    """What clients see of one message: ``job`` is the job as of it, ``index`` tells two events of one message apart."""
+
+    kind: Kind
+    seq: int
+    index: int
+    job: Job
+
+
+def fold(job: Job | None, message: Message) -> Job | None:
+    """The job after ``message``; the same object where the message is not legal."""
+    before = job.status if job is not None else None
+    if (before, message.kind) not in MOVES or not _is_meant(job, message):
+        return job
+    after = MOVES[before, message.kind]
+    if after is None:
+        return None
+    if job is None:
+        return _first(message)
+    moved = replace(
+        job,
+        status=after,
+        last_seq=message.seq,
+        updated_at=max(message.at, job.updated_at),
+        event_seq=job.event_seq if message.kind in _NO_EVENTS else message.seq,
+    )
+    apply = _FACTS.get(message.kind)
+    return apply(moved, message) if apply is not None else moved
+
+
+def events(before: Job | None, message: Message, after: Job | None) -> list[Event]:
+    """The client events of a message that moved a job from ``before`` to ``after``; none if it was not legal."""
+    if after is None or after is before:
+        return []
+    kind = Kind.QUEUED if message.kind is Kind.RELEASED else message.kind
+    if message.kind is Kind.QUEUED and _was_scheduled(message.body):
+        queued = Event(kind, message.seq, 1, after)
+        return [_scheduled_event(message, message.body.spec), queued] if before is None else [queued]
+    if before is None and message.kind is Kind.CANCELLED:
+        return [_scheduled_event(message, after.spec), Event(kind, message.seq, 1, after)]
+    return [Event(kind, message.seq, 0, after)]
+
+
+_NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
+
+
+def _is_meant(job: Job | None, message: Message) -> bool:
+    """Whether the message speaks of the submission and attempt that the job is at."""
+    body = message.body
+    if isinstance(body, Submission):
+        return body.event_seq == (job.event_seq if job is not None else 0)
+    if isinstance(body, Cancelled):
+        return job is not None or body.spec is not None
+    if job is None or message.kind is Kind.EXPIRED:
+        return job is not None
+    if message.kind is Kind.STARTED and job.status is S.QUEUED:
+        # A late firing can store a second copy of a submission; the fence lets only one of them start.
+        return bool(body.submission >= job.submission_seq)
+    if body.submission != job.submission_seq:
+        return False
+    return message.kind is Kind.STARTED or body.attempt == job.attempt
+
+
+def _was_scheduled(body: Submission) -> bool:
+    return body.spec.run_at is not None and body.event_seq == 0
+
+
+def _first(message: Message) -> Job:
+    """A job's first message; of a job cancelled before its time only the cancellation is left."""
+    cancelled = message.kind is Kind.CANCELLED
+    spec: Spec = message.body.spec
+    return Job(
+        id=message.job_id,
+        spec=spec,
+        status=MOVES[None, message.kind] or S.QUEUED,
+        submission_seq=0 if cancelled else message.seq,
+        last_seq=message.seq,
+        updated_at=message.at,
+        event_seq=message.seq if cancelled else 0,
+        finished_at=message.at if cancelled else None,
+    )
+
+
+def _scheduled_event(message: Message, spec: Spec) -> Event:
+    """The schedule a firing or a cancellation tells of: its own message is gone from the stream by then."""
+    scheduled = Job(
+        id=message.job_id,
+        spec=spec,
+        status=S.SCHEDULED,
+        submission_seq=message.seq,
+        last_seq=message.seq,
+        updated_at=spec.created_at,
+    )
+    return Event(Kind.SCHEDULED, message.seq, 0, scheduled)
+
+
+def _queued(job: Job, message: Message) -> Job:
+    return Job(
+        id=job.id,
+        spec=message.body.spec,
+        status=job.status,
+        submission_seq=message.seq,
+        last_seq=message.seq,
+        updated_at=job.updated_at,
+        event_seq=job.event_seq,
+    )
+
+
+def _started(job: Job, message: Message) -> Job:
+    body: Started = message.body
+    return replace(
+        job,
+        submission_seq=body.submission,
+        attempt=body.attempt,
+        worker_id=body.worker_id,
+        errors=body.errors,
+        progress=body.progress,
+        progress_message=body.message,
+        started_at=message.at,
+        next_attempt_at=None,
+        superseded_attempt=body.supersedes,
+    )
+
+
+def _progress(job: Job, message: Message) -> Job:
+    body: Progress = message.body
+    return replace(job, progress=body.progress, progress_message=body.message)
+
+
+def _completed(job: Job, message: Message) -> Job:
+    body: Completed = message.body
+    return replace(
+        job, progress=100, progress_message=body.message, result=body.result, finished_at=message.at
+    )
+
+
+def _failed(job: Job, message: Message) -> Job:
+    body: Failed = message.body
+    return replace(
+        job,
+        errors=body.errors,
+        progress=body.progress,
+        progress_message=body.message,
+        next_attempt_at=body.next_attempt_at,
+        worker_id=None,
+    )
+
+
+def _dead_letter(job: Job, message: Message) -> Job:
+    body = message.body
+    return replace(
+        job,
+        errors=body.errors,
+        progress=body.progress,
+        progress_message=body.message,
+        finished_at=message.at,
+    )
+
+
+def _cancelled(job: Job, message: Message) -> Job:
+    return replace(job, finished_at=message.at, next_attempt_at=None)
+
+
+def _released(job: Job, message: Message) -> Job:
+    body = message.body
+    return replace(
+        job,
+        attempt=max(body.attempt - 1, 0),
+        errors=body.errors,
+        progress=body.progress,
+        progress_message=body.message,
+        worker_id=None,
+        started_at=None,
+    )
+
+
+_FACTS: dict[Kind, Callable[[Job, Message], Any]] = {
+    Kind.QUEUED: _queued,
+    Kind.STARTED: _started,
+    Kind.PROGRESS: _progress,
+    Kind.COMPLETED: _completed,
+    Kind.FAILED: _failed,
+    Kind.DEAD_LETTER: _dead_letter,
+    Kind.CANCELLED: _cancelled,
+    Kind.RELEASED: _released,
+}

@@ -1,0 +1,106 @@
+"""The messages a job's history is made of, as values. Their JSON and subjects are the log's business.
+
+Unknown fields are ignored on reading and every body carries ``v``, so that older and newer processes share a stream.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from gql_jobs.jobs.model import JobError, Spec
+
+VERSION = 1
+
+
+class Kind(StrEnum):
+    """What happened. All but the first two are events, fenced over the job's events."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    STARTED = "started"
+    PROGRESS = "progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEAD_LETTER = "dead_letter"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+class Body(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """What every message says: its version and (but for submissions) the submission it speaks of."""
+
+    v: int = VERSION
+    submission: int = 0
+
+
+class Submission(Body, frozen=True):
+    """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job."""
+
+    spec: Spec
+    event_seq: int = 0
+
+
+class AttemptBody(Body, frozen=True):
+    """Said by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
+
+    attempt: int
+    worker_id: str
+    errors: tuple[JobError, ...] = ()
+    progress: int = 0
+    message: str | None = None
+
+
+class Started(AttemptBody, frozen=True):
+    """An attempt begins. ``supersedes``: the attempt whose worker was lost."""
+
+    supersedes: int | None = None
+
+
+class Progress(AttemptBody, frozen=True):
+    """``progress`` in percent, 0 to 100."""
+
+
+class Completed(AttemptBody, frozen=True):
+    """``result`` is the JSON of the result model."""
+
+    result: Raw
+
+
+class Failed(AttemptBody, frozen=True):
+    """The attempt failed and another one follows at ``next_attempt_at``."""
+
+    next_attempt_at: datetime
+
+
+class DeadLetter(AttemptBody, frozen=True):
+    """No further attempt. Carries the whole job, so that the dead-letter stream is readable by itself."""
+
+    spec: Spec
+
+
+class Cancelled(Body, frozen=True):
+    """``spec`` only where the job was still scheduled: its scheduled message is deleted afterwards."""
+
+    spec: Spec | None = None
+
+
+class Released(AttemptBody, frozen=True):
+    """Handed back at shutdown; the attempt does not count."""
+
+
+class Expired(Body, frozen=True):
+    """The retention is over; the job's messages are deleted next."""
+
+
+class Message(Struct, frozen=True):
+    """One stored message: ``seq`` and ``at`` are the stream's own sequence and time."""
+
+    job_id: str
+    kind: Kind
+    seq: int
+    at: datetime
+    body: Any
+    nonce: str | None = None

@@ -1,0 +1,168 @@
+"""The registered job types: what may be asked for, and where its handler lives.
+
+Handlers are named, not imported: an API process validates payloads without the libraries that do the work.
+"""
+
+import hashlib
+import importlib
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from msgspec import Raw, Struct
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel, to_pascal
+from pydantic_core import to_json
+
+from gql_jobs.jobs.errors import InvalidPayload
+
+ENTRY_POINTS = "gql_jobs.job_types"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
+
+
+class Model(BaseModel):
+    """A payload or result model whose stored JSON uses the names GraphQL shows (``imageUrl``)."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid"
+    )
+
+
+class JobType(Struct, frozen=True):
+    """One kind of work. ``handler`` is ``module:function``; ``timeout`` is in seconds; None means the setting."""
+
+    name: str
+    payload: type[BaseModel]
+    result: type[BaseModel]
+    handler: str
+    queue: str = "default"
+    max_retries: int | None = None
+    timeout: float | None = None
+    description: str = ""
+
+    @property
+    def graphql_name(self) -> str:
+        """The stem of its GraphQL types: ``EmailJob``, ``EmailPayload``, ``EmailPayloadInput``."""
+        return to_pascal(self.name)
+
+    def validate(self, fields: dict[str, Any], path: str) -> BaseModel:
+        """The payload as its model.
+
+        :raises InvalidPayload: with one entry per field; ``path`` is prefixed to each field's own.
+        """
+        try:
+            return self.payload.model_validate(fields, by_name=True)
+        except ValidationError as error:
+            raise InvalidPayload(
+                [
+                    {"path": ".".join((path, *(_camel(p) for p in e["loc"]))), "message": e["msg"]}
+                    for e in error.errors(include_url=False, include_input=False, include_context=False)
+                ]
+            ) from None
+
+
+def _camel(part: str | int) -> str:
+    return to_camel(part) if isinstance(part, str) else str(part)
+
+
+def canonical_json(model: BaseModel) -> bytes:
+    """The JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes."""
+    return to_json(_sorted(model.model_dump(mode="json", by_alias=True)))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def payload_hash(type_name: str, payload: bytes | Raw) -> str:
+    """SHA-256 of type and canonical payload: what makes two requests with one idempotency key the same."""
+    return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
+
+
+class Registry:
+    """Job types by name, in the order of their registration."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, JobType] = {}
+
+    def add(self, job_type: JobType) -> JobType:
+        """:raises ValueError: for a name, queue or handler that cannot be, or a name registered twice."""
+        if not _NAME.fullmatch(job_type.name):
+            raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
+        if not _QUEUE.fullmatch(job_type.queue):
+            raise ValueError(f"The queue name {job_type.queue!r} must match {_QUEUE.pattern}.")
+        if job_type.handler.count(":") != 1:
+            raise ValueError(f"The handler {job_type.handler!r} must be written as module:function.")
+        if self._types.get(job_type.name, job_type) != job_type:
+            raise ValueError(f"The job type {job_type.name!r} is registered twice.")
+        self._types[job_type.name] = job_type
+        return job_type
+
+    def get(self, name: str) -> JobType | None:
+        """The type of that name, or None where this process does not know it."""
+        return self._types.get(name)
+
+    def __iter__(self) -> Iterator[JobType]:
+        return iter(self._types.values())
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues of all types, sorted."""
+        return sorted({job_type.queue for job_type in self})
+
+
+registry = Registry()
+"""The types of this process; ``job_type`` adds to it."""
+
+
+def job_type(
+    name: str,
+    *,
+    payload: type[BaseModel],
+    result: type[BaseModel],
+    handler: str,
+    queue: str = "default",
+    max_retries: int | None = None,
+    timeout: float | None = None,
+    description: str = "",
+) -> JobType:
+    """Register a job type: a typed input, job object and documentation follow from it.
+
+    :param name: snake_case; ``sms`` becomes the input field ``sms`` and the GraphQL type ``SmsJob``.
+    :param payload: the pydantic model that a request is validated by.
+    :param result: the pydantic model of what the handler returns.
+    :param handler: ``"my_app.sms_handler:send"``, called with ``(context, payload)`` in a worker. A coroutine
+        function runs on the event loop, a plain one in a thread.
+    :param queue: workers choose which queues they serve.
+    :param max_retries: attempts after the first; None takes the setting.
+    :param timeout: seconds an attempt may take; None takes the setting.
+    :raises ValueError: if a name cannot be, or is taken.
+    """
+    return registry.add(
+        JobType(
+            name=name,
+            payload=payload,
+            result=result,
+            handler=handler,
+            queue=queue,
+            max_retries=max_retries,
+            timeout=timeout,
+            description=description,
+        )
+    )
+
+
+def load_job_types(imports: tuple[str, ...] = ()) -> Registry:
+    """Import every module that registers job types: installed entry points first, then ``imports``.
+
+    :raises ImportError: naming the module that could not be imported.
+    """
+    for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+        entry_point.load()
+    for module in imports:
+        importlib.import_module(module)
+    return registry

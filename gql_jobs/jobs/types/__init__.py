@@ -1,0 +1,1 @@
+"""The job types that come with gql-jobs: one contract module each."""

@@ -1,0 +1,1 @@
+"""JetStream: the only durable store, and the only package that imports its client."""
