@@ -11,23 +11,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GQL_JOBS_", frozen=True, extra="ignore")
 
-    nats_url: str | None = Field(
-        None, description="NATS server to use; without it the embedded one is started."
-    )
+    nats_url: str | None = Field(None, description="NATS server to use; without it the embedded one is started.")
     nats_user: str | None = Field(None, description="User name at the NATS server.")
     nats_password: SecretStr | None = Field(None, description="Password at the NATS server.")
     nats_creds: Path | None = Field(None, description="Credentials file for the NATS server.")
-    data_dir: Path = Field(
-        Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails."
-    )
+    data_dir: Path = Field(Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.")
     replicas: int = Field(1, ge=1, le=5, description="Copies of the stream in a NATS cluster.")
     sync_always: bool = Field(
         False,
         description="Embedded server: fsync before every acknowledgement (safe against power loss, slower).",
     )
-    max_store_bytes: int = Field(
-        10 << 30, ge=1 << 20, description="Embedded server: size limit of its store."
-    )
+    max_store_bytes: int = Field(10 << 30, ge=1 << 20, description="Embedded server: size limit of its store.")
     queue_full_ratio: float = Field(
         0.8, gt=0, le=1, description="Share of the store limit above which createJob answers QUEUE_FULL."
     )
@@ -35,16 +29,12 @@ class Settings(BaseSettings):
 
     num_workers: int = Field(3, ge=1, le=1000, description="Jobs that one worker process runs at a time.")
     max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.")
-    base_retry_delay: float = Field(
-        1.0, ge=0.01, description="Delay before the first retry; doubles each time."
-    )
+    base_retry_delay: float = Field(1.0, ge=0.01, description="Delay before the first retry; doubles each time.")
     max_retry_delay: float = Field(60.0, ge=0.01, description="The longest delay before a retry.")
     retry_jitter: float = Field(0.0, ge=0, le=1, description="Share of the delay that is random.")
     process_timeout: float = Field(300.0, gt=0, description="How long an attempt may take.")
     shutdown_grace: float = Field(30.0, ge=0, description="How long running jobs may finish after SIGTERM.")
-    ack_wait: float = Field(
-        30.0, ge=1, description="The lease of a delivery; extended three times per lease."
-    )
+    ack_wait: float = Field(30.0, ge=1, description="The lease of a delivery; extended three times per lease.")
 
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.")
     graphql_ide: bool = Field(True, description="Serve GraphiQL at /graphql.")

@@ -36,14 +36,14 @@ class Body(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True
     submission: int = 0
 
 
-class Submission(Body, frozen=True):
+class Submission(Body, frozen=True, kw_only=True):
     """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job."""
 
     spec: Spec
     event_seq: int = 0
 
 
-class AttemptBody(Body, frozen=True):
+class AttemptBody(Body, frozen=True, kw_only=True):
     """Said by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
 
     attempt: int
@@ -53,45 +53,45 @@ class AttemptBody(Body, frozen=True):
     message: str | None = None
 
 
-class Started(AttemptBody, frozen=True):
+class Started(AttemptBody, frozen=True, kw_only=True):
     """An attempt begins. ``supersedes``: the attempt whose worker was lost."""
 
     supersedes: int | None = None
 
 
-class Progress(AttemptBody, frozen=True):
+class Progress(AttemptBody, frozen=True, kw_only=True):
     """``progress`` in percent, 0 to 100."""
 
 
-class Completed(AttemptBody, frozen=True):
+class Completed(AttemptBody, frozen=True, kw_only=True):
     """``result`` is the JSON of the result model."""
 
     result: Raw
 
 
-class Failed(AttemptBody, frozen=True):
+class Failed(AttemptBody, frozen=True, kw_only=True):
     """The attempt failed and another one follows at ``next_attempt_at``."""
 
     next_attempt_at: datetime
 
 
-class DeadLetter(AttemptBody, frozen=True):
+class DeadLetter(AttemptBody, frozen=True, kw_only=True):
     """No further attempt. Carries the whole job, so that the dead-letter stream is readable by itself."""
 
     spec: Spec
 
 
-class Cancelled(Body, frozen=True):
+class Cancelled(Body, frozen=True, kw_only=True):
     """``spec`` only where the job was still scheduled: its scheduled message is deleted afterwards."""
 
     spec: Spec | None = None
 
 
-class Released(AttemptBody, frozen=True):
+class Released(AttemptBody, frozen=True, kw_only=True):
     """Handed back at shutdown; the attempt does not count."""
 
 
-class Expired(Body, frozen=True):
+class Expired(Body, frozen=True, kw_only=True):
     """The retention is over; the job's messages are deleted next."""
 
 

@@ -25,9 +25,7 @@ _QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
 class Model(BaseModel):
     """A payload or result model whose stored JSON uses the names GraphQL shows (``imageUrl``)."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid"
-    )
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid")
 
 
 class JobType(Struct, frozen=True):
