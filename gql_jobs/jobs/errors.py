@@ -14,6 +14,8 @@
     ├── TransientError           the attempt failed, the next one may not: retried with backoff
     └── PermanentError           no attempt can succeed: dead-lettered at once
 
+    AttemptStoppedError          raised into a handler's thread whose attempt has been stopped
+
 Any other exception of a handler counts as transient.
 """
 
@@ -47,7 +49,11 @@ class GqlJobsError(Exception):
     def __init__(self, message: str, **extensions: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.extensions: dict[str, Any] = {k: v for k, v in extensions.items() if v is not None}
+        # graphql-core copies this attribute into the GraphQL error that it makes of an exception.
+        self.extensions: dict[str, Any] = {
+            "code": self.code.value,
+            **{key: value for key, value in extensions.items() if value is not None},
+        }
 
 
 class InvalidPayload(GqlJobsError):
@@ -113,16 +119,12 @@ class IdempotencyConflict(GqlJobsError):
 
 
 class QueueFull(GqlJobsError):
-    """The stream is over its size setting; only creations are refused."""
+    """The stream is over its size setting, or the store has no room; only creations are refused before that."""
 
     code = ErrorCode.QUEUE_FULL
 
-    def __init__(self, used_bytes: int, limit_bytes: int) -> None:
-        super().__init__(
-            f"The queue holds {used_bytes} of at most {limit_bytes} bytes; try again when jobs have expired.",
-            usedBytes=used_bytes,
-            limitBytes=limit_bytes,
-        )
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The queue is full. {why} Try again when jobs have expired.")
 
 
 class QueueUnavailable(GqlJobsError):
@@ -151,3 +153,7 @@ class TransientError(HandlerError):
 
 class PermanentError(HandlerError):
     """No attempt can succeed: the job is dead-lettered at once."""
+
+
+class AttemptStoppedError(Exception):
+    """The attempt was cancelled, timed out or superseded: a handler in a thread should end."""

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -50,12 +51,16 @@ MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
 
 
 class Event(Struct, frozen=True):
-    """What clients see of one message: ``job`` is the job as of it, ``index`` tells two events of one message apart."""
+    """What clients see of one message: ``job`` is the job as of it; two events of a message differ in their cursor."""
 
     kind: Kind
-    seq: int
-    index: int
+    cursor: Cursor
     job: Job
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job had ended with this event."""
+        return self.job.status.is_terminal
 
 
 def fold(job: Job | None, message: Message) -> Job | None:
@@ -79,17 +84,17 @@ def fold(job: Job | None, message: Message) -> Job | None:
     return apply(moved, message) if apply is not None else moved
 
 
-def events(before: Job | None, message: Message, after: Job | None) -> list[Event]:
+def events_of(before: Job | None, message: Message, after: Job | None) -> list[Event]:
     """The client events of a message that moved a job from ``before`` to ``after``; none if it was not legal."""
     if after is None or after is before:
         return []
     kind = Kind.QUEUED if message.kind is Kind.RELEASED else message.kind
     if message.kind is Kind.QUEUED and _was_scheduled(message.body):
-        queued = Event(kind, message.seq, 1, after)
+        queued = Event(kind, Cursor(message.seq, 1), after)
         return [_scheduled_event(message, message.body.spec), queued] if before is None else [queued]
     if before is None and message.kind is Kind.CANCELLED:
-        return [_scheduled_event(message, after.spec), Event(kind, message.seq, 1, after)]
-    return [Event(kind, message.seq, 0, after)]
+        return [_scheduled_event(message, after.spec), Event(kind, Cursor(message.seq, 1), after)]
+    return [Event(kind, Cursor(message.seq), after)]
 
 
 _NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
@@ -99,7 +104,7 @@ def _is_meant(job: Job | None, message: Message) -> bool:
     """Whether the message speaks of the submission and attempt that the job is at."""
     body = message.body
     if isinstance(body, Submission):
-        return body.event_seq == (job.event_seq if job is not None else 0)
+        return body.event_seq == (job.event_seq if job is not None else 0) or (job is None and body.after_expiry)
     if isinstance(body, Cancelled):
         return job is not None or body.spec is not None
     if job is None or message.kind is Kind.EXPIRED:
@@ -113,7 +118,7 @@ def _is_meant(job: Job | None, message: Message) -> bool:
 
 
 def _was_scheduled(body: Submission) -> bool:
-    return body.spec.run_at is not None and body.event_seq == 0
+    return body.spec.run_at is not None and (body.event_seq == 0 or body.after_expiry)
 
 
 def _first(message: Message) -> Job:
@@ -142,7 +147,7 @@ def _scheduled_event(message: Message, spec: Spec) -> Event:
         last_seq=message.seq,
         updated_at=spec.created_at,
     )
-    return Event(Kind.SCHEDULED, message.seq, 0, scheduled)
+    return Event(Kind.SCHEDULED, Cursor(message.seq), scheduled)
 
 
 def _queued(job: Job, message: Message) -> Job:

@@ -1,14 +1,17 @@
 """What a handler is given. The workers implement it; handlers and their tests only need to know its shape."""
 
+from collections.abc import Coroutine
 from logging import LoggerAdapter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class JobContext(Protocol):
     """The handler's view of the attempt it runs.
 
     ``attempt`` starts at 1. ``idempotency_token`` is the same for every attempt of the job, for outside systems
-    that can refuse a repetition.
+    that can refuse a repetition. ``saved`` is the data of the last checkpoint of an earlier attempt, or None.
     """
 
     @property
@@ -19,13 +22,21 @@ class JobContext(Protocol):
     def idempotency_token(self) -> str: ...
     @property
     def log(self) -> "LoggerAdapter[Any]": ...
+    @property
+    def saved(self) -> Any: ...
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Tell watchers how far the work is: 0 to 100. Never waits; at most ten a second are stored."""
+        """Tell watchers how far the work is: 0 to 100. Never waits; at most ten a second are stored.
+
+        In the thread of a plain handler it raises ``AttemptStoppedError`` once the attempt has been stopped.
+        """
 
     async def checkpoint(self, data: Any) -> None:
-        """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable."""
+        """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable.
 
-    @property
-    def saved(self) -> Any:
-        """The data of the last checkpoint of an earlier attempt, or None."""
+        :raises ValueError: if the data is no JSON or too large.
+        :raises TransientError: if it could not be stored.
+        """
+
+    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+        """From the thread of a plain handler: run a coroutine such as ``context.checkpoint(…)`` and wait for it."""

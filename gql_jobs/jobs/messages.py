@@ -37,10 +37,14 @@ class Body(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True
 
 
 class Submission(Body, frozen=True, kw_only=True):
-    """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job."""
+    """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job.
+
+    ``after_expiry``: a creation under the key of a job that has expired, of which only the ``expired`` event is left.
+    """
 
     spec: Spec
     event_seq: int = 0
+    after_expiry: bool = False
 
 
 class AttemptBody(Body, frozen=True, kw_only=True):

@@ -73,16 +73,15 @@ class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
     idempotency_key: str | None = None
 
 
-class Job(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A job as of one message of its history. Sequences are positions in the stream JOBS.
+class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """What changes about a job: its state as of one message of its history, without what was asked for.
 
-    ``submission_seq``: the newest submission; ``event_seq``: the last event, 0 before the first;
-    ``last_seq``: the last message that changed the job. ``attempt`` counts starts since the newest submission,
-    less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
+    Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
+    event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
+    the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
     """
 
     id: str
-    spec: Spec
     status: JobStatus
     submission_seq: int
     last_seq: int
@@ -115,3 +114,9 @@ class Job(Struct, frozen=True, rename="camel", omit_defaults=True):
         if self.started_at is None or self.finished_at is None:
             return None
         return self.finished_at - self.started_at
+
+
+class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """A job as of one message of its history: its state and its ``spec``, which never changes."""
+
+    spec: Spec

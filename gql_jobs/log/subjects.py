@@ -15,6 +15,7 @@ ROLLUP = "Nats-Rollup"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 MESSAGE_TTL = "Nats-TTL"
+SOURCE = "Nats-Stream-Source"
 NONCE = "Gql-Jobs-Nonce"
 
 ALL = "jobs.>"
@@ -26,6 +27,9 @@ DEAD_LETTER_EVENTS = "jobs.*.event.dead_letter"
 PROGRESS = "jobs.*.progress"
 FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS)
 """Everything the fold reads; checkpoints and notes stay out of the feed."""
+
+UNFOLDED = frozenset({"checkpoint", "note"})
+"""Last tokens of a job's messages outside the fold."""
 
 WORKERS = "workers.*"
 WORKERS_PING = "workers-ping"

@@ -1,0 +1,97 @@
+"""What a worker does with a delivery, decided on the job's last event as the stream's leader has it.
+
+Pure: the table that a model with crashes, zombies, lost acknowledgements, cancels, retries and schedules was run on.
+"""
+
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from gql_jobs.jobs.messages import AttemptBody, Failed, Kind, Message, Submission
+from gql_jobs.jobs.model import JobError
+
+TERMINAL = frozenset({Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED, Kind.EXPIRED})
+_TOLERANCE = timedelta(milliseconds=20)
+"""A retry this close is due: clocks of a worker and the server differ."""
+
+
+class Start(Struct, frozen=True):
+    """Publish ``started`` for ``attempt``, expecting ``event_seq`` as the job's last event."""
+
+    attempt: int
+    event_seq: int
+    errors: tuple[JobError, ...] = ()
+    progress: int = 0
+    message: str | None = None
+    supersedes: int | None = None
+
+
+class Exhausted(Struct, frozen=True):
+    """The worker of the last attempt was lost: publish ``dead_letter`` for it, expecting ``event_seq``."""
+
+    attempt: int
+    event_seq: int
+    errors: tuple[JobError, ...]
+    progress: int = 0
+    message: str | None = None
+
+
+class Wait(Struct, frozen=True):
+    """The retry is not due for ``delay`` seconds: nak with that delay."""
+
+    delay: float
+
+
+class Drop(Struct, frozen=True):
+    """There is nothing left to do for this delivery: ack it."""
+
+
+class Leave(Struct, frozen=True):
+    """Another worker has it: neither ack nor nak, because either would take the message from its owner."""
+
+
+Decision = Start | Exhausted | Wait | Drop | Leave
+
+
+def first_start(submission: Submission) -> Start:
+    """What a first delivery begins with, without reading anything."""
+    return Start(attempt=1, event_seq=submission.event_seq)
+
+
+def decide(
+    submission: Submission, submission_seq: int, last: Message | None, *, redelivered: bool, now: datetime
+) -> Decision:
+    """:param last: the job's last event, or None; :param redelivered: this is not the submission's first delivery."""
+    if last is None:
+        return Start(attempt=1, event_seq=0)
+    if last.kind in TERMINAL:
+        return Start(attempt=1, event_seq=last.seq) if last.seq == submission.event_seq else Drop()
+    body = last.body
+    if body.submission != submission_seq:
+        return Drop()
+    if last.kind is Kind.STARTED:
+        return _take_over(submission, last, now) if redelivered else Leave()
+    assert isinstance(body, AttemptBody)
+    attempt = body.attempt
+    if isinstance(body, Failed):
+        attempt += 1
+        if (early := body.next_attempt_at - now) > _TOLERANCE:
+            return Wait(early.total_seconds())
+    return Start(attempt, last.seq, body.errors, body.progress, body.message)
+
+
+def _take_over(submission: Submission, last: Message, now: datetime) -> Start | Exhausted:
+    """The lease of the attempt has run out: its worker died without a word, and the attempt is spent."""
+    body = last.body
+    final = body.attempt > submission.spec.max_retries
+    lost = JobError(
+        message=f"The worker {body.worker_id} was lost during attempt {body.attempt}.",
+        type="WorkerLost",
+        attempt=body.attempt,
+        at=now,
+        retryable=not final,
+    )
+    errors = (*body.errors, lost)
+    if final:
+        return Exhausted(body.attempt, last.seq, errors, body.progress, body.message)
+    return Start(body.attempt + 1, last.seq, errors, body.progress, body.message, supersedes=body.attempt)

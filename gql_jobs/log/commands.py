@@ -1,0 +1,238 @@
+"""What a client can decide about jobs: create, cancel, retry by hand.
+
+Each reads the job from the stream's leader, decides on the fold of its history and writes with a fence: of two
+decisions that cross, one is stored and the other is made again on what is true now.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from gql_jobs.jobs.errors import (
+    IdempotencyConflict,
+    InvalidState,
+    NotFound,
+    PayloadTooLarge,
+    QueueUnavailable,
+)
+from gql_jobs.jobs.fold import fold
+from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
+from gql_jobs.jobs.model import Job, JobStatus, Spec
+from gql_jobs.jobs.request import JobRequest
+from gql_jobs.log import subjects
+from gql_jobs.log.capacity import Capacity
+from gql_jobs.log.connection import ApiError
+from gql_jobs.log.dead_letters import remove_dead_letter
+from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events, whole_job
+from gql_jobs.log.stored import StoredMessage, delete_message
+from gql_jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEADROOM = 128 * 1024
+"""Bytes of a message that are kept free of payload, so that a dead letter with its errors always fits."""
+_TRIES = 10
+
+
+class Created(Struct, frozen=True):
+    """``deduplicated``: the key had made the job before."""
+
+    job: Job
+    deduplicated: bool
+
+
+class JobCommands:
+    """The decisions, for one process. Creation times strictly increase, so that a batch keeps its order."""
+
+    def __init__(self, job_log: JobLog, settings: Settings) -> None:
+        self._log = job_log
+        self._settings = settings
+        self._capacity = Capacity(job_log.connection, settings)
+        self._last_created = datetime.min.replace(tzinfo=UTC)
+
+    async def find(self, job_id: str) -> Job | None:
+        """The job as the leader has it, or None.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        return folded(await self._log.history(job_id))
+
+    async def create(self, request: JobRequest) -> Created:
+        """Store a job; the acknowledgement of this one write is the moment it exists.
+
+        :raises PayloadTooLarge: | QueueFull | IdempotencyConflict: nothing was stored.
+        :raises QueueUnavailable: with ``job_id`` if the outcome is unknown.
+        """
+        outcome = (await self._create_in_order([request]))[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def create_many(self, requests: list[JobRequest]) -> list[Created]:
+        """Store jobs in order, pipelined. A key that repeats within the batch makes one job.
+
+        :raises GqlJobsError: as ``create`` does, with ``extensions.acceptedIds`` naming what was stored.
+        """
+        firsts: dict[str, JobRequest] = {}
+        for request in requests:
+            key = request.idempotency_key
+            if key is not None and firsts.setdefault(key, request).hash != request.hash:
+                raise IdempotencyConflict(key, request.job_id())
+        distinct = [r for r in requests if r.idempotency_key is None or firsts[r.idempotency_key] is r]
+        outcomes = await self._create_in_order(distinct)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        created = [outcome for outcome in outcomes if isinstance(outcome, Created)]
+        if failures:
+            first = failures[0]
+            if hasattr(first, "extensions"):
+                first.extensions["acceptedIds"] = [outcome.job.id for outcome in created]
+            raise first
+        made = {id(request): outcome for request, outcome in zip(distinct, created, strict=True)}
+        return [
+            made.get(id(request)) or Created(made[id(firsts[request.idempotency_key or ""])].job, deduplicated=True)
+            for request in requests
+        ]
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job that has not ended; whoever runs it is told by the event itself.
+
+        :raises NotFound: | InvalidState | QueueUnavailable:
+        """
+        for _ in range(_TRIES):
+            history, job = await self._existing(job_id)
+            if job.status.is_terminal:
+                raise InvalidState(job_id, job.status.name, "cancelled")
+            scheduled = job.status is JobStatus.SCHEDULED
+            body = Cancelled(submission=job.submission_seq, spec=job.spec if scheduled else None)
+            subject = subjects.event(job_id, Kind.CANCELLED)
+            try:
+                seq = await self._log.append(Write(job_id, subject, body, job_events(job_id, _last_event(history))))
+            except Superseded:
+                continue
+            if scheduled:
+                await self._forget_schedule(job_id, job.submission_seq)
+            return self._moved(job, Kind.CANCELLED, seq, body)
+        raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
+
+    async def retry(self, job_id: str) -> Job:
+        """Run a dead-lettered or cancelled job again, with a fresh retry budget and its history kept.
+
+        :raises NotFound: | InvalidState | QueueUnavailable:
+        """
+        for _ in range(_TRIES):
+            history, job = await self._existing(job_id)
+            if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
+                raise InvalidState(job_id, job.status.name, "retried")
+            body = Submission(spec=job.spec, event_seq=job.event_seq)
+            subject = subjects.queued(job_id, job.spec.queue, job.spec.priority)
+            try:
+                seq = await self._log.append(Write(job_id, subject, body, whole_job(job_id, history[-1].seq)))
+            except Superseded:
+                continue
+            if job.status is JobStatus.DEAD_LETTER:
+                await remove_dead_letter(self._log.connection, job_id, job.event_seq)
+            return self._moved(job, Kind.QUEUED, seq, body)
+        raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
+
+    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
+        for request in requests:
+            self._check_size(request)
+        await self._capacity.refuse_if_full()
+        specs = [request.spec(self._now(), self._settings) for request in requests]
+        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
+        outcomes = await self._log.append_in_order(writes)
+        return [
+            await self._created(request, write, outcome)
+            for request, write, outcome in zip(requests, writes, outcomes, strict=True)
+        ]
+
+    async def _created(
+        self, request: JobRequest, write: Write, outcome: int | BaseException
+    ) -> Created | BaseException:
+        if isinstance(outcome, Superseded) and request.idempotency_key is not None:
+            try:
+                return await self._repeated(request, write, outcome.history)
+            except Exception as error:  # noqa: BLE001
+                return error
+        if isinstance(outcome, BaseException):
+            return outcome
+        return Created(_first_state(write, outcome), deduplicated=False)
+
+    async def _repeated(self, request: JobRequest, write: Write, history: list[StoredMessage]) -> Created:
+        """The key is taken: by the same request, by another one, or by a job that has expired."""
+        existing = folded(history)
+        if existing is None:
+            renewed = renewal(write, history)
+            try:
+                return Created(_first_state(renewed, await self._log.append(renewed)), deduplicated=False)
+            except Superseded as superseded:
+                existing = folded(superseded.history)
+        if existing is None:
+            raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
+        if existing.spec.payload_hash != request.hash:
+            raise IdempotencyConflict(request.idempotency_key or "", existing.id)
+        return Created(existing, deduplicated=True)
+
+    async def _existing(self, job_id: str) -> tuple[list[StoredMessage], Job]:
+        if parse_job_id(job_id) != job_id:
+            raise NotFound(job_id)
+        history = await self._log.history(job_id)
+        job = folded(history)
+        if job is None:
+            raise NotFound(job_id)
+        return history, job
+
+    async def _forget_schedule(self, job_id: str, scheduled_seq: int) -> None:
+        """Only now: before the event, a crash would have lost the job. A firing that wins the race starts nothing."""
+        try:
+            await delete_message(self._log.connection, scheduled_seq)
+        except (ApiError, QueueUnavailable) as error:
+            log.warning("the schedule of cancelled job %s stays until it fires: %s", job_id, error)
+
+    def _moved(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
+        """The job after our own message, where the index has not brought it yet."""
+        return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
+
+    def _check_size(self, request: JobRequest) -> None:
+        limit = self._log.connection.max_payload - HEADROOM
+        if len(request.payload) > limit:
+            raise PayloadTooLarge("The payload", len(request.payload), limit)
+
+    def _now(self) -> datetime:
+        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
+        return self._last_created
+
+
+def creation(job_id: str, spec: Spec) -> Write:
+    """A job's first message: queued, or held by the server's schedule until ``run_at``."""
+    body = Submission(spec=spec)
+    target = subjects.queued(job_id, spec.queue, spec.priority)
+    if spec.run_at is None:
+        return Write(job_id, target, body, whole_job(job_id, 0))
+    at = spec.run_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    headers = {subjects.SCHEDULE: f"@at {at}", subjects.SCHEDULE_TARGET: target}
+    return Write(job_id, subjects.scheduled(job_id), body, whole_job(job_id, 0), headers)
+
+
+def renewal(write: Write, history: list[StoredMessage]) -> Write:
+    """The same creation where only the tombstone of an expired job is left under its id."""
+    body = write.body
+    assert isinstance(body, Submission)
+    again = Submission(spec=body.spec, event_seq=_last_event(history), after_expiry=True)
+    return write._replace(body=again, fence=whole_job(write.job_id, history[-1].seq))
+
+
+def _first_state(write: Write, seq: int) -> Job:
+    body = write.body
+    assert isinstance(body, Submission)
+    kind = Kind.SCHEDULED if subjects.SCHEDULE in write.headers else Kind.QUEUED
+    job = fold(None, Message(write.job_id, kind, seq, body.spec.created_at, body))
+    assert job is not None
+    return job
+
+
+def _last_event(history: list[StoredMessage]) -> int:
+    """The sequence that a fence over the job's events expects."""
+    return max((message.seq for message in history if ".event." in message.subject), default=0)

@@ -1,0 +1,166 @@
+"""The connection to NATS: one per process, reconnecting for ever, and the JetStream API calls made over it.
+
+It never buffers what is published while it is away: whoever was told that a write failed must not see it stored later.
+"""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+API_TIMEOUT = 2.0
+"""Seconds that one call of the JetStream API may take."""
+Callback = Callable[[Msg], Awaitable[None]]
+
+
+class ApiError(Exception):
+    """The JetStream API refused a call; ``err_code`` is the server's own number of the reason."""
+
+    def __init__(self, call: str, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{call}: {description} ({err_code})")
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+
+class _Answer(msgspec.Struct):
+    error: dict[str, Any] | None = None
+
+
+class Connection:
+    """What the log does over the wire. ``on_reconnect`` are called after each reconnection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.on_reconnect: list[Callable[[], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be reached as far as is known."""
+        return self._client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message the server takes."""
+        return self._client.max_payload
+
+    @property
+    def server_version(self) -> str:
+        """Such as ``2.15.1``."""
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else listens to."""
+        return f"_INBOX.{secrets.token_hex(11)}"
+
+    async def publish(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Hand a message to the connection.
+
+        :raises QueueUnavailable: if it was not sent because the server is away.
+        """
+        try:
+            await self._client.publish(subject, data, reply=reply, headers=headers)
+        except NatsError as error:
+            raise QueueUnavailable(f"NATS is not reachable ({type(error).__name__}); nothing was sent.") from error
+
+    async def request(self, subject: str, data: bytes, timeout: float = API_TIMEOUT) -> Msg:  # noqa: ASYNC109
+        """:raises QueueUnavailable: if no answer comes within ``timeout`` seconds."""
+        try:
+            return await self._client.request(subject, data, timeout=timeout)
+        except NatsError as error:
+            raise QueueUnavailable(f"NATS did not answer ({type(error).__name__}).") from error
+
+    async def subscribe(self, subject: str, callback: Callback) -> Subscription:
+        """:raises QueueUnavailable: if the server is away."""
+        try:
+            return await self._client.subscribe(
+                subject, cb=callback, pending_msgs_limit=2_000_000, pending_bytes_limit=1 << 30
+            )
+        except NatsError as error:
+            raise QueueUnavailable(f"NATS is not reachable ({type(error).__name__}).") from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription, also one whose connection is gone."""
+        try:
+            await subscription.unsubscribe()
+        except NatsError:
+            log.debug("a subscription ended with its connection")
+
+    async def drain(self, subscription: Subscription) -> None:
+        """End a subscription after its callback has taken what the server had sent before."""
+        try:
+            await subscription.drain()
+        except NatsError:
+            log.debug("a subscription ended with its connection")
+
+    async def api(self, call: str, body: Any = None, timeout: float = API_TIMEOUT) -> bytes:  # noqa: ASYNC109
+        """The JSON answer of ``$JS.API.<call>``.
+
+        :raises ApiError: if the server refuses.
+        :raises QueueUnavailable: if it does not answer.
+        """
+        data = msgspec.json.encode(body) if body is not None else b""
+        answer = (await self.request(f"$JS.API.{call}", data, timeout)).data
+        error = msgspec.json.decode(answer, type=_Answer).error
+        if error is not None:
+            raise ApiError(call, error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
+        return answer
+
+
+@asynccontextmanager
+async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
+    """A connection to ``settings.nats_url``; waits until the server is there."""
+    client = Client()
+    connection = Connection(client)
+
+    async def disconnected() -> None:
+        # What the client had not yet written would be sent after a reconnection, although its writer has given up.
+        client._pending.clear()  # noqa: SLF001
+        client._pending_data_size = 0  # noqa: SLF001
+        if not client.is_closed:
+            log.warning("NATS is away")
+
+    async def reconnected() -> None:
+        log.info("NATS is back")
+        for callback in connection.on_reconnect:
+            callback()
+
+    async def failed(error: Exception) -> None:
+        level = logging.DEBUG if client.is_connected else logging.WARNING
+        log.log(level, "NATS connection: %s", error or type(error).__name__)
+
+    options: dict[str, Any] = {
+        "servers": [url.strip() for url in (settings.nats_url or "nats://127.0.0.1:4222").split(",")],
+        "name": name,
+        "pending_size": 0,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.25,
+        "connect_timeout": 2,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "skip_subject_validation": True,
+        "disconnected_cb": disconnected,
+        "reconnected_cb": reconnected,
+        "error_cb": failed,
+        "user": settings.nats_user,
+        "password": settings.nats_password.get_secret_value() if settings.nats_password else None,
+        "user_credentials": str(settings.nats_creds) if settings.nats_creds else None,
+    }
+    try:
+        await client.connect(**options)
+        yield connection
+    finally:
+        await client.close()

@@ -1,0 +1,36 @@
+"""The stream jobs-dlq, which the server fills by itself from the dead_letter events."""
+
+import asyncio
+import logging
+
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.log import subjects
+from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.stored import delete_message, last_message
+
+log = logging.getLogger(__name__)
+
+_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6)
+"""Seconds; the server copies a dead letter a moment after the event itself is stored."""
+
+
+async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int) -> None:
+    """Take the copy of the event ``event_seq`` out of jobs-dlq; a failure is logged, for the job itself is safe."""
+    subject = subjects.event(job_id, Kind.DEAD_LETTER)
+    try:
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            copy = await last_message(connection, subject, subjects.DEAD_LETTERS)
+            if copy is not None and _origin(copy.header(subjects.SOURCE)) == event_seq:
+                await delete_message(connection, copy.seq, subjects.DEAD_LETTERS)
+                return
+        log.warning("the dead letter of job %s was not found in %s", job_id, subjects.DEAD_LETTERS)
+    except (QueueUnavailable, ApiError) as error:
+        log.warning("the dead letter of job %s stays in %s: %s", job_id, subjects.DEAD_LETTERS, error)
+
+
+def _origin(source: str | None) -> int:
+    """The sequence in the stream JOBS that a ``Nats-Stream-Source`` header names (``JOBS <seq> …``)."""
+    parts = (source or "").split()
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0

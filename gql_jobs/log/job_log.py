@@ -1,0 +1,243 @@
+"""The job log: fenced, nonce-carrying appends to a job's history, and that history read from the leader.
+
+Every decision is made on what the leader says and written with a fence that fails if anything has happened since.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
+from gql_jobs.jobs.fold import fold
+from gql_jobs.jobs.messages import Body
+from gql_jobs.jobs.model import Job
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import Unreadable, encode
+from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.publisher import (
+    FenceRefused,
+    Publisher,
+    Refused,
+    StoreFull,
+    Unacknowledged,
+    acknowledged,
+    open_publisher,
+)
+from gql_jobs.log.stored import StoredMessage, last_message, messages_of
+
+log = logging.getLogger(__name__)
+
+ACK_TIMEOUT = 2.0
+"""Seconds to wait for one acknowledgement."""
+PATIENCE = 4.0
+"""Seconds that a client's write may take in all."""
+RETRY_PAUSE = 0.1
+"""Seconds between two tries of a write."""
+
+
+class Fence(NamedTuple):
+    """The write succeeds only while ``seq`` is the last sequence among the subjects that ``over`` matches."""
+
+    over: str
+    seq: int
+
+    def covers(self, subject: str) -> bool:
+        """Whether a message on that subject moves the fence."""
+        return subject.startswith(self.over.rstrip("*>"))
+
+
+def whole_job(job_id: str, seq: int) -> Fence:
+    """Nothing at all has happened to the job since ``seq``."""
+    return Fence(subjects.job(job_id), seq)
+
+
+def job_events(job_id: str, seq: int) -> Fence:
+    """No event of the job has been written since ``seq``."""
+    return Fence(subjects.events(job_id), seq)
+
+
+class Superseded(Exception):
+    """Somebody else has written under the fence; nothing of ours was stored. ``history`` is the job's, as read."""
+
+    def __init__(self, history: list[StoredMessage]) -> None:
+        super().__init__("superseded")
+        self.history = history
+
+
+class Write(NamedTuple):
+    """One message to be appended; ``headers`` beyond fence and nonce."""
+
+    job_id: str
+    subject: str
+    body: Body
+    fence: Fence
+    headers: Mapping[str, str] = {}
+
+
+class JobLog:
+    """Appends and reads. One instance per process."""
+
+    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+        self.connection = connection
+        self._publisher = publisher
+
+    async def append(self, write: Write, *, patience: float | None = PATIENCE) -> int:
+        """Store one message and return its sequence.
+
+        :param patience: seconds; None tries until the server has answered, for as long as it takes.
+        :raises Superseded: if somebody else has written under the fence.
+        :raises QueueUnavailable: after ``patience``; with ``job_id`` if the message may have been stored.
+        :raises QueueFull: if the server has no room (with ``patience``).
+        """
+        return await _Append(self, self._publisher, write, patience).outcome()
+
+    async def append_in_order(self, writes: list[Write]) -> list[int | BaseException]:
+        """Store many messages, pipelined, in order: for each its sequence or what ``append`` would raise."""
+        appends = [_Append(self, self._publisher, write, PATIENCE) for write in writes]
+        for append in appends:
+            await append.send()
+        return await asyncio.gather(*(append.outcome() for append in appends), return_exceptions=True)
+
+    async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:
+        """Store a message that replaces the older ones of its subject; tried once.
+
+        :raises FenceRefused: if an event was written since.
+        :raises QueueUnavailable: if it was not acknowledged.
+        """
+        headers = {
+            subjects.ROLLUP: "sub",
+            subjects.EXPECTED_SEQ: str(fence.seq),
+            subjects.EXPECTED_FILTER: fence.over,
+        }
+        try:
+            await self._publisher.publish(subject, body, headers, ACK_TIMEOUT)
+        except (Unacknowledged, Refused, StoreFull) as error:
+            raise QueueUnavailable(f"{subject} was not stored: {error}") from error
+
+    async def history(self, job_id: str) -> list[StoredMessage]:
+        """Every message of a job, oldest first.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        try:
+            return [message async for message in messages_of(self.connection, subjects.job(job_id))]
+        except ApiError as error:
+            raise QueueUnavailable(f"The stream could not be read: {error.description}.") from error
+
+    async def last(self, subject_filter: str) -> StoredMessage | None:
+        """The newest message that matches, as the leader has it.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        try:
+            return await last_message(self.connection, subject_filter)
+        except ApiError as error:
+            raise QueueUnavailable(f"The stream could not be read: {error.description}.") from error
+
+
+class _Append:
+    """One write until its outcome is known."""
+
+    def __init__(self, job_log: JobLog, publisher: Publisher, write: Write, patience: float | None) -> None:
+        self._log = job_log
+        self._publisher = publisher
+        self._write = write
+        self._nonce = secrets.token_hex(8)
+        self._data = encode(write.body)
+        self._headers = {
+            **write.headers,
+            subjects.NONCE: self._nonce,
+            subjects.EXPECTED_SEQ: str(write.fence.seq),
+            subjects.EXPECTED_FILTER: write.fence.over,
+        }
+        self._deadline = None if patience is None else asyncio.get_running_loop().time() + patience
+        self._in_doubt = False
+        self._sent: asyncio.Future[int] | None = None
+        self._failure: Exception = QueueUnavailable("NATS did not answer in time; nothing was stored.")
+
+    async def send(self) -> None:
+        """Send without waiting for the acknowledgement; a failure is kept for ``outcome``, which tries again."""
+        try:
+            self._sent = await self._publisher.send(self._write.subject, self._data, self._headers)
+        except QueueUnavailable as error:
+            self._failure = error
+
+    async def outcome(self) -> int:
+        """Try until the outcome is known or the patience is over."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while True:
+                    try:
+                        return await self._once()
+                    except (QueueUnavailable, QueueFull) as error:
+                        if isinstance(error, QueueFull) and self._deadline is not None and not self._in_doubt:
+                            raise
+                        self._failure = error
+                    await asyncio.sleep(RETRY_PAUSE)
+        except TimeoutError:
+            raise (self._unknown() if self._in_doubt else self._failure) from None
+
+    async def _once(self) -> int:
+        if self._sent is None:
+            self._sent = await self._publisher.send(self._write.subject, self._data, self._headers)
+        sent, self._sent = self._sent, None
+        doubted, self._in_doubt = self._in_doubt, True
+        try:
+            return await acknowledged(sent, ACK_TIMEOUT)
+        except FenceRefused:
+            self._in_doubt = doubted
+        except Unacknowledged:
+            log.debug("no acknowledgement of %s", self._write.subject)
+        except (QueueUnavailable, Refused, StoreFull) as error:
+            self._in_doubt = doubted
+            raise _public(error) from error
+        return await self._stored()
+
+    async def _stored(self) -> int:
+        """Our write's sequence, if it is in the history; if nothing else moved the fence, it may be tried again."""
+        history = await self._log.history(self._write.job_id)
+        for message in history:
+            if message.nonce == self._nonce:
+                return message.seq
+        fence = self._write.fence
+        if max((message.seq for message in history if fence.covers(message.subject)), default=0) != fence.seq:
+            raise Superseded(history)
+        raise QueueUnavailable("The stream has no settled leader.")
+
+    def _unknown(self) -> QueueUnavailable:
+        return QueueUnavailable(
+            f"NATS did not acknowledge the write for job {self._write.job_id} in time: whether it was stored is "
+            "unknown. Look the job up before trying again.",
+            self._write.job_id,
+        )
+
+
+def _public(error: Exception) -> Exception:
+    if isinstance(error, StoreFull):
+        return QueueFull(f"The store of the NATS server is full ({error}).")
+    if isinstance(error, Refused):
+        return QueueUnavailable(f"The stream refused the write: {error}.")
+    return error
+
+
+def folded(history: list[StoredMessage]) -> Job | None:
+    """The job that a history makes; unreadable messages are passed over, as the feed does."""
+    job: Job | None = None
+    for stored in history:
+        try:
+            message = stored.read()
+        except Unreadable:
+            continue
+        if message is not None:
+            job = fold(job, message)
+    return job
+
+
+@asynccontextmanager
+async def open_job_log(connection: Connection) -> AsyncIterator[JobLog]:
+    """The log over a connection, until the block ends."""
+    async with open_publisher(connection) as publisher:
+        yield JobLog(connection, publisher)

@@ -1,0 +1,126 @@
+"""Pulling deliveries from the consumers of queues and priorities.
+
+A lane is one consumer. At most one pull is open per lane; its heartbeat is watched, and a pull that falls silent, or
+was open when the connection was lost, is given up and made anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log import subjects
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.delivery import Delivery
+
+log = logging.getLogger(__name__)
+
+EXPIRES = 30.0
+"""Seconds a pull waits for jobs."""
+HEARTBEAT = 3.0
+"""Seconds between the server's signs of life on an open pull."""
+ANSWER = 2.0
+"""Seconds for the answer to a pull that does not wait."""
+
+
+class Lane:
+    """The deliveries of one queue and priority. ``deliver`` takes each as it comes."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        queue: str,
+        priority: JobPriority,
+        *,
+        ack_wait: float,
+        deliver: Callable[["Lane", Delivery], None],
+    ) -> None:
+        self.queue = queue
+        self.priority = priority
+        self.consumer = subjects.consumer(queue, priority)
+        self._connection = connection
+        self._ack_wait = ack_wait
+        self._deliver = deliver
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._answered = asyncio.Event()
+        self._heard = 0.0
+        self.wanted = 0
+        """Deliveries that the open pull may still bring; 0 means that no pull is open."""
+        self.waiting = False
+        """Whether the open pull waits for jobs to come: the server has none for this lane."""
+
+    async def poll(self, batch: int) -> bool:
+        """Pull what is there now, at most ``batch``; True if anything came.
+
+        :raises QueueUnavailable: if the server is away or does not answer.
+        """
+        await self._pull({"batch": batch, "no_wait": True}, batch)
+        try:
+            async with asyncio.timeout(ANSWER):
+                while self.wanted == batch and not self._answered.is_set():
+                    await self._answered.wait()
+        except TimeoutError:
+            await self.close()
+            raise QueueUnavailable(f"The consumer {self.consumer} does not answer.") from None
+        return self.wanted < batch
+
+    async def wait(self, batch: int) -> None:
+        """Open a pull that waits for jobs.
+
+        :raises QueueUnavailable: if the server is away.
+        """
+        body = {"batch": batch, "expires": round(EXPIRES * 1e9), "idle_heartbeat": round(HEARTBEAT * 1e9)}
+        await self._pull(body, batch)
+        self.waiting = True
+
+    @property
+    def silent(self) -> bool:
+        """Whether the open pull shows no sign of life."""
+        return self.waiting and asyncio.get_running_loop().time() - self._heard > 2.5 * HEARTBEAT
+
+    async def close(self) -> None:
+        """Give up the open pull. Deliveries that are on their way still come."""
+        self.wanted, self.waiting = 0, False
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._connection.drain(subscription)
+
+    async def _pull(self, body: dict[str, Any], batch: int) -> None:
+        if self._subscription is None:
+            self._inbox = self._connection.new_inbox()
+            self._subscription = await self._connection.subscribe(self._inbox, self._on_message)
+        self._answered.clear()
+        self.wanted, self.waiting = batch, False
+        self._heard = asyncio.get_running_loop().time()
+        try:
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STREAM}.{self.consumer}"
+            await self._connection.publish(subject, msgspec.json.encode(body), self._inbox)
+        except QueueUnavailable:
+            self.wanted = 0
+            raise
+
+    async def _on_message(self, message: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if message.reply.startswith("$JS.ACK."):
+            self.wanted = max(self.wanted - 1, 0)
+            if self.wanted == 0:
+                self.waiting = False
+            self._deliver(self, Delivery(self._connection, message, self._ack_wait))
+            if self.wanted == 0:
+                self._answered.set()
+            return
+        status = (message.headers or {}).get("Status", "")
+        if status == "100":
+            return
+        # Everything else ends the pull: 404 nothing there, 408 expired, 409 consumer gone or leader changed, 503.
+        if status not in {"404", "408"}:
+            log.info("pull on %s ended: %s", self.consumer, message.headers)
+        self.wanted, self.waiting = 0, False
+        self._answered.set()

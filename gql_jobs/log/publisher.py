@@ -1,0 +1,132 @@
+"""Publishing into the stream: pipelined, in the order of the calls, each answered by the server's acknowledgement.
+
+An own reply inbox with a future per message, because the client's ``publish_async`` never resolves its future when the
+server refuses. It decides nothing: what a refusal means is the log's business.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from nats.aio.msg import Msg
+
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.log.connection import Connection
+
+FENCE_REFUSALS = frozenset({10071, 10164})
+"""``wrong last sequence``; on a replicated stream also ``… by subject constraint``."""
+STORE_REFUSALS = frozenset({10023, 10047, 10077, 10002})
+"""No room: insufficient resources, storage exceeded, maximum bytes, account limit."""
+
+
+class FenceRefused(Exception):
+    """Somebody has written to the fenced subjects since, or the writer's own lost acknowledgement had succeeded."""
+
+
+class StoreFull(Exception):
+    """The server has no room for the message."""
+
+
+class Unacknowledged(Exception):
+    """The message was sent and nothing came back: stored or not, nobody here knows."""
+
+
+class Refused(Exception):
+    """The server refused for another reason, such as a stream that is missing."""
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: _Error | None = None
+
+
+_decode = msgspec.json.Decoder(_Ack).decode
+
+
+class Publisher:
+    """Publishes with one inbox for all acknowledgements."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = connection.new_inbox()
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._number = 0
+
+    async def send(self, subject: str, data: bytes, headers: dict[str, str]) -> asyncio.Future[int]:
+        """Send and return the future of the message's sequence; messages are stored in the order of the calls.
+
+        The future fails with ``FenceRefused``, ``StoreFull``, ``Refused`` or, where no stream listens,
+        ``QueueUnavailable``.
+
+        :raises QueueUnavailable: if nothing was sent because the server is away.
+        """
+        self._number += 1
+        token = str(self._number)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        future.add_done_callback(lambda _: self._waiting.pop(token, None))
+        try:
+            await self._connection.publish(subject, data, f"{self._inbox}.{token}", headers)
+        except BaseException:
+            future.cancel()
+            raise
+        return future
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str], timeout: float) -> int:  # noqa: ASYNC109
+        """The sequence under which the message was stored.
+
+        :raises FenceRefused: | StoreFull | Refused | QueueUnavailable: nothing was stored.
+        :raises Unacknowledged: no answer within ``timeout`` seconds.
+        """
+        return await acknowledged(await self.send(subject, data, headers), timeout)
+
+    async def _on_ack(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject.rsplit(".", 1)[-1])
+        if future is None or future.done():
+            return
+        if not message.data:
+            future.set_exception(QueueUnavailable("No JetStream stream takes this message; nothing was stored."))
+            return
+        ack = _decode(message.data)
+        if ack.error is None:
+            future.set_result(ack.seq)
+        else:
+            future.set_exception(_refusal(ack.error))
+
+
+def _refusal(error: _Error) -> Exception:
+    if error.err_code in FENCE_REFUSALS:
+        return FenceRefused(error.description)
+    if error.err_code in STORE_REFUSALS:
+        return StoreFull(error.description)
+    return Refused(f"{error.description} ({error.err_code})")
+
+
+async def acknowledged(future: asyncio.Future[int], timeout: float) -> int:  # noqa: ASYNC109
+    """Wait for one acknowledgement.
+
+    :raises Unacknowledged: after ``timeout`` seconds.
+    """
+    try:
+        return await asyncio.wait_for(future, timeout)
+    except TimeoutError:
+        raise Unacknowledged(f"no acknowledgement within {timeout:g} s") from None
+
+
+@asynccontextmanager
+async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
+    """A publisher that listens to its inbox until the block ends; futures still open then are cancelled."""
+    publisher = Publisher(connection)
+    subscription = await connection.subscribe(f"{publisher._inbox}.*", publisher._on_ack)  # noqa: SLF001
+    try:
+        yield publisher
+    finally:
+        for future in list(publisher._waiting.values()):  # noqa: SLF001
+            future.cancel()
+        await connection.unsubscribe(subscription)

@@ -1,0 +1,105 @@
+"""Reading single messages from the stream's leader.
+
+Never a direct get: on a replicated stream it may miss what has just been acknowledged.
+"""
+
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import msgspec
+
+from gql_jobs.jobs.messages import Message
+from gql_jobs.log import codec, subjects
+from gql_jobs.log.connection import ApiError, Connection
+
+NO_MESSAGE = 10037
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as it lies in the stream. ``headers`` are the raw header block."""
+
+    subject: str
+    seq: int
+    at: datetime
+    data: bytes
+    headers: bytes
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, or None."""
+        start = self.headers.find(f"\r\n{name}: ".encode())
+        if start < 0:
+            return None
+        start += len(name) + 4
+        return self.headers[start : self.headers.index(b"\r\n", start)].decode()
+
+    @property
+    def nonce(self) -> str | None:
+        """The mark of the write that stored this message."""
+        return self.header(subjects.NONCE)
+
+    def read(self) -> Message | None:
+        """The message as a value; None outside the fold.
+
+        :raises Unreadable: if it is none of ours.
+        """
+        return codec.read(self.subject, self.data, self.seq, self.at, self.nonce)
+
+
+class _Wire(msgspec.Struct):
+    subject: str
+    seq: int
+    time: datetime
+    data: str = ""
+    hdrs: str = ""
+
+
+class _Found(msgspec.Struct):
+    message: _Wire
+
+
+_decode = msgspec.json.Decoder(_Found).decode
+
+
+async def last_message(
+    connection: Connection, subject_filter: str, stream: str = subjects.STREAM
+) -> StoredMessage | None:
+    """The newest message whose subject matches.
+
+    :raises QueueUnavailable: if the leader does not answer.
+    """
+    return await _get(connection, stream, {"last_by_subj": subject_filter})
+
+
+async def messages_of(connection: Connection, subject_filter: str, first_seq: int = 1) -> AsyncIterator[StoredMessage]:
+    """All messages whose subjects match, oldest first; one request each.
+
+    :raises QueueUnavailable: if the leader does not answer.
+    """
+    seq = first_seq
+    while (found := await _get(connection, subjects.STREAM, {"seq": seq, "next_by_subj": subject_filter})) is not None:
+        yield found
+        seq = found.seq + 1
+
+
+async def delete_message(connection: Connection, seq: int, stream: str = subjects.STREAM) -> None:
+    """Remove one message; one that is gone already is no error.
+
+    :raises QueueUnavailable: if the leader does not answer.
+    """
+    try:
+        await connection.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except ApiError as error:
+        if error.code not in {400, 404, 500} or "not found" not in error.description.lower():
+            raise
+
+
+async def _get(connection: Connection, stream: str, body: dict[str, object]) -> StoredMessage | None:
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", body)
+    except ApiError as error:
+        if error.err_code == NO_MESSAGE:
+            return None
+        raise
+    wire = _decode(answer).message
+    return StoredMessage(wire.subject, wire.seq, wire.time, b64decode(wire.data), b64decode(wire.hdrs))

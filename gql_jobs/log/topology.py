@@ -1,0 +1,142 @@
+"""The streams and consumers: created or brought up to date at every start, idempotently, never deleted."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log import subjects
+from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER = (2, 12, 0)
+"""The first server with message schedules (``Nats-Schedule``), which hold the jobs that run later."""
+_NAME_IN_USE = 10058
+_TIMEOUT = 10.0
+
+
+class UnsuitableServer(GqlJobsError):
+    """The NATS server lacks something the log needs."""
+
+
+class StreamState(msgspec.Struct):
+    """What the server says of a stream: sequences, sizes in bytes, its time of creation."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class StreamInfo(msgspec.Struct):
+    """``created`` tells one stream from another of the same name that came after it."""
+
+    created: str
+    state: StreamState
+
+
+def jobs_stream(replicas: int) -> dict[str, Any]:
+    """The stream's configuration: no age or size limit, because either would drop jobs."""
+    return {
+        "name": subjects.STREAM,
+        "subjects": [subjects.ALL],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": replicas,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "allow_direct": False,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "allow_msg_schedules": True,
+    }
+
+
+def dead_letter_stream(replicas: int) -> dict[str, Any]:
+    """The server itself copies dead letters here."""
+    return {
+        "name": subjects.DEAD_LETTERS,
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": replicas,
+        "sources": [{"name": subjects.STREAM, "filter_subject": subjects.DEAD_LETTER_EVENTS}],
+    }
+
+
+def lane_consumer(queue: str, priority: JobPriority, ack_wait: float) -> dict[str, Any]:
+    """The consumer of one queue and priority.
+
+    ``max_ack_pending`` is off because deliveries that wait for their retry would use it up; ``backoff`` is unset
+    because it would add to the delay of a nak.
+    """
+    return {
+        "durable_name": subjects.consumer(queue, priority),
+        "filter_subject": subjects.lane(queue, priority),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": round(ack_wait * 1e9),
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 4096,
+        "replay_policy": "instant",
+    }
+
+
+async def ensure_streams(connection: Connection, settings: Settings) -> None:
+    """Create or update the streams.
+
+    :raises UnsuitableServer: if the server is too old or refuses.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    version = tuple(int(part) for part in connection.server_version.split("."))
+    if version < OLDEST_SERVER:
+        raise UnsuitableServer(
+            f"The NATS server is version {connection.server_version}; gql-jobs needs "
+            f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
+        )
+    for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
+        name = config["name"]
+        try:
+            try:
+                await connection.api(f"STREAM.CREATE.{name}", config, _TIMEOUT)
+            except ApiError as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+                await connection.api(f"STREAM.UPDATE.{name}", config, _TIMEOUT)
+        except ApiError as error:
+            raise UnsuitableServer(f"The NATS server refuses the stream {name}: {error.description}.") from error
+
+
+async def ensure_lanes(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
+    """Create or update the consumers of every priority of the queues.
+
+    :raises UnsuitableServer: if the server refuses.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    for queue in queues:
+        for priority in JobPriority:
+            config = lane_consumer(queue, priority, ack_wait)
+            body = {"stream_name": subjects.STREAM, "config": config}
+            try:
+                await connection.api(f"CONSUMER.CREATE.{subjects.STREAM}.{config['durable_name']}", body, _TIMEOUT)
+            except ApiError as error:
+                raise UnsuitableServer(
+                    f"The NATS server refuses the consumer {config['durable_name']}: {error.description}."
+                ) from error
+
+
+async def stream_info(connection: Connection, stream: str = subjects.STREAM) -> StreamInfo:
+    """:raises ApiError: if there is no such stream.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    return msgspec.json.decode(await connection.api(f"STREAM.INFO.{stream}"), type=StreamInfo)

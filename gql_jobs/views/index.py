@@ -1,0 +1,207 @@
+"""The index: every job and its events as of one position of the stream, in SQLite.
+
+The only writer of its file. Messages and the position they lead to are stored in one transaction, so it resumes
+exactly where it stopped. It never decides anything: what a message does to a job is the fold's business.
+"""
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from gql_jobs.jobs.fold import Event, events_of, fold
+from gql_jobs.jobs.messages import Kind, Message
+from gql_jobs.jobs.model import Job
+from gql_jobs.views.tables import event_of, job_of, job_row, new_database, open_database, state_blob
+
+_CACHED_JOBS = 10_000
+_HISTORY = (
+    "SELECT seq, nth, kind, state FROM events WHERE job_id = :id"
+    " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job_id = :id"
+)
+
+
+class Unread(NamedTuple):
+    """A message that nobody here can read, set aside."""
+
+    seq: int
+    subject: str
+    reason: str
+
+
+class Index:
+    """Used from the event loop's thread only; every read here takes microseconds."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path = path
+        self._database = database
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self.position = self._number("position")
+        """The sequence of the last message applied."""
+        self.horizon = self._number("horizon")
+        """Cursors below it may have lost events to expiry."""
+
+    def apply(self, messages: Iterable[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
+        """Fold messages into the index, up to ``position``; returns the events that clients see, in order."""
+        changes = _Changes(self)
+        for message in messages:
+            changes.fold(message)
+        with self._transaction() as database:
+            changes.store(database)
+            database.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?)", unread)
+            horizon = max(self.horizon, changes.horizon)
+            database.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                [("position", str(position)), ("horizon", str(horizon))],
+            )
+        self.position, self.horizon = position, horizon
+        self._remember(changes.after)
+        return changes.events
+
+    def job(self, job_id: str) -> Job | None:
+        """The job as of ``position``."""
+        cached = self._jobs.get(job_id)
+        if cached is not None:
+            return cached
+        row = self._database.execute("SELECT spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return job_of(*row) if row is not None else None
+
+    def events(self, job_id: str) -> list[Event]:
+        """The job's history, oldest first: every lifecycle event and the newest progress."""
+        return self._events(job_id, " ORDER BY seq, nth")
+
+    def latest_event(self, job_id: str) -> Event | None:
+        """The newest event of the job."""
+        found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
+        return found[0] if found else None
+
+    @property
+    def unreadable(self) -> int:
+        """Messages set aside."""
+        count: int = self._database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
+        return count
+
+    def close(self) -> None:
+        """Close the file; what was applied stays."""
+        self._database.close()
+
+    def _events(self, job_id: str, order: str) -> list[Event]:
+        spec = self._database.execute("SELECT spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if spec is None:
+            return []
+        rows = self._database.execute(_HISTORY + order, {"id": job_id})
+        return [event_of(seq, nth, kind, spec[0], state) for seq, nth, kind, state in rows]
+
+    def _number(self, key: str) -> int:
+        row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row is not None else 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._database.execute("BEGIN")
+        try:
+            yield self._database
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _remember(self, jobs: dict[str, Job | None]) -> None:
+        for job_id, job in jobs.items():
+            self._jobs.pop(job_id, None)
+            if job is not None:
+                self._jobs[job_id] = job
+        while len(self._jobs) > _CACHED_JOBS:
+            self._jobs.popitem(last=False)
+
+
+class _Changes:
+    """What a batch of messages does, worked out in memory before the transaction."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.before: dict[str, Job | None] = {}
+        self.after: dict[str, Job | None] = {}
+        self.events: list[Event] = []
+        self.horizon = 0
+        self._removed: set[str] = set()
+
+    def fold(self, message: Message) -> None:
+        job_id = message.job_id
+        if job_id not in self.after:
+            self.before[job_id] = self.after[job_id] = self._index.job(job_id)
+        job = self.after[job_id]
+        after = fold(job, message)
+        self.events += events_of(job, message, after)
+        if job is not None and after is None:
+            self._removed.add(job_id)
+            self.events = [event for event in self.events if event.job.id != job_id]
+            self.horizon = max(self.horizon, job.last_seq)
+        self.after[job_id] = after
+
+    def store(self, database: sqlite3.Connection) -> None:
+        self._remove(database)
+        changed = [job for job_id, job in self.after.items() if job is not None and job is not self._was(job_id)]
+        database.executemany(
+            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+            " status = excluded.status, updated = excluded.updated, finished = excluded.finished,"
+            " state = excluded.state",
+            [job_row(job) for job in changed],
+        )
+        tags = [(tag, job.id) for job in changed if self._was(job.id) is None for tag in job.spec.tags]
+        database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
+        self._store_events(database)
+        self._count(database)
+
+    def _was(self, job_id: str) -> Job | None:
+        return None if job_id in self._removed else self.before[job_id]
+
+    def _store_events(self, database: sqlite3.Connection) -> None:
+        progress = {e.job.id: e for e in self.events if e.kind is Kind.PROGRESS}
+        lasting = [e for e in self.events if e.kind is not Kind.PROGRESS]
+        database.executemany(
+            "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)",
+            [(e.cursor.seq, e.cursor.nth, e.job.id, e.kind.value, state_blob(e.job)) for e in lasting],
+        )
+        database.executemany(
+            "INSERT OR REPLACE INTO progress VALUES (?, ?, ?)",
+            [(job_id, e.cursor.seq, state_blob(e.job)) for job_id, e in progress.items()],
+        )
+
+    def _remove(self, database: sqlite3.Connection) -> None:
+        ids = [(job_id,) for job_id in self._removed]
+        known = [job for job_id in self._removed if (job := self.before[job_id]) is not None]
+        tags = [(tag, job.id) for job in known for tag in job.spec.tags]
+        database.executemany("DELETE FROM jobs WHERE id = ?", ids)
+        database.executemany("DELETE FROM events WHERE job_id = ?", ids)
+        database.executemany("DELETE FROM progress WHERE job_id = ?", ids)
+        database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
+
+    def _count(self, database: sqlite3.Connection) -> None:
+        deltas: dict[tuple[str, str, str, int], int] = {}
+        for job_id, after in self.after.items():
+            for job, delta in ((self.before[job_id], -1), (after, 1)):
+                if job is not None:
+                    spec = job.spec
+                    key = (job.status.value, spec.type, spec.queue, spec.priority.rank)
+                    deltas[key] = deltas.get(key, 0) + delta
+        database.executemany(
+            "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(*key, delta) for key, delta in deltas.items() if delta],
+        )
+
+
+@contextmanager
+def open_index(path: Path, stream_created: str, last_seq: int) -> Iterator[Index]:
+    """The index of that stream. One ahead of the stream's last sequence knows a history that is gone: begun anew."""
+    database = open_database(path, stream_created)
+    index = Index(path, database)
+    if index.position > last_seq:
+        index.close()
+        index = Index(path, new_database(path, stream_created))
+    try:
+        yield index
+    finally:
+        index.close()

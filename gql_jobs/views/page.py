@@ -1,0 +1,129 @@
+"""Pages of jobs: a filter and an order as SQL, and the cursor that names a place in that order.
+
+A page is found by key, never by counting rows, so it stays right while jobs arrive.
+"""
+
+import base64
+import binascii
+import sqlite3
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.model import Job
+from gql_jobs.views.tables import job_of, microseconds
+
+_KEYS: dict[OrderField, tuple[str, ...]] = {
+    OrderField.CREATED_AT: ("created", "id"),
+    OrderField.UPDATED_AT: ("updated", "id"),
+    OrderField.FINISHED_AT: ("finished", "id"),
+    OrderField.PRIORITY: ("priority", "created", "id"),
+}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """``cursors[i]`` is the place of ``jobs[i]``."""
+
+    jobs: list[Job]
+    cursors: list[str]
+    has_next: bool
+    has_previous: bool
+
+
+class _Place(msgspec.Struct, array_like=True, frozen=True):
+    field: OrderField
+    descending: bool
+    key: list[int | str]
+
+
+class Where(NamedTuple):
+    """Conditions that all hold, and what they are bound to."""
+
+    sql: str
+    values: tuple[Any, ...]
+
+    def also(self, condition: str, *values: Any) -> "Where":
+        """With one condition more."""
+        return Where(f"{self.sql} AND {condition}" if self.sql else f" WHERE {condition}", (*self.values, *values))
+
+
+def where(job_filter: JobFilter) -> Where:
+    """The filter as SQL over table ``jobs``."""
+    found = Where("", ())
+    names: list[tuple[str, list[Any] | None]] = [
+        ("id", None if job_filter.ids is None else list(job_filter.ids)),
+        ("status", None if job_filter.status is None else [s.value for s in job_filter.status]),
+        ("type", None if job_filter.type is None else list(job_filter.type)),
+        ("queue", None if job_filter.queue is None else list(job_filter.queue)),
+        ("priority", None if job_filter.priority is None else [p.rank for p in job_filter.priority]),
+    ]
+    for column, values in names:
+        if values is not None and len(values) == 1:
+            found = found.also(f"{column} = ?", values[0])
+        elif values is not None:
+            listed = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+            found = found.also(listed, msgspec.json.encode(values).decode())
+    if job_filter.tags is not None:
+        for tag in job_filter.tags:
+            found = found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tag)
+        if not job_filter.tags:
+            found = found.also("0")
+    if job_filter.created_after is not None:
+        found = found.also("created > ?", microseconds(job_filter.created_after))
+    if job_filter.created_before is not None:
+        found = found.also("created < ?", microseconds(job_filter.created_before))
+    return found
+
+
+def read_page(
+    database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int
+) -> Page:
+    """:raises InvalidArgument: if ``after`` is no cursor of this order."""
+    columns = _KEYS[order.field]
+    found = where(job_filter)
+    if after is not None:
+        sign, marks = ("<" if order.descending else ">"), ", ".join("?" * len(columns))
+        found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_key(after, order))
+    direction = "DESC" if order.descending else "ASC"
+    sql = (
+        f"SELECT spec, state, {', '.join(columns)} FROM jobs{found.sql}"  # noqa: S608
+        f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
+    )
+    rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
+    shown = rows[:first]
+    return Page(
+        jobs=[job_of(row[0], row[1]) for row in shown],
+        cursors=[_cursor(order, list(row[2:])) for row in shown],
+        has_next=len(rows) > first,
+        has_previous=after is not None or offset > 0,
+    )
+
+
+def count(database: sqlite3.Connection, job_filter: JobFilter) -> int:
+    """How many jobs match: from the counters where they know, else counted."""
+    counted = all(
+        part is None for part in (job_filter.ids, job_filter.tags, job_filter.created_after, job_filter.created_before)
+    )
+    found = where(job_filter)
+    what = "total(n) FROM counts" if counted else "count(*) FROM jobs"
+    return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
+
+
+def _cursor(order: JobOrder, key: list[int | str]) -> str:
+    place = msgspec.json.encode(_Place(order.field, order.descending, key))
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
+
+
+def _key(cursor: str, order: JobOrder) -> list[int | str]:
+    try:
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Place)
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        raise InvalidArgument("after", "The cursor is not one this API has given out.") from None
+    kinds = [str if column == "id" else int for column in _KEYS[order.field]]
+    if [type(part) for part in place.key] != kinds or any(abs(p) >= 1 << 63 for p in place.key if isinstance(p, int)):
+        raise InvalidArgument("after", "The cursor is not one this API has given out.")
+    if (place.field, place.descending) != (order.field, order.descending):
+        raise InvalidArgument("after", "The cursor belongs to a page of another order.")
+    return place.key

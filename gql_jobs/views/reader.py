@@ -1,0 +1,125 @@
+"""Reads that may take longer than the event loop can wait: pages, counts, replays, each in a thread of its own.
+
+A reader sees what the index has committed, so whatever a mutation has waited for is there.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.jobs.filter import JobFilter, JobOrder
+from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.views.page import Page, count, read_page, where
+from gql_jobs.views.tables import event_of, read_only
+
+T = TypeVar("T")
+
+THREADS = 2
+_EVENTS_AFTER = """
+SELECT e.seq, e.nth, e.kind, jobs.spec, e.state FROM (
+  SELECT seq, nth, job_id, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
+  UNION ALL SELECT seq, 0, job_id, 'progress', state FROM progress WHERE seq > :seq
+  ORDER BY seq, nth LIMIT :limit
+) AS e JOIN jobs ON jobs.id = e.job_id ORDER BY e.seq, e.nth
+"""
+_EVENTS_OF_JOB_AFTER = """
+SELECT e.seq, e.nth, e.kind, jobs.spec, e.state FROM (
+  SELECT seq, nth, job_id, kind, state FROM events WHERE job_id = :id AND (seq, nth) > (:seq, :nth)
+  UNION ALL SELECT seq, 0, job_id, 'progress', state FROM progress WHERE job_id = :id AND seq > :seq
+  ORDER BY seq, nth LIMIT :limit
+) AS e JOIN jobs ON jobs.id = e.job_id ORDER BY e.seq, e.nth
+"""
+
+
+class Reader:
+    """A few read-only connections to the index file."""
+
+    def __init__(self, path: Path) -> None:
+        self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        for _ in range(THREADS):
+            self._free.put(read_only(path))
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
+
+    async def page(self, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int) -> Page:
+        """:raises InvalidArgument: if ``after`` is no cursor of this order."""
+        return await self._read(lambda db: read_page(db, job_filter, order, first=first, after=after, offset=offset))
+
+    async def count(self, job_filter: JobFilter) -> int:
+        """How many jobs match."""
+        return await self._read(lambda db: count(db, job_filter))
+
+    async def ids(self, job_filter: JobFilter) -> list[str]:
+        """The ids of all jobs that match, oldest first."""
+        found = where(job_filter)
+        sql = f"SELECT id FROM jobs{found.sql} ORDER BY created, id"  # noqa: S608
+        rows = await self._read(lambda db: db.execute(sql, found.values).fetchall())
+        return [row[0] for row in rows]
+
+    async def queue_counts(self) -> dict[str, dict[JobStatus, int]]:
+        """Jobs per queue and status."""
+        sql = "SELECT queue, status, sum(n) FROM counts GROUP BY queue, status"
+        counts: dict[str, dict[JobStatus, int]] = {}
+        for queue, status, number in await self._read(lambda db: db.execute(sql).fetchall()):
+            counts.setdefault(queue, {})[JobStatus(status)] = number
+        return counts
+
+    async def oldest_queued_at(self) -> dict[str, datetime]:
+        """Per queue, since when its oldest queued job has been waiting; queues without one are left out."""
+        sql = (
+            "SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')"
+            " FROM (SELECT DISTINCT queue FROM counts WHERE status = 'queued' AND n > 0) AS queues"
+        )
+        rows = await self._read(lambda db: db.execute(sql).fetchall())
+        return {queue: datetime.fromtimestamp(oldest / 1e6, UTC) for queue, oldest in rows if oldest is not None}
+
+    async def events_after(self, after: Cursor, job_id: str | None, limit: int) -> list[Event]:
+        """The next ``limit`` events behind a cursor, of one job or of all, with the newest progress of each job."""
+        sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
+        values = {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit}
+        return await self._read(lambda db: [event_of(*row) for row in db.execute(sql, values)])
+
+    async def overdue(self, before: datetime) -> list[str]:
+        """Ids of scheduled jobs whose time had come before that moment."""
+        sql = "SELECT id FROM jobs WHERE status = 'scheduled' AND run_at < ? LIMIT 1000"
+        rows = await self._read(lambda db: db.execute(sql, (int(before.timestamp() * 1e6),)).fetchall())
+        return [row[0] for row in rows]
+
+    async def finished(self, before: datetime, limit: int) -> list[str]:
+        """Ids of jobs that ended before that moment, the longest ago first."""
+        sql = "SELECT id FROM jobs WHERE finished > 0 AND finished < ? ORDER BY finished LIMIT ?"
+        rows = await self._read(lambda db: db.execute(sql, (int(before.timestamp() * 1e6), limit)).fetchall())
+        return [row[0] for row in rows]
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._with_connection, read)
+
+    def _with_connection(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        database = self._free.get()
+        try:
+            return read(database)
+        finally:
+            self._free.put(database)
+
+    def close(self) -> None:
+        """Wait for the reads that run and close the connections."""
+        self._threads.shutdown(wait=True)
+        while not self._free.empty():
+            self._free.get().close()
+
+
+@asynccontextmanager
+async def open_reader(path: Path) -> AsyncIterator[Reader]:
+    """A reader until the block ends."""
+    reader = Reader(path)
+    try:
+        yield reader
+    finally:
+        reader.close()

@@ -1,0 +1,147 @@
+"""The index file: its tables, how jobs and events become rows, and when the file must be thrown away.
+
+The file holds nothing that the stream does not hold: it may be deleted at any time and is then built anew.
+"""
+
+import logging
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.model import Job, JobState, Spec
+
+log = logging.getLogger(__name__)
+
+FORMAT = "1"
+"""Raised when tables or rows change: an index of another format is rebuilt."""
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE jobs (
+  id TEXT PRIMARY KEY, type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
+  created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
+  spec BLOB NOT NULL, state BLOB NOT NULL
+);
+CREATE INDEX jobs_created ON jobs (created, id);
+CREATE INDEX jobs_updated ON jobs (updated, id);
+CREATE INDEX jobs_finished ON jobs (finished, id);
+CREATE INDEX jobs_priority ON jobs (priority, created, id);
+CREATE INDEX jobs_status ON jobs (status, created, id);
+CREATE INDEX jobs_type ON jobs (type, status, created, id);
+CREATE INDEX jobs_queue ON jobs (queue, status, updated);
+CREATE TABLE tags (tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID;
+CREATE TABLE counts (
+  status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (status, type, queue, priority)
+) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER NOT NULL, nth INTEGER NOT NULL, job_id TEXT NOT NULL, kind TEXT NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY (seq, nth)
+) WITHOUT ROWID;
+CREATE INDEX events_job ON events (job_id, seq, nth);
+CREATE TABLE progress (
+  job_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX progress_seq ON progress (seq);
+CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
+"""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+_decode_spec = msgspec.json.Decoder(Spec).decode
+_decode_state = msgspec.json.Decoder(JobState).decode
+_STATE_FIELDS = JobState.__struct_fields__
+
+
+def open_database(path: Path, stream_created: str) -> sqlite3.Connection:
+    """The index of the stream that was created at that time: resumed where it fits, else begun anew."""
+    try:
+        database = _connect(path)
+        if _meta(database) == {"format": FORMAT, "stream_created": stream_created}:
+            return database
+        database.close()
+        log.info("the index %s is not one of this stream and is built anew", path)
+    except sqlite3.DatabaseError as error:
+        log.warning("the index %s cannot be read (%s) and is built anew", path, error)
+    return new_database(path, stream_created)
+
+
+def new_database(path: Path, stream_created: str) -> sqlite3.Connection:
+    """An empty index in place of what was there."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    database = _connect(path)
+    database.executescript(_TABLES)
+    database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
+    return database
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection for one reading thread."""
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA query_only = ON")
+    return database
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+    database.execute("PRAGMA journal_mode = WAL")
+    # Without an fsync per commit: what a power loss takes away is read from the stream again.
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA cache_size = -65536")
+    return database
+
+
+def _meta(database: sqlite3.Connection) -> dict[str, str]:
+    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
+        return {}
+    rows = database.execute("SELECT key, value FROM meta WHERE key IN ('format', 'stream_created')")
+    return dict(rows.fetchall())
+
+
+def microseconds(moment: datetime | None) -> int | None:
+    """Since 1970, exact."""
+    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def job_row(job: Job) -> tuple[Any, ...]:
+    """The row of table ``jobs``, in the order of its columns."""
+    spec = job.spec
+    return (
+        job.id,
+        spec.type,
+        spec.queue,
+        job.status.value,
+        spec.priority.rank,
+        microseconds(spec.created_at),
+        microseconds(job.updated_at),
+        microseconds(job.finished_at) or 0,
+        microseconds(spec.run_at),
+        _encode(spec),
+        state_blob(job),
+    )
+
+
+def state_blob(job: Job) -> bytes:
+    """A job without its spec, which is stored once and not with every event."""
+    return _encode(replace(job, spec=UNSET))
+
+
+def job_of(spec: bytes, state: bytes) -> Job:
+    """The job that two blobs make."""
+    decoded = _decode_state(state)
+    return Job(spec=_decode_spec(spec), **{name: getattr(decoded, name) for name in _STATE_FIELDS})
+
+
+def event_of(seq: int, nth: int, kind: str, spec: bytes, state: bytes) -> Event:
+    """The event that a row of ``events`` (or of ``progress``) and its job's spec make."""
+    return Event(Kind(kind), Cursor(seq, nth), job_of(spec, state))

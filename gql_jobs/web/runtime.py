@@ -1,0 +1,120 @@
+"""What one API process is made of, opened in the order in which its parts need each other."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.jobs.model import Job
+from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.lock import FolderInUse, FolderLock
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.connection import Connection, connect
+from gql_jobs.log.job_log import open_job_log
+from gql_jobs.log.presence import Presence, watch_workers
+from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.settings import Settings
+from gql_jobs.views.bus import EventBus
+from gql_jobs.views.feed import Feed, run_feed
+from gql_jobs.views.index import Index, open_index
+from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.views.watch import Watch
+
+SETTLE = 1.0
+"""Seconds that a mutation waits for this process's index."""
+_MOST_PROCESSES = 64
+
+
+class Check(Struct, frozen=True):
+    """One line of the readiness report."""
+
+    ok: bool
+    message: str
+
+
+class Runtime(Struct):
+    """The parts, for the schema and the health page."""
+
+    settings: Settings
+    registry: Registry
+    connection: Connection
+    commands: JobCommands
+    index: Index
+    reader: Reader
+    feed: Feed
+    bus: EventBus
+    watch: Watch
+    presence: Presence
+
+    async def settled(self, job: Job) -> Job:
+        """The job as this process's index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
+        await self.feed.wait_for(job.last_seq, SETTLE)
+        return self.index.job(job.id) or job
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job, from the index or else from the stream; None for an id that is no UUID.
+
+        :raises QueueUnavailable: if the index does not know the id and the stream cannot be read.
+        """
+        known = parse_job_id(job_id)
+        if known is None:
+            return None
+        return self.index.job(known) or await self.commands.find(known)
+
+    def checks(self) -> dict[str, Check]:
+        """What has to hold before this process should be sent requests."""
+        connected = self.connection.connected
+        behind = f"{self.feed.lag} messages behind" if self.feed.lag else "not yet at the stream's end"
+        caught_up = self.feed.caught_up
+        return {
+            "nats": Check(connected, "connected" if connected else "NATS is not reachable"),
+            "server": Check(True, f"NATS {self.connection.server_version}, streams in place"),
+            "feed": Check(caught_up, f"at {self.feed.position}" if caught_up else f"the index is {behind}"),
+        }
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIterator[Runtime]:
+    """Everything running until the block ends.
+
+    :raises UnsuitableServer: if the NATS server is too old.
+    """
+    registry = load_job_types(imports)
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connect(settings, "gql-jobs api"))
+        await ensure_streams(connection, settings)
+        await ensure_lanes(connection, registry.queues, settings.ack_wait)
+        job_log = await stack.enter_async_context(open_job_log(connection))
+        stream = await stream_info(connection)
+        path = _own_index(stack, settings.data_dir)
+        index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq))
+        reader = await stack.enter_async_context(open_reader(path))
+        bus = EventBus(reader.events_after, index.position)
+        feed = await stack.enter_async_context(run_feed(connection, index, bus))
+        commands = JobCommands(job_log, settings)
+        yield Runtime(
+            settings=settings,
+            registry=registry,
+            connection=connection,
+            commands=commands,
+            index=index,
+            reader=reader,
+            feed=feed,
+            bus=bus,
+            watch=Watch(connection, index, feed, bus, commands),
+            presence=await stack.enter_async_context(watch_workers(connection)),
+        )
+
+
+def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:
+    """The first index file of the folder that no other process has."""
+    for number in range(_MOST_PROCESSES):
+        path = data_dir / f"index-{number}.sqlite"
+        try:
+            stack.enter_context(FolderLock(path.with_suffix(".lock")))
+        except FolderInUse:
+            continue
+        return path
+    raise FolderInUse(f"{data_dir} has the indexes of {_MOST_PROCESSES} running processes; use another folder.")

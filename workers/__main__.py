@@ -1,0 +1,79 @@
+"""``python -m workers``: one worker process, stopped by SIGTERM or SIGINT in two stages (a second signal hurries)."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+
+import uvloop
+from pydantic import ValidationError
+
+from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.logs import configure_logging
+from gql_jobs.parent import stop_with_parent
+from gql_jobs.settings import Settings
+from workers.pool import run_pool
+
+
+def main() -> None:
+    """Read arguments and settings, and work until told to stop."""
+    arguments = _parser().parse_args()
+    stop_with_parent()
+    configure_logging()
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
+    try:
+        settings = Settings(**overrides)
+        registry = load_job_types(tuple(arguments.imports))
+        queues = _queues(arguments.queues, registry)
+        uvloop.run(_work(settings, registry, queues))
+    except (GqlJobsError, ImportError, ValueError) as error:
+        sys.exit(f"gql-jobs worker: {_sentence(error)}")
+
+
+async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:
+    stop_fetching, hand_back = asyncio.Event(), asyncio.Event()
+
+    def told() -> None:
+        (hand_back if stop_fetching.is_set() else stop_fetching).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    working = asyncio.create_task(run_pool(settings, registry, queues, stop_fetching, hand_back))
+    # Until the first connection stands there is nothing to end in stages.
+    stopping = asyncio.create_task(stop_fetching.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await working
+
+
+def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in (listed or "").split(",") if name.strip()))
+    unknown = [name for name in names if name not in registry.queues]
+    if unknown:
+        known = ", ".join(registry.queues)
+        raise ValueError(f"No job type uses the queue {unknown[0]!r}; there are: {known}.")
+    return names or tuple(registry.queues)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gql-jobs worker", description="Runs jobs.")
+    parser.add_argument(
+        "--queues", help="queues to serve, separated by commas (default: all)"
+    )
+    parser.add_argument("--concurrency", type=int, help="jobs to run at a time")
+    parser.add_argument("--import", dest="imports", action="append", default=[], help="module with job types")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

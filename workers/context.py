@@ -1,0 +1,143 @@
+"""The context a handler works with: progress, checkpoints, log."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+
+from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
+from gql_jobs.jobs.messages import Progress
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import encode
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.publisher import FenceRefused
+from workers import journal
+from workers.attempt import Attempt, Stop
+
+T = TypeVar("T")
+
+MAX_CHECKPOINT = 256 * 1024
+"""Bytes of a checkpoint's JSON."""
+MAX_MESSAGE = 1000
+"""Characters of a progress message."""
+PROGRESS_PAUSE = 0.1
+"""Seconds between two stored progress messages of a job."""
+CHECKPOINT_TRIES = 20
+
+
+class AttemptContext:
+    """A ``JobContext``. Progress is coalesced: a handler may report as often as it likes."""
+
+    def __init__(self, log: JobLog, attempt: Attempt, worker_id: str, progress: int, message: str | None) -> None:
+        self._log = log
+        self._attempt = attempt
+        self._worker_id = worker_id
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._flusher: asyncio.Task[None] | None = None
+        self._unsent = False
+        self._closed = False
+        self.percent = progress
+        self.message = message
+        self.saved: Any = None
+        facts = {"job_id": attempt.job_id, "attempt": attempt.number}
+        self.log = logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{attempt.spec.type}"), facts)
+
+    @property
+    def job_id(self) -> str:
+        return self._attempt.job_id
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt.number
+
+    @property
+    def idempotency_token(self) -> str:
+        return self._attempt.job_id
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        whole = round(min(max(percent, 0.0), 100.0))
+        cut = None if message is None else message[:MAX_MESSAGE]
+        if threading.get_ident() == self._loop_thread:
+            self._report(whole, cut)
+            return
+        if self._closed:
+            raise AttemptStoppedError("The attempt has been stopped.")
+        self._loop.call_soon_threadsafe(self._report, whole, cut)
+
+    async def checkpoint(self, data: Any) -> None:
+        try:
+            body = msgspec.json.encode(data)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The checkpoint is no JSON: {error}") from error
+        if len(body) > MAX_CHECKPOINT:
+            raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
+        for _ in range(CHECKPOINT_TRIES):
+            try:
+                await self._log.rollup(subjects.checkpoint(self.job_id), body, self._attempt.fence)
+            except FenceRefused:
+                await self._lost()
+                raise AttemptStoppedError("Another worker has this job now.") from None
+            except QueueUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                self.saved = msgspec.json.decode(body)
+                return
+        raise TransientError("The checkpoint could not be stored: NATS does not answer.")
+
+    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+
+    async def restore(self) -> None:
+        """Read what an earlier attempt saved.
+
+        :raises QueueUnavailable: if the stream cannot be read.
+        """
+        stored = await self._log.last(subjects.checkpoint(self.job_id))
+        if stored is not None:
+            self.saved = msgspec.json.decode(stored.data)
+
+    async def close(self) -> None:
+        """Nothing is reported any more. What was last reported travels with the event that follows."""
+        self._closed = True
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None:
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
+
+    def _report(self, percent: int, message: str | None) -> None:
+        if self._closed:
+            return
+        self.percent, self.message, self._unsent = percent, message, True
+        if self._flusher is None or self._flusher.done():
+            self._flusher = self._loop.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        while self._unsent:
+            self._unsent = False
+            body = Progress(
+                submission=self._attempt.delivery.seq,
+                attempt=self.attempt,
+                worker_id=self._worker_id,
+                progress=self.percent,
+                message=self.message,
+            )
+            journal.event("progress", self.job_id, progress=f"{self.percent}%", message=self.message)
+            try:
+                # Fenced too: a zombie's progress would replace its successor's.
+                await self._log.rollup(subjects.progress(self.job_id), encode(body), self._attempt.fence)
+            except FenceRefused:
+                await self._lost()
+                return
+            except QueueUnavailable as error:
+                self.log.debug("progress was not stored: %s", error)
+            await asyncio.sleep(PROGRESS_PAUSE)
+
+    async def _lost(self) -> None:
+        """An event was written since the attempt began, and not by us: a cancellation, or a successor's start."""
+        last = await self._log.last(subjects.events(self.job_id))
+        cancelled = last is not None and last.subject.endswith(".cancelled")
+        self._attempt.stop(Stop.CANCELLED if cancelled else Stop.SUPERSEDED)

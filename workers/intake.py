@@ -1,0 +1,137 @@
+"""Which delivery starts next: lanes polled when a slot is free, deliveries held under lease, chosen by priority.
+
+It never pulls for more than can start soon: a delivery held here is one that an idle worker elsewhere cannot have.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.delivery import Delivery
+from gql_jobs.log.lanes import Lane
+
+log = logging.getLogger(__name__)
+
+LOW_SHARE = 16
+"""One of so many starts is a LOW job's, if there is one: busy higher lanes must not starve it."""
+MAX_HOLD = 2.0
+"""Seconds that a delivery is held while no slot is free, before others are given the chance."""
+MAX_AHEAD = 256
+"""Deliveries pulled at once at most, while jobs are short."""
+AHEAD_SECONDS = 0.1
+"""How much work is pulled ahead."""
+_RETRY_PAUSE = 0.5
+_BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPriority.LOW)
+
+
+class Intake:
+    """The deliveries of the queues, in the order in which they should start."""
+
+    def __init__(self, connection: Connection, queues: Iterable[str], ack_wait: float, slots: int) -> None:
+        self._lanes = [
+            Lane(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
+            for queue in queues
+            for priority in _BY_RANK
+        ]
+        self._held: dict[JobPriority, deque[tuple[Lane, Delivery]]] = {p: deque() for p in _BY_RANK}
+        self._arrived = asyncio.Event()
+        self._connection = connection
+        self._slots = slots
+        self._starts = 0
+        self._job_seconds = 1.0
+        self._stopping = False
+        connection.on_reconnect.append(self._reconnected)
+
+    @property
+    def held(self) -> list[Delivery]:
+        """Deliveries that wait for a slot here."""
+        return [delivery for waiting in self._held.values() for _, delivery in waiting]
+
+    def ran(self, seconds: float) -> None:
+        """Told how long each job took, to pull ahead as far as that is short."""
+        self._job_seconds += (seconds - self._job_seconds) / 16
+
+    async def next(self) -> Delivery:
+        """The delivery to start now, for a slot that is free; waits for one."""
+        while True:
+            await self._poll()
+            delivery = self._pick()
+            if delivery is not None:
+                return delivery
+            await self._wait_for_jobs()
+
+    async def hand_back(self, *, older_than: float = 0.0) -> None:
+        """Give held deliveries to other workers; they have not been started, so it costs nothing."""
+        now = asyncio.get_running_loop().time()
+        for waiting in self._held.values():
+            for lane, delivery in list(waiting):
+                if now - delivery.arrived >= older_than:
+                    waiting.remove((lane, delivery))
+                    await delivery.nak(0.05)
+
+    async def stop(self) -> None:
+        """Pull nothing more, and hand back what is held or still on its way."""
+        self._stopping = True
+        self._connection.on_reconnect.remove(self._reconnected)
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        await self.hand_back()
+
+    def _arrive(self, lane: Lane, delivery: Delivery) -> None:
+        self._held[lane.priority].append((lane, delivery))
+        self._arrived.set()
+
+    def _reconnected(self) -> None:
+        """The server forgot the open pulls with the connection."""
+        for lane in self._lanes:
+            lane.wanted, lane.waiting = 0, False
+        self._arrived.set()
+
+    async def _poll(self) -> None:
+        """Ask the lanes that have nothing here and are not known to be empty, all at once."""
+        busy = {lane for waiting in self._held.values() for lane, _ in waiting}
+        ask = [lane for lane in self._lanes if lane not in busy and lane.wanted == 0]
+        if not ask:
+            return
+        batch = max(1, min(MAX_AHEAD, round(AHEAD_SECONDS * self._slots / max(self._job_seconds, 1e-5))))
+        polls = await asyncio.gather(*(lane.poll(batch) for lane in ask), return_exceptions=True)
+        for lane, answer in zip(ask, polls, strict=True):
+            if answer is False:
+                # Known to be empty from now on, without asking again: the pull brings what comes.
+                await self._open(lane)
+
+    async def _open(self, lane: Lane) -> None:
+        try:
+            await lane.wait(1)
+        except QueueUnavailable:
+            log.debug("the lane %s is not open: NATS is away", lane.consumer)
+
+    def _pick(self) -> Delivery | None:
+        order = _BY_RANK
+        if self._starts % LOW_SHARE == LOW_SHARE - 1:
+            order = (JobPriority.LOW, *_BY_RANK[:3])
+        for priority in order:
+            waiting = self._held[priority]
+            while waiting:
+                _, delivery = waiting.popleft()
+                if delivery.leased:
+                    self._starts += 1
+                    return delivery
+        return None
+
+    async def _wait_for_jobs(self) -> None:
+        self._arrived.clear()
+        if any(self._held.values()):
+            return
+        for lane in self._lanes:
+            if lane.silent:
+                log.info("the pull on %s is silent and is made anew", lane.consumer)
+                await lane.close()
+        try:
+            async with asyncio.timeout(_RETRY_PAUSE if any(lane.wanted == 0 for lane in self._lanes) else 1.0):
+                await self._arrived.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,170 @@
+"""The pool of one worker process: slots, leases, presence, and an end in two stages.
+
+Stage one stops pulling and lets running jobs finish within the grace period; stage two hands the rest back, which
+costs them no attempt.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from datetime import UTC, datetime
+
+from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.connection import connect
+from gql_jobs.log.delivery import Delivery
+from gql_jobs.log.job_log import JobLog, open_job_log
+from gql_jobs.log.presence import Heartbeat, beat_for_ever, say
+from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.settings import Settings
+from workers.attempt import Stop
+from workers.cancellations import follow_cancellations
+from workers.intake import MAX_HOLD, Intake
+from workers.runner import Runner
+
+log = logging.getLogger(__name__)
+
+RELEASE_TIMEOUT = 15.0
+"""Seconds that handlers and their records get in stage two."""
+_LEASE_CHECKS = 6
+"""How often, in a lease, the leases are looked at; they are extended three times."""
+
+
+class Pool:
+    """Runs jobs of ``queues``, at most ``settings.num_workers`` at a time."""
+
+    def __init__(self, job_log: JobLog, registry: Registry, settings: Settings, queues: tuple[str, ...]) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._connection = job_log.connection
+        self._settings = settings
+        self._queues = queues
+        self._runner = Runner(job_log, registry, settings, self.id)
+        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers)
+        self._slots = asyncio.Semaphore(settings.num_workers)
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._deliveries: set[Delivery] = set()
+        self._started_at = datetime.now(UTC)
+        self._changed = asyncio.Event()
+        self.stop_fetching = asyncio.Event()
+        """Set to begin stage one."""
+        self.hand_back = asyncio.Event()
+        """Set to begin stage two before the grace period is over."""
+
+    async def run(self, first_seq: int) -> None:
+        """Work until told to stop; ``first_seq``: where cancellations are followed from."""
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(follow_cancellations(self._connection, first_seq, self._runner.running)),
+                group.create_task(beat_for_ever(self._connection, self._heartbeat, self._changed)),
+                group.create_task(self._keep_leases()),
+            ]
+            fetching = group.create_task(self._fetch())
+            await self.stop_fetching.wait()
+            fetching.cancel()
+            await asyncio.wait({fetching})
+            await self._finish()
+            for task in background:
+                task.cancel()
+        await say(self._connection, self._heartbeat(leaving=True))
+
+    async def _fetch(self) -> None:
+        while True:
+            await self._slots.acquire()
+            try:
+                delivery = await self._intake.next()
+            except BaseException:
+                self._slots.release()
+                raise
+            self._deliveries.add(delivery)
+            task = asyncio.create_task(self._run(delivery), name=f"delivery {delivery.job_id}")
+            self._jobs.add(task)
+            task.add_done_callback(self._jobs.discard)
+            self._changed.set()
+
+    async def _run(self, delivery: Delivery) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            await self._runner.run(delivery)
+        finally:
+            self._deliveries.discard(delivery)
+            self._slots.release()
+            self._intake.ran(clock() - began)
+            self._changed.set()
+
+    async def _finish(self) -> None:
+        """Both stages of the end."""
+        await self._intake.stop()
+        if self._jobs:
+            grace = self._settings.shutdown_grace
+            log.info("stopping: %d jobs may finish within %g s", len(self._jobs), grace)
+            told = asyncio.create_task(self.hand_back.wait())
+            finished = asyncio.create_task(self._all_done())
+            await asyncio.wait({told, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            finished.cancel()
+        if self._jobs:
+            log.info("handing %d jobs back", len(self._jobs))
+            for attempt in list(self._runner.running.values()):
+                attempt.stop(Stop.HANDED_BACK)
+            _, late = await asyncio.wait(self._jobs, timeout=RELEASE_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d jobs could not be handed back; their leases will run out", len(late))
+                await asyncio.wait(late)
+
+    async def _all_done(self) -> None:
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+
+    async def _keep_leases(self) -> None:
+        """Extend what is running or held; give back what no slot has taken for a while."""
+        ack_wait = self._settings.ack_wait
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(min(ack_wait / _LEASE_CHECKS, 1.0))
+            if self._slots.locked():
+                await self._intake.hand_back(older_than=MAX_HOLD)
+            due = [
+                delivery
+                for delivery in (*self._deliveries, *self._intake.held)
+                if delivery.leased and delivery.deadline - clock() < ack_wait * 2 / 3
+            ]
+            await asyncio.gather(*(delivery.extend() for delivery in due))
+
+    def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
+        return Heartbeat(
+            id=self.id,
+            hostname=socket.gethostname(),
+            queues=self._queues,
+            concurrency=self._settings.num_workers,
+            running=len(self._runner.running),
+            started_at=self._started_at,
+            leaving=leaving,
+        )
+
+
+async def run_pool(
+    settings: Settings,
+    registry: Registry,
+    queues: tuple[str, ...],
+    stop_fetching: asyncio.Event,
+    hand_back: asyncio.Event,
+) -> None:
+    """A pool from its connection to its end.
+
+    :param stop_fetching: set to begin stage one of the end; :param hand_back: set to begin stage two at once.
+    :raises UnsuitableServer: if the NATS server is too old.
+    """
+    async with connect(settings, "gql-jobs worker") as connection:
+        await ensure_streams(connection, settings)
+        await ensure_lanes(connection, queues, settings.ack_wait)
+        first_seq = (await stream_info(connection)).state.last_seq + 1
+        async with open_job_log(connection) as job_log:
+            pool = Pool(job_log, registry, settings, queues)
+            pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
+            log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
+            await pool.run(first_seq)
+            log.info("worker %s has stopped", pool.id)

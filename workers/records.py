@@ -1,0 +1,123 @@
+"""What came of an attempt, written into the log under its fence; only then the delivery is acked or handed back."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec import Raw
+
+from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
+from gql_jobs.jobs.model import JobError
+from gql_jobs.log import subjects
+from gql_jobs.log.job_log import JobLog, Superseded, Write
+from gql_jobs.settings import Settings
+from workers import journal
+from workers.attempt import Attempt
+from workers.context import AttemptContext
+from workers.outcome import Failure, Succeeded, fitting, job_error
+from workers.retry import retry_delay
+
+log = logging.getLogger(__name__)
+
+HAND_BACK_DELAY = 0.05
+"""Seconds until a job handed back at shutdown is offered to others."""
+_TERMINAL = (".completed", ".dead_letter", ".cancelled", ".expired")
+
+
+class Records:
+    """Writes outcomes. ``superseded`` counts those that the fence refused."""
+
+    def __init__(self, job_log: JobLog, settings: Settings, worker_id: str) -> None:
+        self._log = job_log
+        self._settings = settings
+        self._worker_id = worker_id
+        self.superseded = 0
+
+    async def succeeded(
+        self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...], outcome: Succeeded
+    ) -> None:
+        """Record the result, once and for all."""
+        body = Completed(
+            submission=attempt.delivery.seq,
+            attempt=attempt.number,
+            worker_id=self._worker_id,
+            errors=errors,
+            progress=100,
+            message=context.message,
+            result=Raw(outcome.result),
+        )
+        if await self._write(attempt, Kind.COMPLETED, body):
+            journal.event("completed", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+            await attempt.delivery.ack()
+
+    async def failed(
+        self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...], failure: Failure
+    ) -> None:
+        """Have it tried again later, or dead-letter it."""
+        now = datetime.now(UTC)
+        error = job_error(failure, attempt.number, now)
+        facts: dict[str, Any] = {
+            "submission": attempt.delivery.seq,
+            "attempt": attempt.number,
+            "worker_id": self._worker_id,
+            "errors": fitting((*errors, error)),
+            "progress": context.percent,
+            "message": context.message,
+        }
+        if not failure.retryable or attempt.number > attempt.spec.max_retries:
+            if await self._write(attempt, Kind.DEAD_LETTER, DeadLetter(spec=attempt.spec, **facts)):
+                shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
+                journal.event("dead-letter", attempt.job_id, **shown)
+                await attempt.delivery.ack()
+            return
+        delay = retry_delay(self._settings, attempt.number, failure.retry_after)
+        began = asyncio.get_running_loop().time()
+        body = Failed(next_attempt_at=now + timedelta(seconds=delay), **facts)
+        if await self._write(attempt, Kind.FAILED, body):
+            shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
+            journal.event("failed", attempt.job_id, **shown, retry_in=f"{delay:g}s")
+            await attempt.delivery.nak(delay - (asyncio.get_running_loop().time() - began))
+
+    async def handed_back(self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...]) -> None:
+        """Give the job to another worker, without costing it the attempt."""
+        body = Released(
+            submission=attempt.delivery.seq,
+            attempt=attempt.number,
+            worker_id=self._worker_id,
+            errors=errors,
+            progress=context.percent,
+            message=context.message,
+        )
+        if await self._write(attempt, Kind.RELEASED, body):
+            journal.event("released", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+            await attempt.delivery.nak(HAND_BACK_DELAY)
+
+    async def cancelled(self, attempt: Attempt) -> None:
+        """The event that cancelled it is in the log already."""
+        journal.event("cancelled", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+        await attempt.delivery.ack()
+
+    def lost(self, attempt: Attempt) -> None:
+        """Another worker has the job: neither ack nor nak, either would take the message from it."""
+        self.superseded += 1
+        log.warning("attempt %d of job %s was superseded by another worker", attempt.number, attempt.job_id)
+
+    async def _write(self, attempt: Attempt, kind: Kind, body: AttemptBody) -> bool:
+        """Whether the outcome was recorded; if not, what the delivery needs has been done."""
+        write = Write(attempt.job_id, subjects.event(attempt.job_id, kind), body, attempt.fence)
+        try:
+            await self._log.append(write, patience=None)
+        except Superseded as superseded:
+            last = [m.subject for m in superseded.history if ".event." in m.subject][-1:]
+            if not last or last[0].endswith(_TERMINAL):
+                log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
+                await attempt.delivery.ack()
+            else:
+                self.lost(attempt)
+            return False
+        return True
+
+
+def _ran(attempt: Attempt) -> str:
+    return journal.seconds(asyncio.get_running_loop().time() - attempt.started_at)

@@ -1,0 +1,86 @@
+"""One job, as one pipeline: claim, run, record. Whatever happens in it, the delivery is dealt with by the rules."""
+
+import asyncio
+import logging
+
+from gql_jobs.jobs.claim import Start
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.commands import HEADROOM
+from gql_jobs.log.delivery import Delivery
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.settings import Settings
+from workers.attempt import Attempt, Stop
+from workers.claiming import Claims
+from workers.context import AttemptContext
+from workers.execution import execute
+from workers.outcome import Failure, Succeeded
+from workers.records import Records
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """``running`` are the attempts in hand, by job id: whoever hears of a cancellation finds them here."""
+
+    def __init__(self, job_log: JobLog, registry: Registry, settings: Settings, worker_id: str) -> None:
+        self._log = job_log
+        self._registry = registry
+        self._worker_id = worker_id
+        self._claims = Claims(job_log, worker_id)
+        self.records = Records(job_log, settings, worker_id)
+        self.running: dict[str, Attempt] = {}
+
+    async def run(self, delivery: Delivery) -> None:
+        """Deal with a delivery from its claim to its ack."""
+        try:
+            submission = await self._claims.submission(delivery)
+            if submission is not None:
+                await self._run(Attempt(delivery, submission))
+        except QueueUnavailable as error:
+            # Nothing was decided: the lease runs out and the job is delivered again.
+            log.warning("job %s is left to its lease: %s", delivery.job_id, error)
+        except Exception:
+            log.exception("job %s could not be run and is left to its lease", delivery.job_id)
+
+    async def _run(self, attempt: Attempt) -> None:
+        # Known before it is started: a cancellation that comes in between finds it.
+        self.running[attempt.job_id] = attempt
+        try:
+            start = await self._claims.claim(attempt)
+            if start is not None:
+                await self._work(attempt, start)
+        finally:
+            if self.running.get(attempt.job_id) is attempt:
+                del self.running[attempt.job_id]
+
+    async def _work(self, attempt: Attempt, start: Start) -> None:
+        context = AttemptContext(self._log, attempt, self._worker_id, start.progress, start.message)
+        if start.attempt > 1 or attempt.submission.event_seq or attempt.delivery.redelivered:
+            await self._restored(context)
+        max_result = self._log.connection.max_payload - HEADROOM
+        try:
+            outcome = await execute(self._registry, attempt, context, max_result)
+        finally:
+            await context.close()
+        match outcome:
+            case Succeeded():
+                await self.records.succeeded(attempt, context, start.errors, outcome)
+            case Failure():
+                await self.records.failed(attempt, context, start.errors, outcome)
+            case Stop.CANCELLED:
+                await self.records.cancelled(attempt)
+            case Stop.HANDED_BACK:
+                await self.records.handed_back(attempt, context, start.errors)
+            case Stop.SUPERSEDED:
+                self.records.lost(attempt)
+
+    async def _restored(self, context: AttemptContext) -> None:
+        """The attempt is ours and counted: it waits for its checkpoint rather than begin from nothing."""
+        while True:
+            try:
+                await context.restore()
+            except QueueUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
