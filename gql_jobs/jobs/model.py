@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 
 class JobStatus(StrEnum):
@@ -92,11 +92,16 @@ class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
     progress_message: str | None = None
     worker_id: str | None = None
     errors: tuple[JobError, ...] = ()
-    result: Raw | None = None
+    result_json: Raw | UnsetType = field(name="result", default=UNSET)
     started_at: datetime | None = None
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     superseded_attempt: int | None = None
+
+    @property
+    def result(self) -> Raw | None:
+        """The JSON of the result model, once the job has completed."""
+        return self.result_json if isinstance(self.result_json, Raw) else None
 
     @property
     def error(self) -> JobError | None:

@@ -102,7 +102,7 @@ class Connection:
     async def drain(self, subscription: Subscription) -> None:
         """End a subscription after its callback has taken what the server had sent before."""
         try:
-            await subscription.drain()
+            await subscription.drain()  # type: ignore[no-untyped-call]
         except NatsError:
             log.debug("a subscription ended with its connection")
 

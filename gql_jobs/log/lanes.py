@@ -51,6 +51,7 @@ class Lane:
         self._inbox = ""
         self._answered = asyncio.Event()
         self._heard = 0.0
+        self._came = 0
         self.wanted = 0
         """Deliveries that the open pull may still bring; 0 means that no pull is open."""
         self.waiting = False
@@ -61,15 +62,15 @@ class Lane:
 
         :raises QueueUnavailable: if the server is away or does not answer.
         """
+        came = self._came
         await self._pull({"batch": batch, "no_wait": True}, batch)
         try:
             async with asyncio.timeout(ANSWER):
-                while self.wanted == batch and not self._answered.is_set():
-                    await self._answered.wait()
+                await self._answered.wait()
         except TimeoutError:
             await self.close()
             raise QueueUnavailable(f"The consumer {self.consumer} does not answer.") from None
-        return self.wanted < batch
+        return self._came > came
 
     async def wait(self, batch: int) -> None:
         """Open a pull that waits for jobs.
@@ -109,6 +110,7 @@ class Lane:
     async def _on_message(self, message: Msg) -> None:
         self._heard = asyncio.get_running_loop().time()
         if message.reply.startswith("$JS.ACK."):
+            self._came += 1
             self.wanted = max(self.wanted - 1, 0)
             if self.wanted == 0:
                 self.waiting = False

@@ -1,0 +1,67 @@
+"""Every test has a nats-server of its own: a real one, on a free port, with its own store."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.log.connection import Connection, connect
+from gql_jobs.log.embedded import EmbeddedServer, embedded_server
+from gql_jobs.log.job_log import JobLog, open_job_log
+from gql_jobs.log.topology import ensure_lanes, ensure_streams
+from gql_jobs.settings import Settings
+from gql_jobs.web.runtime import Runtime, open_runtime
+from tests.running import JOB_TYPES, RunningWorker, running_worker
+
+load_job_types(JOB_TYPES)
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    """A nats-server with an empty store."""
+    async with embedded_server(tmp_path / "store", max_store_bytes=1 << 30) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
+    """Settings that point at that server, with retries in tenths of a second."""
+    return Settings(nats_url=nats.url, data_dir=tmp_path / "data", base_retry_delay=0.1, shutdown_grace=5.0)
+
+
+@pytest.fixture
+async def connection(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection, with streams and the lanes of all job types in place."""
+    async with connect(settings, "test") as opened:
+        await ensure_streams(opened, settings)
+        await ensure_lanes(opened, load_job_types(JOB_TYPES).queues, settings.ack_wait)
+        yield opened
+
+
+@pytest.fixture
+async def job_log(connection: Connection) -> AsyncIterator[JobLog]:
+    """The log over that connection."""
+    async with open_job_log(connection) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """What an API process consists of, without HTTP."""
+    async with open_runtime(settings, JOB_TYPES) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[AsyncExitStack]:
+    """Workers of this process; enter ``running_worker(settings, …)`` into it."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def worker(settings: Settings, workers: AsyncExitStack) -> RunningWorker:
+    """A worker pool in this process that serves every queue."""
+    return await workers.enter_async_context(running_worker(settings))

@@ -1,0 +1,64 @@
+"""The handlers of the probe types."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from gql_jobs import JobContext, PermanentError, TransientError
+from tests.job_types.probe_jobs import ProbePayload, ProbeResult
+
+_POLL = 0.01
+
+
+async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
+    """Do what the payload says."""
+    _trace(context, payload)
+    if payload.saves is not None and context.saved is None:
+        await context.checkpoint(payload.saves)
+    if payload.crash:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _raise(context, payload)
+    while payload.gate is not None and not await asyncio.to_thread(Path(payload.gate).exists):
+        await _pause(_POLL, deaf=payload.deaf)
+    for step in range(payload.steps):
+        context.progress(100 * (step + 1) / payload.steps, f"step {step + 1}")
+        await asyncio.sleep(payload.seconds / payload.steps)
+    if not payload.steps:
+        await _pause(payload.seconds, deaf=payload.deaf)
+    return ProbeResult(attempt=context.attempt, saved=context.saved, text="x" * payload.result_bytes)
+
+
+def run_in_thread(context: JobContext, payload: ProbePayload) -> ProbeResult:
+    """Do what the payload says, in a thread."""
+    _trace(context, payload)
+    if payload.saves is not None and context.saved is None:
+        context.wait(context.checkpoint(payload.saves))
+    _raise(context, payload)
+    began = time.monotonic()
+    while (payload.gate is not None and not Path(payload.gate).exists()) or time.monotonic() - began < payload.seconds:
+        context.progress(50, "in a thread")
+        time.sleep(_POLL)
+    return ProbeResult(attempt=context.attempt, saved=context.saved)
+
+
+def _raise(context: JobContext, payload: ProbePayload) -> None:
+    if payload.permanent:
+        raise PermanentError("This can never work.")
+    if context.attempt <= payload.fail_attempts:
+        raise TransientError(f"Attempt {context.attempt} fails.")
+
+
+def _trace(context: JobContext, payload: ProbePayload) -> None:
+    if payload.trace is not None:
+        with Path(payload.trace).open("a") as file:
+            file.write(f"{context.job_id} {context.attempt}\n")
+
+
+async def _pause(seconds: float, *, deaf: bool) -> None:
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        if not deaf:
+            raise

@@ -1,0 +1,29 @@
+"""Real processes in tests: which belong to a tree, which of them are left."""
+
+import psutil
+
+from tests.deadline import until
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants, as of now."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Gone, or dead and only not yet collected by whoever inherited it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def all_ended(processes: list[psutil.Process], *, within: float = 10.0) -> None:
+    """Wait until none of them runs any more; kills what is left, then fails."""
+    try:
+        await until(lambda: all(has_ended(p) for p in processes), "every process has ended", within=within)
+    finally:
+        for process in processes:
+            if not has_ended(process):
+                process.kill()

@@ -1,0 +1,68 @@
+"""Workers in tests: a pool within this process, or a real process to be killed."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.settings import Settings
+from workers.pool import run_pool
+
+JOB_TYPES = ("tests.job_types.probe_jobs",)
+ROOT = Path(__file__).parents[1]
+
+
+class RunningWorker:
+    """A pool and the two stages of its end."""
+
+    def __init__(self) -> None:
+        self.stop_fetching = asyncio.Event()
+        self.hand_back = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Stage one, and wait for the end."""
+        self.stop_fetching.set()
+        if self.task is not None:
+            await self.task
+
+
+@asynccontextmanager
+async def running_worker(settings: Settings, queues: tuple[str, ...] | None = None) -> AsyncIterator[RunningWorker]:
+    """A pool within this process; running jobs are handed back when the block ends."""
+    registry = load_job_types()
+    worker = RunningWorker()
+    pool = run_pool(settings, registry, queues or tuple(registry.queues), worker.stop_fetching, worker.hand_back)
+    worker.task = asyncio.create_task(pool)
+    try:
+        yield worker
+    finally:
+        worker.stop_fetching.set()
+        worker.hand_back.set()
+        await worker.task
+
+
+@asynccontextmanager
+async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[Process]:
+    """``python -m workers`` with the test job types, as a process of its own; killed when the block ends."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GQL_JOBS_NATS_URL": settings.nats_url or "",
+        "GQL_JOBS_ACK_WAIT": str(settings.ack_wait),
+        "GQL_JOBS_NUM_WORKERS": str(settings.num_workers),
+        "GQL_JOBS_BASE_RETRY_DELAY": str(settings.base_retry_delay),
+        "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
+    }
+    command = (sys.executable, "-m", "workers", "--import", *JOB_TYPES, *arguments)
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
