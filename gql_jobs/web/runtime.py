@@ -1,8 +1,10 @@
 """What one API process is made of, opened in the order in which its parts need each other."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -14,8 +16,10 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection, connect
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.presence import Presence, watch_workers
+from gql_jobs.log.retention import TOMBSTONE_TTL
 from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
 from gql_jobs.settings import Settings
+from gql_jobs.upkeep import Upkeep
 from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
@@ -89,10 +93,11 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
         path = _own_index(stack, settings.data_dir)
-        index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq))
+        index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, TOMBSTONE_TTL))
         reader = await stack.enter_async_context(open_reader(path))
         bus = EventBus(reader.events_after, index.position)
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
+        await stack.enter_async_context(_in_background(Upkeep(job_log, index, reader, settings).run()))
         commands = JobCommands(job_log, settings)
         yield Runtime(
             settings=settings,
@@ -106,6 +111,17 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
             watch=Watch(connection, index, feed, bus, commands),
             presence=await stack.enter_async_context(watch_workers(connection)),
         )
+
+
+@asynccontextmanager
+async def _in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run it until the block ends; if it fails, so does the block."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(endless)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:

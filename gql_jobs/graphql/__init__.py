@@ -1,0 +1,1 @@
+"""The public API: the GraphQL schema, made from the registered job types, and its resolvers."""

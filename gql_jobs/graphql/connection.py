@@ -1,0 +1,55 @@
+"""A page of jobs in the connection form that Relay-style clients know."""
+
+# Strawberry types its decorators as Any.
+# mypy: disable-error-code="untyped-decorator"
+
+import strawberry
+
+from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.job_types import Job
+from gql_jobs.graphql.registered import present
+from gql_jobs.jobs.filter import JobFilter
+from gql_jobs.views.page import Page
+
+
+@strawberry.type(description="A job and its place in the list.")
+class JobEdge:
+    cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
+    node: Job = strawberry.field(description="The job.")
+
+
+@strawberry.type(description="Where a page lies in its list.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(description="Whether jobs follow this page.")
+    has_previous_page: bool = strawberry.field(description="Whether jobs precede this page.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first job; null for an empty page.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last job; null for an empty page.")
+
+
+@strawberry.type(description="A page of jobs.")
+class JobConnection:
+    filter: strawberry.Private[JobFilter]
+    nodes: list[Job] = strawberry.field(description="The jobs of this page.")
+    edges: list[JobEdge] = strawberry.field(description="The jobs of this page, each with its cursor.")
+    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
+
+    @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
+    async def total_count(self, info: Info) -> int:
+        return await services(info).reader.count(self.filter)
+
+
+def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
+    """The page as clients see it."""
+    nodes = [present(info, job) for job in page.jobs]
+    cursors = page.cursors
+    return JobConnection(
+        filter=filter_,
+        nodes=nodes,
+        edges=[JobEdge(cursor=cursor, node=node) for cursor, node in zip(cursors, nodes, strict=True)],
+        page_info=PageInfo(
+            has_next_page=page.has_next,
+            has_previous_page=page.has_previous,
+            start_cursor=cursors[0] if cursors else None,
+            end_cursor=cursors[-1] if cursors else None,
+        ),
+    )

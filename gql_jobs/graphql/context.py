@@ -1,0 +1,64 @@
+"""What resolvers may use of the process they run in. Made by the web layer, which this package never imports."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import strawberry
+
+from gql_jobs.jobs.model import Job
+from gql_jobs.jobs.registry import Registry
+from gql_jobs.jobs.request import Limits
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.presence import WorkerSeen
+from gql_jobs.views.index import Index
+from gql_jobs.views.reader import Reader
+from gql_jobs.views.watch import Watch
+
+
+class SeenWorkers(Protocol):
+    """Who runs jobs at the moment."""
+
+    def workers(self) -> list[WorkerSeen]:
+        """The workers heard of lately."""
+
+
+class Services(Protocol):
+    """The running parts of an API process, as far as resolvers need them."""
+
+    @property
+    def settings(self) -> Limits: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def commands(self) -> JobCommands: ...
+    @property
+    def index(self) -> Index: ...
+    @property
+    def reader(self) -> Reader: ...
+    @property
+    def watch(self) -> Watch: ...
+    @property
+    def presence(self) -> SeenWorkers: ...
+
+    async def settled(self, job: Job) -> Job:
+        """The job as the index has it, once the index has applied ``job.last_seq`` or a second has passed."""
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job from the index, else from the stream; None for an id that is unknown or no UUID."""
+
+
+@dataclass
+class Context:
+    """The context of one HTTP request or of one WebSocket."""
+
+    services: Services
+    connection_params: dict[str, object] | None = None
+    """The payload of ``connection_init``."""
+
+
+Info = strawberry.Info[Context, None]
+
+
+def services(info: Info) -> Services:
+    """What the resolver works with."""
+    return info.context.services

@@ -1,0 +1,102 @@
+"""The enums of the schema and what their values mean to a client. No logic."""
+
+from enum import StrEnum
+from typing import Any, cast
+
+from gql_jobs.graphql.hooks import describe_enum
+from gql_jobs.jobs import errors
+from gql_jobs.jobs.filter import OrderField
+from gql_jobs.jobs.model import JobPriority, JobStatus
+
+
+class DocumentError(StrEnum):
+    """The codes of what is wrong with a GraphQL document itself."""
+
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+
+
+class SortDirection(StrEnum):
+    """Which end of an order comes first."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+# An enum cannot be extended, so the one that clients see is made of both; mypy knows only literal members.
+ErrorCode = cast("Any", StrEnum)("ErrorCode", [(c.name, c.value) for c in (*errors.ErrorCode, *DocumentError)])
+
+describe_enum(
+    JobStatus,
+    "Where a job stands.",
+    {
+        "SCHEDULED": "Held back until `runAt`.",
+        "QUEUED": "Waiting for a worker.",
+        "PROCESSING": "A worker runs it.",
+        "RETRYING": "An attempt failed; the next one starts at `nextAttemptAt`.",
+        "COMPLETED": "Done; `result` holds what came of it. Terminal.",
+        "DEAD_LETTER": "Failed for good, with `error` saying why. Terminal until it is retried by hand.",
+        "CANCELLED": "Cancelled by a client. Terminal until it is retried by hand.",
+    },
+)
+
+describe_enum(
+    JobPriority,
+    "Which job starts first when workers are busy.",
+    {
+        "LOW": "After all others, but never starved.",
+        "NORMAL": "The default.",
+        "HIGH": "Before NORMAL and LOW.",
+        "CRITICAL": "Before all others.",
+    },
+)
+
+describe_enum(
+    OrderField,
+    "What a page of jobs is sorted by; the job id decides between equals.",
+    {
+        "CREATED_AT": "When the job was created.",
+        "UPDATED_AT": "When the job last changed.",
+        "FINISHED_AT": "When the job reached its terminal state; unfinished jobs count as earlier than all others.",
+        "PRIORITY": "LOW is smallest, CRITICAL is greatest.",
+    },
+    name="JobOrderField",
+)
+
+describe_enum(
+    SortDirection,
+    "Which end of the order comes first.",
+    {"ASC": "Smallest or oldest first.", "DESC": "Greatest or newest first."},
+)
+
+describe_enum(
+    ErrorCode,
+    "The values of `extensions.code` in errors.",
+    {
+        "INVALID_PAYLOAD": (
+            "The payload does not fit its job type; `extensions.fields` lists path and message of each fault. "
+            "Nothing was stored."
+        ),
+        "PAYLOAD_TOO_LARGE": (
+            "The payload or the request body is too large; see `extensions.sizeBytes` and `extensions.limitBytes`."
+        ),
+        "INVALID_ARGUMENT": "An argument is missing, unreadable or out of range; `extensions.argument` names it.",
+        "INVALID_STATE": "The job's state (`extensions.status`) does not allow the move.",
+        "NOT_FOUND": "No job has this id.",
+        "IDEMPOTENCY_CONFLICT": (
+            "The idempotency key belongs to a job with another payload: `extensions.existingJobId`."
+        ),
+        "QUEUE_FULL": "The store is nearly full; new jobs are refused until old ones have expired.",
+        "QUEUE_UNAVAILABLE": (
+            "NATS did not answer in time. With `extensions.jobId` the outcome of the write is unknown: "
+            "look that job up."
+        ),
+        "UNAUTHENTICATED": "The request carries no valid credentials.",
+        "FORBIDDEN": "The credentials do not allow this.",
+        "RATE_LIMITED": "Too many requests; try again later.",
+        "TOO_COMPLEX": "The operation asks for too much at once.",
+        "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
+        "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",
+        "GRAPHQL_VALIDATION_FAILED": "The document does not fit this schema.",
+    },
+)

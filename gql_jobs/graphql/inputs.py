@@ -1,0 +1,156 @@
+"""The inputs of the API and how they become values of ``jobs``. Checks what GraphQL's types cannot say."""
+
+import types
+from datetime import UTC, datetime
+from typing import Any
+
+import strawberry
+
+from gql_jobs.graphql.enums import SortDirection
+from gql_jobs.graphql.payload_types import plain_fields
+from gql_jobs.graphql.registered import RegisteredTypes, payload_member
+from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.request import JobRequest
+
+ANY = strawberry.UNSET
+
+
+@strawberry.input(
+    name="JobFilter", description="Which jobs are meant: all given parts must match, an empty list matches nothing."
+)
+class JobFilterInput:
+    ids: list[strawberry.ID] | None = strawberry.field(
+        default=ANY, description="One of these ids; an id that is no UUID matches nothing."
+    )
+    status: list[JobStatus] | None = strawberry.field(default=ANY, description="In one of these states.")
+    type: list[str] | None = strawberry.field(default=ANY, description="Of one of these types.")
+    queue: list[str] | None = strawberry.field(default=ANY, description="In one of these queues.")
+    priority: list[JobPriority] | None = strawberry.field(default=ANY, description="With one of these priorities.")
+    tags: list[str] | None = strawberry.field(default=ANY, description="Carrying every one of these tags.")
+    created_after: datetime | None = strawberry.field(
+        default=ANY, description="Created later than this; UTC where no offset is given."
+    )
+    created_before: datetime | None = strawberry.field(
+        default=ANY, description="Created earlier than this; UTC where no offset is given."
+    )
+
+    def value(self) -> JobFilter:
+        """The filter as the views know it."""
+        ids = _tuple(self.ids)
+        return JobFilter(
+            ids=tuple(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
+            status=_tuple(self.status),
+            type=_tuple(self.type),
+            queue=_tuple(self.queue),
+            priority=_tuple(self.priority),
+            tags=_tuple(self.tags),
+            created_after=_aware(self.created_after),
+            created_before=_aware(self.created_before),
+        )
+
+
+@strawberry.input(name="JobOrder", description="How a page of jobs is sorted.")
+class JobOrderInput:
+    field: OrderField = strawberry.field(default=OrderField.CREATED_AT, description="What to sort by.")
+    direction: SortDirection = strawberry.field(default=SortDirection.DESC, description="Which end comes first.")
+
+    def value(self) -> JobOrder:
+        """The order as the views know it."""
+        return JobOrder(self.field, descending=self.direction is SortDirection.DESC)
+
+
+@strawberry.input
+class JobCreation:
+    """What a creation says beside its payload; ``CreateJobInput`` of a schema adds the payload."""
+
+    priority: JobPriority | None = strawberry.field(
+        default=JobPriority.NORMAL, description="Which job starts first when workers are busy."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=ANY,
+        description=(
+            "Repeating a creation with the same key and payload returns the same job, for as long as it is kept. "
+            "1 to 255 printable characters."
+        ),
+    )
+    run_at: datetime | None = strawberry.field(
+        default=ANY,
+        description=(
+            "Hold the job back until then: at most a year ahead; UTC where no offset is given; "
+            "a moment in the past means now."
+        ),
+    )
+    max_retries: int | None = strawberry.field(
+        default=ANY, description="How many attempts may follow the first: 0 to 100. The type's own where left out."
+    )
+    timeout_seconds: float | None = strawberry.field(
+        default=ANY, description="How long one attempt may take: 0.1 to 86400. The type's own where left out."
+    )
+    tags: list[str] | None = strawberry.field(
+        default=ANY, description="At most 32, of 1 to 255 printable characters each; to filter by."
+    )
+
+
+def request_of(creation: Any, registered: RegisteredTypes, path: str) -> JobRequest:
+    """The creation, checked. ``path`` is where the input stands in the arguments.
+
+    :raises InvalidPayload: if the payload does not fit its model.
+    :raises InvalidArgument: for any other value outside its limits.
+    """
+    job_type, fields = _chosen(creation.payload, registered)
+    payload = job_type.validate(fields, f"{path}.payload.{payload_member(job_type)}")
+    return JobRequest.of(
+        job_type,
+        payload,
+        priority=creation.priority or JobPriority.NORMAL,
+        idempotency_key=_given(creation.idempotency_key),
+        run_at=_given(creation.run_at),
+        max_retries=_given(creation.max_retries),
+        timeout=_given(creation.timeout_seconds),
+        tags=_tuple(creation.tags) or (),
+        path=path,
+    )
+
+
+def create_job_input(registered: RegisteredTypes) -> type[Any]:
+    """``CreateJobInput`` of a schema, over a @oneOf input with one member for each registered type."""
+    payload = strawberry.field(
+        graphql_type=_payload_input(registered), description="What to do: exactly one member, named after the job type."
+    )
+    members = {"__module__": __name__, "payload": payload, "__annotations__": {"payload": Any}}
+    new_type = types.new_class("CreateJobInput", (JobCreation,), {}, lambda namespace: namespace.update(members))
+    return strawberry.input(new_type, name="CreateJobInput", description="A job to create.")
+
+
+def _payload_input(registered: RegisteredTypes) -> type[Any]:
+    members: dict[str, Any] = {"__module__": __name__, "__annotations__": {}}
+    for name, shape in registered.inputs.items():
+        job_type = registered.job_types[name]
+        members["__annotations__"][name] = shape.type | None
+        description = job_type.description or f"A job of type `{name}`."
+        members[name] = strawberry.field(name=payload_member(job_type), description=description, default=ANY)
+    new_type = types.new_class("JobPayloadInput", (), {}, lambda namespace: namespace.update(members))
+    description = "The payload of a job: exactly one member, which also says the job's type."
+    return strawberry.input(new_type, name="JobPayloadInput", one_of=True, description=description)
+
+
+def _chosen(payload: Any, registered: RegisteredTypes) -> tuple[JobType, Any]:
+    """GraphQL has made sure that there is exactly one member."""
+    ((name, fields),) = plain_fields(payload).items()
+    return registered.job_types[name], fields
+
+
+def _given(value: Any) -> Any:
+    return None if value is ANY else value
+
+
+def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if value is None or value is ANY else tuple(value)
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    moment = _given(moment)
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -1,0 +1,123 @@
+"""Jobs as clients see them: the interface Job, and the object for jobs that no registered type can describe."""
+
+# Strawberry types its decorators as Any.
+# mypy: disable-error-code="untyped-decorator"
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import strawberry
+from strawberry.scalars import JSON
+
+from gql_jobs.graphql.context import Info, services
+from gql_jobs.jobs import model
+from gql_jobs.jobs.model import JobPriority, JobStatus
+
+
+@strawberry.type(description="One failed attempt.")
+class JobError:
+    message: str = strawberry.field(description="What went wrong, in the words of the handler.")
+    type: str = strawberry.field(description="The name of the exception.")
+    attempt: int = strawberry.field(description="The attempt that failed; the first is 1.")
+    at: datetime = strawberry.field(description="When it failed.")
+    retryable: bool = strawberry.field(description="False for a permanent error, after which no attempt can succeed.")
+
+
+# An event holds a job and a job its events, so the module of one of them has to be named instead of imported.
+_EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.event_types")
+
+
+@strawberry.interface(description="A job, whatever its type.")
+class Job:
+    source: strawberry.Private[model.Job]
+    id: strawberry.ID = strawberry.field(description="A UUID.")
+    type: str = strawberry.field(description="The name of the job type, as `email`.")
+    queue: str = strawberry.field(description="The queue that workers take it from.")
+    status: JobStatus = strawberry.field(description="Where the job stands.")
+    priority: JobPriority = strawberry.field(description="Which job starts first when workers are busy.")
+    progress: int = strawberry.field(description="How far the work is, in percent: 0 to 100.")
+    progress_message: str | None = strawberry.field(description="What the handler said it is doing.")
+    attempt: int = strawberry.field(
+        description="The attempt that runs or ran last, from 1; 0 before the first. Starts again with a retry by hand."
+    )
+    retry_count: int = strawberry.field(description="Attempts after the first. Starts again with a retry by hand.")
+    max_retries: int = strawberry.field(description="How many attempts may follow the first.")
+    worker_id: str | None = strawberry.field(description="The worker that runs it or ran it last.")
+    error: JobError | None = strawberry.field(description="The latest failure; null once the job has completed.")
+    tags: list[str] = strawberry.field(description="The tags it was created with.")
+    created_at: datetime = strawberry.field(description="When it was created.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    run_at: datetime | None = strawberry.field(description="When it was to run at the earliest; null for at once.")
+    started_at: datetime | None = strawberry.field(description="When the latest attempt started.")
+    finished_at: datetime | None = strawberry.field(description="When it reached its terminal state.")
+    next_attempt_at: datetime | None = strawberry.field(description="When the next attempt starts, while RETRYING.")
+    duration_ms: int | None = strawberry.field(
+        description="How long the last attempt ran, in milliseconds; null until the job has ended."
+    )
+
+    @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
+    def raw_payload(self) -> JSON:
+        return JSON(msgspec.json.decode(self.source.spec.payload))
+
+    @strawberry.field(description="The result as stored; null until the job has completed.")
+    def raw_result(self) -> JSON | None:
+        result = self.source.result
+        return JSON(msgspec.json.decode(result)) if result is not None else None
+
+    @strawberry.field(
+        graphql_type=list[_EVENT],
+        description="The whole history of the job, oldest first, all attempts and their errors included.",
+    )
+    def events(self, info: Info) -> list[Any]:
+        from gql_jobs.graphql.event_types import event_of  # noqa: PLC0415
+
+        return [event_of(event) for event in services(info).index.events(self.id)]
+
+
+@strawberry.type(
+    description="A job whose type this server does not know, or whose stored payload or result no longer fits its type."
+)
+class UnknownJob(Job):
+    pass
+
+
+def error_of(error: model.JobError) -> JobError:
+    """A failure as clients see it."""
+    return JobError(
+        message=error.message, type=error.type, attempt=error.attempt, at=error.at, retryable=error.retryable
+    )
+
+
+def job_fields(job: model.Job) -> dict[str, Any]:
+    """The constructor arguments that all kinds of job share."""
+    spec, error = job.spec, job.error
+    return {
+        "source": job,
+        "id": job.id,
+        "type": spec.type,
+        "queue": spec.queue,
+        "status": job.status,
+        "priority": spec.priority,
+        "progress": job.progress,
+        "progress_message": job.progress_message,
+        "attempt": job.attempt,
+        "retry_count": job.retry_count,
+        "max_retries": spec.max_retries,
+        "worker_id": job.worker_id,
+        "error": error_of(error) if error is not None else None,
+        "tags": spec.tags,
+        "created_at": spec.created_at,
+        "updated_at": job.updated_at,
+        "run_at": spec.run_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "next_attempt_at": job.next_attempt_at,
+        "duration_ms": milliseconds(job),
+    }
+
+
+def milliseconds(job: model.Job) -> int | None:
+    """How long the last attempt ran. No longer than an Int can say: 24 days."""
+    duration = job.duration
+    return min(max(round(duration.total_seconds() * 1000), 0), 2**31 - 1) if duration is not None else None

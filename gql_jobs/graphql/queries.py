@@ -1,0 +1,143 @@
+"""What can be asked: jobs from the index, and what this installation consists of. Nothing here writes."""
+
+# Strawberry types its decorators as Any.
+# mypy: disable-error-code="untyped-decorator"
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from strawberry.scalars import JSON
+
+from gql_jobs.graphql.connection import JobConnection, connection_of
+from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput
+from gql_jobs.graphql.job_types import Job
+from gql_jobs.graphql.registered import present
+from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.filter import JobFilter, JobOrder
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.log.presence import WorkerSeen
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 500
+
+
+@strawberry.type(description="A kind of job that this server can create.")
+class JobType:
+    name: str = strawberry.field(description="Its name, as `Job.type` and filters say it.")
+    queue: str = strawberry.field(description="The queue its jobs go to.")
+    max_retries: int = strawberry.field(description="How many attempts may follow the first, unless a job says so.")
+    timeout_seconds: float = strawberry.field(description="How long one attempt may take, unless a job says so.")
+    payload_schema: JSON = strawberry.field(description="The JSON Schema of its payload.")
+
+
+@strawberry.type(description="How many jobs are in one state.")
+class StatusCount:
+    status: JobStatus = strawberry.field(description="The state.")
+    count: int = strawberry.field(description="How many jobs are in it.")
+
+
+@strawberry.type(description="A queue that workers serve.")
+class Queue:
+    name: str = strawberry.field(description="Its name.")
+    counts: list[StatusCount] = strawberry.field(description="How many of its jobs are in each state, zeros included.")
+    oldest_queued_at: datetime | None = strawberry.field(
+        description="Since when its oldest waiting job waits; null if none does."
+    )
+
+
+@strawberry.type(description="A worker process heard of within the last 15 seconds.")
+class Worker:
+    id: strawberry.ID = strawberry.field(description="Its id, as `Job.workerId` says it.")
+    hostname: str = strawberry.field(description="The machine it runs on.")
+    queues: list[str] = strawberry.field(description="The queues it serves.")
+    concurrency: int = strawberry.field(description="How many jobs it runs at a time.")
+    running: int = strawberry.field(description="How many jobs it runs now.")
+    started_at: datetime = strawberry.field(description="When it started.")
+    last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
+
+
+@strawberry.type(description="Everything that can be asked.")
+class Query:
+    @strawberry.field(description="One job; null for an id that is unknown or no UUID.")
+    async def job(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
+    ) -> Job | None:
+        job = await services(info).job(id)
+        return present(info, job) if job is not None else None
+
+    @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")
+    async def jobs(
+        self,
+        info: Info,
+        *,
+        filter: Annotated[  # noqa: A002
+            JobFilterInput | None, strawberry.argument(description="Which jobs; all of them where left out.")
+        ] = strawberry.UNSET,
+        order_by: Annotated[
+            JobOrderInput | None, strawberry.argument(description="Newest first where left out.")
+        ] = strawberry.UNSET,
+        first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
+        after: Annotated[
+            str | None,
+            strawberry.argument(description="Go on after this cursor, which stays right while jobs arrive."),
+        ] = strawberry.UNSET,
+        offset: Annotated[
+            int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
+        ] = strawberry.UNSET,
+    ) -> JobConnection:
+        first = DEFAULT_PAGE if first is None else first
+        if not 0 <= first <= LARGEST_PAGE:
+            raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
+        if offset and offset < 0:
+            raise InvalidArgument("offset", "offset must not be negative.")
+        meant = filter.value() if filter else JobFilter()
+        order = order_by.value() if order_by else JobOrder()
+        page = await services(info).reader.page(meant, order, first=first, after=after or None, offset=offset or 0)
+        return connection_of(page, meant, info)
+
+    @strawberry.field(description="The kinds of job that this server can create.")
+    def job_types(self, info: Info) -> list[JobType]:
+        limits = services(info).settings
+        return [
+            JobType(
+                name=kind.name,
+                queue=kind.queue,
+                max_retries=limits.max_retries if kind.max_retries is None else kind.max_retries,
+                timeout_seconds=limits.process_timeout if kind.timeout is None else kind.timeout,
+                payload_schema=JSON(kind.payload.model_json_schema(by_alias=True)),
+            )
+            for kind in services(info).registry
+        ]
+
+    @strawberry.field(description="The queues, with how many jobs stand where.")
+    async def queues(self, info: Info) -> list[Queue]:
+        reader = services(info).reader
+        counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
+        return [
+            Queue(
+                name=name,
+                counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
+                oldest_queued_at=oldest.get(name),
+            )
+            for name in sorted({*services(info).registry.queues, *counts})
+        ]
+
+    @strawberry.field(description="The workers that run at the moment.")
+    def workers(self, info: Info) -> list[Worker]:
+        return [_worker(seen) for seen in services(info).presence.workers()]
+
+
+def _worker(seen: WorkerSeen) -> Worker:
+    return Worker(
+        id=strawberry.ID(seen.id),
+        hostname=seen.hostname,
+        queues=list(seen.queues),
+        concurrency=seen.concurrency,
+        running=seen.running,
+        started_at=seen.started_at,
+        last_seen_at=seen.last_seen_at,
+    )

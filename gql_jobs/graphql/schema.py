@@ -1,0 +1,54 @@
+"""The schema, made from a registry. The only place that puts the parts of the API together."""
+
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from gql_jobs.graphql.enums import ErrorCode
+from gql_jobs.graphql.errors import ErrorCodes
+from gql_jobs.graphql.event_types import EVENT_TYPES
+from gql_jobs.graphql.hooks import enforce_one_of
+from gql_jobs.graphql.inputs import create_job_input
+from gql_jobs.graphql.job_types import UnknownJob
+from gql_jobs.graphql.mutations import mutation_type
+from gql_jobs.graphql.queries import Query
+from gql_jobs.graphql.registered import RegisteredTypes
+from gql_jobs.graphql.scalars import SCALARS
+from gql_jobs.graphql.subscriptions import Subscription
+from gql_jobs.jobs.registry import Registry
+
+
+class JobsSchema(strawberry.Schema):
+    """A schema that knows the job types it was made of."""
+
+    def __init__(self, registered: RegisteredTypes) -> None:
+        self.registered = registered
+        types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
+        super().__init__(
+            query=Query,
+            mutation=mutation_type(registered, create_job_input(registered)),
+            subscription=Subscription,
+            types=types,
+            extensions=[ErrorCodes],
+            config=StrawberryConfig(scalar_map=SCALARS),
+        )
+        enforce_one_of(self, "JobPayloadInput")
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""
+
+
+def build_schema(registry: Registry) -> JobsSchema:
+    """The schema for the types of a registry; call it anew after the registry has changed.
+
+    :raises ValueError: for a registry without types, or with names that GraphQL cannot keep apart.
+    """
+    return JobsSchema(RegisteredTypes(registry))
+
+
+def sdl(registry: Registry) -> str:
+    """The schema as text, as ``schema.graphql`` holds it."""
+    return build_schema(registry).as_str().strip() + "\n"

@@ -1,0 +1,82 @@
+"""What can be watched. A refusal comes before the first event, as an error of the operation itself."""
+
+# Strawberry types its decorators as Any.
+# mypy: disable-error-code="untyped-decorator"
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import strawberry
+
+from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.event_types import JobEvent, event_of
+from gql_jobs.graphql.inputs import JobFilterInput
+from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.jobs.errors import NotFound
+from gql_jobs.jobs.filter import JobFilter
+from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.ids import parse_job_id
+
+
+@strawberry.type(description="Everything that can be watched.")
+class Subscription:
+    @strawberry.subscription(
+        description=(
+            "The events of one job: first its latest, so that a late subscriber knows the state at once, then every "
+            "later one; completes after the terminal event. With `after`, what came after that cursor instead."
+        )
+    )
+    async def job_progress(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor of the last event seen.")
+        ] = strawberry.UNSET,
+    ) -> AsyncGenerator[JobEvent, None]:
+        job_id = parse_job_id(id)
+        if job_id is None:
+            raise NotFound(id)
+        return await _begun(services(info).watch.job(job_id, _cursor(after)))
+
+    @strawberry.subscription(
+        description=(
+            "The events of all jobs that match, from now on or from after a cursor. The filter looks at the job as of "
+            "each event. Never completes by itself."
+        )
+    )
+    async def job_events(
+        self,
+        info: Info,
+        filter: Annotated[  # noqa: A002
+            JobFilterInput | None, strawberry.argument(description="Which jobs; all of them where left out.")
+        ] = strawberry.UNSET,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor of the last event seen.")
+        ] = strawberry.UNSET,
+    ) -> AsyncGenerator[JobEvent, None]:
+        meant = filter.value() if filter else JobFilter()
+        return await _begun(services(info).watch.all(meant, _cursor(after)))
+
+
+def _cursor(after: str | None) -> Cursor | None:
+    return Cursor.parse(after) if after else None
+
+
+async def _begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
+    """The stream from its first event on.
+
+    A stream is refused at its first step. Waiting for that step here makes the refusal an error of the operation
+    (``error`` over a WebSocket) and not of a first result that never was.
+    """
+    first = await anext(events, None)
+    return _presented(first, events)
+
+
+async def _presented(first: Event | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
+    async with aclosing(events):
+        if first is not None:
+            yield event_of(first)
+        async for event in events:
+            yield event_of(event)

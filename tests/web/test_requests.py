@@ -1,0 +1,84 @@
+"""What is no GraphQL request is refused in GraphQL's own JSON. No runtime: nothing here gets that far."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from gql_jobs.settings import Settings
+from gql_jobs.web.app import create_app
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(cors_origins=("https://shop.example",), max_body_bytes=500_000))
+    app.state.runtime = None
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'"text"',
+        b"1",
+        b"null",
+        b"true",
+        b"NaN",
+        b"\xff",
+        b"[1]",
+        b"[" * 200_000,
+        b'{"query": ' + b"1" * 5000 + b"}",
+        b'{"query": 1}',
+        b'{"query": ""}',
+        b'{"query": "{ __typename }", "variables": 1}',
+        b'{"query": "query A { __typename }", "operationName": "B"}',
+    ],
+    ids=lambda body: body[:40].decode(errors="replace"),
+)
+async def test_a_body_that_is_no_request(client: httpx.AsyncClient, body: bytes) -> None:
+    response = await client.post("/graphql", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    (error,) = response.json()["errors"]
+    assert error["message"]
+    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+
+
+async def test_a_method_that_is_not_served(client: httpx.AsyncClient) -> None:
+    response = await client.put("/graphql", json={"query": "{ __typename }"})
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET, POST"
+
+
+async def test_a_query_by_get_and_post(client: httpx.AsyncClient) -> None:
+    expected = {"data": {"__typename": "Query"}}
+    assert (await client.get("/graphql", params={"query": "{ __typename }", "variables": "null"})).json() == expected
+    assert (await client.post("/graphql", json={"query": "{ __typename }"})).json() == expected
+
+
+async def test_a_mutation_by_get_is_refused(client: httpx.AsyncClient) -> None:
+    response = await client.get("/graphql", params={"query": 'mutation { cancelJob(id: "x") { job { id } } }'})
+    assert response.status_code == 400
+
+
+async def test_a_browser_of_another_origin_can_read_a_refusal(client: httpx.AsyncClient) -> None:
+    response = await client.post("/graphql", content=b"x" * 500_001, headers={"Origin": "https://shop.example"})
+    assert response.status_code == 413
+    assert response.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+
+
+async def test_the_ide_can_be_switched_off(client: httpx.AsyncClient) -> None:
+    page = {"Accept": "text/html"}
+    assert "text/html" in (await client.get("/graphql", headers=page)).headers["Content-Type"]
+    app = create_app(Settings(graphql_ide=False))
+    app.state.runtime = None
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as plain:
+        response = await plain.get("/graphql", headers=page)
+    assert response.status_code == 404
+    assert "errors" in response.json()
+
+
+async def test_the_process_says_that_it_lives(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
