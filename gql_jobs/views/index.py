@@ -8,13 +8,14 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job
-from gql_jobs.views.tables import event_of, job_of, job_row, new_database, open_database, state_blob
+from gql_jobs.views.tables import event_of, job_of, job_row, microseconds, new_database, open_database, state_blob
 
 _CACHED_JOBS = 10_000
 _HISTORY = (
@@ -54,7 +55,7 @@ class Index:
             horizon = max(self.horizon, changes.horizon)
             database.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [("position", str(position)), ("horizon", str(horizon))],
+                [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
             )
         self.position, self.horizon = position, horizon
         self._remember(changes.after)
@@ -77,11 +78,24 @@ class Index:
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
 
+    def expired_before(self, moment: datetime, limit: int) -> list[str]:
+        """Jobs whose expiry was applied before that moment and whose remains have not been looked for."""
+        sql = "SELECT job_id FROM expired WHERE at < ? LIMIT ?"
+        return [row[0] for row in self._database.execute(sql, (microseconds(moment), limit))]
+
+    def forget_expired(self, job_id: str) -> None:
+        """Nothing is left of the job."""
+        self._database.execute("DELETE FROM expired WHERE job_id = ?", (job_id,))
+
     @property
     def unreadable(self) -> int:
         """Messages set aside."""
         count: int = self._database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
         return count
+
+    def away_since(self, moment: datetime) -> bool:
+        """Whether nothing has been applied since that moment."""
+        return self.position > 0 and self._number("applied") < microseconds(moment)
 
     def close(self) -> None:
         """Close the file; what was applied stays."""
@@ -126,7 +140,7 @@ class _Changes:
         self.after: dict[str, Job | None] = {}
         self.events: list[Event] = []
         self.horizon = 0
-        self._removed: set[str] = set()
+        self._removed: dict[str, int] = {}
 
     def fold(self, message: Message) -> None:
         job_id = message.job_id
@@ -136,7 +150,7 @@ class _Changes:
         after = fold(job, message)
         self.events += events_of(job, message, after)
         if job is not None and after is None:
-            self._removed.add(job_id)
+            self._removed[job_id] = microseconds(message.at)
             self.events = [event for event in self.events if event.job.id != job_id]
             self.horizon = max(self.horizon, job.last_seq)
         self.after[job_id] = after
@@ -174,6 +188,7 @@ class _Changes:
         ids = [(job_id,) for job_id in self._removed]
         known = [job for job_id in self._removed if (job := self.before[job_id]) is not None]
         tags = [(tag, job.id) for job in known for tag in job.spec.tags]
+        database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?)", self._removed.items())
         database.executemany("DELETE FROM jobs WHERE id = ?", ids)
         database.executemany("DELETE FROM events WHERE job_id = ?", ids)
         database.executemany("DELETE FROM progress WHERE job_id = ?", ids)
@@ -193,12 +208,20 @@ class _Changes:
         )
 
 
+def _now() -> str:
+    return str(microseconds(datetime.now(UTC)))
+
+
 @contextmanager
-def open_index(path: Path, stream_created: str, last_seq: int) -> Iterator[Index]:
-    """The index of that stream. One ahead of the stream's last sequence knows a history that is gone: begun anew."""
+def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: float) -> Iterator[Index]:
+    """The index of that stream.
+
+    Begun anew if it is ahead of ``last_seq``, knowing a history that is gone, or was away for more than
+    ``longest_absence`` seconds, so that it may have missed expiries.
+    """
     database = open_database(path, stream_created)
     index = Index(path, database)
-    if index.position > last_seq:
+    if index.position > last_seq or index.away_since(datetime.now(UTC) - timedelta(seconds=longest_absence)):
         index.close()
         index = Index(path, new_database(path, stream_created))
     try:

@@ -18,7 +18,7 @@ from gql_jobs.jobs.filter import JobFilter, JobOrder
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.views.page import Page, count, read_page, where
-from gql_jobs.views.tables import event_of, read_only
+from gql_jobs.views.tables import event_of, microseconds, read_only
 
 T = TypeVar("T")
 
@@ -89,13 +89,13 @@ class Reader:
     async def overdue(self, before: datetime) -> list[str]:
         """Ids of scheduled jobs whose time had come before that moment."""
         sql = "SELECT id FROM jobs WHERE status = 'scheduled' AND run_at < ? LIMIT 1000"
-        rows = await self._read(lambda db: db.execute(sql, (int(before.timestamp() * 1e6),)).fetchall())
+        rows = await self._read(lambda db: db.execute(sql, (microseconds(before),)).fetchall())
         return [row[0] for row in rows]
 
     async def finished(self, before: datetime, limit: int) -> list[str]:
         """Ids of jobs that ended before that moment, the longest ago first."""
         sql = "SELECT id FROM jobs WHERE finished > 0 AND finished < ? ORDER BY finished LIMIT ?"
-        rows = await self._read(lambda db: db.execute(sql, (int(before.timestamp() * 1e6), limit)).fetchall())
+        rows = await self._read(lambda db: db.execute(sql, (microseconds(before), limit)).fetchall())
         return [row[0] for row in rows]
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:

@@ -51,6 +51,7 @@ CREATE TABLE progress (
   job_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX progress_seq ON progress (seq);
+CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
 """
 
@@ -108,9 +109,9 @@ def _meta(database: sqlite3.Connection) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def microseconds(moment: datetime | None) -> int | None:
+def microseconds(moment: datetime) -> int:
     """Since 1970, exact."""
-    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def job_row(job: Job) -> tuple[Any, ...]:
@@ -124,8 +125,8 @@ def job_row(job: Job) -> tuple[Any, ...]:
         spec.priority.rank,
         microseconds(spec.created_at),
         microseconds(job.updated_at),
-        microseconds(job.finished_at) or 0,
-        microseconds(spec.run_at),
+        0 if job.finished_at is None else microseconds(job.finished_at),
+        None if spec.run_at is None else microseconds(spec.run_at),
         _encode(spec),
         state_blob(job),
     )
