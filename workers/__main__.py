@@ -67,9 +67,7 @@ def _sentence(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gql-jobs worker", description="Runs jobs.")
-    parser.add_argument(
-        "--queues", help="queues to serve, separated by commas (default: all)"
-    )
+    parser.add_argument("--queues", help="queues to serve, separated by commas (default: all)")
     parser.add_argument("--concurrency", type=int, help="jobs to run at a time")
     parser.add_argument("--import", dest="imports", action="append", default=[], help="module with job types")
     return parser

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gql_jobs.jobs.errors import AttemptStoppedError
+from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError
 from gql_jobs.jobs.registry import JobType, Registry, canonical_json
 from workers.attempt import Attempt, Stop
 from workers.context import AttemptContext
@@ -66,11 +66,10 @@ async def _call(handler: Callable[..., Any], context: AttemptContext, payload: A
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Failure("CancelledError", "The handler was cancelled from within.")
-    except AttemptStoppedError as error:
+    except (AttemptStoppedError, HandlerError, SystemExit) as error:
         return failure_of(error)
-    except (Exception, SystemExit) as error:
-        if not isinstance(error, SystemExit):
-            context.log.info("attempt %d of job %s failed", context.attempt, context.job_id, exc_info=error)
+    except Exception as error:
+        context.log.exception("attempt %d of job %s failed unexpectedly", context.attempt, context.job_id)
         return failure_of(error)
 
 
