@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,13 +86,17 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console()
-        columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% {task.fields[note]}"),
-        )
-        self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Bars of their own for what is watched in the block."""
+        note = TextColumn("{task.percentage:>3.0f}% {task.fields[note]}")
+        bars = Progress(TextColumn("{task.description:<22}"), BarColumn(), note, console=self.console)
+        self._bars, self._tasks = (bars if self.console.is_terminal else None), {}
+        with self._bars or contextlib.nullcontext():
+            yield
 
     def show(self, mail: Mail, event: dict[str, Any]) -> None:
         """One event of a job."""
@@ -102,10 +106,10 @@ class Screen:
             note = f"failed, tries again: {job['error']['message']}"
         elif event["__typename"] == "JobDeadLetter":
             note = f"dead letter: {job['error']['message']}"
-        if self.console.is_terminal:
+        if self._bars is not None:
             if mail.name not in self._tasks:
-                self._tasks[mail.name] = self.bars.add_task(mail.name, total=100, note="")
-            self.bars.update(self._tasks[mail.name], completed=job["progress"], note=f"{job['status']} {note}"[:70])
+                self._tasks[mail.name] = self._bars.add_task(mail.name, total=100, note="")
+            self._bars.update(self._tasks[mail.name], completed=job["progress"], note=f"{job['status']} {note}"[:70])
         else:
             print(f"{mail.name}: {event['__typename']} {job['progress']}% {note}".rstrip(), flush=True)  # noqa: T201
 
@@ -189,13 +193,13 @@ async def run(url: str) -> None:
     async with Client(transport=HTTPXAsyncTransport(url=url)) as http, Client(transport=ws) as live:
         for mail in promised:
             await create(http, mail, tag)
-        with screen.bars:
+        with screen.live():
             async with asyncio.timeout(JOB_WITHIN), asyncio.TaskGroup() as group:
                 for mail in promised:
                     group.create_task(watch(live, mail, screen))
         await check_lists(http, tag, promised, screen)
         dead = next(mail for mail in promised if mail.ends == "DEAD_LETTER")
-        with screen.bars:
+        with screen.live():
             await asyncio.wait_for(retry_dead_letter(live, dead, screen), JOB_WITHIN)
         await check_lists(http, tag, promised, screen)
     screen.console.print("Everything happened as promised.")
@@ -212,14 +216,7 @@ async def dev_server() -> AsyncIterator[str]:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(START_WITHIN):
-                async for line in process.stdout:
-                    print(line.decode(), end="", flush=True)  # noqa: T201
-                    if line.startswith(b"API"):
-                        break
-                else:
-                    raise Broken("gql-jobs dev ended before it was ready.")
-            yield line.split()[-1].decode()
+            yield await asyncio.wait_for(_announced(process.stdout), START_WITHIN)
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
@@ -227,6 +224,18 @@ async def dev_server() -> AsyncIterator[str]:
             await asyncio.wait_for(process.communicate(), 60)
     if process.returncode != 0:
         raise Broken(f"gql-jobs dev ended with {process.returncode}.")
+
+
+async def _announced(lines: asyncio.StreamReader) -> str:
+    """Show what ``dev`` says until its last line about where things are; the address of the API."""
+    api = ""
+    async for line in lines:
+        print(line.decode(), end="", flush=True)  # noqa: T201
+        name, _, address = line.decode().strip().partition(" ")
+        api = address.strip() if name == "API" else api
+        if name == "Mailbox":
+            return api
+    raise Broken("gql-jobs dev ended before it was ready.")
 
 
 async def main() -> None:
