@@ -11,7 +11,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GQL_JOBS_", frozen=True, extra="ignore")
 
-    nats_url: str | None = Field(None, description="NATS server to use; without it the embedded one is started.")
+    nats_url: str | None = Field(
+        None,
+        description="NATS server, or several, separated by commas. Without it `dev` starts the embedded one, and "
+        "`api` and `worker` look for `nats://127.0.0.1:4222`.",
+    )
     nats_user: str | None = Field(None, description="User name at the NATS server.")
     nats_password: SecretStr | None = Field(None, description="Password at the NATS server.")
     nats_creds: Path | None = Field(None, description="Credentials file for the NATS server.")

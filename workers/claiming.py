@@ -51,8 +51,7 @@ class Claims:
             try:
                 attempt.started_seq = await self._started(attempt, decision)
             except Superseded as superseded:
-                events = [m for m in superseded.history if ".event." in m.subject]
-                decision = self._decide(attempt, events[-1] if events else None)
+                decision = self._decide(attempt, superseded.last)
             else:
                 attempt.number = decision.attempt
                 attempt.started_at = asyncio.get_running_loop().time()

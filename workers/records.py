@@ -109,8 +109,7 @@ class Records:
         try:
             await self._log.append(write, patience=None)
         except Superseded as superseded:
-            last = [m.subject for m in superseded.history if ".event." in m.subject][-1:]
-            if not last or last[0].endswith(_TERMINAL):
+            if superseded.last is None or superseded.last.subject.endswith(_TERMINAL):
                 log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
                 await attempt.delivery.ack()
             else:

@@ -132,7 +132,7 @@ def _first(message: Message) -> Job:
         submission_seq=0 if cancelled else message.seq,
         last_seq=message.seq,
         updated_at=message.at,
-        event_seq=message.seq if cancelled else 0,
+        event_seq=message.seq if cancelled else message.body.event_seq,
         finished_at=message.at if cancelled else None,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from gql_jobs.jobs.model import JobError, Spec
+from gql_jobs.jobs.model import JobError, Moment, Spec
 
 VERSION = 1
 
@@ -76,7 +76,7 @@ class Completed(AttemptBody, frozen=True, kw_only=True):
 class Failed(AttemptBody, frozen=True, kw_only=True):
     """The attempt failed and another one follows at ``next_attempt_at``."""
 
-    next_attempt_at: datetime
+    next_attempt_at: Moment
 
 
 class DeadLetter(AttemptBody, frozen=True, kw_only=True):

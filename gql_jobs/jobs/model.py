@@ -2,8 +2,12 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time in a message: without an offset it could not be compared with any other, so such a message is unreadable."""
 
 
 class JobStatus(StrEnum):
@@ -49,7 +53,7 @@ class JobError(Struct, frozen=True, rename="camel"):
     message: str
     type: str
     attempt: int
-    at: datetime
+    at: Moment
     retryable: bool
 
 
@@ -67,9 +71,9 @@ class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
     priority: JobPriority
     max_retries: int
     timeout: float
-    created_at: datetime
+    created_at: Moment
     tags: tuple[str, ...] = ()
-    run_at: datetime | None = None
+    run_at: Moment | None = None
     idempotency_key: str | None = None
 
 

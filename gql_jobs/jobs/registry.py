@@ -25,7 +25,13 @@ _QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
 class Model(BaseModel):
     """A payload or result model whose stored JSON uses the names GraphQL shows (``imageUrl``)."""
 
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid")
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        allow_inf_nan=False,
+    )
 
 
 class JobType(Struct, frozen=True):
@@ -67,7 +73,8 @@ def _camel(part: str | int) -> str:
 
 def canonical_json(model: BaseModel) -> bytes:
     """The JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes."""
-    return to_json(_sorted(model.model_dump(mode="json", by_alias=True)))
+    # JSON has no infinity: stored as one, the whole message would be unreadable.
+    return to_json(_sorted(model.model_dump(mode="json", by_alias=True)), inf_nan_mode="null")
 
 
 def _sorted(value: Any) -> Any:

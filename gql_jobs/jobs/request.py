@@ -5,8 +5,9 @@ from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
-from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
 from gql_jobs.jobs.ids import job_id_for_key, new_job_id
 from gql_jobs.jobs.model import JobPriority, Spec
 from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
@@ -62,6 +63,7 @@ class JobRequest(Struct, frozen=True):
         """:param path: of the input, named in the errors.
 
         :raises InvalidArgument: for a value outside its limits.
+        :raises InvalidPayload: for a payload that cannot be written as JSON.
         """
         if idempotency_key is not None:
             _check_text(idempotency_key, f"{path}.idempotencyKey")
@@ -76,7 +78,7 @@ class JobRequest(Struct, frozen=True):
             _check_text(tag, f"{path}.tags.{number}")
         return cls(
             job_type=job_type,
-            payload=canonical_json(payload),
+            payload=_json(payload, f"{path}.payload"),
             priority=priority,
             idempotency_key=idempotency_key,
             run_at=_run_at(run_at, f"{path}.runAt"),
@@ -118,6 +120,13 @@ def _first(mine: T | None, of_type: T | None, setting: T) -> T:
     return of_type if of_type is not None else setting
 
 
+def _json(payload: BaseModel, path: str) -> bytes:
+    try:
+        return canonical_json(payload)
+    except PydanticSerializationError as error:
+        raise InvalidPayload([{"path": path, "message": str(error)}]) from None
+
+
 def _check_text(text: str, path: str) -> None:
     if not 1 <= len(text) <= MAX_TEXT or not text.isprintable():
         name = path.rsplit(".", maxsplit=1)[-1] if not path[-1].isdigit() else "A tag"
@@ -129,7 +138,8 @@ def _run_at(moment: datetime | None, path: str) -> datetime | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    moment = moment.astimezone(UTC)
-    if moment > datetime.now(UTC) + FARTHEST_RUN:
+    now = datetime.now(UTC)
+    if moment > now + FARTHEST_RUN:
         raise InvalidArgument(path, "runAt may be at most a year ahead.")
-    return moment
+    # The first day of the calendar cannot be written in UTC from every offset.
+    return max(moment, now).astimezone(UTC)

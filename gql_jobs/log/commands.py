@@ -5,6 +5,7 @@ decisions that cross, one is stored and the other is made again on what is true 
 """
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -46,8 +47,10 @@ class Created(Struct, frozen=True):
 class JobCommands:
     """The decisions, for one process. Creation times strictly increase, so that a batch keeps its order."""
 
-    def __init__(self, job_log: JobLog, settings: Settings) -> None:
+    def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
+        """:param first_seq: where a job's history begins, as far as is known; spares the server a search."""
         self._log = job_log
+        self._first_seq = first_seq
         self._settings = settings
         self._capacity = Capacity(job_log.connection, settings)
         self._last_created = datetime.min.replace(tzinfo=UTC)
@@ -100,8 +103,8 @@ class JobCommands:
 
         :raises NotFound: | InvalidState | QueueUnavailable:
         """
-        for _ in range(_TRIES):
-            history, job = await self._existing(job_id)
+        for number in range(_TRIES):
+            history, job = await self._existing(job_id, whole=number > 0)
             if job.status.is_terminal:
                 raise InvalidState(job_id, job.status.name, "cancelled")
             scheduled = job.status is JobStatus.SCHEDULED
@@ -121,8 +124,8 @@ class JobCommands:
 
         :raises NotFound: | InvalidState | QueueUnavailable:
         """
-        for _ in range(_TRIES):
-            history, job = await self._existing(job_id)
+        for number in range(_TRIES):
+            history, job = await self._existing(job_id, whole=number > 0)
             if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
                 raise InvalidState(job_id, job.status.name, "retried")
             body = Submission(spec=job.spec, event_seq=job.event_seq)
@@ -151,34 +154,38 @@ class JobCommands:
     async def _created(
         self, request: JobRequest, write: Write, outcome: int | BaseException
     ) -> Created | BaseException:
-        if isinstance(outcome, Superseded) and request.idempotency_key is not None:
+        if isinstance(outcome, Superseded):
             try:
-                return await self._repeated(request, write, outcome.history)
+                return await self._met(request, write)
             except Exception as error:  # noqa: BLE001
                 return error
         if isinstance(outcome, BaseException):
             return outcome
         return Created(_first_state(write, outcome), deduplicated=False)
 
-    async def _repeated(self, request: JobRequest, write: Write, history: list[StoredMessage]) -> Created:
-        """The key is taken: by the same request, by another one, or by a job that has expired."""
+    async def _met(self, request: JobRequest, write: Write) -> Created:
+        """The id is taken: by the same request, by another one, or by a job that has expired.
+
+        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
+        """
+        history = await self._log.history(write.job_id, self._first_seq(write.job_id))
         existing = folded(history)
-        if existing is None:
+        if existing is None and history:
             renewed = renewal(write, history)
             try:
                 return Created(_first_state(renewed, await self._log.append(renewed)), deduplicated=False)
-            except Superseded as superseded:
-                existing = folded(superseded.history)
+            except Superseded:
+                existing = await self.find(write.job_id)
         if existing is None:
             raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
         if existing.spec.payload_hash != request.hash:
             raise IdempotencyConflict(request.idempotency_key or "", existing.id)
-        return Created(existing, deduplicated=True)
+        return Created(existing, deduplicated=request.idempotency_key is not None)
 
-    async def _existing(self, job_id: str) -> tuple[list[StoredMessage], Job]:
+    async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[StoredMessage], Job]:
         if parse_job_id(job_id) != job_id:
             raise NotFound(job_id)
-        history = await self._log.history(job_id)
+        history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
         job = folded(history)
         if job is None:
             raise NotFound(job_id)

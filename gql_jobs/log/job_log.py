@@ -44,10 +44,6 @@ class Fence(NamedTuple):
     over: str
     seq: int
 
-    def covers(self, subject: str) -> bool:
-        """Whether a message on that subject moves the fence."""
-        return subject.startswith(self.over.rstrip("*>"))
-
 
 def whole_job(job_id: str, seq: int) -> Fence:
     """Nothing at all has happened to the job since ``seq``."""
@@ -60,11 +56,11 @@ def job_events(job_id: str, seq: int) -> Fence:
 
 
 class Superseded(Exception):
-    """Somebody else has written under the fence; nothing of ours was stored. ``history`` is the job's, as read."""
+    """Somebody else has written under the fence; nothing of ours was stored. ``last``: the newest message there."""
 
-    def __init__(self, history: list[StoredMessage]) -> None:
+    def __init__(self, last: StoredMessage | None) -> None:
         super().__init__("superseded")
-        self.history = history
+        self.last = last
 
 
 class Write(NamedTuple):
@@ -117,13 +113,13 @@ class JobLog:
         except (Unacknowledged, Refused, StoreFull) as error:
             raise QueueUnavailable(f"{subject} was not stored: {error}") from error
 
-    async def history(self, job_id: str) -> list[StoredMessage]:
-        """Every message of a job, oldest first.
+    async def history(self, job_id: str, first_seq: int = 1) -> list[StoredMessage]:
+        """Every message of a job from ``first_seq`` on, oldest first; finding an old job's first one takes a search.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
         try:
-            return [message async for message in messages_of(self.connection, subjects.job(job_id))]
+            return [message async for message in messages_of(self.connection, subjects.job(job_id), first_seq)]
         except ApiError as error:
             raise QueueUnavailable(f"The stream could not be read: {error.description}.") from error
 
@@ -197,14 +193,14 @@ class _Append:
         return await self._stored()
 
     async def _stored(self) -> int:
-        """Our write's sequence, if it is in the history; if nothing else moved the fence, it may be tried again."""
-        history = await self._log.history(self._write.job_id)
-        for message in history:
-            if message.nonce == self._nonce:
+        """Our write's sequence, if the leader has it; if nothing else moved the fence, it may be tried again."""
+        own = await self._log.last(self._write.subject)
+        last = await self._log.last(self._write.fence.over)
+        for message in (own, last):
+            if message is not None and message.nonce == self._nonce:
                 return message.seq
-        fence = self._write.fence
-        if max((message.seq for message in history if fence.covers(message.subject)), default=0) != fence.seq:
-            raise Superseded(history)
+        if (last.seq if last is not None else 0) != self._write.fence.seq:
+            raise Superseded(last)
         raise QueueUnavailable("The stream has no settled leader.")
 
     def _unknown(self) -> QueueUnavailable:

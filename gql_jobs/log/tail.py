@@ -8,7 +8,7 @@ also see what the stream refused.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,7 +60,7 @@ class Tail:
         self.pending: int | None = None
         """Messages stored beyond what was handed out when the consumer was made; None before that."""
 
-    async def batches(self) -> AsyncIterator[list[TailMessage]]:
+    async def batches(self) -> AsyncGenerator[list[TailMessage], None]:
         """Messages as they come, those that are there together in one list; an empty list says: nothing is behind.
 
         Never ends by itself.

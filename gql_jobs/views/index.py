@@ -78,6 +78,11 @@ class Index:
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
 
+    def first_seq(self, job_id: str) -> int:
+        """Where the job's history begins in the stream; 1 for a job that is not known here."""
+        row = self._database.execute("SELECT min(seq) FROM events WHERE job_id = ?", (job_id,)).fetchone()
+        return row[0] or 1
+
     def expired_before(self, moment: datetime, limit: int) -> list[str]:
         """Jobs whose expiry was applied before that moment and whose remains have not been looked for."""
         sql = "SELECT job_id FROM expired WHERE at < ? LIMIT ?"

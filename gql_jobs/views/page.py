@@ -119,7 +119,7 @@ def _cursor(order: JobOrder, key: list[int | str]) -> str:
 def _key(cursor: str, order: JobOrder) -> list[int | str]:
     try:
         place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Place)
-    except (msgspec.MsgspecError, binascii.Error, ValueError):
+    except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
         raise InvalidArgument("after", "The cursor is not one this API has given out.") from None
     kinds = [str if column == "id" else int for column in _KEYS[order.field]]
     if [type(part) for part in place.key] != kinds or any(abs(p) >= 1 << 63 for p in place.key if isinstance(p, int)):

@@ -85,8 +85,8 @@ class Watch:
 
     def _over(self, job_id: str, cursor: Cursor) -> bool:
         """Whether the job has ended and nothing behind the cursor is left to tell; a retry goes on."""
-        job = self._index.job(job_id)
-        return job is None or (job.status.is_terminal and job.last_seq <= cursor.seq)
+        latest = self._index.latest_event(job_id)
+        return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 
     async def _require(self, job_id: str) -> None:
         if self._index.job(job_id) is not None:

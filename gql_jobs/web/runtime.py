@@ -98,7 +98,7 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         bus = EventBus(reader.events_after, index.position)
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
         await stack.enter_async_context(_in_background(Upkeep(job_log, index, reader, settings).run()))
-        commands = JobCommands(job_log, settings)
+        commands = JobCommands(job_log, settings, index.first_seq)
         yield Runtime(
             settings=settings,
             registry=registry,

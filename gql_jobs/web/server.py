@@ -23,6 +23,15 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int) ->
 
     :raises ImportError: naming the module of job types that could not be imported.
     """
+    server = http_server(settings, imports, host, port)
+    # uvicorn raises the signal once more after a clean stop, which would make an error of it.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _stopped)
+    server.run()
+
+
+def http_server(settings: Settings, imports: tuple[str, ...], host: str, port: int) -> "HttpServer":
+    """The server that ``serve`` runs, not started yet."""
     app = create_app(settings, imports)
     config = uvicorn.Config(
         app,
@@ -41,16 +50,15 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int) ->
         timeout_graceful_shutdown=GRACE,
         server_header=False,
     )
-    # uvicorn raises the signal once more after a clean stop, which would make an error of it.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, _stopped)
-    _Server(config, app).run()
+    return HttpServer(config, app)
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
+    """uvicorn with an end: neither the wait for NATS nor an open subscription holds it up."""
+
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._app = app
+        self.app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """A signal ends the wait for NATS too: the start waits for it without end, and uvicorn for the start."""
@@ -66,7 +74,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Requests are waited for, so the endless ones have to end first."""
-        self._app.state.stopping.set()
+        self.app.state.stopping.set()
         await super().shutdown(sockets)
 
 

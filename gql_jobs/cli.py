@@ -1,0 +1,194 @@
+"""The command ``gql-jobs``: reads options and the environment, then hands over to the part that was asked for.
+
+Imports each part inside its command, so that a worker's machine needs no API and the reverse. Must answer every
+foreseeable failure with a sentence, never a traceback.
+"""
+
+import asyncio
+import difflib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from gql_jobs.dev.child import StartFailed
+from gql_jobs.dev.probe import PortTaken
+from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.lock import FolderInUse
+from gql_jobs.log.embedded import EmbeddedServerError
+from gql_jobs.logs import configure_logging
+from gql_jobs.parent import stop_with_parent
+from gql_jobs.settings import Settings
+
+_SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, PortTaken, StartFailed)
+"""Failures whose message is the sentence."""
+DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _imports(command: Command) -> Command:
+    return click.option(
+        "--import", "imports", multiple=True, metavar="MODULE", help="A module that registers job types. Repeatable."
+    )(command)
+
+
+def _data_dir(command: Command) -> Command:
+    return click.option(
+        "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: .gql-jobs in this folder."
+    )(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gql-jobs")
+def cli() -> None:
+    """Background jobs over one GraphQL API. Settings come from the environment (GQL_JOBS_…)."""
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
+@click.option("--monitor-port", default=8222, show_default=True, help="0 takes a free one.")
+@_data_dir
+def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> None:
+    """Run the embedded nats-server alone."""
+    with _sentences():
+        from gql_jobs.dev.nats import run_nats  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _prepare()
+        sys.exit(asyncio.run(run_nats(settings, host, port, monitor_port)))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+@_data_dir
+@_imports
+def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]) -> None:
+    """Run the GraphQL API; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
+    with _sentences():
+        from gql_jobs.web.server import serve  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _job_types(imports)
+        _prepare()
+        serve(settings.model_copy(update={"nats_url": settings.nats_url or DEFAULT_NATS_URL}), imports, host, port)
+
+
+@cli.command()
+@click.option("--queues", metavar="A,B", help="Default: the queues of all job types.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time.")
+@_imports
+def worker(*, queues: str | None, concurrency: int | None, imports: tuple[str, ...]) -> None:
+    """Run a worker; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
+    with _sentences():
+        _settings()
+        _job_types(imports)
+    arguments = [] if queues is None else ["--queues", queues]
+    arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
+    for module in imports:
+        arguments += ["--import", module]
+    # Replaces this process, so that signals reach the worker itself.
+    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@_data_dir
+@click.option("--workers", type=click.IntRange(1, 1000), help="Jobs at a time. Default: 3.")
+@click.option("--nats-port", default=0, show_default=True, help="0 takes a free one.")
+@_imports
+def dev(
+    *, host: str, port: int, data_dir: Path | None, workers: int | None, nats_port: int, imports: tuple[str, ...]
+) -> None:
+    """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
+    with _sentences():
+        _need("aiosmtpd", "dev")
+        _need("aiosmtplib", "email")
+        from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir, num_workers=workers)
+        _job_types(imports)
+        _prepare()
+        sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, imports))))
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Compare with the file instead of printing; exit 1 if they differ.")
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), default="schema.graphql", show_default=True)
+@_imports
+def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
+    """Print the GraphQL schema."""
+    with _sentences():
+        from gql_jobs.graphql.schema import build_schema  # noqa: PLC0415
+
+        text = build_schema(_job_types(imports)).as_str().rstrip("\n") + "\n"
+        if not check:
+            click.echo(text, nl=False)
+            return
+        if not file.is_file():
+            raise click.ClickException(f"There is no file {file}; make it with: gql-jobs schema > {file}")
+        kept = file.read_text()
+    if kept != text:
+        lines = (kept.splitlines(), text.splitlines())
+        click.echo("\n".join(difflib.unified_diff(*lines, str(file), "gql-jobs schema", lineterm="")), err=True)
+        raise click.ClickException(f"{file} is not the schema of this code; renew it with: gql-jobs schema > {file}")
+
+
+def _prepare() -> None:
+    configure_logging()
+    stop_with_parent()
+
+
+def _settings(**given: Any) -> Settings:
+    """The environment, with what the command line says instead."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _job_types(imports: tuple[str, ...]) -> Registry:
+    try:
+        return load_job_types(imports)
+    except (ImportError, ValueError) as error:
+        raise click.ClickException(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
+
+
+def _need(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise click.ClickException(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Failures that a person can do something about, said as one."""
+    try:
+        yield
+    except ValidationError as error:
+        problems = (
+            f"GQL_JOBS_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}, not {e['input']!r}."
+            for e in error.errors()
+        )
+        raise click.ClickException("\n".join(problems)) from error
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("gql_jobs", "workers")):
+            raise
+        raise click.ClickException(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
+    except _SAID as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
+
+
+def main() -> None:
+    """The entry point. Modules in the current folder can be imported, as with ``python -m``."""
+    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    cli()

@@ -1,0 +1,104 @@
+"""One child process of ``dev``: started, started again when it dies by itself, stopped when asked.
+
+Each has its own session, so that Ctrl-C in the terminal reaches only us, and a pipe from us on stdin, whose end tells
+it that we are gone.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from gql_jobs import parent
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 10.0
+_STABLE_AFTER = 30.0
+"""Seconds after which a child counts as having run well."""
+
+
+class StartFailed(RuntimeError):
+    """A part did not come up; its own messages say why."""
+
+
+class Child:
+    """:param command: asked before each start, because ports may have become known since.
+    :param stop_within: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], environment: dict[str, str], stop_within: float
+    ) -> None:
+        self.name = name
+        self.deaths = 0
+        """How often it has ended by itself since it last ran well."""
+        self.killed = False
+        """Whether it had to be killed when it was stopped."""
+        self._command = command
+        self._environment = {**os.environ, **environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"}
+        self._stop_within = stop_within
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._process: Process | None = None
+
+    async def run(self) -> None:
+        """Keep it running until ``stop``."""
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                code = await self._run_once()
+                if self._stopping.is_set():
+                    return
+                self.deaths = 1 if time.monotonic() - began > _STABLE_AFTER else self.deaths + 1
+                delay = restart_delay(self.deaths)
+                log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, how(code), delay)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Ask it to stop and wait until it has."""
+        self._stopping.set()
+        await self._ended.wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _run_once(self) -> int:
+        with parent.lifeline() as stdin:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(), stdin=stdin, env=self._environment, start_new_session=True
+            )
+            self._process = process
+            stopping = asyncio.create_task(self._stopping.wait())
+            ended = asyncio.create_task(process.wait())
+            try:
+                await asyncio.wait((stopping, ended), return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    process.terminate()
+                    await asyncio.wait((ended,), timeout=self._stop_within)
+            finally:
+                stopping.cancel()
+                if process.returncode is None:
+                    self.killed = True
+                    process.kill()
+                await ended
+            return ended.result()
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds before the next start: doubling, capped."""
+    return min(FIRST_DELAY * 2.0 ** min(deaths - 1, 10), LONGEST_DELAY)
+
+
+def how(code: int) -> str:
+    """An exit code in words."""
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"

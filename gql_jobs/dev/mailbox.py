@@ -1,0 +1,83 @@
+"""The development mailbox, a process of its own: SMTP that delivers nowhere, and a page that shows what came.
+
+Owns both sockets, on the loopback interface only. Must never pass a mail on.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+from pathlib import Path
+
+import uvicorn
+from aiosmtpd.smtp import SMTP
+
+from gql_jobs.dev.catcher import Catcher
+from gql_jobs.dev.mailbox_page import mailbox_page
+from gql_jobs.dev.mails import Mails
+from gql_jobs.logs import configure_logging
+from gql_jobs.parent import stop_with_parent
+
+_HOST = "127.0.0.1"
+
+
+async def serve(smtp: socket.socket, http: socket.socket, mails: Mails) -> None:
+    """Serve both until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    catcher = Catcher(mails)
+    server = await loop.create_server(
+        lambda: SMTP(catcher, hostname="mailbox.localhost", ident="gql-jobs mailbox", enable_SMTPUTF8=True, loop=loop),
+        sock=smtp,
+    )
+    page = uvicorn.Server(
+        uvicorn.Config(
+            mailbox_page(mails), log_config=None, access_log=False, lifespan="off", ws="none", log_level="warning"
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped; here that must not end us before the rest is closed.
+        loop.add_signal_handler(number, lambda: None)
+    try:
+        await page.serve(sockets=[http])
+    finally:
+        server.close()  # not awaited: a client that stays connected must not keep us alive
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.create_server((_HOST, port))
+    listener.setblocking(False)
+    return listener
+
+
+def _announce(smtp: socket.socket, http: socket.socket, ports_file: Path | None) -> None:
+    ports = json.dumps({"smtp_port": smtp.getsockname()[1], "http_port": http.getsockname()[1]})
+    if ports_file is None:
+        print(ports, flush=True)  # noqa: T201
+        return
+    temporary = ports_file.with_suffix(".tmp")
+    temporary.write_text(ports)
+    temporary.replace(ports_file)
+
+
+def main() -> None:
+    """``python -m gql_jobs.dev.mailbox``: says its ports in a line of JSON, on stdout or in ``--ports-file``."""
+    parser = argparse.ArgumentParser(prog="python -m gql_jobs.dev.mailbox", description=__doc__)
+    parser.add_argument("--smtp-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--data-dir", type=Path, default=Path(".gql-jobs"))
+    parser.add_argument("--ports-file", type=Path)
+    options = parser.parse_args()
+    configure_logging()
+    stop_with_parent()
+    mails = Mails(options.data_dir / "mails")
+    try:
+        smtp, http = _listen(options.smtp_port), _listen(options.http_port)
+    except OSError as error:
+        parser.exit(1, f"The mailbox cannot listen: {error.strerror}.\n")
+    _announce(smtp, http, options.ports_file)
+    asyncio.run(serve(smtp, http, mails))
+
+
+if __name__ == "__main__":
+    main()

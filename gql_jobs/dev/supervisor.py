@@ -1,0 +1,204 @@
+"""``gql-jobs dev``: nats-server, API, workers and mailbox as one process tree.
+
+Owns which processes run, their ports, and the order in which they stop. Must leave nothing behind.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from gql_jobs.dev.child import Child, StartFailed
+from gql_jobs.dev.nats import kept_server
+from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports, url
+from gql_jobs.lock import FolderLock
+from gql_jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STARTS = 3
+"""How often a child may end before the whole start is given up."""
+_READY_WITHIN = 120.0
+_STOP_WITHIN = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. Port 0 takes a free one."""
+
+    host: str
+    port: int
+    nats_port: int
+    imports: tuple[str, ...]
+
+
+async def run_dev(settings: Settings, options: Options) -> int:
+    """Run everything until Ctrl-C or SIGTERM and return the exit code: 0 after a clean stop.
+
+    :raises FolderInUse: if another ``dev`` uses the folder.
+    :raises PortTaken: if the API's port is not free.
+    :raises EmbeddedServerError: if nats-server cannot be started.
+    :raises StartFailed: if a part does not come up.
+    """
+    return await Supervisor(settings, options).run()
+
+
+class Supervisor:
+    """The process tree; ``run`` may be called once."""
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self._settings = settings
+        self._options = options
+        self._data_dir = _absolute(settings.data_dir)
+        self._port = options.port
+        self._stopping = asyncio.Event()
+        self._interrupts = 0
+        self._children: list[Child] = []
+
+    async def run(self) -> int:
+        """Start in order, wait, stop in the opposite order: workers, API, mailbox, nats-server."""
+        with self._signals(), FolderLock(self._data_dir / "dev.lock"):
+            self._port = port_to_use(self._options.host, self._options.port)
+            async with AsyncExitStack() as stack:
+                starting = asyncio.create_task(self._start(stack))
+                stopped = asyncio.create_task(self._stopping.wait())
+                try:
+                    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    if starting.done():
+                        starting.result()
+                        await stopped
+                finally:
+                    starting.cancel()
+                    stopped.cancel()
+                    await asyncio.wait((starting, stopped))
+        return 1 if any(child.killed for child in self._children) else 0
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        environment = {
+            "GQL_JOBS_DATA_DIR": str(self._data_dir),
+            "GQL_JOBS_NUM_WORKERS": str(self._settings.num_workers),
+        }
+        nats = []
+        if self._settings.nats_url is None:
+            server = await stack.enter_async_context(kept_server(self._settings, self._options.nats_port))
+            environment["GQL_JOBS_NATS_URL"] = server.url
+            nats = [("NATS", server.url), ("Monitoring", server.monitor_url)]
+        ports = await stack.enter_async_context(self._mailbox())
+        mailbox = url("127.0.0.1", ports["http_port"])
+        environment |= {
+            "GQL_JOBS_MAILBOX_URL": mailbox,
+            "GQL_JOBS_SMTP_HOST": "127.0.0.1",
+            "GQL_JOBS_SMTP_PORT": str(ports["smtp_port"]),
+            "GQL_JOBS_SMTP_TLS": "none",
+        }
+        api = await stack.enter_async_context(self._child("API", self._api_command, environment))
+        grace = self._settings.shutdown_grace + _STOP_WITHIN
+        await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace))
+        await _until(api, lambda: asyncio.to_thread(answers_ready, self._options.host, self._port))
+        self._announce([("Mailbox", mailbox), *nats])
+
+    def _announce(self, others: list[tuple[str, str]]) -> None:
+        graphql = f"{url(self._options.host, self._port)}/graphql"
+        ide = [("GraphiQL", graphql)] if self._settings.graphql_ide else []
+        for name, address in [*ide, ("API", graphql), *others]:
+            print(f"{name:<13} {address}", flush=True)  # noqa: T201
+
+    def _api_command(self) -> list[str]:
+        where = ("--host", self._options.host, "--port", str(self._port))
+        return [sys.executable, "-m", "gql_jobs", "api", *where, *self._imports()]
+
+    def _worker_command(self) -> list[str]:
+        return [sys.executable, "-m", "workers", *self._imports()]
+
+    def _imports(self) -> Iterator[str]:
+        for module in self._options.imports:
+            yield from ("--import", module)
+
+    @asynccontextmanager
+    async def _mailbox(self) -> AsyncIterator[dict[str, int]]:
+        ports_file = self._data_dir / "mailbox.json"
+        _forget(ports_file)
+
+        def command() -> list[str]:
+            ports = read_ports(ports_file) or {"smtp_port": 0, "http_port": 0}
+            listen = ("--smtp-port", str(ports["smtp_port"]), "--http-port", str(ports["http_port"]))
+            where = ("--data-dir", str(self._data_dir), "--ports-file", str(ports_file))
+            return [sys.executable, "-m", "gql_jobs.dev.mailbox", *listen, *where]
+
+        async def ports() -> dict[str, int]:
+            return read_ports(ports_file) or {}
+
+        async with self._child("mailbox", command, {}) as child:
+            yield await _until(child, ports)
+
+    @asynccontextmanager
+    async def _child(
+        self,
+        name: str,
+        command: Callable[[], Sequence[str]],
+        environment: dict[str, str],
+        stop_within: float = _STOP_WITHIN,
+    ) -> AsyncIterator[Child]:
+        child = Child(name, command, environment, stop_within)
+        self._children.append(child)
+        running = asyncio.create_task(child.run())
+        try:
+            yield child
+        finally:
+            await child.stop()
+            await running
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        """First stop; the second time the workers hand their jobs back at once; the third time all are killed."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            log.info(
+                "stopping: running jobs get %g s; once more hands them back at once", self._settings.shutdown_grace
+            )
+            self._stopping.set()
+            return
+        for child in self._children:
+            if self._interrupts > 2:  # noqa: PLR2004
+                child.signal(signal.SIGKILL)
+            elif child.name == "worker":
+                child.signal(signal.SIGTERM)
+
+
+async def _until(child: Child, answer: Callable[[], Awaitable[T]]) -> T:
+    """The first true answer of a child that is starting."""
+    deadline = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < deadline:
+        found = await answer()
+        if found:
+            return found
+        if child.deaths >= _STARTS:
+            raise StartFailed(f"The {child.name} ended {child.deaths} times while starting; its messages say why.")
+        await asyncio.sleep(0.05)
+    raise StartFailed(f"The {child.name} was not ready within {_READY_WITHIN:.0f} s.")
+
+
+def _absolute(data_dir: Path) -> Path:
+    return data_dir.absolute()
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)

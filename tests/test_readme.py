@@ -1,0 +1,98 @@
+"""The README is part of the interface: what it shows is checked, what it says to type is run."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import httpx
+import pytest
+from graphql import build_schema as parse_schema
+from graphql import parse, validate
+from pydantic_core import PydanticUndefined
+
+from gql_jobs.settings import Settings
+from tests.deadline import until
+from tests.processes import all_ended, tree
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SCHEMA = parse_schema((Path(__file__).parents[1] / "schema.graphql").read_text())
+EXAMPLES = re.findall(r"```graphql\n(.*?)```", README, re.DOTALL)
+MODULES = dict(re.findall(r"```python\n# (my_app/\w+\.py)\n(.*?)```", README, re.DOTALL))
+SMS = re.findall(r"```graphql sms\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_operation_shown_is_valid(example: str) -> None:
+    assert validate(SCHEMA, parse(example)) == []
+
+
+def test_every_root_field_has_an_example() -> None:
+    shown = "\n".join(EXAMPLES)
+    roots = (SCHEMA.query_type, SCHEMA.mutation_type, SCHEMA.subscription_type)
+    missing = [name for root in roots if root is not None for name in root.fields if f"{name}" not in shown]
+    assert missing == []
+
+
+def test_the_configuration_table_lists_every_setting() -> None:
+    shown = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
+    assert shown == settings_table()
+
+
+def test_a_whole_job_type_takes_at_most_25_lines() -> None:
+    assert sum(len(code.splitlines()) + 1 for code in MODULES.values()) <= 25
+
+
+async def test_the_job_type_of_the_readme_works_as_written(tmp_path: Path) -> None:
+    for name, code in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
+    command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--import", "my_app.jobs")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GQL_JOBS_")}
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=environment, stdout=PIPE)
+    assert process.stdout is not None
+    processes = tree(process.pid)
+    try:
+        async with asyncio.timeout(40):
+            while not (line := await process.stdout.readline()).startswith(b"API"):
+                assert line, "dev ended before it was ready"
+        processes = tree(process.pid)
+        url = line.split()[-1].decode()
+        async with httpx.AsyncClient() as client:
+            answer = (await client.post(url, json={"query": SMS[0]})).json()
+            job = answer["data"]["createJob"]["job"]
+            assert job["payload"] == {"to": "+44 20 7946 0000"}
+            query = "query ($id: ID!) { job(id: $id) { status ... on SmsJob { result { parts } } } }"
+
+            async def result() -> object:
+                answer = await client.post(url, json={"query": query, "variables": {"id": job["id"]}})
+                return answer.json()["data"]["job"]["result"]
+
+            assert await until(result, "the text message is sent") == {"parts": 1}
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+        await all_ended(processes)
+
+
+def settings_table() -> str:
+    """The README's table of settings; ``python -m tests.test_readme`` writes it anew."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default is None or info.default is PydanticUndefined else f"`{info.default}`"
+        rows.append(f"| `GQL_JOBS_{name.upper()}` | {default} | {info.description} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    before, rest = README.split("<!-- settings -->\n")
+    after = rest.split("<!-- /settings -->")[1]
+    text = f"{before}<!-- settings -->\n{settings_table()}<!-- /settings -->{after}"
+    (Path(__file__).parents[1] / "README.md").write_text(text)
