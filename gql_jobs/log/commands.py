@@ -76,7 +76,8 @@ class JobCommands:
     async def create_many(self, requests: list[JobRequest]) -> list[Created]:
         """Store jobs in order, pipelined. A key that repeats within the batch makes one job.
 
-        :raises GqlJobsError: as ``create`` does, with ``extensions.acceptedIds`` naming what was stored.
+        :raises GqlJobsError: as ``create`` does, with ``extensions.acceptedIds`` naming what was stored and
+            ``extensions.uncertainIds`` what may have been.
         """
         firsts: dict[str, JobRequest] = {}
         for request in requests:
@@ -91,6 +92,9 @@ class JobCommands:
             first = failures[0]
             if hasattr(first, "extensions"):
                 first.extensions["acceptedIds"] = [outcome.job.id for outcome in created]
+                uncertain = [f.extensions.get("jobId") for f in failures if isinstance(f, QueueUnavailable)]
+                if any(uncertain):
+                    first.extensions["uncertainIds"] = [job_id for job_id in uncertain if job_id is not None]
             raise first
         made = {id(request): outcome for request, outcome in zip(distinct, created, strict=True)}
         return [

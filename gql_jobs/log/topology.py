@@ -38,6 +38,7 @@ class StreamInfo(msgspec.Struct):
 
     created: str
     state: StreamState
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def jobs_stream(replicas: int) -> dict[str, Any]:
@@ -140,3 +141,21 @@ async def stream_info(connection: Connection, stream: str = subjects.STREAM) -> 
     :raises QueueUnavailable: if the server does not answer.
     """
     return msgspec.json.decode(await connection.api(f"STREAM.INFO.{stream}"), type=StreamInfo)
+
+
+async def unsuitable_streams(connection: Connection, settings: Settings) -> str | None:
+    """What is wrong with the streams as they are now, in a sentence; None if nothing is.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    for wanted in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
+        name = wanted["name"]
+        try:
+            config = (await stream_info(connection, name)).config
+        except ApiError as error:
+            return f"the stream {name}: {error.description}"
+        for key, value in wanted.items():
+            # A source is shown with details that nobody asked for; a false flag is not shown at all.
+            if key != "sources" and config.get(key, type(value)()) != value:
+                return f"the stream {name} has {key} {config.get(key)!r}, not {value!r}"
+    return None

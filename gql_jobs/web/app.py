@@ -1,5 +1,7 @@
 """The composition root: one FastAPI application over one runtime."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,13 +17,16 @@ from gql_jobs.web.body_limit import BodyLimit
 from gql_jobs.web.endpoint import Endpoint
 from gql_jobs.web.runtime import open_runtime
 
+log = logging.getLogger(__name__)
+
 PATH = "/graphql"
 
 
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     """The application. Its lifespan opens the runtime: ``app.state.runtime``, and ``app.state.bus`` for Python code.
 
-    Setting ``app.state.stopping`` ends the subscriptions over HTTP.
+    Setting ``app.state.stopping`` ends the subscriptions over HTTP; ``app.state.failed`` is set when a part that all
+    answers depend on has failed.
 
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
@@ -30,14 +35,20 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings, imports) as runtime:
-            app.state.runtime = runtime
-            app.state.bus = runtime.bus
-            yield
+        try:
+            async with open_runtime(settings, imports) as runtime:
+                app.state.runtime = runtime
+                app.state.bus = runtime.bus
+                yield
+        except* Exception as failure:
+            # Without its feed the process would go on to answer, from an index that stands still.
+            log.critical("the API cannot go on", exc_info=failure)
+            app.state.failed.set()
 
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = FastAPI(title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.stopping = endpoint.stopping
+    app.state.failed = asyncio.Event()
     app.include_router(health.router)
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

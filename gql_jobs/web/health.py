@@ -18,7 +18,7 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """200 while every check holds, else 503; the body says which do not."""
     runtime: Runtime = request.app.state.runtime
-    checks = runtime.checks()
+    checks = await runtime.checks()
     ready = all(check.ok for check in checks.values())
     shown = {name: {"ok": check.ok, "message": check.message} for name, check in checks.items()}
     return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": shown})

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.registry import Registry, load_job_types
@@ -17,7 +18,7 @@ from gql_jobs.log.connection import Connection, connect
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.presence import Presence, watch_workers
 from gql_jobs.log.retention import TOMBSTONE_TTL
-from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info, unsuitable_streams
 from gql_jobs.settings import Settings
 from gql_jobs.upkeep import Upkeep
 from gql_jobs.views.bus import EventBus
@@ -28,6 +29,8 @@ from gql_jobs.views.watch import Watch
 
 SETTLE = 1.0
 """Seconds that a mutation waits for this process's index."""
+CHECK_WITHIN = 1.0
+"""Seconds that a readiness check may take."""
 _MOST_PROCESSES = 64
 
 
@@ -67,16 +70,28 @@ class Runtime(Struct):
             return None
         return self.index.job(known) or await self.commands.find(known)
 
-    def checks(self) -> dict[str, Check]:
+    async def checks(self) -> dict[str, Check]:
         """What has to hold before this process should be sent requests."""
-        connected = self.connection.connected
         behind = f"{self.feed.lag} messages behind" if self.feed.lag else "not yet at the stream's end"
-        caught_up = self.feed.caught_up
+        at = f"at {self.feed.position}" if self.feed.caught_up else f"the index is {behind}"
         return {
-            "nats": Check(connected, "connected" if connected else "NATS is not reachable"),
-            "server": Check(True, f"NATS {self.connection.server_version}, streams in place"),
-            "feed": Check(caught_up, f"at {self.feed.position}" if caught_up else f"the index is {behind}"),
+            "nats": self._reachable(),
+            "streams": await self._streams(),
+            "feed": Check(self.feed.caught_up, at),
         }
+
+    def _reachable(self) -> Check:
+        if self.connection.connected:
+            return Check(True, f"connected to NATS {self.connection.server_version}")
+        return Check(False, "NATS is not reachable")
+
+    async def _streams(self) -> Check:
+        try:
+            async with asyncio.timeout(CHECK_WITHIN):
+                wrong = await unsuitable_streams(self.connection, self.settings)
+        except (QueueUnavailable, TimeoutError):
+            wrong = "JetStream does not answer"
+        return Check(wrong is None, wrong or "in place")
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -28,6 +29,8 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int) ->
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _stopped)
     server.run()
+    if server.app.state.failed.is_set():
+        sys.exit(1)
 
 
 def http_server(settings: Settings, imports: tuple[str, ...], host: str, port: int) -> "HttpServer":
@@ -71,6 +74,10 @@ class HttpServer(uvicorn.Server):
             starting.cancel()
             return
         await starting
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop as well when the application cannot go on; a supervisor starts it anew."""
+        return await super().on_tick(counter) or self.app.state.failed.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Requests are waited for, so the endless ones have to end first."""

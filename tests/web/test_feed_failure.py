@@ -1,0 +1,31 @@
+"""An API process whose feed has failed must not go on answering from an index that stands still."""
+
+import asyncio
+
+import pytest
+
+from gql_jobs.jobs.request import JobRequest
+from gql_jobs.settings import Settings
+from gql_jobs.views.index import Index
+from gql_jobs.web.server import http_server
+from tests.deadline import until
+from tests.job_types.probe_jobs import ProbePayload
+from tests.running import JOB_TYPES
+
+
+async def test_an_api_process_ends_when_its_index_cannot_be_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = http_server(settings, JOB_TYPES, "127.0.0.1", 0)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the API has started")
+    runtime = server.app.state.runtime
+
+    def broken(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Index, "apply", broken)
+    probe = runtime.registry.get("probe")
+    await runtime.commands.create(JobRequest.of(probe, ProbePayload()))
+    await asyncio.wait_for(serving, 10)
+    assert server.app.state.failed.is_set()
