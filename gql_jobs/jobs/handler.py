@@ -2,7 +2,10 @@
 
 from collections.abc import Coroutine
 from logging import LoggerAdapter
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from gql_jobs.jobs.artifact import Artifact
 
 T = TypeVar("T")
 
@@ -35,6 +38,18 @@ class JobContext(Protocol):
         """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable.
 
         :raises ValueError: if the data is no JSON or too large.
+        :raises TransientError: if it could not be stored.
+        """
+
+    async def save_artifact(
+        self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
+    ) -> Artifact:
+        """Keep a file with the job; it is visible once all of it is durable. A name saved again is replaced.
+
+        :param name: such as ``report.pdf`` or ``output/processed.jpg``.
+        :param data: the bytes, a file to read, or an open binary file; never held in memory as a whole.
+        :param content_type: guessed from the name's extension if left out.
+        :raises ValueError: for a name that cannot be.
         :raises TransientError: if it could not be stored.
         """
 

@@ -35,7 +35,10 @@ class Model(BaseModel):
 
 
 class JobType(Struct, frozen=True):
-    """One kind of work. ``handler`` is ``module:function``; ``timeout`` is in seconds; None means the setting."""
+    """One kind of work. ``handler`` is ``module:function``; ``timeout`` is in seconds; None means the setting.
+
+    ``cpu_bound``: the handler runs in a process of its own.
+    """
 
     name: str
     payload: type[BaseModel]
@@ -44,6 +47,7 @@ class JobType(Struct, frozen=True):
     queue: str = "default"
     max_retries: int | None = None
     timeout: float | None = None
+    cpu_bound: bool = False
     description: str = ""
 
     @property
@@ -133,6 +137,7 @@ def job_type(
     queue: str = "default",
     max_retries: int | None = None,
     timeout: float | None = None,
+    cpu_bound: bool = False,
     description: str = "",
 ) -> JobType:
     """Register a job type: a typed input, job object and documentation follow from it.
@@ -145,6 +150,7 @@ def job_type(
     :param queue: workers choose which queues they serve.
     :param max_retries: attempts after the first; None takes the setting.
     :param timeout: seconds an attempt may take; None takes the setting.
+    :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
     :raises ValueError: if a name cannot be, or is taken.
     """
     return registry.add(
@@ -156,6 +162,7 @@ def job_type(
             queue=queue,
             max_retries=max_retries,
             timeout=timeout,
+            cpu_bound=cpu_bound,
             description=description,
         )
     )
