@@ -1,0 +1,54 @@
+# Every target installs what it needs first, into .venv; `make` alone lists the targets.
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The first of these that runs and is new enough; make PYTHON=… names another.
+PYTHON    ?= python3.13 python3.12 python3.11 python3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SHELLFLAGS := -ec
+.PHONY: help venv demo test lint types schema clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+venv: $(INSTALLED) ## install everything into .venv (with uv where it is on the PATH)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+	  test -x $(BIN)/python || uv venv --quiet --python '>=3.11' $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,test]'; \
+	else \
+	  for python in $(PYTHON) none; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done; \
+	  test $$python != none || { echo 'gql-jobs needs Python 3.11 or newer: make PYTHON=/path/to/python3'; exit 1; }; \
+	  test -x $(BIN)/python || $$python -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[all,test]'; \
+	fi
+	@touch $@
+
+demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
+	$(BIN)/python demo.py
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED) ## check style, format and the way imports point
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(INSTALLED) ## check the types
+	$(BIN)/mypy
+
+schema: $(INSTALLED) ## write schema.graphql anew
+	$(BIN)/gql-jobs schema > schema.graphql.new
+	mv schema.graphql.new schema.graphql
+
+clean: ## remove what was built, installed and stored
+	rm -rf $(VENV) .gql-jobs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

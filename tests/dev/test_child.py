@@ -1,0 +1,114 @@
+"""The children of ``dev``, as real processes."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gql_jobs.dev.child import Child, restart_delay
+from tests.deadline import until
+
+_WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
+_DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"
+_WATCHING = """
+import signal, sys
+from gql_jobs.parent import stop_with_parent
+signal.signal(signal.SIGTERM, {reaction})
+stop_with_parent()
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@asynccontextmanager
+async def _running(code: str, tmp_path: Path, stop_within: float = 10) -> AsyncIterator[Child]:
+    """A child that writes its pid into a file of its own at each start."""
+    script = f"import os; open({str(tmp_path)!r} + f'/{{os.getpid()}}.pid', 'w').close()\n{code}"
+    child = Child("part", lambda: [sys.executable, "-c", script], {}, stop_within)
+    task = asyncio.create_task(child.run())
+    try:
+        yield child
+    finally:
+        await child.stop()
+        await task
+
+
+def _pids(tmp_path: Path) -> list[int]:
+    return [int(path.stem) for path in tmp_path.glob("*.pid")]
+
+
+async def test_it_is_asked_to_stop_with_sigterm(tmp_path: Path) -> None:
+    async with _running(_WAIT, tmp_path) as child:
+        (pid,) = await until(lambda: _pids(tmp_path), "it has started")
+        assert os.getsid(pid) == pid
+    assert not child.killed
+    assert child.deaths == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_it_is_killed_when_it_does_not_stop(tmp_path: Path) -> None:
+    ready = tmp_path / "deaf"
+    async with _running(_DEAF.format(said=f"open({str(ready)!r}, 'w').close()"), tmp_path, stop_within=0.1) as child:
+        await until(ready.exists, "it is deaf")
+    assert child.killed
+
+
+async def test_it_is_started_again_when_it_dies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with _running(_WAIT, tmp_path) as child:
+        (pid,) = await until(lambda: _pids(tmp_path), "it has started")
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(_pids(tmp_path)) == 2, "it has started again")
+        assert child.deaths == 1
+    assert "the part ended by itself (killed by signal 9); starting it again in 0.5 s" in caplog.text
+
+
+async def test_a_stop_during_the_backoff_does_not_wait_for_it(tmp_path: Path) -> None:
+    async with _running("raise SystemExit(3)", tmp_path) as child:
+        await until(lambda: child.deaths >= 1, "it has died")
+        await asyncio.wait_for(child.stop(), 5)
+
+
+def test_the_backoff_doubles_up_to_its_cap() -> None:
+    assert [restart_delay(deaths) for deaths in (1, 2, 3, 4, 5, 6, 1000)] == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+async def test_a_closed_pipe_ends_a_child_that_watches_its_parent() -> None:
+    await _watched("lambda *_: sys.exit(7)", expected=7)
+
+
+async def test_a_child_that_ignores_it_is_ended_a_few_seconds_later() -> None:
+    await _watched("signal.SIG_IGN", expected=1)
+
+
+async def _watched(reaction: str, *, expected: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _WATCHING.format(reaction=reaction)),
+        stdin=PIPE,
+        stdout=PIPE,
+        env={**os.environ, "GQL_JOBS_PARENT_PIPE": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        await asyncio.wait_for(process.stdout.readline(), 20)
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 15) == expected
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_process_started_by_hand_does_not_watch_stdin() -> None:
+    code = "import threading; from gql_jobs.parent import stop_with_parent as s; s(); print(threading.active_count())"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=DEVNULL, stdout=PIPE)
+    said, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert said == b"1\n"

@@ -1,0 +1,111 @@
+"""The command line: what it refuses it refuses in a sentence."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import nats
+import pytest
+from click.testing import CliRunner
+
+from gql_jobs.cli import cli
+
+_MODULE = """
+from gql_jobs import Model, job_type
+class P(Model): text: str
+class R(Model): text: str
+job_type("cli_probe", payload=P, result=R, handler="nowhere:handle")
+"""
+
+
+async def _run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
+    """``gql-jobs`` as a user runs it: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).parent / "gql-jobs"), *arguments),
+        cwd=cwd,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, **environment},
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("command", [[], ["nats"], ["api"], ["worker"], ["dev"], ["schema"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_the_version_is_printed() -> None:
+    assert "0.1.0" in CliRunner().invoke(cli, ["--version"]).output
+
+
+@pytest.mark.parametrize("command", ["worker", "dev"])
+async def test_an_unknown_import_is_a_sentence(tmp_path: Path, command: str) -> None:
+    code, _, err = await _run(command, "--import", "no_such_module", cwd=tmp_path)
+    assert code == 1
+    assert err == "Error: Cannot load the job types: No module named 'no_such_module'.\n"
+
+
+async def test_a_bad_setting_is_a_sentence(tmp_path: Path) -> None:
+    code, _, err = await _run("worker", cwd=tmp_path, GQL_JOBS_NUM_WORKERS="many")
+    assert code == 1
+    assert err.startswith("Error: GQL_JOBS_NUM_WORKERS: Input should be a valid integer")
+    assert "Traceback" not in err
+
+
+async def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        code, _, err = await _run("dev", "--port", str(port), cwd=tmp_path)
+    assert code == 1
+    assert err == f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use); choose another with --port.\n"
+
+
+async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gql_jobs", "nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data"),
+        cwd=tmp_path,
+        stdout=PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        client = await nats.connect(line.split()[1])
+        await client.close()
+        code, _, err = await _run("nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data", cwd=tmp_path)
+        assert code == 1
+        assert f"is already used by process {process.pid}" in err
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_the_schema_is_printed_compared_and_knows_modules_of_this_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_jobs.py").write_text(_MODULE)
+    code, plain, err = await _run("schema", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "type Mutation" in plain
+    (tmp_path / "schema.graphql").write_text(plain)
+    assert await _run("schema", "--check", cwd=tmp_path) == (0, "", "")
+    code, _, err = await _run("schema", "--check", "--import", "my_jobs", cwd=tmp_path)
+    assert code == 1
+    assert "CliProbe" in err
+    code, _, err = await _run("schema", "--check", "--file", "missing.graphql", cwd=tmp_path)
+    assert code == 1
+    assert "There is no file missing.graphql" in err

@@ -1,0 +1,219 @@
+"""``gql-jobs dev`` as a user runs it: one tree of real processes."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.deadline import until
+from tests.processes import all_ended, tree
+
+_LABELS = ("GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
+_SLOW_JOBS = """
+import asyncio
+from gql_jobs import JobContext, Model, job_type
+
+class SlowPayload(Model):
+    name: str
+
+class SlowResult(Model):
+    attempt: int
+
+async def work(context: JobContext, payload: SlowPayload) -> SlowResult:
+    if context.saved is None:
+        await context.checkpoint("begun")
+        context.progress(1, "begun")
+        await asyncio.sleep(3600)
+    return SlowResult(attempt=context.attempt)
+
+job_type("slow", payload=SlowPayload, result=SlowResult, handler="slow_jobs:work")
+"""
+pytestmark = pytest.mark.timeout(120)
+
+
+class Dev:
+    """A running ``dev``: its process, and what it has printed."""
+
+    def __init__(self, process: Process, folder: Path) -> None:
+        self.process = process
+        self._folder = folder
+
+    @property
+    def out(self) -> str:
+        """Its stdout so far."""
+        return (self._folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        """Its stderr so far."""
+        return (self._folder / "err").read_text()
+
+    def urls(self) -> dict[str, str]:
+        """The printed addresses by label."""
+        return dict(re.findall(rf"^({'|'.join(_LABELS)}) +(\S+)$", self.out, re.MULTILINE))
+
+    async def ready(self) -> dict[str, str]:
+        """Wait until everything is printed."""
+
+        def printed() -> dict[str, str]:
+            assert self.process.returncode is None, self.err
+            urls = self.urls()
+            return urls if len(urls) == len(_LABELS) else {}
+
+        return await until(printed, "dev has printed where everything is", within=60)
+
+    def child(self, part: str) -> psutil.Process | None:
+        """The process of the tree that is nats-server, or ``python -m <part>``."""
+        for process in tree(self.process.pid)[1:]:
+            if process.name() == part or f" -m {part} " in f"{' '.join(process.cmdline())} ":
+                return process
+        return None
+
+
+@asynccontextmanager
+async def _dev(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Dev]:
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", str(folder / "data"), *arguments),
+            cwd=folder,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+    running: list[psutil.Process] = []
+    try:
+        yield Dev(process, folder)
+    except BaseException:
+        print((folder / "err").read_text())  # noqa: T201
+        raise
+    finally:
+        if process.returncode is None:
+            running = tree(process.pid)
+            process.kill()
+        await process.wait()
+        await all_ended(running, within=20)
+
+
+async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    async with _dev(tmp_path) as dev:
+        urls = await dev.ready()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/graphql", urls["GraphiQL"])
+        async with httpx.AsyncClient() as client:
+            ready = await client.get(urls["API"].removesuffix("/graphql") + "/readyz")
+            page = await client.get(urls["GraphiQL"], headers={"Accept": "text/html"})
+            mailbox = await client.get(urls["Mailbox"])
+            monitoring = await client.get(urls["Monitoring"] + "/varz")
+        answers = (ready, page, mailbox, monitoring)
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200]
+        everyone = tree(dev.process.pid)
+        assert len(everyone) >= 6, "dev, guard, nats-server, mailbox, API, worker"
+        dev.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(dev.process.wait(), 60) == 0, dev.err
+        await all_ended(everyone, within=1)
+
+
+async def test_a_kill_9_of_dev_ends_every_child(tmp_path: Path) -> None:
+    async with _dev(tmp_path) as dev:
+        await dev.ready()
+        everyone = tree(dev.process.pid)
+        dev.process.kill()
+        await all_ended(everyone, within=15)
+    async with _dev(tmp_path) as again:
+        await again.ready()
+
+
+async def test_a_second_dev_in_the_folder_says_so(tmp_path: Path) -> None:
+    async with _dev(tmp_path) as dev:
+        await dev.ready()
+        second = tmp_path / "second"
+        second.mkdir()
+        async with _dev(second, "--data-dir", str(tmp_path / "data")) as other:
+            assert await asyncio.wait_for(other.process.wait(), 20) == 1
+            assert f"is already used by process {dev.process.pid};" in other.err
+            assert "Traceback" not in other.err
+
+
+@pytest.mark.parametrize("part", ["gql_jobs api", "workers", "gql_jobs.dev.mailbox", "nats-server"])
+async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path, part: str) -> None:
+    async with _dev(tmp_path) as dev:
+        urls = await dev.ready()
+        victim = dev.child(part)
+        assert victim is not None
+        victim.kill()
+        await until(lambda: "ended by itself" in dev.err, "dev says that it died")
+
+        async def answers() -> bool:
+            names = ("API", "Mailbox", "Monitoring")
+            addresses = [urls[name].replace("/graphql", "/readyz") for name in names]
+            async with httpx.AsyncClient() as client:
+                try:
+                    return all([(await client.get(address)).status_code == 200 for address in addresses])
+                except httpx.TransportError:
+                    return False
+
+        await until(answers, "everything answers again", within=30)
+        await until(lambda: dev.child("workers"), "the worker runs")
+
+
+async def test_ctrl_c_while_it_starts_is_a_clean_stop(tmp_path: Path) -> None:
+    async with _dev(tmp_path) as dev:
+        await until((tmp_path / "data" / "dev.lock").exists, "it has begun")
+        everyone = tree(dev.process.pid)
+        dev.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(dev.process.wait(), 30) == 0, dev.err
+        await all_ended(everyone, within=1)
+
+
+async def test_a_part_that_never_starts_ends_dev_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mails").write_text("a file where the mailbox wants a folder")
+    async with _dev(tmp_path) as dev:
+        assert await asyncio.wait_for(dev.process.wait(), 60) == 1
+        assert "Error: The mailbox ended 3 times while starting; its messages say why." in dev.err
+
+
+async def test_the_first_ctrl_c_waits_for_a_running_job_and_the_second_hands_it_back(tmp_path: Path) -> None:
+    (tmp_path / "slow_jobs.py").write_text(_SLOW_JOBS)
+    async with _dev(tmp_path, "--import", "slow_jobs") as dev:
+        api = (await dev.ready())["API"]
+        created = await _ask(api, 'mutation { createJob(input: {payload: {slow: {name: "x"}}}) { job { id } } }')
+        job_id = created["createJob"]["job"]["id"]
+        await until(lambda: _progress_of(api, job_id), "the job has begun", within=20)
+        dev.process.send_signal(signal.SIGINT)
+        await until(lambda: "stopping: running jobs get 30 s" in dev.err, "it says that it is stopping")
+        assert len(tree(dev.process.pid)) >= 6
+        dev.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(dev.process.wait(), 20) == 0, dev.err
+    async with _dev(tmp_path, "--import", "slow_jobs") as dev:
+        api = (await dev.ready())["API"]
+
+        async def result() -> dict[str, Any] | None:
+            job: dict[str, Any] = (await _ask(api, f'{{ job(id: "{job_id}") {{ attempt rawResult }} }}'))["job"]
+            return job if job["rawResult"] is not None else None
+
+        job = await until(result, "the job has completed", within=30)
+        assert job == {"attempt": 1, "rawResult": {"attempt": 1}}, "handed back without costing an attempt"
+
+
+async def _progress_of(api: str, job_id: str) -> bool:
+    job = (await _ask(api, f'{{ job(id: "{job_id}") {{ progress }} }}'))["job"]
+    return bool(job["progress"] == 1)
+
+
+async def _ask(api: str, query: str) -> dict[str, Any]:
+    async with httpx.AsyncClient() as client:
+        answer = (await client.post(api, json={"query": query})).json()
+    assert "errors" not in answer, answer
+    data: dict[str, Any] = answer["data"]
+    return data

@@ -1,0 +1,194 @@
+"""The e-mail handler against a real SMTP server."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from logging import LoggerAdapter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from gql_jobs.jobs.errors import PermanentError, TransientError
+from gql_jobs.jobs.types.email import EmailPayload
+from tests.mailbox import RunningMailbox, running_mailbox
+from workers.handlers import email as handler
+
+T = TypeVar("T")
+JOB_ID = "018f3a52-0000-7000-8000-000000000001"
+
+
+class Context:
+    """What the worker gives a handler, remembering the progress."""
+
+    job_id = JOB_ID
+    attempt = 1
+    idempotency_token = JOB_ID
+    log: "LoggerAdapter[Any]" = LoggerAdapter(logging.getLogger("test"))
+    saved = None
+
+    def __init__(self) -> None:
+        self.said: list[tuple[float, str | None]] = []
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        self.said.append((percent, message))
+
+    async def checkpoint(self, data: Any) -> None:
+        raise NotImplementedError
+
+    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("GQL_JOBS_SMTP_HOST", "127.0.0.1")
+    monkeypatch.setenv("GQL_JOBS_SMTP_TIMEOUT", "5")
+    handler.settings.cache_clear()
+    yield
+    handler.settings.cache_clear()
+
+
+@pytest.fixture
+async def mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningMailbox]:
+    async with running_mailbox(tmp_path) as running:
+        monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(running.smtp_port))
+        yield running
+
+
+def _payload(to: str = "ada@example.com", subject: str = "Hello", body: str = "text") -> EmailPayload:
+    return EmailPayload(to=to, subject=subject, body=body)
+
+
+async def test_the_server_accepts_it_and_the_message_id_is_the_job_s(mailbox: RunningMailbox) -> None:
+    context = Context()
+    result = await handler.send_email(context, _payload())
+    (mail,) = await mailbox.mails()
+    assert result.message_id == mail["messageId"] == f"<{JOB_ID}@gql-jobs>"
+    assert (mail["from"], mail["to"], mail["subject"]) == ("gql-jobs@localhost", "ada@example.com", "Hello")
+    assert context.said == [
+        (25, "Connecting to SMTP..."),
+        (50, "Sending to ada@example.com..."),
+        (90, "Accepted by the SMTP server"),
+    ]
+
+
+@pytest.mark.parametrize("to", ["ada@example.com", "jörg@bücher.example", "o'hara+x@example.com"])
+async def test_text_beyond_ascii_arrives_as_written(mailbox: RunningMailbox, to: str) -> None:
+    subject, body = "Größe ✓ 😀 " + "lang " * 50, "Ünïcode ✓\n.\n..\n" + "x" * 3000
+    payload = EmailPayload.model_construct(to=to, subject=subject.strip(), body=body)
+    await handler.send_email(Context(), payload)
+    (mail,) = await mailbox.mails()
+    assert mail["subject"] == subject.strip()
+    assert mail["body"].rstrip("\n") == body
+    assert mail["to"] == to
+
+
+async def test_a_line_break_cannot_become_a_header(mailbox: RunningMailbox) -> None:
+    for payload in (
+        EmailPayload.model_construct(to="ada@example.com", subject="x\r\nBcc: eve@example.com", body=""),
+        EmailPayload.model_construct(to="ada@example.com\r\nBcc: eve@example.com", subject="x", body=""),
+    ):
+        with pytest.raises(PermanentError):
+            await handler.send_email(Context(), payload)
+    assert await mailbox.mails() == []
+
+
+async def test_greylisting_is_transient_and_the_third_try_is_accepted(mailbox: RunningMailbox) -> None:
+    for _ in range(2):
+        with pytest.raises(TransientError, match=r"451 4.7.1 Greylisted"):
+            await handler.send_email(Context(), _payload("slow@greylist.example"))
+    await handler.send_email(Context(), _payload("slow@greylist.example"))
+    assert len(await mailbox.mails()) == 1
+
+
+@pytest.mark.usefixtures("mailbox")
+async def test_a_refused_recipient_is_permanent() -> None:
+    with pytest.raises(PermanentError, match=r"refused the recipient: 550 5.1.1 No such recipient here"):
+        await handler.send_email(Context(), _payload("nobody@reject.example"))
+
+
+@pytest.mark.usefixtures("mailbox")
+@pytest.mark.parametrize("variable", ["GQL_JOBS_SMTP_TLS", "GQL_JOBS_SMTP_USERNAME"])
+async def test_what_the_server_does_not_offer_is_permanent(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "starttls")
+    monkeypatch.setenv("GQL_JOBS_SMTP_PASSWORD", "secret")
+    with pytest.raises(PermanentError):
+        await handler.send_email(Context(), _payload())
+
+
+async def test_a_refused_connection_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(unused.getsockname()[1]))
+        with pytest.raises(TransientError, match="cannot be reached"):
+            await handler.send_email(Context(), _payload())
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        ([b"220 hi", None], TransientError),  # lost after the greeting
+        ([None], TransientError),  # lost at once
+        ([b"421 busy"], TransientError),
+        ([b"554 no service"], PermanentError),
+        ([b"nonsense"], TransientError),
+        ([b"220 hi", b"250 me", b"452 full"], TransientError),
+        ([b"220 hi", b"250 me", b"553 bad sender"], PermanentError),
+        ([b"220 hi", b"250 me", b"250 ok", b"450 later"], TransientError),
+        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", b"554 spam"], PermanentError),
+        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", None], TransientError),
+        ([], TransientError),  # says nothing: the timeout
+    ],
+)
+async def test_what_the_server_says_decides(
+    monkeypatch: pytest.MonkeyPatch, script: list[bytes | None], outcome: type[Exception]
+) -> None:
+    async with _scripted(script) as port:
+        monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(port))
+        monkeypatch.setenv("GQL_JOBS_SMTP_TIMEOUT", "0.5")
+        with pytest.raises(outcome):
+            await handler.send_email(Context(), _payload())
+
+
+async def test_a_lost_farewell_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[bytes | None] = [b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", b"250 kept", None]
+    async with _scripted(accepted) as port:
+        monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(port))
+        assert (await handler.send_email(Context(), _payload())).message_id
+
+
+class _scripted:  # noqa: N801
+    """A server that says the given lines in turn, hanging up at None and silent at the end."""
+
+    def __init__(self, script: list[bytes | None]) -> None:
+        self._script = script
+        self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._talks.values():
+            writer.close()
+        await asyncio.gather(*self._talks)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._talks[task] = writer
+        try:
+            for said in self._script:
+                if said is None:
+                    return
+                writer.write(said + b"\r\n")
+                heard = await reader.readline()
+                while said.startswith(b"354") and heard not in (b".\r\n", b""):
+                    heard = await reader.readline()
+            await reader.read()
+        finally:
+            writer.close()
