@@ -30,7 +30,6 @@ from gql_jobs.settings import Settings
 
 _SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, PortTaken, StartFailed)
 """Failures whose message is the sentence."""
-DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -80,7 +79,7 @@ def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]
         settings = _settings(data_dir=data_dir)
         _job_types(imports)
         _prepare()
-        serve(settings.model_copy(update={"nats_url": settings.nats_url or DEFAULT_NATS_URL}), imports, host, port)
+        serve(settings, imports, host, port)
 
 
 @cli.command()

@@ -1,8 +1,9 @@
 """One frozen settings object, read once at the edge from the environment (prefix ``GQL_JOBS_``)."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,6 +17,16 @@ class Settings(BaseSettings):
         description="NATS server, or several, separated by commas. Without it `dev` starts the embedded one, and "
         "`api` and `worker` look for `nats://127.0.0.1:4222`.",
     )
+
+    @field_validator("nats_url")
+    @classmethod
+    def _is_url(cls, text: str | None) -> str | None:
+        for url in (text or "").split(",") if text is not None else ():
+            parts = urlsplit(url.strip())
+            if parts.scheme not in {"nats", "tls", "ws", "wss"} or not parts.hostname:
+                raise ValueError(f"{url!r} is no NATS URL such as nats://127.0.0.1:4222")
+        return text
+
     nats_user: str | None = Field(None, description="User name at the NATS server.")
     nats_password: SecretStr | None = Field(None, description="Password at the NATS server.")
     nats_creds: Path | None = Field(None, description="Credentials file for the NATS server.")

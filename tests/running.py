@@ -22,6 +22,7 @@ class RunningWorker:
     def __init__(self) -> None:
         self.stop_fetching = asyncio.Event()
         self.hand_back = asyncio.Event()
+        self.started = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -36,7 +37,14 @@ async def running_worker(settings: Settings, queues: tuple[str, ...] | None = No
     """A pool within this process; running jobs are handed back when the block ends."""
     registry = load_job_types()
     worker = RunningWorker()
-    pool = run_pool(settings, registry, queues or tuple(registry.queues), worker.stop_fetching, worker.hand_back)
+    pool = run_pool(
+        settings,
+        registry,
+        queues or tuple(registry.queues),
+        stop_fetching=worker.stop_fetching,
+        hand_back=worker.hand_back,
+        started=worker.started,
+    )
     worker.task = asyncio.create_task(pool)
     try:
         yield worker

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:
-    stop_fetching, hand_back = asyncio.Event(), asyncio.Event()
+    stop_fetching, hand_back, started = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def told() -> None:
         (hand_back if stop_fetching.is_set() else stop_fetching).set()
@@ -42,12 +42,16 @@ async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...])
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
-    working = asyncio.create_task(run_pool(settings, registry, queues, stop_fetching, hand_back))
-    # Until the first connection stands there is nothing to end in stages.
-    stopping = asyncio.create_task(stop_fetching.wait())
+    pool = run_pool(settings, registry, queues, stop_fetching=stop_fetching, hand_back=hand_back, started=started)
+    working, stopping = asyncio.create_task(pool), asyncio.create_task(stop_fetching.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    await working
+    if not started.is_set() and not working.done():
+        # Still waiting for NATS: there is nothing to end in stages.
+        working.cancel()
+    await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
 
 
 def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:

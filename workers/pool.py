@@ -150,12 +150,16 @@ async def run_pool(
     settings: Settings,
     registry: Registry,
     queues: tuple[str, ...],
+    *,
     stop_fetching: asyncio.Event,
     hand_back: asyncio.Event,
+    started: asyncio.Event,
 ) -> None:
     """A pool from its connection to its end.
 
-    :param stop_fetching: set to begin stage one of the end; :param hand_back: set to begin stage two at once.
+    :param stop_fetching: set to begin stage one of the end.
+    :param hand_back: set to begin stage two at once.
+    :param started: set here when there is something to end in stages.
     :raises UnsuitableServer: if the NATS server is too old.
     """
     async with connect(settings, "gql-jobs worker") as connection:
@@ -165,6 +169,7 @@ async def run_pool(
         async with open_job_log(connection) as job_log:
             pool = Pool(job_log, registry, settings, queues)
             pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
+            started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
             await pool.run(first_seq)
             log.info("worker %s has stopped", pool.id)

@@ -5,6 +5,7 @@ It never buffers what is published while it is away: whoever was told that a wri
 
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,9 @@ from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DEFAULT_URL = "nats://127.0.0.1:4222"
+SAY_EVERY = 5.0
+"""Seconds between two lines of the log about a server that cannot be reached."""
 API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
 Callback = Callable[[Msg], Awaitable[None]]
@@ -124,6 +128,8 @@ class Connection:
 async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
     """A connection to ``settings.nats_url``; waits until the server is there."""
     client = Client()
+    servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
+    said_at = -SAY_EVERY
     connection = Connection(client)
 
     async def disconnected() -> None:
@@ -139,11 +145,15 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
             callback()
 
     async def failed(error: Exception) -> None:
-        level = logging.DEBUG if client.is_connected else logging.WARNING
-        log.log(level, "NATS connection: %s", error or type(error).__name__)
+        nonlocal said_at
+        if client.is_connected or time.monotonic() - said_at < SAY_EVERY:
+            log.debug("NATS connection: %r", error)
+            return
+        said_at = time.monotonic()
+        log.warning("NATS cannot be reached at %s: %s", ", ".join(servers), str(error) or type(error).__name__)
 
     options: dict[str, Any] = {
-        "servers": [url.strip() for url in (settings.nats_url or "nats://127.0.0.1:4222").split(",")],
+        "servers": servers,
         "name": name,
         "pending_size": 0,
         "max_reconnect_attempts": -1,
