@@ -51,6 +51,15 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(30.0, ge=0, description="How long running jobs may finish after SIGTERM.")
     ack_wait: float = Field(30.0, ge=1, description="The lease of a delivery; extended three times per lease.")
 
+    max_artifact_bytes: int = Field(1 << 30, ge=1, lt=1 << 31, description="Largest file that a handler may save.")
+    artifact_cache_bytes: int = Field(
+        1 << 30, ge=0, description="API: how much of the jobs' files it keeps in its data folder."
+    )
+    process_max_jobs: int = Field(100, ge=1, description="CPU-bound jobs after which their process is replaced.")
+    process_max_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Memory above which the process of CPU-bound jobs is replaced after a job."
+    )
+
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.")
     graphql_ide: bool = Field(True, description="Serve GraphiQL at /graphql.")
     cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call the API from.")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.retention import delete_remains, expire
@@ -33,8 +34,11 @@ _AT_A_TIME = 16
 class Upkeep:
     """The sweeps of one process."""
 
-    def __init__(self, job_log: JobLog, index: Index, reader: Reader, settings: Settings) -> None:
+    def __init__(
+        self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, settings: Settings
+    ) -> None:
         self._log = job_log
+        self._artifacts = artifacts
         self._index = index
         self._reader = reader
         self._retention = timedelta(seconds=settings.retention)
@@ -65,10 +69,10 @@ class Upkeep:
         return await fire_overdue(self._log, job_id, before)
 
     async def _expire(self, before: datetime, job_id: str) -> bool:
-        return await expire(self._log, job_id, before)
+        return await expire(self._log, self._artifacts, job_id, before)
 
     async def _delete_remains(self, job_id: str) -> bool:
-        await delete_remains(self._log, job_id)
+        await delete_remains(self._log, self._artifacts, job_id)
         self._index.forget_expired(job_id)
         return True
 

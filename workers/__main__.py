@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -14,7 +15,10 @@ from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
 from gql_jobs.parent import stop_with_parent
 from gql_jobs.settings import Settings
+from workers.execution import HANDLER
 from workers.pool import run_pool
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -52,6 +56,11 @@ async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...])
     await asyncio.wait({working})
     if not working.cancelled():
         working.result()
+    if deaf := [task for task in asyncio.all_tasks() if task.get_name().startswith(HANDLER)]:
+        # Their attempts have been recorded otherwise; asyncio would wait for them for ever.
+        log.warning("leaving %d handlers behind that ignore their cancellation", len(deaf))
+        logging.shutdown()
+        os._exit(0)
 
 
 def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:

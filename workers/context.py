@@ -4,25 +4,27 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from gql_jobs.jobs.artifact import Artifact, content_type_of
+from gql_jobs.jobs.claim import Start
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
 from gql_jobs.jobs.messages import Progress
 from gql_jobs.log import subjects
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.publisher import FenceRefused
 from workers import journal
 from workers.attempt import Attempt, Stop
+from workers.handler_data import checkpoint_json, reported
 
 T = TypeVar("T")
 
-MAX_CHECKPOINT = 256 * 1024
-"""Bytes of a checkpoint's JSON."""
-MAX_MESSAGE = 1000
-"""Characters of a progress message."""
 PROGRESS_PAUSE = 0.1
 """Seconds between two stored progress messages of a job."""
 CHECKPOINT_TRIES = 20
@@ -31,8 +33,9 @@ CHECKPOINT_TRIES = 20
 class AttemptContext:
     """A ``JobContext``. Progress is coalesced: a handler may report as often as it likes."""
 
-    def __init__(self, log: JobLog, attempt: Attempt, worker_id: str, progress: int, message: str | None) -> None:
+    def __init__(self, log: JobLog, artifacts: ArtifactStore, attempt: Attempt, worker_id: str, start: Start) -> None:
         self._log = log
+        self._artifacts = artifacts
         self._attempt = attempt
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
@@ -40,8 +43,8 @@ class AttemptContext:
         self._flusher: asyncio.Task[None] | None = None
         self._unsent = False
         self._closed = False
-        self.percent = progress
-        self.message = message
+        self.percent = start.progress
+        self.message = start.message
         self.saved: Any = None
         facts = {"job_id": attempt.job_id, "attempt": attempt.number}
         self.log = logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{attempt.spec.type}"), facts)
@@ -59,8 +62,7 @@ class AttemptContext:
         return self._attempt.job_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        whole = round(min(max(percent, 0.0), 100.0))
-        cut = None if message is None else message[:MAX_MESSAGE]
+        whole, cut = reported(percent, message)
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
             return
@@ -69,12 +71,10 @@ class AttemptContext:
         self._loop.call_soon_threadsafe(self._report, whole, cut)
 
     async def checkpoint(self, data: Any) -> None:
-        try:
-            body = msgspec.json.encode(data)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"The checkpoint is no JSON: {error}") from error
-        if len(body) > MAX_CHECKPOINT:
-            raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
+        await self.store_checkpoint(checkpoint_json(data))
+
+    async def store_checkpoint(self, body: bytes) -> None:
+        """``checkpoint`` of what is JSON already."""
         for _ in range(CHECKPOINT_TRIES):
             try:
                 await self._log.rollup(subjects.checkpoint(self.job_id), body, self._attempt.fence)
@@ -87,6 +87,22 @@ class AttemptContext:
                 self.saved = msgspec.json.decode(body)
                 return
         raise TransientError("The checkpoint could not be stored: NATS does not answer.")
+
+    async def save_artifact(
+        self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
+    ) -> Artifact:
+        media_type = content_type or content_type_of(name)
+        try:
+            if isinstance(data, Path):
+                with await asyncio.to_thread(data.open, "rb") as file:
+                    return await self._artifacts.save(self.job_id, name, file, media_type, self._attempt.fence)
+            source = BytesIO(data) if isinstance(data, bytes) else data
+            return await self._artifacts.save(self.job_id, name, source, media_type, self._attempt.fence)
+        except FenceRefused:
+            await self._lost()
+            raise AttemptStoppedError("Another worker has this job now.") from None
+        except QueueUnavailable as error:
+            raise TransientError(error.message) from error
 
     def wait(self, step: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()

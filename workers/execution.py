@@ -1,81 +1,105 @@
 """Running one handler: payload in, result out, with a timeout, and stopped when the attempt is told to."""
 
 import asyncio
-import importlib
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Coroutine
-from functools import cache
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
-
-from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError
-from gql_jobs.jobs.registry import JobType, Registry, canonical_json
+from gql_jobs.jobs.registry import JobType, Registry
 from workers.attempt import Attempt, Stop
 from workers.context import AttemptContext
-from workers.outcome import Failure, Succeeded, failure_of
+from workers.cpu_processes import CpuProcesses
+from workers.invocation import Invocation, prepare, raised, result_of
+from workers.outcome import Failure, Succeeded
 
 log = logging.getLogger(__name__)
 
+HANDLER = "job "
+"""What the names of handlers' tasks and threads begin with."""
 STOP_GRACE = 5.0
 """Seconds that a handler has to end after it was told to stop."""
 
 
-@cache
-def load_handler(name: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names.
-
-    :raises ImportError: | AttributeError: if there is none.
-    """
-    module, function = name.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
 Outcome = Succeeded | Failure | Stop
-_Returned = tuple[Any] | Failure
 
 
-async def execute(registry: Registry, attempt: Attempt, context: AttemptContext, max_result: int) -> Outcome:
-    """Run the attempt's handler; ``max_result`` in bytes of its JSON. Never raises for what a handler does."""
-    job_type = registry.get(attempt.spec.type)
-    if job_type is None:
-        return Failure("UnknownJobType", f"No job type {attempt.spec.type!r} is registered here.", retryable=False)
-    try:
-        payload = job_type.payload.model_validate_json(bytes(attempt.spec.payload))
-    except ValidationError as error:
-        return Failure("InvalidPayload", f"The stored payload does not fit its model: {error}", retryable=False)
-    try:
-        handler = load_handler(job_type.handler)
-    except (ImportError, AttributeError) as error:
-        # Another worker may have what this one lacks.
-        return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")
-    outcome = await _supervised(attempt, _call(handler, context, payload))
-    if isinstance(outcome, Failure | Stop):
-        return outcome
-    return _result(job_type, outcome[0], max_result)
+class Execution:
+    """Runs handlers: CPU-bound ones in processes, others on the event loop or in a thread."""
+
+    def __init__(self, registry: Registry, processes: CpuProcesses) -> None:
+        self._registry = registry
+        self._processes = processes
+
+    async def run(self, attempt: Attempt, context: AttemptContext, max_result: int) -> Outcome:
+        """Run the attempt's handler; ``max_result`` in bytes of its JSON. Never raises for what a handler does."""
+        job_type = self._registry.get(attempt.spec.type)
+        if job_type is None:
+            return Failure("UnknownJobType", f"No job type {attempt.spec.type!r} is registered here.", retryable=False)
+        payload = bytes(attempt.spec.payload)
+        if job_type.cpu_bound:
+            return await _supervised(attempt, self._processes.run(job_type, payload, context, max_result))
+        invocation = prepare(job_type, payload)
+        if isinstance(invocation, Failure):
+            return invocation
+        return await _supervised(attempt, _here(invocation, job_type, context, max_result))
 
 
-async def _call(handler: Callable[..., Any], context: AttemptContext, payload: Any) -> _Returned:
+async def _here(
+    invocation: Invocation, job_type: JobType, context: AttemptContext, max_result: int
+) -> Succeeded | Failure:
+    handler, payload = invocation
     try:
         if inspect.iscoroutinefunction(handler):
-            return (await handler(context, payload),)
-        return (await asyncio.to_thread(handler, context, payload),)
+            value = await handler(context, payload)
+        else:
+            value = await _in_thread(handler, context, payload)
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Failure("CancelledError", "The handler was cancelled from within.")
-    except (AttemptStoppedError, HandlerError, SystemExit) as error:
-        return failure_of(error)
-    except Exception as error:
-        context.log.exception("attempt %d of job %s failed unexpectedly", context.attempt, context.job_id)
-        return failure_of(error)
+    except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt and its like would end the whole worker
+        return raised(error, context.log)
+    return result_of(job_type, value, max_result)
 
 
-async def _supervised(attempt: Attempt, running: Coroutine[Any, Any, _Returned]) -> _Returned | Stop:
+async def _in_thread(handler: Callable[..., Any], context: AttemptContext, payload: Any) -> Any:
+    """Run a plain handler in a thread of its own.
+
+    Not in asyncio's pool of few threads: one that never ends would be missing from it, and would keep the process.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    outcome: list[Callable[[], Any]] = []
+
+    def run() -> None:
+        try:
+            value = handler(context, payload)
+            outcome.append(lambda: value)
+        except BaseException as error:  # noqa: BLE001  # no future can carry a StopIteration
+            outcome.append(partial(_raise, error))
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.set)
+
+    name = f"{HANDLER}{context.job_id}"
+    threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
+    await ended.wait()
+    return outcome[0]()
+
+
+def _raise(error: BaseException) -> None:
+    if isinstance(error, StopIteration):
+        raise RuntimeError("The handler raised StopIteration.") from error
+    raise error
+
+
+async def _supervised(attempt: Attempt, running: Coroutine[Any, Any, Succeeded | Failure]) -> Outcome:
     """The handler's own outcome, unless the timeout or a stop comes first."""
-    task = asyncio.create_task(running, name=f"job {attempt.job_id}")
+    task = asyncio.create_task(running, name=f"{HANDLER}{attempt.job_id}")
     either: set[asyncio.Future[Any]] = {task, attempt.stopped}
     timeout = attempt.spec.timeout
     try:
@@ -96,15 +120,3 @@ async def _end(task: "asyncio.Task[Any]", attempt: Attempt) -> None:
     if unfinished:
         log.warning("the handler of job %s ignores its cancellation and is abandoned", attempt.job_id)
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
-
-
-def _result(job_type: JobType, value: Any, max_result: int) -> Succeeded | Failure:
-    try:
-        result = canonical_json(job_type.result.model_validate(value))
-    except ValidationError as error:
-        message = f"The handler's result does not fit {job_type.result.__name__}: {error}"
-        return Failure("InvalidResult", message, retryable=False)
-    if len(result) > max_result:
-        message = f"The result has {len(result)} bytes; the limit is {max_result}."
-        return Failure("ResultTooLarge", message, retryable=False)
-    return Succeeded(result)

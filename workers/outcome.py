@@ -10,6 +10,8 @@ from gql_jobs.jobs.model import JobError
 
 MAX_MESSAGE_BYTES = 4000
 """Bytes of one error's message, as JSON."""
+MAX_TYPE_BYTES = 200
+"""Bytes of one error's type, as JSON."""
 MAX_ERRORS_BYTES = 96 * 1024
 """Bytes of all errors of a submission, as JSON: within the room that every payload leaves."""
 
@@ -33,17 +35,24 @@ def failure_of(error: BaseException) -> Failure:
     """Permanent if the handler says so; everything else may succeed the next time."""
     return Failure(
         type=type(error).__name__,
-        message=str(error) or type(error).__name__,
+        message=_words(error) or type(error).__name__,
         retryable=not isinstance(error, PermanentError),
         retry_after=error.retry_after if isinstance(error, TransientError) else None,
     )
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # an exception's own code may fail as well
+        return ""
 
 
 def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
     """The error as it is stored, its message cut to size."""
     return JobError(
         message=_cut(failure.message, MAX_MESSAGE_BYTES),
-        type=failure.type,
+        type=_cut(failure.type, MAX_TYPE_BYTES),
         attempt=attempt,
         at=at,
         retryable=failure.retryable,

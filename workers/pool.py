@@ -20,6 +20,8 @@ from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
 from gql_jobs.settings import Settings
 from workers.attempt import Stop
 from workers.cancellations import follow_cancellations
+from workers.cpu_processes import open_cpu_processes
+from workers.execution import Execution
 from workers.intake import MAX_HOLD, Intake
 from workers.runner import Runner
 
@@ -34,12 +36,12 @@ _LEASE_CHECKS = 6
 class Pool:
     """Runs jobs of ``queues``, at most ``settings.num_workers`` at a time."""
 
-    def __init__(self, job_log: JobLog, registry: Registry, settings: Settings, queues: tuple[str, ...]) -> None:
+    def __init__(self, job_log: JobLog, execution: Execution, settings: Settings, queues: tuple[str, ...]) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._connection = job_log.connection
         self._settings = settings
         self._queues = queues
-        self._runner = Runner(job_log, registry, settings, self.id)
+        self._runner = Runner(job_log, execution, settings, self.id)
         self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers)
         self._slots = asyncio.Semaphore(settings.num_workers)
         self._jobs: set[asyncio.Task[None]] = set()
@@ -166,8 +168,8 @@ async def run_pool(
         await ensure_streams(connection, settings)
         await ensure_lanes(connection, queues, settings.ack_wait)
         first_seq = (await stream_info(connection)).state.last_seq + 1
-        async with open_job_log(connection) as job_log:
-            pool = Pool(job_log, registry, settings, queues)
+        async with open_job_log(connection) as job_log, open_cpu_processes(settings) as processes:
+            pool = Pool(job_log, Execution(registry, processes), settings, queues)
             pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)

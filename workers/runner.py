@@ -5,7 +5,7 @@ import logging
 
 from gql_jobs.jobs.claim import Start
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import HEADROOM
 from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog
@@ -13,7 +13,7 @@ from gql_jobs.settings import Settings
 from workers.attempt import Attempt, Stop
 from workers.claiming import Claims
 from workers.context import AttemptContext
-from workers.execution import execute
+from workers.execution import Execution
 from workers.outcome import Failure, Succeeded
 from workers.records import Records
 
@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 class Runner:
     """``running`` are the attempts in hand, by job id: whoever hears of a cancellation finds them here."""
 
-    def __init__(self, job_log: JobLog, registry: Registry, settings: Settings, worker_id: str) -> None:
+    def __init__(self, job_log: JobLog, execution: Execution, settings: Settings, worker_id: str) -> None:
         self._log = job_log
-        self._registry = registry
+        self._execution = execution
+        self._artifacts = ArtifactStore(job_log, settings)
         self._worker_id = worker_id
         self._claims = Claims(job_log, worker_id)
         self.records = Records(job_log, settings, worker_id)
@@ -55,12 +56,12 @@ class Runner:
                 del self.running[attempt.job_id]
 
     async def _work(self, attempt: Attempt, start: Start) -> None:
-        context = AttemptContext(self._log, attempt, self._worker_id, start.progress, start.message)
+        context = AttemptContext(self._log, self._artifacts, attempt, self._worker_id, start)
         if start.attempt > 1 or attempt.submission.event_seq or attempt.delivery.redelivered:
             await self._restored(context)
         max_result = self._log.connection.max_payload - HEADROOM
         try:
-            outcome = await execute(self._registry, attempt, context, max_result)
+            outcome = await self._execution.run(attempt, context, max_result)
         finally:
             await context.close()
         match outcome:

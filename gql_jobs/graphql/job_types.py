@@ -11,7 +11,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info, services
-from gql_jobs.jobs import model
+from gql_jobs.jobs import artifact, model
 from gql_jobs.jobs.model import JobPriority, JobStatus
 
 
@@ -22,6 +22,16 @@ class JobError:
     attempt: int = strawberry.field(description="The attempt that failed; the first is 1.")
     at: datetime = strawberry.field(description="When it failed.")
     retryable: bool = strawberry.field(description="False for a permanent error, after which no attempt can succeed.")
+
+
+@strawberry.type(description="A file that a handler has saved with its job. Visible once it is complete.")
+class Artifact:
+    name: str = strawberry.field(description="Its path among the job's files.")
+    url: str = strawberry.field(description="Where it can be fetched: a path below the API's address.")
+    content_type: str = strawberry.field(description="Its media type.")
+    size_bytes: int = strawberry.field(description="Its size.")
+    sha256: str = strawberry.field(description="Its SHA-256, in hexadecimal digits.")
+    created_at: datetime = strawberry.field(description="When it was saved.")
 
 
 # An event holds a job and a job its events, so the module of one of them has to be named instead of imported.
@@ -65,6 +75,10 @@ class Job:
         result = self.source.result
         return JSON(msgspec.json.decode(result)) if result is not None else None
 
+    @strawberry.field(description="The files that the handler has saved, by name.")
+    def artifacts(self, info: Info) -> list[Artifact]:
+        return [_artifact_of(self.id, saved) for saved in services(info).index.artifacts(self.id)]
+
     @strawberry.field(
         graphql_type=list[_EVENT],
         description="The whole history of the job, oldest first, all attempts and their errors included.",
@@ -80,6 +94,17 @@ class Job:
 )
 class UnknownJob(Job):
     pass
+
+
+def _artifact_of(job_id: str, saved: artifact.Artifact) -> Artifact:
+    return Artifact(
+        name=saved.name,
+        url=saved.url(job_id),
+        content_type=saved.content_type,
+        size_bytes=saved.size_bytes,
+        sha256=saved.sha256,
+        created_at=saved.created_at,
+    )
 
 
 def error_of(error: model.JobError) -> JobError:

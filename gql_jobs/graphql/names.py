@@ -21,6 +21,7 @@ RESERVED = frozenset(
         "JobConnection",
         "JobDeadLetter",
         "JobEdge",
+        "Artifact",
         "JobError",
         "JobEvent",
         "JobFailed",

@@ -5,7 +5,9 @@ from typing import Any
 import strawberry
 from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
+from strawberry.schema.exceptions import InvalidOperationTypeError
+from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.errors import ErrorCodes
@@ -19,6 +21,17 @@ from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.graphql.subscriptions import Subscription
 from gql_jobs.jobs.registry import Registry
+
+
+class NeedsStream(InvalidOperationTypeError):
+    """A subscription was asked for in a way that has room for one result only."""
+
+    def as_http_error_reason(self, method: str) -> str:  # noqa: ARG002
+        """The sentence that the client is given."""
+        return (
+            "A subscription needs a WebSocket (graphql-transport-ws), "
+            "or the header Accept: multipart/mixed;subscriptionSpec=1.0, application/json."
+        )
 
 
 class JobsSchema(strawberry.Schema):
@@ -36,6 +49,20 @@ class JobsSchema(strawberry.Schema):
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
+
+    async def execute(self, *operation: Any, **options: Any) -> ExecutionResult:
+        """The one result of a query or a mutation.
+
+        :raises NeedsStream: for a subscription, which has many.
+        """
+        allowed = options.pop("allowed_operation_types", None) or set(OperationType)
+        try:
+            single = set(allowed) - {OperationType.SUBSCRIPTION}
+            return await super().execute(*operation, **options, allowed_operation_types=single)
+        except InvalidOperationTypeError as error:
+            if error.operation_type is OperationType.SUBSCRIPTION:
+                raise NeedsStream(error.operation_type) from None
+            raise
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""

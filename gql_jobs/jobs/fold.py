@@ -92,8 +92,9 @@ def events_of(before: Job | None, message: Message, after: Job | None) -> list[E
     if message.kind is Kind.QUEUED and _was_scheduled(message.body):
         queued = Event(kind, Cursor(message.seq, 1), after)
         return [_scheduled_event(message, message.body.spec), queued] if before is None else [queued]
-    if before is None and message.kind is Kind.CANCELLED:
-        return [_scheduled_event(message, after.spec), Event(kind, Cursor(message.seq, 1), after)]
+    if message.kind is Kind.CANCELLED and (before is None or before.status is S.SCHEDULED):
+        cancelled = Event(kind, Cursor(message.seq, 1), after)
+        return [_scheduled_event(message, after.spec), cancelled] if before is None else [cancelled]
     return [Event(kind, Cursor(message.seq), after)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
+from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.model import JobError, Moment, Spec
 
 VERSION = 1
@@ -27,6 +28,7 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
     RELEASED = "released"
     EXPIRED = "expired"
+    ARTIFACT = "artifact"
 
 
 class Body(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
@@ -97,6 +99,12 @@ class Released(AttemptBody, frozen=True, kw_only=True):
 
 class Expired(Body, frozen=True, kw_only=True):
     """The retention is over; the job's messages are deleted next."""
+
+
+class Saved(Body, frozen=True, kw_only=True):
+    """A file of the job is complete in the object store. Never changes the job's state."""
+
+    artifact: Artifact
 
 
 class Message(Struct, frozen=True):

@@ -21,6 +21,7 @@ _BODIES: dict[Kind, type[Body]] = {
     Kind.CANCELLED: messages.Cancelled,
     Kind.RELEASED: messages.Released,
     Kind.EXPIRED: messages.Expired,
+    Kind.ARTIFACT: messages.Saved,
 }
 _DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in _BODIES.items()}
 _encoder = msgspec.json.Encoder()

@@ -3,11 +3,12 @@
 It never buffers what is published while it is away: whoever was told that a write failed must not see it stored later.
 """
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.js.object_store import ObjectStore
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.settings import Settings
@@ -83,8 +85,10 @@ class Connection:
     async def request(self, subject: str, data: bytes, timeout: float = API_TIMEOUT) -> Msg:  # noqa: ASYNC109
         """:raises QueueUnavailable: if no answer comes within ``timeout`` seconds."""
         try:
-            return await self._client.request(subject, data, timeout=timeout)
-        except NatsError as error:
+            # Not the client's own timeout: the wait_for in it loses a cancellation that meets the answer (Python 3.11).
+            async with asyncio.timeout(timeout):
+                return await self._client.request(subject, data, timeout=None)
+        except (NatsError, TimeoutError) as error:
             raise QueueUnavailable(f"NATS did not answer ({type(error).__name__}).") from error
 
     async def subscribe(self, subject: str, callback: Callback) -> Subscription:
@@ -109,6 +113,20 @@ class Connection:
             await subscription.drain()  # type: ignore[no-untyped-call]
         except NatsError:
             log.debug("a subscription ended with its connection")
+
+    async def object_store(self, bucket: str, replicas: int) -> ObjectStore:
+        """The object store of that name, made if it is not there.
+
+        :raises NatsError: if the server refuses or does not answer.
+        """
+        return await self._client.jetstream().create_object_store(bucket, replicas=replicas)
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Remove every message of a subject: slow on the server's side, so never per job.
+
+        :raises QueueUnavailable: if the server does not answer.
+        """
+        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
 
     async def api(self, call: str, body: Any = None, timeout: float = API_TIMEOUT) -> bytes:  # noqa: ASYNC109
         """The JSON answer of ``$JS.API.<call>``.
@@ -173,4 +191,6 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
         await client.connect(**options)
         yield connection
     finally:
-        await client.close()
+        # Lost in this very moment: there is nothing left to close.
+        with suppress(OSError):
+            await client.close()

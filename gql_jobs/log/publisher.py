@@ -114,7 +114,9 @@ async def acknowledged(future: asyncio.Future[int], timeout: float) -> int:  # n
     :raises Unacknowledged: after ``timeout`` seconds.
     """
     try:
-        return await asyncio.wait_for(future, timeout)
+        # Not wait_for, which loses a cancellation that meets the acknowledgement (Python 3.11).
+        async with asyncio.timeout(timeout):
+            return await future
     except TimeoutError:
         raise Unacknowledged(f"no acknowledgement within {timeout:g} s") from None
 

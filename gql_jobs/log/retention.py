@@ -9,6 +9,7 @@ from datetime import datetime
 
 from gql_jobs.jobs.messages import Expired, Kind
 from gql_jobs.log import subjects
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, whole_job
 from gql_jobs.log.stored import StoredMessage, delete_message
@@ -19,7 +20,7 @@ TOMBSTONE_TTL = 7 * 86_400
 """Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
 
 
-async def expire(job_log: JobLog, job_id: str, finished_before: datetime) -> bool:
+async def expire(job_log: JobLog, artifacts: ArtifactStore, job_id: str, finished_before: datetime) -> bool:
     """Expire a job that ended before that moment; False if it has changed since or is gone.
 
     :raises QueueUnavailable: if the stream does not answer.
@@ -36,20 +37,22 @@ async def expire(job_log: JobLog, job_id: str, finished_before: datetime) -> boo
         await job_log.append(Write(job_id, subject, body, fence, headers))
     except Superseded:
         return False
-    await _delete(job_log, job_id, history)
+    await _delete(job_log, artifacts, job_id, history)
     return True
 
 
-async def delete_remains(job_log: JobLog, job_id: str) -> None:
+async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str) -> None:
     """Delete what a process that died in the middle of an expiry has left of a job; a renewed job is left alone."""
     history = await job_log.history(job_id)
     last_expiry = max((m.seq for m in history if m.subject == subjects.event(job_id, Kind.EXPIRED)), default=0)
-    await _delete(job_log, job_id, [message for message in history if message.seq < last_expiry])
+    await _delete(job_log, artifacts, job_id, [message for message in history if message.seq < last_expiry])
 
 
-async def _delete(job_log: JobLog, job_id: str, messages: list[StoredMessage]) -> None:
+async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[StoredMessage]) -> None:
     """Submissions first: without one, what is left makes no job."""
     for message in sorted(messages, key=lambda m: (".event." in m.subject, m.seq)):
+        if ".artifact." in message.subject:
+            await artifacts.remove_recorded(message)
         await delete_message(job_log.connection, message.seq)
         if message.subject == subjects.event(job_id, Kind.DEAD_LETTER):
             await remove_dead_letter(job_log.connection, job_id, message.seq)

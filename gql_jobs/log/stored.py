@@ -14,6 +14,7 @@ from gql_jobs.log import codec, subjects
 from gql_jobs.log.connection import ApiError, Connection
 
 NO_MESSAGE = 10037
+_SEQUENCE_NOT_FOUND = 10043
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -90,7 +91,8 @@ async def delete_message(connection: Connection, seq: int, stream: str = subject
     try:
         await connection.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
     except ApiError as error:
-        if error.code not in {400, 404, 500} or "not found" not in error.description.lower():
+        # Below the stream's first message the server answers as if the deletion had failed.
+        if error.err_code != _SEQUENCE_NOT_FOUND and error.description != "no message found":
             raise
 
 

@@ -3,6 +3,8 @@
 Only canonical UUIDs and names of ``[a-z0-9_-]+`` may be passed in: a wildcard in a token would name other jobs.
 """
 
+from base64 import urlsafe_b64encode
+
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobPriority
 
@@ -25,8 +27,9 @@ EVENTS = "jobs.*.event.*"
 CANCELLATIONS = "jobs.*.event.cancelled"
 DEAD_LETTER_EVENTS = "jobs.*.event.dead_letter"
 PROGRESS = "jobs.*.progress"
-FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS)
-"""Everything the fold reads; checkpoints and notes stay out of the feed."""
+ARTIFACTS = "jobs.*.artifact.*"
+FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS, ARTIFACTS)
+"""What the feed reads; checkpoints and notes stay out of it."""
 
 UNFOLDED = frozenset({"checkpoint", "note"})
 """Last tokens of a job's messages outside the fold."""
@@ -65,6 +68,11 @@ def progress(job_id: str) -> str:
     return f"jobs.{job_id}.progress"
 
 
+def artifact(job_id: str, name: str) -> str:
+    """The record of one of the job's files; a name may hold what no token may."""
+    return f"jobs.{job_id}.artifact.{urlsafe_b64encode(name.encode()).decode().rstrip('=')}"
+
+
 def checkpoint(job_id: str) -> str:
     return f"jobs.{job_id}.checkpoint"
 
@@ -94,6 +102,8 @@ def kind_of(subject: str) -> tuple[str, Kind] | None:
             return job_id, Kind.QUEUED
         case ["jobs", job_id, "scheduled"]:
             return job_id, Kind.SCHEDULED
+        case ["jobs", job_id, "artifact", _]:
+            return job_id, Kind.ARTIFACT
         case ["jobs", job_id, "progress"]:
             return job_id, Kind.PROGRESS
         case ["jobs", job_id, "event", name] if name in _EVENT_KINDS:

@@ -51,7 +51,8 @@ class Feed:
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (seq, next(self._number), reached))
         with suppress(TimeoutError):
-            await asyncio.wait_for(reached, timeout)
+            async with asyncio.timeout(timeout):
+                await reached
         return self.position >= seq
 
     def _apply(self, batch: list[TailMessage]) -> None:

@@ -12,12 +12,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.fold import Event, events_of, fold
-from gql_jobs.jobs.messages import Kind, Message
+from gql_jobs.jobs.messages import Kind, Message, Saved
 from gql_jobs.jobs.model import Job
 from gql_jobs.views.tables import event_of, job_of, job_row, microseconds, new_database, open_database, state_blob
 
 _CACHED_JOBS = 10_000
+_decode_artifact = msgspec.json.Decoder(Artifact).decode
 _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job_id = :id"
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job_id = :id"
@@ -77,6 +81,17 @@ class Index:
         """The newest event of the job."""
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
+
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """The job's files, by name."""
+        rows = self._database.execute("SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
+        return [_decode_artifact(row[0]) for row in rows]
+
+    def artifact(self, job_id: str, name: str) -> Artifact | None:
+        """The job's file of that name."""
+        sql = "SELECT artifact FROM artifacts WHERE job_id = ? AND name = ?"
+        row = self._database.execute(sql, (job_id, name)).fetchone()
+        return _decode_artifact(row[0]) if row is not None else None
 
     def first_seq(self, job_id: str) -> int:
         """Where the job's history begins in the stream; 1 for a job that is not known here."""
@@ -146,16 +161,20 @@ class _Changes:
         self.events: list[Event] = []
         self.horizon = 0
         self._removed: dict[str, int] = {}
+        self._artifacts: dict[tuple[str, str], Artifact] = {}
 
     def fold(self, message: Message) -> None:
         job_id = message.job_id
         if job_id not in self.after:
             self.before[job_id] = self.after[job_id] = self._index.job(job_id)
         job = self.after[job_id]
+        if job is not None and isinstance(message.body, Saved):
+            self._artifacts[job_id, message.body.artifact.name] = message.body.artifact
         after = fold(job, message)
         self.events += events_of(job, message, after)
         if job is not None and after is None:
             self._removed[job_id] = microseconds(message.at)
+            self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job_id}
             self.events = [event for event in self.events if event.job.id != job_id]
             self.horizon = max(self.horizon, job.last_seq)
         self.after[job_id] = after
@@ -172,6 +191,8 @@ class _Changes:
         tags = [(tag, job.id) for job in changed if self._was(job.id) is None for tag in job.spec.tags]
         database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
         self._store_events(database)
+        files = [(*key, msgspec.json.encode(artifact)) for key, artifact in self._artifacts.items()]
+        database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", files)
         self._count(database)
 
     def _was(self, job_id: str) -> Job | None:
@@ -197,6 +218,7 @@ class _Changes:
         database.executemany("DELETE FROM jobs WHERE id = ?", ids)
         database.executemany("DELETE FROM events WHERE job_id = ?", ids)
         database.executemany("DELETE FROM progress WHERE job_id = ?", ids)
+        database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
         database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
 
     def _count(self, database: sqlite3.Connection) -> None:

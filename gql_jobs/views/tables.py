@@ -20,7 +20,7 @@ from gql_jobs.jobs.model import Job, JobState, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """
@@ -51,6 +51,9 @@ CREATE TABLE progress (
   job_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX progress_seq ON progress (seq);
+CREATE TABLE artifacts (
+  job_id TEXT NOT NULL, name TEXT NOT NULL, artifact BLOB NOT NULL, PRIMARY KEY (job_id, name)
+) WITHOUT ROWID;
 CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
 """

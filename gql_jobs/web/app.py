@@ -12,7 +12,8 @@ from starlette.routing import Route, WebSocketRoute
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
-from gql_jobs.web import health
+from gql_jobs.web import artifacts, health
+from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.body_limit import BodyLimit
 from gql_jobs.web.endpoint import Endpoint
 from gql_jobs.web.runtime import open_runtime
@@ -39,6 +40,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
             async with open_runtime(settings, imports) as runtime:
                 app.state.runtime = runtime
                 app.state.bus = runtime.bus
+                folder = settings.data_dir / "artifacts"
+                app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
                 yield
         except* Exception as failure:
             # Without its feed the process would go on to answer, from an index that stands still.
@@ -50,6 +53,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.state.stopping = endpoint.stopping
     app.state.failed = asyncio.Event()
     app.include_router(health.router)
+    app.include_router(artifacts.router)
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     if settings.cors_origins:

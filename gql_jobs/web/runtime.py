@@ -8,11 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.lock import FolderInUse, FolderLock
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection, connect
 from gql_jobs.log.job_log import open_job_log
@@ -54,6 +56,7 @@ class Runtime(Struct):
     bus: EventBus
     watch: Watch
     presence: Presence
+    artifacts: ArtifactStore
 
     async def settled(self, job: Job) -> Job:
         """The job as this process's index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
@@ -69,6 +72,15 @@ class Runtime(Struct):
         if known is None:
             return None
         return self.index.job(known) or await self.commands.find(known)
+
+    async def artifact(self, job_id: str, name: str) -> Artifact | None:
+        """The job's file of that name, from the index or else from the stream.
+
+        :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
+        """
+        if self.index.job(job_id) is not None:
+            return self.index.artifact(job_id, name)
+        return await self.artifacts.find(job_id, name)
 
     async def checks(self) -> dict[str, Check]:
         """What has to hold before this process should be sent requests."""
@@ -112,7 +124,9 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         reader = await stack.enter_async_context(open_reader(path))
         bus = EventBus(reader.events_after, index.position)
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
-        await stack.enter_async_context(_in_background(Upkeep(job_log, index, reader, settings).run()))
+        artifacts = ArtifactStore(job_log, settings)
+        upkeep = Upkeep(job_log, artifacts, index, reader, settings)
+        await stack.enter_async_context(_in_background(upkeep.run()))
         commands = JobCommands(job_log, settings, index.first_seq)
         yield Runtime(
             settings=settings,
@@ -124,6 +138,7 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
             feed=feed,
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
+            artifacts=artifacts,
             presence=await stack.enter_async_context(watch_workers(connection)),
         )
 

@@ -20,6 +20,7 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
     if payload.crash:
         os.kill(os.getpid(), signal.SIGKILL)
     _raise(context, payload)
+    await _save(context, payload)
     while payload.gate is not None and not await asyncio.to_thread(Path(payload.gate).exists):
         await _pause(_POLL, deaf=payload.deaf)
     for step in range(payload.steps):
@@ -41,6 +42,27 @@ def run_in_thread(context: JobContext, payload: ProbePayload) -> ProbeResult:
         context.progress(50, "in a thread")
         time.sleep(_POLL)
     return ProbeResult(attempt=context.attempt, saved=context.saved)
+
+
+async def compute(context: JobContext, payload: ProbePayload) -> ProbeResult:
+    """Do what the payload says, computing all the while."""
+    _trace(context, payload)
+    if payload.saves is not None and context.saved is None:
+        await context.checkpoint(payload.saves)
+    if payload.crash:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _raise(context, payload)
+    await _save(context, payload)
+    began = time.monotonic()
+    while (payload.gate is not None and not Path(payload.gate).exists()) or time.monotonic() - began < payload.seconds:  # noqa: ASYNC240
+        context.progress(50, "computing")
+        sum(range(100_000))
+    return ProbeResult(attempt=context.attempt, saved=context.saved, text=str(os.getpid()))
+
+
+async def _save(context: JobContext, payload: ProbePayload) -> None:
+    if payload.artifact is not None:
+        await context.save_artifact(payload.artifact, bytes(payload.artifact_bytes))
 
 
 def _raise(context: JobContext, payload: ProbePayload) -> None:

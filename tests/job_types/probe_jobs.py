@@ -19,6 +19,8 @@ class ProbePayload(Model):
     crash: bool = Field(False, description="Kill the process.")
     deaf: bool = Field(False, description="Ignore a cancellation.")
     result_bytes: int = Field(0, description="Length of the result's text.")
+    artifact: str | None = Field(None, description="Name of a file to save.")
+    artifact_bytes: int = Field(0, description="Its size.")
     trace: str | None = Field(None, description="A file that gets a line per run.")
 
 
@@ -44,4 +46,13 @@ job_type(
     handler="tests.job_types.probe_handlers:run_in_thread",
     queue="threads",
     description="The same in a thread.",
+)
+job_type(
+    "probe_cpu",
+    payload=ProbePayload,
+    result=ProbeResult,
+    handler="tests.job_types.probe_handlers:compute",
+    queue="cpu",
+    cpu_bound=True,
+    description="The same in a process, without ever pausing.",
 )

@@ -1,0 +1,118 @@
+"""The files of jobs over HTTP: fetched once from the object store into a folder of this process, then sent from there.
+
+The folder is a cache by digest; it may be deleted at any time. Ranges, conditional requests and streaming are the
+library's work on a plain file.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from io import BufferedWriter
+from pathlib import Path
+from urllib.parse import quote
+from weakref import WeakValueDictionary
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import FileResponse
+
+from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.web.replies import refusal
+from gql_jobs.web.runtime import Runtime
+
+router = APIRouter()
+
+INLINE = frozenset(
+    {"image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/pdf", "text/plain", "text/csv"}
+)
+"""What a browser may show in place; anything else could run as a page of this origin, and is offered for saving."""
+_IN_USE = 600.0
+"""Seconds for which a cached file is not removed: an answer may still be reading it."""
+
+
+class ArtifactCache:
+    """Files by digest under ``folder``, the least recently used removed when they exceed ``max_bytes``."""
+
+    def __init__(self, store: ArtifactStore, folder: Path, max_bytes: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def file(self, artifact: Artifact) -> Path:
+        """The artifact's bytes as a file.
+
+        :raises KeyError: if they are gone.
+        :raises QueueUnavailable: if they cannot be read now.
+        """
+        path = self._folder / artifact.sha256
+        async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
+            if not path.exists():
+                await self._fetch(artifact, path)
+                await asyncio.to_thread(self._trim)
+        os.utime(path)
+        return path
+
+    async def _fetch(self, artifact: Artifact, path: Path) -> None:
+        # Under another name until it is whole: two processes may share the folder, and one may die.
+        partial = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            with await asyncio.to_thread(self._create, partial) as file:
+                await self._store.read(artifact, file)
+            await asyncio.to_thread(partial.replace, path)
+        finally:
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
+
+    def _create(self, path: Path) -> BufferedWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+
+    def _trim(self) -> None:
+        files = [(entry.stat(), Path(entry)) for entry in os.scandir(self._folder) if entry.is_file()]
+        total = sum(stat.st_size for stat, _ in files)
+        for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
+            if total <= self._max_bytes or time.time() - stat.st_mtime < _IN_USE:
+                return
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
+
+
+@router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
+async def artifact(request: Request, job_id: str, name: str) -> Response:
+    """A file of a job, whole or in ranges."""
+    runtime: Runtime = request.app.state.runtime
+    cache: ArtifactCache = request.app.state.artifact_cache
+    known = parse_job_id(job_id)
+    try:
+        found = await runtime.artifact(known, name) if known is not None else None
+        path = await cache.file(found) if found is not None else None
+    except QueueUnavailable as error:
+        return refusal(503, error.message, error.code)
+    except KeyError:
+        found, path = None, None
+    if found is None or path is None:
+        return refusal(404, "There is no such artifact.", "NOT_FOUND")
+    headers = _headers(found)
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, headers=headers, media_type=found.content_type)
+
+
+def _headers(found: Artifact) -> dict[str, str]:
+    inline = found.content_type in INLINE
+    disposition = "inline" if inline else "attachment"
+    headers = {
+        "ETag": f'"{found.sha256}"',
+        "Last-Modified": found.created_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        # A retry may replace the file under the same name.
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(found.name.rsplit('/', 1)[-1], safe='')}",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    if not inline:
+        headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    return headers
