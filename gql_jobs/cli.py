@@ -122,6 +122,22 @@ def dev(
 
 
 @cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--smtp-port", default=1025, show_default=True, help="0 takes a free one.")
+@click.option("--http-port", default=8025, show_default=True, help="0 takes a free one.")
+@_data_dir
+def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None) -> None:
+    """Run the development mailbox alone: SMTP that delivers nowhere, and a page that shows what came."""
+    with _sentences():
+        _need("aiosmtpd", "dev")
+        from gql_jobs.dev.mailbox import run  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _prepare()
+        run(host, smtp_port, http_port, settings.data_dir)
+
+
+@cli.command()
 @click.option("--check", is_flag=True, help="Compare with the file instead of printing; exit 1 if they differ.")
 @click.option("--file", type=click.Path(dir_okay=False, path_type=Path), default="schema.graphql", show_default=True)
 @_imports

@@ -1,6 +1,6 @@
 """The development mailbox, a process of its own: SMTP that delivers nowhere, and a page that shows what came.
 
-Owns both sockets, on the loopback interface only. Must never pass a mail on.
+Owns both sockets. Must never pass a mail on.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from gql_jobs.dev.mails import Mails
 from gql_jobs.logs import configure_logging
 from gql_jobs.parent import stop_with_parent
 
-_HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 async def serve(smtp: socket.socket, http: socket.socket, mails: Mails) -> None:
@@ -44,8 +44,19 @@ async def serve(smtp: socket.socket, http: socket.socket, mails: Mails) -> None:
         server.close()  # not awaited: a client that stays connected must not keep us alive
 
 
-def _listen(port: int) -> socket.socket:
-    listener = socket.create_server((_HOST, port))
+def run(host: str, smtp_port: int, http_port: int, data_dir: Path, ports_file: Path | None = None) -> None:
+    """Serve until a signal comes. Port 0 takes a free one.
+
+    :raises OSError: if a port is taken.
+    """
+    mails = Mails(data_dir / "mails")
+    smtp, http = _listen(host, smtp_port), _listen(host, http_port)
+    _announce(smtp, http, ports_file)
+    asyncio.run(serve(smtp, http, mails))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.create_server((host, port))
     listener.setblocking(False)
     return listener
 
@@ -70,13 +81,10 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging()
     stop_with_parent()
-    mails = Mails(options.data_dir / "mails")
     try:
-        smtp, http = _listen(options.smtp_port), _listen(options.http_port)
+        run(LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)
     except OSError as error:
         parser.exit(1, f"The mailbox cannot listen: {error.strerror}.\n")
-    _announce(smtp, http, options.ports_file)
-    asyncio.run(serve(smtp, http, mails))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Supervisor:
         environment = {
             "GQL_JOBS_DATA_DIR": str(self._data_dir),
             "GQL_JOBS_NUM_WORKERS": str(self._settings.num_workers),
+            "GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK": "true",
         }
         nats = []
         if self._settings.nats_url is None:

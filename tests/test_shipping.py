@@ -1,0 +1,87 @@
+"""What is shipped beside the code fits it: every command and variable that the compose file names exists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from gql_jobs.cli import cli
+from gql_jobs.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+VARIABLES = {f"GQL_JOBS_{name.upper()}" for name in Settings.model_fields}
+SERVICE_KEYS = {
+    "build",
+    "command",
+    "depends_on",
+    "environment",
+    "healthcheck",
+    "image",
+    "ports",
+    "restart",
+    "stop_grace_period",
+    "volumes",
+}
+"""Those of the compose specification that are used here."""
+
+
+def parsed(arguments: list[str]) -> None:
+    """Parse a command line as the program does; fails on what it does not know."""
+    command = cli.get_command(click.Context(cli), arguments[0])
+    assert command is not None, f"there is no command {arguments[0]}"
+    command.make_context(arguments[0], arguments[1:])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_runs_a_command_that_exists(name: str) -> None:
+    parsed(SERVICES[name]["command"])
+
+
+def test_the_image_runs_a_command_that_exists() -> None:
+    (listed,) = re.findall(r"^CMD \[(.*)\]$", DOCKERFILE, re.MULTILINE)
+    parsed([word.strip(' "') for word in listed.split(",")])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_variable_is_a_setting(name: str) -> None:
+    assert set(SERVICES[name].get("environment", {})) <= VARIABLES
+
+
+def test_every_variable_of_the_image_is_a_setting() -> None:
+    assert set(re.findall(r"GQL_JOBS_\w+", DOCKERFILE)) <= VARIABLES
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_made_of_known_parts(name: str) -> None:
+    service = SERVICES[name]
+    assert set(service) <= SERVICE_KEYS
+    assert set(service.get("depends_on", {})) <= set(SERVICES)
+    volumes = [volume.split(":")[0] for volume in service.get("volumes", [])]
+    assert set(volumes) <= set(COMPOSE["volumes"])
+    assert "healthcheck" in service or "HEALTHCHECK" in DOCKERFILE
+
+
+def test_nats_is_reachable_with_its_monitoring_and_says_its_sync_policy() -> None:
+    nats = SERVICES["nats"]
+    assert {port.rsplit(":", 1)[-1] for port in nats["ports"]} == {"4222", "8222"}
+    assert nats["volumes"]
+    assert "GQL_JOBS_SYNC_ALWAYS" in nats["environment"]
+
+
+def test_workers_can_be_scaled() -> None:
+    assert "container_name" not in SERVICES["worker"]
+    assert "ports" not in SERVICES["worker"]
+
+
+def test_workers_get_longer_than_their_grace_to_stop() -> None:
+    assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > Settings().shutdown_grace
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["gql-jobs"]
