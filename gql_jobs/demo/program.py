@@ -1,0 +1,168 @@
+"""The demo itself: create, watch, list, open the results, retry a dead letter; every step is checked.
+
+Starts a ``gql-jobs dev`` of its own unless it is given the address of one. Exits with 1 if anything differs from what
+was promised.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from gql_jobs.demo.api import Api, open_api
+from gql_jobs.demo.pictures import picture_server
+from gql_jobs.demo.promises import KINDS, Broken, Promise, promises
+from gql_jobs.demo.screen import Screen
+
+START_WITHIN = 120.0
+JOBS_WITHIN = 240.0
+_SLOW = 0.15
+"""Seconds between two parts of a picture, to watch its download."""
+
+
+class Demo:
+    """One run against one server."""
+
+    def __init__(self, api: Api, url: str, promised: list[Promise]) -> None:
+        self._api = api
+        self._origin = url.removesuffix("/graphql")
+        self._promised = promised
+        self._tag = f"demo-{uuid.uuid4().hex[:8]}"
+        self._screen = Screen()
+
+    async def run(self) -> None:
+        """Everything.
+
+        :raises Broken: where a promise does not hold.
+        """
+        for promise in self._promised:
+            await self._create(promise)
+        with self._screen.live():
+            async with asyncio.timeout(JOBS_WITHIN), asyncio.TaskGroup() as group:
+                for promise in self._promised:
+                    group.create_task(self._watch(promise))
+        await self._check_lists()
+        dead = [promise for promise in self._promised if promise.ends == "DEAD_LETTER"]
+        if dead:
+            await self._retry(dead[0])
+            await self._check_lists()
+        self._screen.say("Everything happened as promised.")
+
+    async def _create(self, promise: Promise) -> None:
+        created = await self._api.create(promise.input(self._tag))
+        promise.id = created["job"]["id"]
+        # Any other job may have been taken by a worker before the answer was made.
+        early = promise.run_at is not None and created["job"]["status"] != "SCHEDULED"
+        if created["deduplicated"] or early or created["job"]["priority"] != promise.priority:
+            raise Broken(f"{promise.name}: created as {created}.")
+
+    async def _watch(self, promise: Promise) -> None:
+        last: dict[str, Any] = {}
+        async for last in self._api.watch(promise.id):
+            self._screen.show(promise.name, last)
+        if not last or last["job"]["status"] != promise.ends:
+            raise Broken(f"{promise.name}: ended as {last.get('job')}, not as {promise.ends}.")
+        if promise.run_at is not None and datetime.now(UTC) < promise.run_at:
+            raise Broken(f"{promise.name}: ran before its time.")
+
+    async def _check_lists(self) -> None:
+        completed, dead = await self._listed("COMPLETED"), await self._listed("DEAD_LETTER")
+        names = {promise.id: promise.name for promise in self._promised}
+        named = [(names.get(job["id"], job["id"]), job) for job in (*completed, *dead)]
+        self._screen.table("Completed", [r for r in named if r[1]["status"] == "COMPLETED" and not r[1]["retryCount"]])
+        self._screen.table("Failed, then recovered", [r for r in named if r[1] in completed and r[1]["retryCount"]])
+        self._screen.table("Dead letters", [r for r in named if r[1] in dead])
+        found = {job["id"]: (job["status"], job["retryCount"]) for job in (*completed, *dead)}
+        expected = {promise.id: (promise.ends, promise.retries) for promise in self._promised}
+        if found != expected:
+            raise Broken(f"jobs lists {found}, promised was {expected}.")
+        await self._check_files({job["id"]: job["artifacts"] for job in completed})
+
+    async def _listed(self, status: str) -> list[dict[str, Any]]:
+        found = await self._api.jobs(self._tag, status)
+        nodes: list[dict[str, Any]] = found["nodes"]
+        if found["totalCount"] != len(nodes):
+            raise Broken(f"totalCount is {found['totalCount']}, but {len(nodes)} {status} jobs are listed.")
+        return nodes
+
+    async def _check_files(self, artifacts: dict[str, list[dict[str, Any]]]) -> None:
+        for promise in self._promised:
+            files = {file["name"]: file for file in artifacts.get(promise.id, [])}
+            if set(files) != set(promise.files):
+                raise Broken(f"{promise.name}: has the files {set(files)}, promised were {set(promise.files)}.")
+            for name, begin in promise.files.items():
+                content = await self._api.fetch(files[name]["url"])
+                if len(content) != files[name]["sizeBytes"] or not content.startswith(begin):
+                    raise Broken(f"{promise.name}: {name} is not what it should be.")
+                self._screen.say(f"{promise.name:<22} {self._origin}{files[name]['url']}")
+
+    async def _retry(self, promise: Promise) -> None:
+        """Run a dead letter again: it fails again, with a fresh budget and its history kept."""
+        if (await self._api.retry(promise.id))["job"]["id"] != promise.id:
+            raise Broken(f"{promise.name}: another job was retried.")
+        self._screen.say(f"Retrying the dead letter {promise.id} ({promise.name})")
+        with self._screen.live():
+            await asyncio.wait_for(self._watch(promise), JOBS_WITHIN)
+
+
+@contextlib.asynccontextmanager
+async def dev_server() -> AsyncIterator[str]:
+    """A ``gql-jobs dev`` in a folder of its own, stopped with Ctrl-C at the end; gives its GraphQL endpoint."""
+    with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder:
+        command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        try:
+            yield await asyncio.wait_for(_announced(process.stdout), START_WITHIN)
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+            # What it still prints must be read, or it could not end.
+            await asyncio.wait_for(process.communicate(), 60)
+    if process.returncode != 0:
+        raise Broken(f"gql-jobs dev ended with {process.returncode}.")
+
+
+async def _announced(lines: asyncio.StreamReader) -> str:
+    """Show what ``dev`` says until its last line about where things are; the address of the API."""
+    api = ""
+    async for line in lines:
+        print(line.decode(), end="", flush=True)  # noqa: T201
+        name, _, address = line.decode().strip().partition(" ")
+        api = address.strip() if name == "API" else api
+        if name == "Monitoring":
+            return api
+    raise Broken("gql-jobs dev ended before it was ready.")
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Run the demo as the command line says."""
+    kinds = (arguments.only,) if arguments.only else KINDS
+    async with contextlib.AsyncExitStack() as stack:
+        pictures = stack.enter_context(picture_server(_SLOW if arguments.slow else 0.0)) if "image" in kinds else ""
+        url = arguments.url or await stack.enter_async_context(dev_server())
+        api = await stack.enter_async_context(open_api(url))
+        await Demo(api, url, promises(kinds, pictures, arguments.count)).run()
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(prog="demo", description="Watch e-mails, pictures and reports being made.")
+    parser.add_argument("--url", help="the GraphQL endpoint of a running gql-jobs dev")
+    parser.add_argument("--only", choices=KINDS, help="one kind of job only")
+    parser.add_argument("--count", type=int, default=1, help="how many of the plain jobs")
+    parser.add_argument("--slow", action="store_true", help="take time, to watch")
+    try:
+        asyncio.run(run(parser.parse_args()))
+    except* (Broken, TimeoutError) as failures:
+        sys.exit(f"demo: {'; '.join(str(failure) or 'timed out' for failure in failures.exceptions)}")
+    except* (OSError, httpx.HTTPError) as failures:
+        sys.exit(f"demo: the server cannot be reached: {failures.exceptions[0]}")
