@@ -74,3 +74,17 @@ class Settings(BaseSettings):
     smtp_sender: str = Field("gql-jobs@localhost", description="The From address.")
     smtp_timeout: float = Field(30.0, gt=0, description="How long one SMTP command may take.")
     mailbox_url: str | None = Field(None, description="Where the development mailbox can be seen.")
+
+    download_max_bytes: int = Field(50 << 20, ge=1, description="Largest picture that image_processing fetches.")
+    download_timeout: float = Field(60.0, gt=0, description="How long fetching it may take, redirects included.")
+    download_max_redirects: int = Field(5, ge=0, le=50, description="How often a URL may lead to another one.")
+    download_allow_loopback: bool = Field(
+        False, description="Fetch from this machine's own loopback addresses too; `dev` does."
+    )
+    download_allow_private_networks: bool = Field(
+        False, description="Fetch from private, loopback and link-local addresses too, cloud metadata among them."
+    )
+    image_max_pixels: int = Field(50_000_000, ge=1, description="Largest picture that is decoded: width times height.")
+    image_watermark: str = Field(
+        "gql-jobs", max_length=100, pattern=r"^[^\x00-\x1f]*$", description="Text of the watermark, in Latin letters."
+    )

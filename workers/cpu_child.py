@@ -51,6 +51,8 @@ def begin(lifeline: str) -> None:
     """Called once in a new process: Ctrl-C is the worker's business, and the worker's end is ours."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
+    # What a handler leaves behind when it is killed goes with its worker's folder.
+    tempfile.tempdir = str(Path(lifeline).parent)
     watched = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     watched.connect(lifeline)
 

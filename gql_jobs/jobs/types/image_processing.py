@@ -1,0 +1,112 @@
+"""The job type `image_processing`: fetch a picture, change it, keep the outcome as an artifact.
+
+What may be asked for is decided here, without the libraries that do it; what an address leads to is decided by the
+worker, when it connects.
+"""
+
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from gql_jobs.jobs.artifact import artifact_name
+from gql_jobs.jobs.registry import Model, job_type
+
+MAX_URL = 2048
+"""Characters of a URL."""
+MAX_OPERATIONS = 20
+RESIZE_BOX = 1280
+THUMBNAIL_BOX = 256
+"""Pixels of the longer side."""
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
+"""What a name's extension makes of a picture."""
+
+
+class ImageOperation(StrEnum):
+    """What to do with the picture.
+
+    `RESIZE` makes it fit into 1280 x 1280 pixels, `THUMBNAIL` into 256 x 256; both keep the proportions and never
+    enlarge. `WATERMARK` writes a translucent text, at most a quarter as wide as the picture unless it is long, into
+    the lower right corner. `GRAYSCALE` takes the colours away.
+    """
+
+    RESIZE = "RESIZE"
+    WATERMARK = "WATERMARK"
+    GRAYSCALE = "GRAYSCALE"
+    THUMBNAIL = "THUMBNAIL"
+
+
+def image_format(path: str) -> str:
+    """The format that a path's extension stands for: JPEG, PNG, WEBP or AVIF.
+
+    :raises ValueError: for any other extension.
+    """
+    found = FORMATS.get(PurePosixPath(path).suffix.lower())
+    if found is None:
+        raise ValueError(f"The output path must end in {', '.join(FORMATS)}: the extension decides the format.")
+    return found
+
+
+def _fetchable(url: str) -> str:
+    """The URL as it was given. Parsers disagree about spaces, backslashes and control characters: they are refused."""
+    if "\\" in url or not url.isprintable() or any(character.isspace() for character in url):
+        raise ValueError("The URL must not contain spaces, backslashes or control characters.")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("The URL must begin with http:// or https://.")
+    if not parts.hostname:
+        raise ValueError("The URL must name a host.")
+    if "@" in parts.netloc:
+        raise ValueError("The URL must not contain credentials: payloads are shown to clients.")
+    if parts.port == 0:
+        raise ValueError("Port out of range 0-65535")
+    return url
+
+
+def _writable(path: str) -> str:
+    """The path as it was given."""
+    image_format(artifact_name(path))
+    return path
+
+
+class ImageProcessingPayload(Model):
+    """A picture to fetch and what to make of it."""
+
+    image_url: Annotated[str, AfterValidator(_fetchable)] = Field(
+        description="Where the picture is: an http or https URL without credentials. JPEG, PNG, WebP, AVIF, GIF, TIFF "
+        "and BMP can be read; of an animation, the first frame. Addresses of private networks are refused when the "
+        "job runs, unless the server allows them.",
+        max_length=MAX_URL,
+    )
+    operations: list[ImageOperation] = Field(
+        description="What to do, in this order: 1 to 20 steps. Before them the picture is turned upright as its "
+        "camera noted, and converted to sRGB.",
+        min_length=1,
+        max_length=MAX_OPERATIONS,
+    )
+    output_path: Annotated[str, AfterValidator(_writable)] = Field(
+        description="The name of the artifact to make, such as `output/processed.jpg`; a leading `/` is the root of "
+        "the job's artifacts. The extension decides the format: jpg or jpeg (on white, where the picture is "
+        "transparent), png, webp, avif. No metadata, such as the place a photograph was taken at, is kept.",
+    )
+
+
+class ImageProcessingResult(Model):
+    """The picture that was made."""
+
+    url: str = Field(description="Its path below the API's address.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    size_bytes: int = Field(description="Size of the file, in bytes.")
+
+
+job_type(
+    "image_processing",
+    payload=ImageProcessingPayload,
+    result=ImageProcessingResult,
+    handler="workers.handlers.image_processing:process_image",
+    cpu_bound=True,
+    description="Fetches a picture over HTTP, changes it step by step and keeps the outcome as an artifact.",
+)

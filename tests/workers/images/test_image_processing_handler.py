@@ -1,0 +1,286 @@
+"""The handler of image_processing as a whole: from a server on loopback to an artifact."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gql_jobs.jobs.errors import PermanentError, TransientError
+from gql_jobs.jobs.types.image_processing import ImageOperation, ImageProcessingPayload
+from tests.file_server import Answer, FileServer, file_server
+from tests.handler_context import JOB_ID, FolderContext
+from tests.pictures import bomb, encoded, gradient, upright
+from workers.handlers import image_processing as handler
+
+RESIZE, WATERMARK, GRAYSCALE, THUMBNAIL = (
+    ImageOperation.RESIZE,
+    ImageOperation.WATERMARK,
+    ImageOperation.GRAYSCALE,
+    ImageOperation.THUMBNAIL,
+)
+FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "PNG": "PNG", "webp": "WEBP", "avif": "AVIF"}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK", "true")
+    monkeypatch.setenv("GQL_JOBS_DOWNLOAD_TIMEOUT", "10")
+    handler.settings.cache_clear()
+    yield
+    handler.settings.cache_clear()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FileServer]:
+    async with file_server() as running:
+        yield running
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> FolderContext:
+    return FolderContext(tmp_path / "artifacts")
+
+
+def _payload(url: str, *operations: ImageOperation, path: str = "/output/processed.jpg") -> ImageProcessingPayload:
+    return ImageProcessingPayload(image_url=url, operations=list(operations), output_path=path)
+
+
+async def _made(
+    context: FolderContext, url: str, *operations: ImageOperation, path: str = "/out/made.png"
+) -> Image.Image:
+    result = await handler.process_image(context, _payload(url, *operations, path=path))
+    file = context.folder / path.removeprefix("/")
+    picture = Image.open(file)
+    picture.load()
+    assert picture.size == (result.width, result.height)
+    assert file.stat().st_size == result.size_bytes
+    return picture
+
+
+def _pixel(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    pixel = picture.convert("RGBA").getpixel((x, y))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def _darkest_and_lightest(picture: Image.Image) -> tuple[int, int]:
+    shades = picture.convert("L").tobytes()
+    return min(shades), max(shades)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("operation", list(ImageOperation))
+async def test_every_operation_in_every_format(
+    server: FileServer, context: FolderContext, extension: str, operation: ImageOperation
+) -> None:
+    url = server.put("/photo.jpg", encoded(gradient((1600, 1200)), "JPEG"))
+    picture = await _made(context, url, operation, path=f"/out/made.{extension}")
+    sizes = {RESIZE: (1280, 960), THUMBNAIL: (256, 192)}
+    assert picture.size == sizes.get(operation, (1600, 1200))
+    assert picture.format == FORMATS[extension]
+    red, _, blue, _ = _pixel(picture, 5, picture.height - 5)
+    assert (abs(red - blue) < 4) == (operation is GRAYSCALE)
+
+
+async def test_the_result_says_where_the_artifact_is(server: FileServer, context: FolderContext) -> None:
+    url = server.put("/photo.jpg", encoded(gradient(), "JPEG"))
+    result = await handler.process_image(context, _payload(url, RESIZE, path="/out put/ä.jpg"))
+    assert result.url == f"/artifacts/{JOB_ID}/out%20put/%C3%A4.jpg"
+    assert [file.name for file in context.folder.rglob("*.*")] == ["ä.jpg"]
+
+
+async def test_the_progress_counts_bytes_and_then_steps(server: FileServer, context: FolderContext) -> None:
+    data = encoded(Image.effect_noise((900, 700), 90), "PNG")
+    await handler.process_image(context, _payload(server.put("/a.png", data), RESIZE, WATERMARK, GRAYSCALE))
+    percents = [percent for percent, _ in context.said]
+    assert percents == sorted(percents)
+    assert any(0 < percent < 50 for percent in percents)
+    assert (50, f"Downloaded {len(data) / 1e6:.1f} of {len(data) / 1e6:.1f} MB") in context.said
+    assert context.said[-6:] == [
+        (50, "Reading the picture"),
+        (60, "RESIZE (1 of 3)"),
+        (70, "WATERMARK (2 of 3)"),
+        (80, "GRAYSCALE (3 of 3)"),
+        (90, "Writing 900 x 700 pixels as JPEG"),
+        (95, "Storing output/processed.jpg"),
+    ]
+
+
+async def test_the_progress_moves_even_if_the_length_is_not_known(server: FileServer, context: FolderContext) -> None:
+    data = encoded(Image.effect_noise((900, 700), 90), "PNG")
+    url = server.put("/a.png", Answer(data, chunked=True))
+    await handler.process_image(context, _payload(url, RESIZE))
+    percents = [percent for percent, _ in context.said]
+    assert percents == sorted(percents)
+    assert percents[0] < 50
+    assert context.said[0][1] == "Downloaded 0.1 MB"
+
+
+async def test_operations_are_done_in_their_order(server: FileServer, context: FolderContext) -> None:
+    """A watermark made before the picture shrinks shrinks with it."""
+    url = server.put("/a.png", encoded(Image.new("RGB", (1024, 1024), (90, 90, 90)), "PNG"))
+    after = await _made(context, url, THUMBNAIL, WATERMARK)
+    before = await _made(context, url, WATERMARK, THUMBNAIL)
+    assert after.size == before.size == (256, 256)
+    assert after.tobytes() != before.tobytes()
+    assert _darkest_and_lightest(after)[1] > 150
+
+
+async def test_a_small_picture_is_not_enlarged(server: FileServer, context: FolderContext) -> None:
+    url = server.put("/a.png", encoded(gradient((100, 60)), "PNG"))
+    picture = await _made(context, url, RESIZE, THUMBNAIL)
+    assert picture.tobytes() == gradient((100, 60)).tobytes()
+
+
+@pytest.mark.parametrize("shade", [0, 127, 255])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+async def test_the_watermark_can_be_read_on_any_ground(
+    server: FileServer, context: FolderContext, mode: str, shade: int
+) -> None:
+    ground = Image.new("L", (800, 600), shade).convert(mode)
+    picture = await _made(context, server.put("/a.png", encoded(ground, "PNG")), WATERMARK)
+    assert picture.mode == mode
+    low, high = _darkest_and_lightest(picture.crop((560, 500, 800, 600)))
+    assert high - low > 60
+    assert _darkest_and_lightest(picture.crop((0, 0, 560, 600))) == (shade, shade)
+
+
+async def test_the_watermark_is_seen_where_the_picture_is_transparent(
+    server: FileServer, context: FolderContext
+) -> None:
+    url = server.put("/a.png", encoded(Image.new("RGBA", (800, 600), (0, 0, 0, 0)), "PNG"))
+    picture = await _made(context, url, WATERMARK)
+    assert 128 < _darkest_and_lightest(picture.getchannel("A").crop((560, 500, 800, 600)))[1] < 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3000), (3000, 8), (40, 40)])
+async def test_odd_sizes_go_through_everything(
+    server: FileServer, context: FolderContext, size: tuple[int, int]
+) -> None:
+    url = server.put("/a.png", encoded(gradient(size), "PNG"))
+    for extension in FORMATS:
+        await _made(context, url, WATERMARK, RESIZE, GRAYSCALE, THUMBNAIL, WATERMARK, path=f"/a.{extension}")
+
+
+@pytest.mark.parametrize("text", ["", "© Ada Lovelace, 1843", "x" * 100, "日本", " "])
+async def test_the_text_of_the_watermark_is_a_setting(
+    server: FileServer, context: FolderContext, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("GQL_JOBS_IMAGE_WATERMARK", text)
+    plain = Image.new("RGB", (800, 600), "blue")
+    picture = await _made(context, server.put("/a.png", encoded(plain, "PNG")), WATERMARK)
+    assert (picture.tobytes() == plain.tobytes()) == (text.strip() == "")
+
+
+async def test_a_transparent_picture_is_laid_on_white_for_jpeg(server: FileServer, context: FolderContext) -> None:
+    for mode in ("RGBA", "LA"):
+        clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0)).convert(mode)
+        url = server.put("/a.png", encoded(clear, "PNG"))
+        picture = await _made(context, url, RESIZE, path="/a.jpg")
+        assert _pixel(picture, 30, 30) == (255, 255, 255, 255)
+
+
+@pytest.mark.parametrize("extension", ["png", "webp", "avif"])
+async def test_transparency_is_kept_where_the_format_has_it(
+    server: FileServer, context: FolderContext, extension: str
+) -> None:
+    for mode in ("RGBA", "LA"):
+        half = Image.new("RGBA", (64, 64), (200, 200, 200, 128)).convert(mode)
+        url = server.put("/a.png", encoded(half, "PNG"))
+        picture = await _made(context, url, RESIZE, path=f"/a.{extension}")
+        assert abs(_pixel(picture, 30, 30)[3] - 128) < 5
+
+
+@pytest.mark.parametrize("operation", list(ImageOperation))
+@pytest.mark.parametrize("extension", FORMATS)
+async def test_the_picture_is_upright_and_says_nothing_of_its_origin(
+    server: FileServer, context: FolderContext, extension: str, operation: ImageOperation
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "SecretCamera"
+    exif.get_ifd(0x8825)[2] = (48.0, 51.0, 24.0)
+    exif[0x8825] = exif.get_ifd(0x8825)
+    stored = upright((800, 600)).transpose(Image.Transpose.ROTATE_90)
+    secrets = {"comment": b"SecretComment", "xmp": b"<x:xmpmeta>SecretPlace</x:xmpmeta>", "dpi": (301, 301)}
+    url = server.put("/a.jpg", encoded(stored, "JPEG", exif=exif, **secrets))
+    picture = await _made(context, url, operation, path=f"/a.{extension}")
+    assert _pixel(picture, 5, 5)[1] < 80
+    assert _pixel(picture, 5, picture.height - 5)[1] > 200
+    assert dict(picture.getexif()) == {}
+    assert set(picture.info) <= {
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "loop",
+        "background",
+        "timestamp",
+        "duration",
+    }
+    assert b"Secret" not in (context.folder / f"a.{extension}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(status=404), "answered 404"),
+        (Answer(b"<html>"), "no picture"),
+        (Answer(b""), "no picture"),
+        (Answer(encoded(gradient(), "JPEG")[:3000]), "broken"),
+        (Answer(bomb(50_000, 50_000)), "the limit"),
+        (Answer(status=302, headers={"Location": "file:///etc/passwd"}), "not fetched"),
+        (Answer(status=302, headers={"Location": "http://10.0.0.1/"}), "private address"),
+        (Answer(b"", length=60 << 20, hangs=True), "62914560 bytes"),
+    ],
+)
+async def test_what_can_never_work_is_permanent_and_leaves_nothing(
+    server: FileServer, context: FolderContext, answer: Answer, message: str
+) -> None:
+    with pytest.raises(PermanentError, match=message):
+        await handler.process_image(context, _payload(server.put("/a", answer), RESIZE))
+    assert not context.folder.exists()
+
+
+async def test_what_may_go_away_is_transient(server: FileServer, context: FolderContext) -> None:
+    url = server.put("/a", Answer(status=429, headers={"Retry-After": "3"}))
+    with pytest.raises(TransientError) as failed:
+        await handler.process_image(context, _payload(url, RESIZE))
+    assert failed.value.retry_after == 3
+
+
+async def test_this_host_is_out_of_reach_unless_a_setting_allows_it(
+    server: FileServer, context: FolderContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK")
+    url = server.put("/a", encoded(gradient(), "JPEG"))
+    with pytest.raises(PermanentError, match="loopback"):
+        await handler.process_image(context, _payload(url, RESIZE))
+    handler.settings.cache_clear()
+    monkeypatch.setenv("GQL_JOBS_DOWNLOAD_ALLOW_PRIVATE_NETWORKS", "true")
+    assert (await handler.process_image(context, _payload(url, RESIZE))).width == 400
+
+
+async def test_the_limits_are_settings(
+    server: FileServer, context: FolderContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.put("/a", encoded(gradient(), "JPEG"))
+    for variable, value, message in (
+        ("DOWNLOAD_MAX_BYTES", "1000", "the limit is 1000"),
+        ("IMAGE_MAX_PIXELS", "119999", "the limit is 119999"),
+        ("DOWNLOAD_MAX_REDIRECTS", "0", "more than 0 times"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setenv(f"GQL_JOBS_{variable}", value)
+            handler.settings.cache_clear()
+            if "REDIRECTS" in variable:
+                url = server.put("/b", Answer(status=302, headers={"Location": "/a"}))
+            with pytest.raises(PermanentError, match=message):
+                await handler.process_image(context, _payload(url, RESIZE))
+
+
+async def test_a_picture_too_wide_for_its_format_is_permanent(server: FileServer, context: FolderContext) -> None:
+    url = server.put("/a.png", encoded(Image.new("L", (20_000, 10)), "PNG"))
+    with pytest.raises(PermanentError, match=r"WEBP cannot hold 20000 pixels in a row"):
+        await handler.process_image(context, _payload(url, GRAYSCALE, path="/a.webp"))
