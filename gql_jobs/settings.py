@@ -88,3 +88,22 @@ class Settings(BaseSettings):
     image_watermark: str = Field(
         "gql-jobs", max_length=100, pattern=r"^[^\x00-\x1f]*$", description="Text of the watermark, in Latin letters."
     )
+
+    sales_source: SecretStr | None = Field(
+        None,
+        description="What report_generation adds up: a Parquet or CSV file, a folder or pattern of them, or a database "
+        "(`sqlite:////data/shop.db`, `postgresql://user:password@host/shop`). Without it, an invented data set that "
+        "is made in `<data_dir>/sales` at first use.",
+    )
+    sales_columns: str | None = Field(
+        None,
+        description="Which columns it reads, where they are not called date, product, region, quantity and amount: "
+        "`date=order_date,product=sku,amount=total`. Dates in CSV are written as 2024-03-31. Amounts and quantities "
+        "keep four decimal places.",
+    )
+    sales_table: str = Field(
+        "sales", min_length=1, description="The table or view with the sales in a database: `sales` or `shop.sales`."
+    )
+    report_font: Path | None = Field(
+        None, description="TrueType font for reports in PDF. Without it, Western European letters only."
+    )

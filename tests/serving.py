@@ -130,7 +130,8 @@ async def serving(
     :param send_buffer: bytes that the kernel takes for a client that does not read.
     """
     server = http_server(settings, imports, HOST, 0)
-    listener = socket.socket()
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     if send_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listener.bind((HOST, 0))

@@ -76,7 +76,8 @@ def mutation_type(registered: RegisteredTypes, create_input: type[Any]) -> type[
             create_jobs,
             description=(
                 "Create up to 1000 jobs at once, in order. All inputs are checked before anything is stored; "
-                "if storing fails midway, `extensions.acceptedIds` of the error lists what was stored."
+                "if storing fails midway, `extensions.acceptedIds` of the error lists what was stored and "
+                "`extensions.uncertainIds` what may have been."
             ),
         ),
         *_FIELDS,

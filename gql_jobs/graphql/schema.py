@@ -55,10 +55,10 @@ class JobsSchema(strawberry.Schema):
 
         :raises NeedsStream: for a subscription, which has many.
         """
-        allowed = options.pop("allowed_operation_types", None) or set(OperationType)
+        allowed = options.get("allowed_operation_types") or OperationType
+        options["allowed_operation_types"] = {kind for kind in allowed if kind is not OperationType.SUBSCRIPTION}
         try:
-            single = set(allowed) - {OperationType.SUBSCRIPTION}
-            return await super().execute(*operation, **options, allowed_operation_types=single)
+            return await super().execute(*operation, **options)
         except InvalidOperationTypeError as error:
             if error.operation_type is OperationType.SUBSCRIPTION:
                 raise NeedsStream(error.operation_type) from None

@@ -87,7 +87,7 @@ class Connection:
         try:
             # Not the client's own timeout: the wait_for in it loses a cancellation that meets the answer (Python 3.11).
             async with asyncio.timeout(timeout):
-                return await self._client.request(subject, data, timeout=None)
+                return await self._client.request(subject, data, timeout=None)  # type: ignore[arg-type]
         except (NatsError, TimeoutError) as error:
             raise QueueUnavailable(f"NATS did not answer ({type(error).__name__}).") from error
 
@@ -150,10 +150,13 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
     said_at = -SAY_EVERY
     connection = Connection(client)
 
-    async def disconnected() -> None:
+    def drop_unsent() -> None:
         # What the client had not yet written would be sent after a reconnection, although its writer has given up.
         client._pending.clear()  # noqa: SLF001
         client._pending_data_size = 0  # noqa: SLF001
+
+    async def disconnected() -> None:
+        drop_unsent()
         if not client.is_closed:
             log.warning("NATS is away")
 
@@ -191,6 +194,8 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
         await client.connect(**options)
         yield connection
     finally:
-        # Lost in this very moment: there is nothing left to close.
-        with suppress(OSError):
+        if not client.is_connected:
+            drop_unsent()
+        # Lost in this very moment: the client fails to flush (uvloop's error is the RuntimeError), and we are done.
+        with suppress(OSError, RuntimeError):
             await client.close()

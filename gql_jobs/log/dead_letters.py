@@ -7,7 +7,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.log import subjects
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.stored import delete_message, last_message
+from gql_jobs.log.stored import delete_message, messages_of
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +21,13 @@ async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int
     try:
         for pause in _PAUSES:
             await asyncio.sleep(pause)
-            copy = await last_message(connection, subject, subjects.DEAD_LETTERS)
-            if copy is not None and _origin(copy.header(subjects.SOURCE)) == event_seq:
-                await delete_message(connection, copy.seq, subjects.DEAD_LETTERS)
-                return
+            # All of them: a job that was retried may have become a dead letter again in the meantime.
+            async for copy in messages_of(connection, subject, stream=subjects.DEAD_LETTERS):
+                origin = _origin(copy.header(subjects.SOURCE))
+                if origin == event_seq:
+                    await delete_message(connection, copy.seq, subjects.DEAD_LETTERS)
+                if origin >= event_seq:
+                    return
         log.warning("the dead letter of job %s was not found in %s", job_id, subjects.DEAD_LETTERS)
     except (QueueUnavailable, ApiError) as error:
         log.warning("the dead letter of job %s stays in %s: %s", job_id, subjects.DEAD_LETTERS, error)

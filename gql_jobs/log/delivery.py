@@ -5,6 +5,7 @@ import asyncio
 from nats.aio.msg import Msg
 
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.log import codec, subjects
 from gql_jobs.log.connection import Connection
@@ -43,6 +44,8 @@ class Delivery:
 
     def submission(self) -> Submission:
         """:raises Unreadable: if the message is none of ours."""
+        if parse_job_id(self.job_id) != self.job_id:
+            raise codec.Unreadable(f"{self.job_id!r} is no job id")
         body = codec.decode(Kind.QUEUED, self._data)
         assert isinstance(body, Submission)
         return body

@@ -92,9 +92,10 @@ class JobLog:
 
     async def append_in_order(self, writes: list[Write]) -> list[int | BaseException]:
         """Store many messages, pipelined, in order: for each its sequence or what ``append`` would raise."""
-        appends = [_Append(self, self._publisher, write, PATIENCE) for write in writes]
-        for append in appends:
-            await append.send()
+        appends: list[_Append] = []
+        for write in writes:
+            appends.append(_Append(self, self._publisher, write, PATIENCE))
+            await appends[-1].send()
         return await asyncio.gather(*(append.outcome() for append in appends), return_exceptions=True)
 
     async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:

@@ -72,13 +72,15 @@ async def last_message(
     return await _get(connection, stream, {"last_by_subj": subject_filter})
 
 
-async def messages_of(connection: Connection, subject_filter: str, first_seq: int = 1) -> AsyncIterator[StoredMessage]:
+async def messages_of(
+    connection: Connection, subject_filter: str, first_seq: int = 1, stream: str = subjects.STREAM
+) -> AsyncIterator[StoredMessage]:
     """All messages whose subjects match, oldest first; one request each.
 
     :raises QueueUnavailable: if the leader does not answer.
     """
     seq = first_seq
-    while (found := await _get(connection, subjects.STREAM, {"seq": seq, "next_by_subj": subject_filter})) is not None:
+    while (found := await _get(connection, stream, {"seq": seq, "next_by_subj": subject_filter})) is not None:
         yield found
         seq = found.seq + 1
 

@@ -189,8 +189,8 @@ def ack_tokens(reply: str) -> list[str]:
 
 
 def time_of(nanoseconds: int) -> datetime:
-    """The stream's time, exact to the microsecond."""
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    """The stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
+    return _EPOCH + timedelta(microseconds=(nanoseconds + 500) // 1000)
 
 
 def _parse(message: Msg) -> tuple[TailMessage, int]:

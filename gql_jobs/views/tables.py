@@ -67,14 +67,15 @@ _STATE_FIELDS = JobState.__struct_fields__
 
 def open_database(path: Path, stream_created: str) -> sqlite3.Connection:
     """The index of the stream that was created at that time: resumed where it fits, else begun anew."""
+    database = _open(path)
     try:
-        database = _connect(path)
+        _prepare(database)
         if _meta(database) == {"format": FORMAT, "stream_created": stream_created}:
             return database
-        database.close()
         log.info("the index %s is not one of this stream and is built anew", path)
     except sqlite3.DatabaseError as error:
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
+    database.close()
     return new_database(path, stream_created)
 
 
@@ -82,7 +83,8 @@ def new_database(path: Path, stream_created: str) -> sqlite3.Connection:
     """An empty index in place of what was there."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    database = _connect(path)
+    database = _open(path)
+    _prepare(database)
     database.executescript(_TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
     return database
@@ -95,14 +97,16 @@ def read_only(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+    return sqlite3.connect(path, isolation_level=None, cached_statements=256)
+
+
+def _prepare(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
     # Without an fsync per commit: what a power loss takes away is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -65536")
-    return database
 
 
 def _meta(database: sqlite3.Connection) -> dict[str, str]:

@@ -1,0 +1,170 @@
+"""The examples of tests/queries, run against a server whose jobs are real e-mails."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gql_jobs.jobs.ids import job_id_for_key
+from gql_jobs.log.embedded import embedded_server
+from gql_jobs.settings import Settings
+from tests.api.operations import CREATIONS, QUERIES, ahead, create, ended, example, kinds, lifecycle
+from tests.mailbox import running_mailbox
+from tests.running import running_worker
+from tests.serving import Data, ServedApi, serving
+from workers.handlers import email
+
+HERE = Path(__file__).read_text()
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedApi]:
+    """A server, a worker and a mailbox for all examples; one e-mail has been sent and one refused."""
+    folder = tmp_path_factory.mktemp("examples")
+    with pytest.MonkeyPatch.context() as environment:
+        async with AsyncExitStack() as stack:
+            mailbox = await stack.enter_async_context(running_mailbox(folder / "mailbox"))
+            environment.setenv("GQL_JOBS_SMTP_HOST", "127.0.0.1")
+            environment.setenv("GQL_JOBS_SMTP_PORT", str(mailbox.smtp_port))
+            email.settings.cache_clear()
+            stack.callback(email.settings.cache_clear)
+            server = await stack.enter_async_context(embedded_server(folder / "store", max_store_bytes=1 << 30))
+            settings = Settings(nats_url=server.url, data_dir=folder / "data", base_retry_delay=0.1)
+            served = await stack.enter_async_context(serving(settings))
+            await stack.enter_async_context(running_worker(settings, ("default",)))
+            await ended(served, (await _mail(served, "ada@example.com"))["id"])
+            await ended(served, (await _mail(served, "eve@reject.example"))["id"], "DEAD_LETTER")
+            yield served
+
+
+async def _mail(api: ServedApi, to: str, **options: Any) -> Data:
+    return await create(api, {"to": to, "subject": "Hello", "body": "Text"}, "email", **options)
+
+
+async def _multipart(api: ServedApi, name: str, **variables: str) -> AsyncGenerator[Data]:
+    """What a subscription over HTTP brings, as Strawberry writes its parts: one line of JSON each."""
+    headers = {"Accept": "multipart/mixed;subscriptionSpec=1.0, application/json"}
+    body = {"query": example(name), "variables": variables}
+    async with api.http.stream("POST", "/graphql", json=body, headers=headers) as response:
+        assert response.headers["content-type"].startswith("multipart/mixed")
+        async for line in response.aiter_lines():
+            if line.startswith('{"payload"'):
+                (event,) = json.loads(line)["payload"]["data"].values()
+                yield event
+
+
+async def test_every_example_is_run_here() -> None:
+    # Those that only create a job are run by test_api_creation.
+    others = {path.stem for path in QUERIES.glob("*.graphql")} - set(CREATIONS)
+    assert [name for name in sorted(others) if f'"{name}"' not in HERE] == []
+
+
+async def test_a_creation_with_a_key(api: ServedApi) -> None:
+    again = (await api.ask(example("create_job")))["createJob"]
+    assert again["job"]["id"] == job_id_for_key("welcome-mail-of-ada")
+    assert (await api.ask(example("create_job")))["createJob"]["deduplicated"] is True
+    job = await ended(api, again["job"]["id"])
+    assert (job["priority"], job["tags"]) == ("HIGH", ["welcome"])
+
+
+async def test_many_creations(api: ServedApi) -> None:
+    answer = (await api.ask(example("create_jobs")))["createJobs"]
+    assert answer["deduplicatedCount"] == 0
+    jobs = [await ended(api, job["id"]) for job in answer["jobs"]]
+    assert [job["rawPayload"]["body"] for job in jobs] == ["One.", "Two."]
+    assert [job["priority"] for job in jobs] == ["NORMAL", "LOW"]
+
+
+async def test_one_job(api: ServedApi) -> None:
+    created = await _mail(api, "ada@example.com", tags=["a"])
+    await ended(api, created["id"])
+    job = (await api.ask(example("job"), id=created["id"]))["job"]
+    assert job["__typename"] == "EmailJob"
+    assert job["payload"] == {"to": "ada@example.com", "subject": "Hello"}
+    assert created["id"] in job["result"]["messageId"]
+    assert (job["status"], job["progress"], job["attempt"], job["tags"]) == ("COMPLETED", 100, 1, ["a"])
+
+
+async def test_the_history_of_a_job_that_was_greylisted(api: ServedApi) -> None:
+    created = await _mail(api, "ada@greylist.example")
+    await ended(api, created["id"])
+    job = (await api.ask(example("job_history"), id=created["id"]))["job"]
+    happened = kinds(lifecycle(job["events"]))
+    assert happened == ["Queued", "Started", "Failed", "Started", "Failed", "Started", "Completed"]
+    failures = [event for event in job["events"] if event["__typename"] == "JobFailed"]
+    assert all("451" in event["error"]["message"] for event in failures)
+    assert [event["attempt"] for event in job["events"] if "attempt" in event] == [1, 2, 3]
+
+
+async def test_pages_of_completed_e_mails(api: ServedApi) -> None:
+    by_cursor = (await api.ask(example("jobs")))["jobs"]
+    by_offset = (await api.ask(example("jobs_by_offset")))["jobs"]
+    assert by_cursor["totalCount"] == by_offset["totalCount"] == len(by_cursor["nodes"]) > 0
+    assert {(node["status"], node["progress"]) for node in by_cursor["nodes"]} == {("COMPLETED", 100)}
+    assert [node["id"] for node in by_cursor["nodes"]] == [edge["node"]["id"] for edge in by_offset["edges"]]
+    assert (await api.ask(example("jobs"), after=by_cursor["pageInfo"]["endCursor"]))["jobs"]["nodes"] == []
+
+
+async def test_dead_letters_and_their_retries(api: ServedApi) -> None:
+    found = (await api.ask(example("dead_letters")))["jobs"]
+    dead = found["nodes"][0]
+    assert found["totalCount"] == len(found["nodes"])
+    assert dead["rawPayload"]["to"] == "eve@reject.example"
+    assert "550" in dead["error"]["message"]
+    assert dead["error"]["retryable"] is False
+    retried = (await api.ask(example("retry_job"), id=dead["id"]))["retryJob"]["job"]
+    assert retried["id"] == dead["id"]
+    await ended(api, dead["id"], "DEAD_LETTER")
+    assert (await api.ask(example("retry_jobs"), since=ahead(days=1)))["retryJobs"]["retriedCount"] == 0
+    assert (await api.ask(example("retry_jobs"), since=ahead(days=-1)))["retryJobs"]["retriedCount"] == 1
+    await ended(api, dead["id"], "DEAD_LETTER")
+
+
+async def test_a_cancellation(api: ServedApi) -> None:
+    created = await _mail(api, "ada@example.com", runAt=ahead(days=1))
+    job = (await api.ask(example("cancel_job"), id=created["id"]))["cancelJob"]["job"]
+    assert (job["id"], job["status"]) == (created["id"], "CANCELLED")
+    assert job["finishedAt"]
+
+
+async def test_what_this_installation_consists_of(api: ServedApi) -> None:
+    names = {kind["name"] for kind in (await api.ask(example("job_types")))["jobTypes"]}
+    assert "email" in names
+    default = next(q for q in (await api.ask(example("queues")))["queues"] if q["name"] == "default")
+    assert {c["status"]: c["count"] for c in default["counts"]}["COMPLETED"] > 0
+    (worker,) = (await api.ask(example("workers")))["workers"]
+    assert worker["queues"] == ["default"]
+
+
+async def test_one_job_is_watched_over_a_websocket_and_over_http(api: ServedApi) -> None:
+    created = await _mail(api, "ada@example.com", runAt=ahead(seconds=0.3))
+    by_http = _multipart(api, "job_progress", id=created["id"])
+    async with (
+        aclosing(api.events(example("job_progress"), id=created["id"])) as by_socket,
+        aclosing(by_http),
+    ):
+        told = [event async for event in by_socket], [event async for event in by_http]
+    assert kinds(lifecycle(told[0])) == ["Scheduled", "Queued", "Started", "Completed"]
+    assert told[0][-1]["job"]["progress"] == 100
+    # The one over HTTP came late.
+    assert told[1] == told[0][-1:]
+
+
+async def test_all_jobs_are_watched_over_a_websocket_and_over_http(api: ServedApi) -> None:
+    async with api.socket_streams(example("job_events"), [{}]) as (by_socket,):
+        by_http = _multipart(api, "job_events")
+        first = asyncio.ensure_future(anext(by_http))
+        await api.subscribers(2)
+        created = await _mail(api, "ada@example.com")
+        for event in await anext(by_socket), await first:
+            assert (event["__typename"], event["job"]["id"]) == ("JobQueued", created["id"])
+        assert (await anext(by_http))["__typename"] == "JobStarted"
+        await by_http.aclose()
+    await api.subscribers(0)
+    await ended(api, created["id"])

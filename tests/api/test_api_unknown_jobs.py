@@ -1,0 +1,69 @@
+"""A job that this process cannot describe is an UnknownJob, wherever it stands."""
+
+from contextlib import aclosing
+
+import pytest
+from msgspec import Raw
+
+from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.log.commands import creation
+from gql_jobs.log.job_log import JobLog
+from tests.api.operations import CANCEL, FIND, RETRY, WATCH, create, ended, find
+from tests.running import RunningWorker
+from tests.serving import ServedApi
+from tests.stories import spec
+
+PAGE = """{ jobs { totalCount nodes {
+  __typename id type rawPayload ... on ProbeJob { payload { steps } } ... on EmailJob { payload { to } }
+} } }"""
+STRANGE = [
+    ("fax", b'{"number":"0800"}'),
+    ("probe", b'{"steps":"many"}'),
+    ("probe", b'{"steps":1,"colour":"red"}'),
+    ("email", b'{"to":"nobody"}'),
+    ("probe", b"[]"),
+    # GraphQL's Int has 32 bits.
+    ("probe", b'{"steps":5000000000}'),
+]
+
+
+async def _stored(job_log: JobLog, type_name: str, payload: bytes) -> str:
+    """Submit what this version would refuse."""
+    job_id = new_job_id()
+    await job_log.append(creation(job_id, spec(type=type_name, payload=Raw(payload), payload_hash=job_id)))
+    return job_id
+
+
+async def test_a_page_with_unknown_jobs_has_no_error(api: ServedApi, job_log: JobLog) -> None:
+    ids = [await _stored(job_log, type_name, payload) for type_name, payload in STRANGE]
+    known = await create(api, {"steps": 7})
+    for job_id in ids:
+        await find(api, job_id)
+    found = (await api.ask(PAGE))["jobs"]
+    shown = {node["id"]: node for node in found["nodes"]}
+    assert found["totalCount"] == len(shown) == 7
+    assert shown[known["id"]]["payload"] == {"steps": 7}
+    assert {shown[job_id]["__typename"] for job_id in ids} == {"UnknownJob"}
+    assert shown[ids[0]]["rawPayload"] == {"number": "0800"}
+    assert [shown[job_id]["type"] for job_id in ids] == [type_name for type_name, _ in STRANGE]
+
+
+async def test_an_unknown_job_can_be_watched_cancelled_and_retried(api: ServedApi, job_log: JobLog) -> None:
+    job_id = await _stored(job_log, "fax", b"{}")
+    async with aclosing(api.events(WATCH, id=job_id)) as stream:
+        assert (await anext(stream))["job"]["type"] == "fax"
+        assert (await api.ask(CANCEL, id=job_id))["cancelJob"]["job"]["status"] == "CANCELLED"
+        assert (await anext(stream))["__typename"] == "JobCancelled"
+    assert (await api.ask(RETRY, id=job_id))["retryJob"]["job"]["__typename"] == "UnknownJob"
+
+
+@pytest.mark.parametrize(("type_name", "payload"), STRANGE[:2])
+async def test_a_worker_dead_letters_what_it_cannot_read(
+    api: ServedApi, job_log: JobLog, worker: RunningWorker, type_name: str, payload: bytes
+) -> None:
+    assert worker.task is not None
+    job_id = await _stored(job_log, type_name, payload)
+    job = await ended(api, job_id, "DEAD_LETTER")
+    assert job["error"]["retryable"] is False
+    assert job["attempt"] == 1
+    assert (await api.ask(FIND, id=job_id))["job"]["__typename"] == "UnknownJob"

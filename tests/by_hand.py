@@ -1,0 +1,107 @@
+"""A worker's part played by a test: events written into the log without a worker, and outages of its server."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Started
+from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import encode
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.embedded import EmbeddedServer, embedded_server
+from gql_jobs.log.job_log import JobLog, Write, folded, job_events
+from gql_jobs.log.stored import StoredMessage, messages_of
+from gql_jobs.log.tail import Tail
+from tests.stories import KIND_OF, attempt_body
+
+_WORDS: dict[JobStatus, tuple[type[AttemptBody], ...]] = {
+    JobStatus.QUEUED: (),
+    JobStatus.PROCESSING: (Started,),
+    JobStatus.RETRYING: (Started, Failed),
+    JobStatus.COMPLETED: (Started, Completed),
+    JobStatus.DEAD_LETTER: (Started, DeadLetter),
+}
+
+
+async def say(job_log: JobLog, job: Job, kind: type[AttemptBody], attempt: int = 1, **facts: Any) -> int:
+    """Append a worker's event, expecting the job's last one; returns its sequence."""
+    history = await job_log.history(job.id)
+    now = folded(history)
+    assert now is not None
+    body = attempt_body(kind, attempt, now.submission_seq, **facts)
+    last = max((message.seq for message in history if ".event." in message.subject), default=0)
+    subject = subjects.event(job.id, KIND_OF[kind])
+    return await job_log.append(Write(job.id, subject, body, job_events(job.id, last)))
+
+
+async def report(job_log: JobLog, job: Job, percent: int, message: str | None = None) -> None:
+    """A progress report of attempt 1, as a worker stores it."""
+    body = attempt_body(AttemptBody, 1, job.submission_seq, progress=percent, message=message)
+    events = [m.seq for m in await job_log.history(job.id) if ".event." in m.subject]
+    await job_log.rollup(subjects.progress(job.id), encode(body), job_events(job.id, max(events, default=0)))
+
+
+async def bring_to(job_log: JobLog, commands: JobCommands, job: Job, status: JobStatus) -> Job:
+    """Move a queued job to a state, and return it as the leader has it."""
+    if status is JobStatus.CANCELLED:
+        await commands.cancel(job.id)
+    for kind in _WORDS.get(status, ()):
+        await say(job_log, job, kind)
+    moved = await commands.find(job.id)
+    assert moved is not None
+    assert moved.status is status
+    return moved
+
+
+async def stored(connection: Connection, subject_filter: str = subjects.ALL) -> list[StoredMessage]:
+    """Every message of the stream that matches."""
+    return [message async for message in messages_of(connection, subject_filter)]
+
+
+async def tailed(connection: Connection, filters: tuple[str, ...] = (subjects.ALL,)) -> list[tuple[int, str]]:
+    """Sequence and subject of every message that a tail brings until nothing is behind."""
+    seen: list[tuple[int, str]] = []
+    batches = Tail(connection, filters, 1).batches()
+    async for batch in batches:
+        seen += [(message.seq, message.subject) for message in batch]
+        if not batch or batch[-1].pending == 0:
+            break
+    await batches.aclose()
+    return seen
+
+
+@contextmanager
+def frozen(server: EmbeddedServer) -> Iterator[None]:
+    """The server neither reads nor answers until the block ends; its connections stay open."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+class RestartingServer:
+    """A server that comes back on the port and the store it had."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._running = AsyncExitStack()
+        self._port = 0
+        self.url = ""
+
+    async def start(self) -> EmbeddedServer:
+        """Start it, for the first time or again."""
+        server = await self._running.enter_async_context(
+            embedded_server(self._data_dir, port=self._port, max_store_bytes=1 << 30)
+        )
+        self._port, self.url = server.port, server.url
+        return server
+
+    async def stop(self) -> None:
+        """Stop it; the store stays."""
+        await self._running.aclose()
