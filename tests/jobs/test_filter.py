@@ -1,0 +1,57 @@
+"""Which jobs a filter means."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gql_jobs.jobs.filter import JobFilter
+from gql_jobs.jobs.model import JobPriority, JobStatus
+from tests.stories import BEGAN, JOB, OTHER, job_after, queued
+
+MOMENT = timedelta(microseconds=1)
+WHOLE = job_after(queued(1, tags=("a", "b"), priority=JobPriority.HIGH))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"ids": (OTHER, JOB)},
+        {"status": (JobStatus.QUEUED, JobStatus.COMPLETED)},
+        {"type": ("probe", "email")},
+        {"queue": ("default",)},
+        {"priority": (JobPriority.HIGH,)},
+        {"tags": ("a",)},
+        {"tags": ("b", "a")},
+        {"created_after": BEGAN - MOMENT},
+        {"created_before": BEGAN + MOMENT},
+        {"ids": (JOB,), "status": (JobStatus.QUEUED,), "tags": ("b",), "created_after": BEGAN - MOMENT},
+    ],
+)
+def test_a_job_matches_where_every_part_does(parts: dict[str, Any]) -> None:
+    assert JobFilter(**parts).matches(WHOLE)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"ids": (OTHER,)},
+        {"status": (JobStatus.COMPLETED,)},
+        {"type": ("email",)},
+        {"queue": ("threads",)},
+        {"priority": (JobPriority.LOW, JobPriority.NORMAL)},
+        {"tags": ("a", "c")},
+        {"created_after": BEGAN},
+        {"created_before": BEGAN},
+        {"ids": (JOB,), "status": (JobStatus.COMPLETED,)},
+    ],
+)
+def test_a_job_does_not_match_where_one_part_does_not(parts: dict[str, Any]) -> None:
+    assert not JobFilter(**parts).matches(WHOLE)
+
+
+@pytest.mark.parametrize("part", ["ids", "status", "type", "queue", "priority", "tags"])
+def test_an_empty_list_matches_nothing(part: str) -> None:
+    parts: dict[str, Any] = {part: ()}
+    assert not JobFilter(**parts).matches(WHOLE)

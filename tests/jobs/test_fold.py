@@ -1,0 +1,228 @@
+"""The fold: which moves are legal, and what each of them makes of a job."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from gql_jobs.jobs.fold import MOVES, fold
+from gql_jobs.jobs.messages import (
+    AttemptBody,
+    Cancelled,
+    Completed,
+    DeadLetter,
+    Expired,
+    Failed,
+    Kind,
+    Message,
+    Progress,
+    Released,
+    Saved,
+    Started,
+    Submission,
+)
+from gql_jobs.jobs.model import Job, JobStatus
+from tests.stories import JOB, after, artifact, at, error, job_after, queued, said, scheduled, spec, tell
+
+S = JobStatus
+WORDS: dict[Kind, type[AttemptBody]] = {
+    Kind.STARTED: Started,
+    Kind.PROGRESS: Progress,
+    Kind.COMPLETED: Completed,
+    Kind.FAILED: Failed,
+    Kind.DEAD_LETTER: DeadLetter,
+    Kind.RELEASED: Released,
+}
+STORIES: dict[JobStatus | None, list[Message]] = {
+    None: [],
+    S.SCHEDULED: [scheduled(1)],
+    S.QUEUED: [queued(1)],
+    S.PROCESSING: [queued(1), said(2, Started)],
+    S.RETRYING: [queued(1), said(2, Started), said(3, Failed)],
+    S.COMPLETED: [queued(1), said(2, Started), said(3, Completed)],
+    S.DEAD_LETTER: [queued(1), said(2, Started), said(3, DeadLetter)],
+    S.CANCELLED: [queued(1), tell(2, Cancelled(submission=1))],
+}
+"""A shortest history to every state."""
+
+
+def _said_of(job: Job | None, kind: Kind) -> Message:
+    """A message of that kind that means exactly the submission and attempt the job is at."""
+    submission = job.submission_seq if job is not None else 1
+    event_seq = job.event_seq if job is not None else 0
+    attempt = job.attempt if job is not None else 1
+    if kind in {Kind.QUEUED, Kind.SCHEDULED}:
+        return Message(JOB, kind, 9, at(9), Submission(spec=spec(), event_seq=event_seq))
+    if kind is Kind.CANCELLED:
+        return tell(9, Cancelled(submission=submission, spec=spec()))
+    if kind is Kind.EXPIRED:
+        return tell(9, Expired(submission=submission))
+    if kind is Kind.ARTIFACT:
+        return tell(9, Saved(artifact=artifact()))
+    if kind is Kind.STARTED:
+        attempt += 1
+    return said(9, WORDS[kind], attempt, submission)
+
+
+@pytest.mark.parametrize("status", list(STORIES))
+@pytest.mark.parametrize("kind", list(Kind))
+def test_exactly_the_moves_of_the_table_change_a_job(status: JobStatus | None, kind: Kind) -> None:
+    before = after(*STORIES[status])
+    assert (before.status if before is not None else None) == status
+    moved = fold(before, _said_of(before, kind))
+    if (status, kind) not in MOVES:
+        assert moved is before
+        return
+    expected = MOVES[status, kind]
+    assert (moved.status if moved is not None else None) == expected
+    if moved is not None:
+        assert (moved.last_seq, moved.updated_at) == (9, at(9))
+
+
+@pytest.mark.parametrize("status", list(S))
+def test_every_state_can_be_reached_and_only_ended_jobs_can_be_begun_again_or_expire(status: JobStatus) -> None:
+    assert status in MOVES.values()
+    kinds = {kind for (before, kind) in MOVES if before is status}
+    assert (Kind.EXPIRED in kinds) is status.is_terminal
+    assert (Kind.QUEUED in kinds) is (status in {S.SCHEDULED, S.DEAD_LETTER, S.CANCELLED})
+
+
+@pytest.mark.parametrize("kind", [Progress, Completed, Failed, DeadLetter, Released])
+@pytest.mark.parametrize(("attempt", "submission"), [(1, 1), (3, 1), (2, 7), (2, 0)])
+def test_a_word_of_another_attempt_or_submission_changes_nothing(
+    kind: type[AttemptBody], attempt: int, submission: int
+) -> None:
+    second = job_after(queued(1), said(2, Started), said(3, Failed), said(4, Started, 2))
+    assert fold(second, said(5, kind, attempt, submission)) is second
+
+
+@pytest.mark.parametrize("kind", [Completed, DeadLetter])
+def test_progress_after_the_end_changes_nothing(kind: type[AttemptBody]) -> None:
+    ended = job_after(queued(1), said(2, Started), said(3, kind))
+    assert fold(ended, said(4, Progress, progress=99)) is ended
+
+
+def test_a_started_upon_a_started_supersedes_the_earlier_attempt() -> None:
+    first = job_after(queued(1), said(2, Started, worker_id="lost"), said(3, Progress, progress=40))
+    second = fold(first, said(4, Started, 2, supersedes=1, worker_id="heir", errors=(error(1),), progress=40))
+    assert second is not None
+    assert (second.attempt, second.worker_id, second.superseded_attempt) == (2, "heir", 1)
+    assert (second.progress, second.errors, second.started_at) == (40, (error(1),), at(4))
+    assert fold(second, said(5, Completed, 1)) is second
+    third = fold(second, said(6, Failed, 2))
+    assert third is not None
+    assert third.status is S.RETRYING
+
+
+def test_a_released_attempt_does_not_count() -> None:
+    released = job_after(queued(1), said(2, Started), said(3, Released, 1, progress=30, message="half"))
+    assert (released.status, released.attempt, released.retry_count) == (S.QUEUED, 0, 0)
+    assert (released.worker_id, released.started_at, released.progress) == (None, None, 30)
+    again = fold(released, said(4, Started, 1))
+    assert again is not None
+    assert again.attempt == 1
+    second = after(said(5, Failed), said(6, Started, 2), said(7, Released, 2), job=again)
+    assert second is not None
+    assert second.attempt == 1
+    assert second.retry_count == 0
+
+
+def test_progress_is_a_hundred_once_completed() -> None:
+    done = job_after(queued(1), said(2, Started), said(3, Progress, progress=40), said(5, Completed, progress=40))
+    assert done.progress == 100
+    assert done.result == Raw(b'{"attempt":1}')
+    assert done.duration == timedelta(seconds=3)
+
+
+def test_errors_are_those_of_the_submission_and_a_completed_job_has_none_left_to_show() -> None:
+    failed = job_after(queued(1), said(2, Started), said(3, Failed, errors=(error(1),), progress=10))
+    assert failed.error == error(1)
+    assert failed.worker_id is None
+    assert failed.next_attempt_at is not None
+    done = job_after(
+        queued(1),
+        said(2, Started),
+        said(3, Failed, errors=(error(1),)),
+        said(4, Started, 2, errors=(error(1),)),
+        said(5, Completed, 2),
+    )
+    assert done.error is None
+    assert done.errors == (error(1),)
+    assert done.next_attempt_at is None
+    assert done.retry_count == 1
+
+
+def test_a_retry_by_hand_starts_with_a_fresh_budget() -> None:
+    dead = job_after(
+        queued(1),
+        said(2, Started),
+        said(3, Failed, errors=(error(1),)),
+        said(4, Started, 2),
+        said(5, DeadLetter, 2, errors=(error(1), error(2)), progress=70),
+    )
+    assert dead.event_seq == 5
+    again = fold(dead, queued(6, event_seq=5))
+    assert again is not None
+    assert again.status is S.QUEUED
+    assert (again.attempt, again.retry_count, again.progress, again.errors) == (0, 0, 0, ())
+    assert (again.submission_seq, again.event_seq, again.finished_at) == (6, 5, None)
+    assert fold(again, said(7, Started, 1, 1)) is again
+    running = fold(again, said(7, Started, 1, 6))
+    assert running is not None
+    assert running.attempt == 1
+
+
+@pytest.mark.parametrize("event_seq", [0, 1, 2, 4])
+def test_a_submission_made_on_another_end_changes_nothing(event_seq: int) -> None:
+    dead = job_after(*STORIES[S.DEAD_LETTER])
+    assert fold(dead, queued(5, event_seq=event_seq)) is dead
+
+
+def test_a_firing_that_comes_after_the_cancellation_changes_nothing() -> None:
+    cancelled = job_after(scheduled(1), tell(2, Cancelled(submission=1, spec=spec())))
+    assert fold(cancelled, queued(3, run_at=at(3600))) is cancelled
+
+
+def test_of_a_submission_that_was_stored_twice_either_copy_may_start() -> None:
+    job = job_after(scheduled(1), queued(2), queued(3))
+    assert job.submission_seq == 2
+    for submission in (2, 3):
+        running = fold(job, said(4, Started, 1, submission))
+        assert running is not None
+        assert running.submission_seq == submission
+    assert fold(job, said(4, Started, 1, 1)) is job
+
+
+@pytest.mark.parametrize("first", [queued, scheduled])
+def test_a_job_begins_only_with_a_submission_that_nothing_precedes(first: Any) -> None:
+    assert after(first(1, event_seq=4)) is None
+    assert job_after(first(1)).submission_seq == 1
+
+
+def test_of_a_job_cancelled_before_its_time_the_cancellation_alone_makes_the_job() -> None:
+    assert after(tell(2, Cancelled(submission=1))) is None
+    job = job_after(tell(2, Cancelled(submission=1, spec=spec(run_at=at(3600)))))
+    assert (job.status, job.event_seq, job.finished_at) == (S.CANCELLED, 2, at(2))
+    again = fold(job, queued(3, event_seq=2, run_at=at(3600)))
+    assert again is not None
+    assert again.status is S.QUEUED
+
+
+def test_an_expired_job_is_gone_and_its_key_may_make_a_new_one() -> None:
+    gone = [*STORIES[S.COMPLETED], tell(4, Expired(submission=1))]
+    assert after(*gone) is None
+    assert after(*gone, queued(5, event_seq=4)) is None
+    renewed = job_after(*gone, queued(5, event_seq=4, after_expiry=True))
+    assert (renewed.status, renewed.submission_seq, renewed.event_seq) == (S.QUEUED, 5, 4)
+
+
+def test_a_renewed_job_that_runs_later_is_queued_when_it_fires() -> None:
+    renewed = scheduled(5, event_seq=4, after_expiry=True)
+    fired = queued(6, event_seq=4, after_expiry=True, run_at=at(3600))
+    assert job_after(renewed, fired) == job_after(fired)
+
+
+def test_times_never_run_backwards() -> None:
+    job = job_after(queued(5), Message(JOB, Kind.STARTED, 6, at(3), said(6, Started, 1, 5).body))
+    assert job.updated_at == at(5)

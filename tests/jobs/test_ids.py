@@ -1,0 +1,47 @@
+"""Job ids."""
+
+import uuid
+
+import pytest
+
+from gql_jobs.jobs.ids import job_id_for_key, new_job_id, parse_job_id
+from tests.stories import JOB
+
+
+def test_a_new_id_is_a_uuid_that_nobody_has() -> None:
+    ids = {new_job_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(str(uuid.UUID(job_id)) == job_id == parse_job_id(job_id) for job_id in ids)
+
+
+def test_a_key_has_one_id_for_ever() -> None:
+    assert job_id_for_key("order-4711") == "cafc7a71-a3b9-51c3-9853-91a4e0650faf"
+    assert job_id_for_key("order-4712") != job_id_for_key("order-4711")
+
+
+def test_an_id_is_read_in_any_case() -> None:
+    assert parse_job_id(JOB.upper()) == JOB
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "*",
+        ">",
+        "*.event",
+        "1",
+        JOB[:-1],
+        JOB + "0",
+        f"{JOB}.event",
+        f" {JOB}",
+        f"{JOB}\n",
+        f"{{{JOB}}}",
+        f"urn:uuid:{JOB}",
+        JOB.replace("-", ""),
+        "0" * 36,
+        JOB.replace("0", "\u0660"),
+    ],
+)
+def test_whatever_could_name_another_subject_is_no_id(text: str) -> None:
+    assert parse_job_id(text) is None

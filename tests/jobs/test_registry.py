@@ -1,0 +1,128 @@
+"""The registry: names, validation, the one spelling of a payload."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from pydantic import Field
+
+from gql_jobs import Model
+from gql_jobs.jobs.errors import InvalidPayload
+from gql_jobs.jobs.registry import JobType, Registry, canonical_json, load_job_types, payload_hash
+
+
+class Part(Model):
+    """Nested."""
+
+    size_bytes: int = Field(ge=0)
+    scale: float = 1.0
+
+
+class Upload(Model):
+    """With nested models and free JSON."""
+
+    parts: list[Part]
+    meta_data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Uploaded(Model):
+    """Nothing."""
+
+
+UPLOAD = JobType("upload", Upload, Uploaded, "nowhere:run")
+
+
+def _invalid(fields: dict[str, Any]) -> list[str]:
+    with pytest.raises(InvalidPayload) as refused:
+        UPLOAD.validate(fields, "input.payload.upload")
+    return [field["path"].removeprefix("input.payload.upload") for field in refused.value.extensions["fields"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "paths"),
+    [
+        ({}, [".parts"]),
+        ({"parts": [{"size_bytes": 1}, {"size_bytes": -1}]}, [".parts.1.sizeBytes"]),
+        ({"parts": [{"sizeBytes": "x", "more": 1}]}, [".parts.0.sizeBytes", ".parts.0.more"]),
+        ({"parts": [{"sizeBytes": 1, "scale": float("inf")}]}, [".parts.0.scale"]),
+        ({"parts": [{"sizeBytes": 1, "scale": float("nan")}]}, [".parts.0.scale"]),
+        ({"parts": [], "metaData": 3}, [".metaData"]),
+        ({"parts": None, "extra_one": 3}, [".parts", ".extraOne"]),
+    ],
+)
+def test_an_invalid_payload_names_every_field_as_clients_write_it(fields: dict[str, Any], paths: list[str]) -> None:
+    assert _invalid(fields) == paths
+
+
+def test_the_message_of_an_invalid_payload_shows_three_fields_and_counts_the_rest() -> None:
+    with pytest.raises(InvalidPayload, match=r"\(and 2 more\)$"):
+        UPLOAD.validate({"parts": [{}] * 5}, "input")
+
+
+def test_equal_payloads_are_equal_bytes_however_they_were_written() -> None:
+    one = UPLOAD.validate({"parts": [{"size_bytes": 1}], "metaData": {"b": {"y": 1, "x": [2]}, "a": None}}, "p")
+    two = UPLOAD.validate({"meta_data": {"a": None, "b": {"x": [2], "y": 1}}, "parts": [{"sizeBytes": 1}]}, "p")
+    assert canonical_json(one) == canonical_json(two)
+    assert canonical_json(one) == (b'{"metaData":{"a":null,"b":{"x":[2],"y":1}},"parts":[{"scale":1.0,"sizeBytes":1}]}')
+
+
+def test_a_payload_is_stored_in_the_names_that_graphql_shows_and_can_be_validated_again() -> None:
+    payload = UPLOAD.validate({"parts": [{"size_bytes": 1}]}, "p")
+    assert UPLOAD.validate(json.loads(canonical_json(payload)), "p") == payload
+
+
+def test_stored_json_has_no_infinity() -> None:
+    payload = Upload(parts=[], meta_data={"a": float("inf"), "b": float("nan")})
+    assert b'"metaData":{"a":null,"b":null}' in canonical_json(payload)
+    assert b'"scale":null' in canonical_json(Part.model_construct(size_bytes=1, scale=float("inf")))
+
+
+def test_the_hash_is_of_type_and_payload() -> None:
+    assert payload_hash("a", b"{}") == payload_hash("a", Raw(b"{}"))
+    assert payload_hash("a", b"{}") != payload_hash("b", b"{}")
+    assert len(payload_hash("a", b"{}")) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": "Upload"}, "The job type name 'Upload' must match"),
+        ({"name": "up.load"}, "The job type name 'up.load' must match"),
+        ({"name": ""}, "The job type name '' must match"),
+        ({"name": "a" * 64}, "must match"),
+        ({"queue": "a.b"}, "The queue name 'a.b' must match"),
+        ({"queue": "*"}, "The queue name '\\*' must match"),
+        ({"queue": ""}, "must match"),
+        ({"handler": "nowhere.run"}, "must be written as module:function"),
+    ],
+)
+def test_a_type_that_cannot_be_is_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    facts: dict[str, Any] = {
+        "name": "upload", "payload": Upload, "result": Uploaded, "handler": "nowhere:run", **changes
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=sentence):
+        Registry().add(JobType(**facts))
+
+
+def test_a_name_is_registered_once_but_importing_a_module_again_is_no_error() -> None:
+    registry = Registry()
+    assert registry.add(UPLOAD) is UPLOAD
+    registry.add(JobType("upload", Upload, Uploaded, "nowhere:run"))
+    with pytest.raises(ValueError, match="'upload' is registered twice"):
+        registry.add(JobType("upload", Upload, Uploaded, "elsewhere:run"))
+    assert list(registry) == [UPLOAD]
+
+
+def test_types_are_found_by_name_and_queues_are_sorted() -> None:
+    registry = Registry()
+    registry.add(JobType("a", Upload, Uploaded, "m:f", queue="z"))
+    registry.add(JobType("b", Upload, Uploaded, "m:f"))
+    assert registry.queues == ["default", "z"]
+    assert registry.get("c") is None
+
+
+def test_installed_types_are_loaded_and_a_missing_module_is_named() -> None:
+    assert load_job_types().get("email") is not None
+    with pytest.raises(ImportError, match="no_such_jobs"):
+        load_job_types(("no_such_jobs",))

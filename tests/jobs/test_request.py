@@ -1,0 +1,110 @@
+"""What a client asks for: limits, defaults, identity."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
+from gql_jobs.jobs.ids import job_id_for_key
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.settings import Settings
+from tests.job_types.probe_jobs import ProbePayload
+from tests.stories import request
+
+SETTINGS = Settings(max_retries=3, process_timeout=30.0)
+NOW = datetime.now(UTC)
+EAST, WEST = timezone(timedelta(hours=12)), timezone(timedelta(hours=-12))
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"max_retries": -1}, "maxRetries"),
+        ({"max_retries": 101}, "maxRetries"),
+        ({"timeout": 0.0}, "timeoutSeconds"),
+        ({"timeout": 86_401.0}, "timeoutSeconds"),
+        ({"timeout": float("nan")}, "timeoutSeconds"),
+        ({"timeout": float("inf")}, "timeoutSeconds"),
+        ({"idempotency_key": ""}, "idempotencyKey"),
+        ({"idempotency_key": "k" * 256}, "idempotencyKey"),
+        ({"idempotency_key": "a\nb"}, "idempotencyKey"),
+        ({"idempotency_key": "\ud800"}, "idempotencyKey"),
+        ({"tags": ("fine", "")}, "tags.1"),
+        ({"tags": ("t" * 256,)}, "tags.0"),
+        ({"tags": tuple(map(str, range(33)))}, "tags"),
+        ({"run_at": NOW + timedelta(days=367)}, "runAt"),
+        ({"run_at": datetime.max.replace(tzinfo=WEST)}, "runAt"),
+    ],
+)
+def test_a_value_outside_its_limits_is_refused_and_named(options: dict[str, Any], argument: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        request(**options, path="inputs.3")
+    assert refused.value.extensions["argument"] == f"inputs.3.{argument}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_retries": 0},
+        {"max_retries": 100},
+        {"timeout": 0.1},
+        {"timeout": 86_400.0},
+        {"idempotency_key": "ä" * 255},
+        {"tags": tuple(map(str, range(32)))},
+        {"run_at": NOW + timedelta(days=365)},
+    ],
+)
+def test_a_value_at_its_limit_is_taken(options: dict[str, Any]) -> None:
+    request(**options)
+
+
+def test_a_payload_that_cannot_be_written_as_json_is_refused() -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        request(ProbePayload(saves="\ud800"))
+    assert refused.value.extensions["fields"][0]["path"] == "input.payload"
+
+
+def test_what_was_not_asked_for_comes_from_the_type_and_then_from_the_settings() -> None:
+    spec = request().spec(NOW, SETTINGS)
+    assert (spec.max_retries, spec.timeout, spec.priority, spec.queue) == (3, 30.0, JobPriority.NORMAL, "default")
+    plain = request()
+    typed = replace(plain, job_type=replace(plain.job_type, max_retries=0, timeout=1.0)).spec(NOW, SETTINGS)
+    assert (typed.max_retries, typed.timeout) == (0, 1.0)
+    asked = request(max_retries=7, timeout=9.0).spec(NOW, SETTINGS)
+    assert (asked.max_retries, asked.timeout) == (7, 9.0)
+
+
+def test_repeated_tags_count_once_and_keep_their_order() -> None:
+    assert request(tags=("b", "a", "b")).spec(NOW, SETTINGS).tags == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    "past", [NOW - timedelta(seconds=1), datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=EAST)]
+)
+def test_a_run_at_in_the_past_means_now(past: datetime) -> None:
+    assert request(run_at=past).spec(datetime.now(UTC), SETTINGS).run_at is None
+
+
+def test_a_run_at_is_kept_in_utc_and_one_without_an_offset_is_taken_for_utc() -> None:
+    later = NOW + timedelta(hours=1)
+    for written in (later.astimezone(EAST), later.replace(tzinfo=None)):
+        run_at = request(run_at=written).spec(NOW, SETTINGS).run_at
+        assert run_at == later
+        assert run_at.tzinfo is UTC
+
+
+def test_a_key_decides_the_id_and_without_one_each_creation_has_its_own() -> None:
+    assert request(idempotency_key="k").job_id() == job_id_for_key("k")
+    plain = request()
+    assert plain.job_id() != plain.job_id()
+
+
+def test_type_and_payload_alone_make_two_requests_the_same() -> None:
+    asked = request(ProbePayload(steps=1), idempotency_key="k")
+    again = request(ProbePayload(steps=1), idempotency_key="k", priority=JobPriority.LOW, tags=("t",), max_retries=0)
+    assert again.hash == asked.hash == again.spec(NOW, SETTINGS).payload_hash
+    assert request(ProbePayload(steps=2)).hash != asked.hash
+    other_type = replace(asked, job_type=replace(asked.job_type, name="probe_thread"))
+    assert other_type.hash != asked.hash

@@ -1,0 +1,133 @@
+"""What is stored and how it is read back; and what cannot be read."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gql_jobs.jobs.messages import (
+    Body,
+    Cancelled,
+    Completed,
+    DeadLetter,
+    Expired,
+    Failed,
+    Kind,
+    Progress,
+    Released,
+    Saved,
+    Started,
+    Submission,
+)
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import Newer, Unreadable, decode, encode, read
+from tests.stories import BEGAN, JOB, artifact, attempt_body, error, spec
+
+BODIES: dict[Kind, Body] = {
+    Kind.SCHEDULED: Submission(spec=spec(run_at=BEGAN)),
+    Kind.QUEUED: Submission(spec=spec(tags=("a",), idempotency_key="k"), event_seq=4, after_expiry=True),
+    Kind.STARTED: attempt_body(Started, supersedes=1, errors=(error(1),), progress=3, message="m"),
+    Kind.PROGRESS: attempt_body(Progress, progress=50),
+    Kind.COMPLETED: attempt_body(Completed),
+    Kind.FAILED: attempt_body(Failed, errors=(error(1),)),
+    Kind.DEAD_LETTER: attempt_body(DeadLetter),
+    Kind.CANCELLED: Cancelled(submission=1, spec=spec()),
+    Kind.RELEASED: attempt_body(Released),
+    Kind.EXPIRED: Expired(submission=1),
+    Kind.ARTIFACT: Saved(artifact=artifact()),
+}
+
+
+def _subject(kind: Kind) -> str:
+    if kind is Kind.QUEUED:
+        return subjects.queued(JOB, "default", JobPriority.NORMAL)
+    folded = {
+        Kind.SCHEDULED: subjects.scheduled(JOB),
+        Kind.PROGRESS: subjects.progress(JOB),
+        Kind.ARTIFACT: subjects.artifact(JOB, "a.txt"),
+    }
+    return folded.get(kind) or subjects.event(JOB, kind)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_what_was_written_is_read(kind: Kind) -> None:
+    message = read(_subject(kind), encode(BODIES[kind]), 7, BEGAN, "nonce")
+    assert message is not None
+    assert (message.job_id, message.kind, message.seq, message.at, message.nonce) == (JOB, kind, 7, BEGAN, "nonce")
+    assert json.loads(encode(message.body)) == json.loads(encode(BODIES[kind]))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_unknown_fields_are_ignored(kind: Kind) -> None:
+    stored = json.loads(encode(BODIES[kind])) | {"laterField": {"deep": [1]}}
+    assert json.loads(encode(decode(kind, json.dumps(stored).encode()))) == json.loads(encode(BODIES[kind]))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
+    stored = json.loads(encode(BODIES[kind])) | {"v": 2}
+    with pytest.raises(Newer, match="version 2 is not 1"):
+        decode(kind, json.dumps(stored).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b"{}", b"[" * 100_000, b'{"spec":' * 100_000, b'"\\ud800"'],
+)
+def test_garbage_is_unreadable(data: bytes) -> None:
+    with pytest.raises(Unreadable):
+        decode(Kind.QUEUED, data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("type", 7),
+        ("priority", "urgent"),
+        ("createdAt", "yesterday"),
+        ("createdAt", "2026-01-31T12:00:00"),
+        ("runAt", "2026-01-31T12:00:00"),
+        ("maxRetries", "many"),
+        ("tags", "a"),
+        ("payload", None),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_unreadable(field: str, value: Any) -> None:
+    stored = json.loads(encode(BODIES[Kind.QUEUED]))
+    stored["spec"][field] = value
+    if field == "payload":
+        del stored["spec"][field]
+    with pytest.raises(Unreadable):
+        decode(Kind.QUEUED, json.dumps(stored).encode())
+
+
+def test_a_time_without_an_offset_is_unreadable_because_it_cannot_be_compared() -> None:
+    stored = json.loads(encode(BODIES[Kind.FAILED])) | {"nextAttemptAt": "2026-01-31T12:00:00"}
+    with pytest.raises(Unreadable):
+        decode(Kind.FAILED, json.dumps(stored).encode())
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        f"jobs.{JOB}.event.paused",
+        f"jobs.{JOB}.event.queued",
+        f"jobs.{JOB}.queued.default",
+        f"jobs.{JOB}.queued.default.normal.more",
+        f"jobs.{JOB}",
+        f"jobs.{JOB}.what",
+        f"other.{JOB}.scheduled",
+        "jobs.me.scheduled",
+        f"jobs.{JOB.upper()}.scheduled",
+        f"jobs.{JOB.replace('-', '')}.scheduled",
+    ],
+)
+def test_a_subject_that_is_none_of_ours_is_unreadable(subject: str) -> None:
+    with pytest.raises(Unreadable):
+        read(subject, encode(BODIES[Kind.SCHEDULED]), 1, BEGAN)
+
+
+@pytest.mark.parametrize("subject", [subjects.note(JOB), subjects.checkpoint(JOB)])
+def test_notes_and_checkpoints_are_outside_the_fold(subject: str) -> None:
+    assert read(subject, b"anything", 1, BEGAN) is None

@@ -1,0 +1,145 @@
+"""The end of a job: expired, deleted message by message, its key free again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+
+from gql_jobs.jobs.errors import InvalidState, NotFound
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.log import subjects
+from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.retention import delete_remains, expire
+from gql_jobs.log.stored import last_message
+from gql_jobs.settings import Settings
+from tests.by_hand import bring_to, report, stored
+from tests.deadline import until
+from tests.stories import request
+
+ENDED = [JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED]
+
+
+@pytest.fixture
+def artifacts(job_log: JobLog, settings: Settings) -> ArtifactStore:
+    """The files of the same server."""
+    return ArtifactStore(job_log, settings)
+
+
+def _tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
+
+
+async def _ended(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
+    job = (await commands.create(request(idempotency_key="k"))).job
+    await report(job_log, job, 10)
+    ended = await bring_to(job_log, commands, job, status)
+    if status is JobStatus.DEAD_LETTER:
+        copied = partial(last_message, job_log.connection, subjects.ALL, subjects.DEAD_LETTERS)
+        await until(copied, "the dead letter is copied")
+    return ended
+
+
+@pytest.mark.parametrize("status", ENDED)
+async def test_an_expired_job_leaves_one_event_that_goes_by_itself(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection, status: JobStatus
+) -> None:
+    job = await _ended(job_log, commands, status)
+    assert await expire(job_log, artifacts, job.id, _tomorrow())
+    (left,) = await stored(connection)
+    assert left.subject == subjects.event(job.id, Kind.EXPIRED)
+    assert left.header(subjects.MESSAGE_TTL) is not None
+    assert await commands.find(job.id) is None
+    assert await last_message(connection, subjects.ALL, subjects.DEAD_LETTERS) is None
+    with pytest.raises(NotFound):
+        await commands.retry(job.id)
+
+
+async def test_a_job_that_has_not_ended_or_not_long_ago_does_not_expire(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection
+) -> None:
+    running = await bring_to(job_log, commands, (await commands.create(request())).job, JobStatus.PROCESSING)
+    done = await _ended(job_log, commands, JobStatus.COMPLETED)
+    before = await stored(connection)
+    assert not await expire(job_log, artifacts, running.id, _tomorrow())
+    assert not await expire(job_log, artifacts, done.id, datetime.now(UTC) - timedelta(days=1))
+    assert await stored(connection) == before
+
+
+async def test_a_job_expires_once(commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore) -> None:
+    job = await _ended(job_log, commands, JobStatus.COMPLETED)
+    outcomes = await asyncio.gather(*(expire(job_log, artifacts, job.id, _tomorrow()) for _ in range(5)))
+    assert sum(outcomes) == 1
+
+
+async def test_a_retry_and_an_expiry_cannot_both_win(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection
+) -> None:
+    for _ in range(20):
+        job = (await commands.create(request())).job
+        await commands.cancel(job.id)
+        retried, expired = await asyncio.gather(
+            commands.retry(job.id), expire(job_log, artifacts, job.id, _tomorrow()), return_exceptions=True
+        )
+        found = await commands.find(job.id)
+        if expired is True:
+            assert isinstance(retried, NotFound | InvalidState)
+            assert found is None
+        else:
+            assert isinstance(retried, Job)
+            assert found is not None
+            assert found.status is JobStatus.QUEUED
+    assert len(await stored(connection, subjects.EVENTS)) == 20
+
+
+@pytest.mark.parametrize("run_at", [None, timedelta(seconds=0.2)])
+async def test_the_key_of_an_expired_job_makes_a_new_one(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, run_at: timedelta | None
+) -> None:
+    old = await _ended(job_log, commands, JobStatus.COMPLETED)
+    await expire(job_log, artifacts, old.id, _tomorrow())
+    later = None if run_at is None else datetime.now(UTC) + run_at
+    renewed = await commands.create(request(idempotency_key="k", run_at=later))
+    assert (renewed.job.id, renewed.deduplicated) == (old.id, False)
+    again = await commands.create(request(idempotency_key="k"))
+    assert again.deduplicated
+
+    async def queued() -> bool:
+        job = await commands.find(old.id)
+        return job is not None and job.status is JobStatus.QUEUED
+
+    await until(queued, "the new job is queued")
+    done = await bring_to(job_log, commands, renewed.job, JobStatus.DEAD_LETTER)
+    assert done.attempt == 1
+    assert (await commands.retry(done.id)).status is JobStatus.QUEUED
+
+
+async def test_remains_of_an_expiry_that_was_cut_short_are_deleted_and_a_renewed_job_is_left_alone(
+    commands: JobCommands,
+    job_log: JobLog,
+    artifacts: ArtifactStore,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = await _ended(job_log, commands, JobStatus.DEAD_LETTER)
+    with monkeypatch.context() as dying:
+        dying.setattr("gql_jobs.log.retention.delete_message", _die)
+        with pytest.raises(KeyboardInterrupt):
+            await expire(job_log, artifacts, job.id, _tomorrow())
+    assert await commands.find(job.id) is None
+    renewed = (await commands.create(request(idempotency_key="k"))).job
+    await delete_remains(job_log, artifacts, job.id)
+    kept = await stored(connection)
+    assert [message.subject.split(".")[2] for message in kept] == ["event", "queued"]
+    assert kept[-1].seq == renewed.submission_seq
+    await delete_remains(job_log, artifacts, job.id)
+    assert await stored(connection) == kept
+    assert await commands.find(job.id) is not None
+
+
+async def _die(*_: object) -> None:
+    raise KeyboardInterrupt

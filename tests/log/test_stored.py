@@ -1,0 +1,50 @@
+"""Single messages, read from the leader and removed by sequence."""
+
+import pytest
+
+from gql_jobs.log import subjects
+from gql_jobs.log.commands import creation
+from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.stored import delete_message, last_message, messages_of
+from tests.by_hand import stored
+from tests.stories import JOB, OTHER, spec
+
+
+async def test_a_message_is_read_with_its_headers(job_log: JobLog, connection: Connection) -> None:
+    await job_log.append(creation(JOB, spec()))
+    message = await last_message(connection, subjects.job(JOB))
+    assert message is not None
+    assert message.header(subjects.EXPECTED_SEQ) == "0"
+    assert message.header(subjects.EXPECTED_FILTER) == subjects.job(JOB)
+    assert message.header("Nats-Nothing") is None
+    assert message.nonce == message.header(subjects.NONCE)
+
+
+async def test_nothing_that_matches_is_no_error(connection: Connection) -> None:
+    assert await last_message(connection, subjects.job(JOB)) is None
+    assert await stored(connection) == []
+
+
+async def test_a_history_is_read_from_a_sequence_on_and_is_one_jobs_alone(
+    job_log: JobLog, connection: Connection
+) -> None:
+    await job_log.append_in_order([creation(job_id, spec()) for job_id in (JOB, OTHER)])
+    assert [message.seq async for message in messages_of(connection, subjects.job(OTHER))] == [2]
+    assert [message.seq async for message in messages_of(connection, subjects.ALL, 2)] == [2]
+
+
+async def test_a_message_is_removed_once_and_one_that_is_gone_is_no_error(
+    job_log: JobLog, connection: Connection
+) -> None:
+    for _ in range(5):
+        await connection.request(subjects.note(JOB), b"")
+    for seq in (3, 3, 1, 1, 2, 2, 5, 5):
+        await delete_message(connection, seq)
+    assert [message.seq for message in await stored(connection)] == [4]
+    assert await job_log.last(subjects.note(JOB)) is not None
+
+
+async def test_a_removal_that_fails_for_another_reason_is_an_error(connection: Connection) -> None:
+    with pytest.raises(ApiError, match="stream not found"):
+        await delete_message(connection, 1, "NO-SUCH-STREAM")

@@ -1,0 +1,113 @@
+"""Streams and consumers: made once, brought up to date, never deleted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log import subjects
+from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.topology import (
+    UnsuitableServer,
+    dead_letter_stream,
+    ensure_lanes,
+    ensure_streams,
+    jobs_stream,
+    stream_info,
+)
+from gql_jobs.settings import Settings
+
+LANES = sorted(subjects.consumer(queue, priority) for queue in ("default", "threads") for priority in JobPriority)
+
+
+async def _config(connection: Connection, call: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(await connection.api(call))["config"]
+    return config
+
+
+async def _consumers(connection: Connection) -> list[str]:
+    names = json.loads(await connection.api(f"CONSUMER.NAMES.{subjects.STREAM}"))["consumers"]
+    return sorted(names)
+
+
+async def test_no_limit_of_the_stream_can_drop_a_job(connection: Connection) -> None:
+    config = await _config(connection, f"STREAM.INFO.{subjects.STREAM}")
+    assert (config["max_age"], config["max_bytes"], config["max_msgs"]) == (0, -1, -1)
+    assert config["max_msgs_per_subject"] == -1
+    assert (config["retention"], config["storage"]) == ("limits", "file")
+    for feature in ("allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules"):
+        assert config[feature]
+
+
+async def test_the_server_itself_copies_dead_letters(connection: Connection) -> None:
+    config = await _config(connection, f"STREAM.INFO.{subjects.DEAD_LETTERS}")
+    (source,) = config["sources"]
+    assert (source["name"], source["filter_subject"]) == (subjects.STREAM, subjects.DEAD_LETTER_EVENTS)
+    assert not config.get("subjects")
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_deliveries_that_wait_for_their_retry_hold_up_no_lane(connection: Connection, lane: str) -> None:
+    config = await _config(connection, f"CONSUMER.INFO.{subjects.STREAM}.{lane}")
+    assert (config["max_ack_pending"], config["max_deliver"]) == (-1, -1)
+    assert "backoff" not in config
+    assert (config["ack_policy"], config["deliver_policy"]) == ("explicit", "all")
+    assert config["ack_wait"] == 30_000_000_000
+
+
+async def test_ensuring_twice_changes_nothing(connection: Connection, settings: Settings) -> None:
+    await connection.request(subjects.note("any"), b"kept")
+    before = await stream_info(connection)
+    consumers = await _consumers(connection)
+    await ensure_streams(connection, settings)
+    await ensure_lanes(connection, ("default", "threads"), settings.ack_wait)
+    after = await stream_info(connection)
+    assert (after.created, after.state.last_seq, after.state.messages) == (before.created, 1, 1)
+    assert await _consumers(connection) == consumers
+    assert set(LANES) <= set(consumers)
+
+
+async def test_an_older_configuration_is_brought_up_to_date(connection: Connection, settings: Settings) -> None:
+    old = jobs_stream(1) | {"max_age": 3_600_000_000_000, "max_bytes": 1 << 20}
+    await connection.api(f"STREAM.UPDATE.{subjects.STREAM}", old)
+    await ensure_streams(connection, settings)
+    config = await _config(connection, f"STREAM.INFO.{subjects.STREAM}")
+    assert (config["max_age"], config["max_bytes"]) == (0, -1)
+    await ensure_lanes(connection, ("default",), 7.0)
+    lane = subjects.consumer("default", JobPriority.LOW)
+    assert (await _config(connection, f"CONSUMER.INFO.{subjects.STREAM}.{lane}"))["ack_wait"] == 7_000_000_000
+
+
+async def test_a_stream_that_the_server_cannot_change_is_refused_in_a_sentence(
+    connection: Connection, settings: Settings
+) -> None:
+    await connection.api(f"STREAM.DELETE.{subjects.DEAD_LETTERS}")
+    in_memory = dead_letter_stream(1) | {"storage": "memory"}
+    await connection.api(f"STREAM.CREATE.{subjects.DEAD_LETTERS}", in_memory)
+    with pytest.raises(UnsuitableServer, match=r"The NATS server refuses the stream jobs-dlq: .*storage type"):
+        await ensure_streams(connection, settings)
+
+
+async def test_a_server_that_is_too_old_is_refused_in_a_sentence(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "server_version", "2.11.9")
+    sentence = r"The NATS server is version 2\.11\.9; gql-jobs needs 2\.12\.0 or newer, because .* schedules\."
+    with pytest.raises(UnsuitableServer, match=sentence) as refused:
+        await ensure_streams(connection, settings)
+    assert refused.value.code is ErrorCode.INTERNAL
+
+
+async def test_a_consumer_that_the_server_refuses_is_named(connection: Connection) -> None:
+    await connection.api(f"STREAM.DELETE.{subjects.STREAM}")
+    with pytest.raises(UnsuitableServer, match="refuses the consumer queue-default-low: stream not found"):
+        await ensure_lanes(connection, ("default",), 30.0)
+
+
+async def test_a_stream_with_schedules_cannot_refuse_new_messages_when_it_is_full(connection: Connection) -> None:
+    """Why the size limit is ours and not the stream's."""
+    with pytest.raises(ApiError) as refused:
+        await connection.api(f"STREAM.UPDATE.{subjects.STREAM}", jobs_stream(1) | {"discard": "new"})
+    assert refused.value.err_code == 10052

@@ -1,0 +1,33 @@
+"""An index file, row by row."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "expired", "unreadable")
+
+
+def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table but the clock's, and counters that have come to nothing."""
+    database = sqlite3.connect(path)
+    try:
+        tables = {row[0] for row in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        assert tables == set(TABLES)
+        found = {table: sorted(database.execute(f"SELECT * FROM {table}").fetchall()) for table in TABLES}  # noqa: S608
+    finally:
+        database.close()
+    found["meta"] = [row for row in found["meta"] if row[0] != "applied"]
+    found["counts"] = [row for row in found["counts"] if row[-1]]
+    return found
+
+
+def counted(path: Path) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
+    """Jobs per status, type, queue and priority: as the counters say, and as counted."""
+    database = sqlite3.connect(path)
+    try:
+        counters = database.execute("SELECT status, type, queue, priority, n FROM counts WHERE n != 0").fetchall()
+        jobs = database.execute("SELECT status, type, queue, priority FROM jobs").fetchall()
+    finally:
+        database.close()
+    return Counter({row[:4]: row[4] for row in counters}), Counter(jobs)

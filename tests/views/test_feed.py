@@ -1,0 +1,236 @@
+"""The feed: the stream applied to the index, live or from the beginning with the same outcome."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Released, Started
+from gql_jobs.jobs.model import Job, JobPriority, JobStatus
+from gql_jobs.log import subjects
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.embedded import EmbeddedServer
+from gql_jobs.log.job_log import JobLog, folded
+from gql_jobs.log.stored import last_message
+from gql_jobs.log.topology import ensure_streams, stream_info
+from gql_jobs.settings import Settings
+from gql_jobs.views.bus import EventBus
+from gql_jobs.views.feed import Feed, run_feed
+from gql_jobs.views.index import Index, open_index
+from gql_jobs.views.reader import open_reader
+from tests.by_hand import report, say
+from tests.deadline import until
+from tests.job_types.probe_jobs import ProbePayload
+from tests.rows import counted, rows
+from tests.stories import JOB, error, request
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+@asynccontextmanager
+async def _fed(connection: Connection, path: Path) -> AsyncIterator[tuple[Feed, Index]]:
+    """A feed into the index of that file, caught up."""
+    stream = await stream_info(connection)
+    with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
+        async with open_reader(path) as reader:
+            bus = EventBus(reader.events_after, index.position)
+            async with run_feed(connection, index, bus) as feed:
+                await until(lambda: feed.caught_up, "the feed has caught up")
+                yield feed, index
+
+
+@pytest.fixture
+def commands(job_log: JobLog, settings: Settings) -> JobCommands:
+    return JobCommands(job_log, settings)
+
+
+async def _lives(job_log: JobLog, commands: JobCommands) -> list[Job]:
+    """Jobs in every state, by every way but a schedule's; returns them as created."""
+    created = await commands.create_many([request(ProbePayload(steps=n), tags=("t", str(n))) for n in range(9)])
+    jobs = [outcome.job for outcome in created]
+    _queued, running, retrying, done, dead, cancelled, retried, released, succeeded = jobs
+    for job in (running, retrying, done, dead, retried, released, succeeded):
+        await say(job_log, job, Started)
+        await report(job_log, job, 10, "begun")
+        await report(job_log, job, 20, "going")
+    for job in (retrying, done, dead):
+        await say(job_log, job, Failed, errors=(error(1),), progress=20)
+    await say(job_log, done, Started, 2, errors=(error(1),))
+    await say(job_log, done, Completed, 2)
+    await say(job_log, dead, Started, 2)
+    await say(job_log, dead, DeadLetter, 2, errors=(error(1), error(2)))
+    await commands.cancel(cancelled.id)
+    await say(job_log, retried, DeadLetter)
+    await commands.retry(retried.id)
+    await say(job_log, released, Released)
+    await say(job_log, succeeded, Started, 2, supersedes=1)
+    return jobs
+
+
+def _comparable(path: Path) -> Rows:
+    """What a live index and a rebuilt one have in common; the notebook of expiries only the live one keeps."""
+    found = rows(path)
+    found.pop("expired")
+    return found
+
+
+async def test_a_live_index_and_one_built_from_the_beginning_have_the_same_rows_and_are_the_fold_of_the_log(
+    job_log: JobLog, commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    async with _fed(connection, tmp_path / "live") as (feed, index):
+        jobs = await _lives(job_log, commands)
+        last = (await stream_info(connection)).state.last_seq
+        assert await feed.wait_for(last, 5)
+        for job in jobs:
+            assert _plain(index.job(job.id)) == _plain(folded(await job_log.history(job.id)))
+    async with _fed(connection, tmp_path / "rebuilt") as (feed, index):
+        assert await feed.wait_for(last, 5)
+    assert _comparable(tmp_path / "rebuilt") == _comparable(tmp_path / "live")
+    assert len(rows(tmp_path / "live")["jobs"]) == 9
+    assert counted(tmp_path / "live")[0] == counted(tmp_path / "live")[1]
+
+
+def _plain(job: Job | None) -> Any:
+    """A job to compare; raw JSON has no equality of its own."""
+    return msgspec.json.decode(msgspec.json.encode(job))
+
+
+async def test_of_a_job_whose_schedule_is_gone_a_rebuilt_index_tells_the_same_story(
+    job_log: JobLog, commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    stories: list[list[Any]] = []
+    async with _fed(connection, tmp_path / "live") as (feed, index):
+        now = datetime.now(UTC)
+        fired = (await commands.create(request(run_at=now + timedelta(seconds=0.2)))).job
+        cancelled = (await commands.create(request(run_at=now + timedelta(hours=1)))).job
+        await commands.cancel(cancelled.id)
+        await until(lambda: job_log.last(subjects.job_submissions(fired.id)), "the job is queued")
+        await say(job_log, fired, Started)
+        last = await say(job_log, fired, Completed)
+        assert await feed.wait_for(last, 5)
+        stories.append(_stories(index, fired, cancelled))
+    async with _fed(connection, tmp_path / "rebuilt") as (feed, index):
+        assert await feed.wait_for(last, 5)
+        stories.append(_stories(index, fired, cancelled))
+    assert stories[0] == stories[1]
+
+
+def _stories(index: Index, *jobs: Job) -> list[Any]:
+    """Kinds and states; the schedule's own place, which is gone with it, may differ, all others may not."""
+    return [
+        [(e.kind, e.job.status, e.cursor if number else None) for number, e in enumerate(index.events(job.id))]
+        for job in jobs
+    ]
+
+
+async def test_it_resumes_where_it_stopped(commands: JobCommands, connection: Connection, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    first = (await commands.create(request())).job
+    async with _fed(connection, path) as (feed, _):
+        assert await feed.wait_for(first.last_seq, 5)
+    missed = (await commands.create_many([request() for _ in range(3)]))[-1].job
+    with open_index(path, (await stream_info(connection)).created, 99, 86_400) as index:
+        assert index.position == first.last_seq
+    async with _fed(connection, path) as (feed, index):
+        assert await feed.wait_for(missed.last_seq, 5)
+        assert index.job(first.id) is not None
+        assert index.job(missed.id) is not None
+    assert [row[0] for row in rows(path)["events"]] == [1, 2, 3, 4]
+
+
+async def test_a_stream_that_came_after_another_is_followed_from_its_beginning(
+    commands: JobCommands, connection: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    old = (await commands.create_many([request() for _ in range(5)]))[-1].job
+    async with _fed(connection, path) as (feed, _):
+        assert await feed.wait_for(old.last_seq, 5)
+    for stream in (subjects.STREAM, subjects.DEAD_LETTERS):
+        await connection.api(f"STREAM.DELETE.{stream}")
+    await ensure_streams(connection, settings)
+    new = (await commands.create_many([request() for _ in range(6)]))[-1].job
+    async with _fed(connection, path) as (feed, index):
+        assert await feed.wait_for(new.last_seq, 5)
+        assert index.job(old.id) is None
+    assert len(rows(path)["jobs"]) == 6
+
+
+GARBAGE = {
+    "no JSON": (subjects.queued(JOB, "default", JobPriority.NORMAL), b"\xff\x00"),
+    "no submission": (subjects.queued(JOB, "default", JobPriority.NORMAL), b"{}"),
+    "a newer version": (f"jobs.{JOB}.event.cancelled", b'{"v":2,"submission":1}'),
+    "an unknown event": (f"jobs.{JOB}.event.paused", b"{}"),
+    "no job id": ("jobs.me.scheduled", b"{}"),
+    "no progress": (f"jobs.{JOB}.progress", b'{"progress":"half"}'),
+}
+
+
+async def test_messages_that_nobody_can_read_are_set_aside_counted_and_logged_and_the_feed_goes_on(
+    commands: JobCommands, connection: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "gql_jobs.views.feed")
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        for subject, data in GARBAGE.values():
+            await connection.request(subject, data)
+        job = (await commands.create(request())).job
+        assert await feed.wait_for(job.last_seq, 5)
+        assert index.job(job.id) is not None
+        assert index.unreadable == len(GARBAGE)
+        assert index.job(JOB) is None
+    assert sum("is set aside" in record.message for record in caplog.records) == len(GARBAGE)
+    assert [row[:2] for row in rows(tmp_path / "index")["unreadable"]] == [
+        (seq, subject) for seq, (subject, _) in enumerate(GARBAGE.values(), 1)
+    ]
+
+
+async def test_a_message_that_can_be_read_but_not_compared_does_not_stop_the_feed(
+    commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    model = (await commands.create(request())).job
+    stored = json.loads((await _submission(connection, model)).decode())
+    stored["spec"]["createdAt"] = "2026-01-31T12:00:00"
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        await connection.request(subjects.queued(JOB, "default", JobPriority.NORMAL), json.dumps(stored).encode())
+        job = (await commands.create(request())).job
+        assert await feed.wait_for(job.last_seq, 5)
+        assert (index.unreadable, index.job(JOB)) == (1, None)
+
+
+async def _submission(connection: Connection, job: Job) -> bytes:
+    message = await last_message(connection, subjects.job(job.id))
+    assert message is not None
+    return message.data
+
+
+async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_has_not(
+    commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    async with _fed(connection, tmp_path / "index") as (feed, _):
+        waiting = [asyncio.create_task(feed.wait_for(seq, 5)) for seq in (3, 1, 2)]
+        assert not await feed.wait_for(1, 0.01)
+        await commands.create_many([request() for _ in range(3)])
+        assert await asyncio.gather(*waiting) == [True, True, True]
+        assert await feed.wait_for(1, 0)
+        assert (feed.caught_up, feed.lag, feed.position) == (True, 0, 3)
+
+
+async def test_a_job_ends_in_the_index_whatever_its_events_were_told_by(
+    job_log: JobLog, commands: JobCommands, connection: Connection, nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    assert nats.returncode is None
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        job = (await commands.create(request())).job
+        started = await say(job_log, job, Started)
+        done = await say(job_log, job, Completed)
+        assert await feed.wait_for(done, 5)
+        found = index.job(job.id)
+        assert found is not None
+        assert (found.status, found.event_seq, found.submission_seq) == (JobStatus.COMPLETED, done, started - 1)

@@ -1,0 +1,227 @@
+"""The index file: what it holds, when it is resumed and when it is begun anew."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.jobs.messages import Completed, Expired, Failed, Kind, Message, Progress, Saved, Started
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.views.index import Index, Unread, open_index
+from tests.rows import counted, rows
+from tests.stories import JOB, OTHER, after, artifact, queued, said, scheduled, tell
+
+CREATED = "2026-01-31T12:00:00Z"
+DAY = 86_400.0
+STORY = [
+    queued(1, tags=("a", "b")),
+    said(2, Started),
+    said(3, Progress, progress=5),
+    said(4, Progress, progress=9),
+    said(5, Failed),
+    said(6, Started, 2),
+    said(7, Progress, 2, progress=50),
+    said(8, Completed, 2),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "index.sqlite"
+
+
+def _open(path: Path, *, created: str = CREATED, last_seq: int = 1000, absence: float = DAY) -> Any:
+    return open_index(path, created, last_seq, absence)
+
+
+def _fill(path: Path, messages: list[Message] = STORY) -> dict[str, list[tuple[Any, ...]]]:
+    with _open(path) as index:
+        index.apply(messages, messages[-1].seq)
+    return rows(path)
+
+
+def test_a_job_is_the_fold_of_its_messages(path: Path) -> None:
+    with _open(path) as index:
+        index.apply(STORY, 8)
+        assert index.job(JOB) == after(*STORY)
+        assert index.job(OTHER) is None
+    with _open(path) as index:
+        job = index.job(JOB)
+        assert job is not None
+        assert (job.status, job.attempt, job.spec.tags) == (JobStatus.COMPLETED, 2, ("a", "b"))
+        assert index.position == 8
+
+
+def test_the_history_is_every_lifecycle_event_and_the_newest_progress(path: Path) -> None:
+    with _open(path) as index:
+        index.apply(STORY, 8)
+        events = index.events(JOB)
+        assert [(event.cursor.seq, event.kind) for event in events] == [
+            (1, Kind.QUEUED),
+            (2, Kind.STARTED),
+            (5, Kind.FAILED),
+            (6, Kind.STARTED),
+            (7, Kind.PROGRESS),
+            (8, Kind.COMPLETED),
+        ]
+        assert [event.job.attempt for event in events] == [0, 1, 1, 2, 2, 2]
+        latest = index.latest_event(JOB)
+        assert latest is not None
+        assert latest.cursor == Cursor(8)
+        assert (index.events(OTHER), index.latest_event(OTHER)) == ([], None)
+        assert (index.first_seq(JOB), index.first_seq(OTHER)) == (1, 1)
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_however_the_messages_are_cut_into_batches_the_rows_are_the_same(tmp_path: Path, cut: int) -> None:
+    whole = _fill(tmp_path / "whole")
+    with _open(tmp_path / "cut") as index:
+        index.apply(STORY[:cut], cut)
+    with _open(tmp_path / "cut") as index:
+        assert index.position == cut
+        index.apply(STORY[cut:], 8)
+    assert rows(tmp_path / "cut") == whole
+
+
+def test_counters_agree_with_the_rows_they_count(path: Path) -> None:
+    others = [queued(9 + n, job_id=OTHER[:-2] + f"{n:02}", queue=("a", "b")[n % 2]) for n in range(10)]
+    _fill(path, [*STORY, *others, said(30, Started)])
+    assert counted(path)[0] == counted(path)[1]
+    assert sum(counted(path)[0].values()) == 11
+
+
+def test_an_expiry_removes_everything_of_the_job_and_nothing_of_others(path: Path, tmp_path: Path) -> None:
+    other = queued(9, job_id=OTHER, tags=("a",))
+    with _open(path) as index:
+        index.apply([*STORY, tell(10, Saved(artifact=artifact())), other], 10)
+        assert index.artifact(JOB, "a.txt") == artifact()
+        index.apply([tell(11, Expired(submission=1))], 11)
+        assert (index.job(JOB), index.events(JOB), index.artifacts(JOB)) == (None, [], [])
+        assert index.horizon == 8
+    left = rows(path)
+    assert [row[0] for row in left.pop("expired")] == [JOB]
+    with _open(tmp_path / "alone") as index:
+        index.apply([other], 11)
+    alone = rows(tmp_path / "alone")
+    alone.pop("expired")
+    left["meta"] = [row for row in left["meta"] if row[0] != "horizon"]
+    alone["meta"] = [row for row in alone["meta"] if row[0] != "horizon"]
+    left["counts"] = [row for row in left["counts"] if row[-1]]
+    assert left == alone
+
+
+def test_a_job_that_is_created_ends_and_expires_within_one_batch_leaves_nothing(path: Path) -> None:
+    with _open(path) as index:
+        events = index.apply([*STORY, tell(9, Expired(submission=1))], 9)
+        assert events == []
+        assert (index.job(JOB), index.events(JOB)) == (None, [])
+    assert sum(counted(path)[0].values()) == 0
+
+
+def test_a_job_renewed_within_the_batch_of_its_expiry_is_there(path: Path) -> None:
+    with _open(path) as index:
+        index.apply(STORY, 8)
+        renewed = queued(10, event_seq=9, after_expiry=True, tags=("b", "c"))
+        events = index.apply([tell(9, Expired(submission=1)), renewed], 10)
+        assert [event.kind for event in events] == [Kind.QUEUED]
+        assert [event.cursor.seq for event in index.events(JOB)] == [10]
+    assert sorted(row[0] for row in rows(path)["tags"]) == ["b", "c"]
+    assert counted(path)[0] == counted(path)[1]
+
+
+def test_a_scheduled_job_has_one_schedule_in_its_history_however_much_of_it_was_seen(tmp_path: Path) -> None:
+    fired = queued(2, run_at=scheduled(1).body.spec.run_at)
+    for name, messages in (("seen", [scheduled(1), fired]), ("gone", [fired])):
+        with _open(tmp_path / name) as index:
+            index.apply(messages, 2)
+            assert [event.kind for event in index.events(JOB)] == [Kind.SCHEDULED, Kind.QUEUED]
+            assert index.events(JOB)[-1].cursor == Cursor(2, 1)
+
+
+def test_the_index_of_another_stream_is_begun_anew(path: Path) -> None:
+    _fill(path)
+    with _open(path, created="2026-02-01T00:00:00Z") as index:
+        assert (index.position, index.job(JOB)) == (0, None)
+
+
+def test_an_index_that_knows_more_than_the_stream_is_begun_anew(path: Path) -> None:
+    _fill(path)
+    with _open(path, last_seq=8) as index:
+        assert index.position == 8
+    with _open(path, last_seq=7) as index:
+        assert (index.position, index.job(JOB)) == (0, None)
+        index.apply(STORY, 8)
+        assert index.job(JOB) is not None
+
+
+def test_an_index_that_was_away_too_long_to_have_heard_of_every_expiry_is_begun_anew(path: Path) -> None:
+    _fill(path)
+    with _open(path) as index:
+        assert not index.away_since(datetime.now(UTC) - timedelta(hours=1))
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("UPDATE meta SET value = '1' WHERE key = 'applied'")
+    database.close()
+    with _open(path) as index:
+        assert (index.position, index.job(JOB)) == (0, None)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_file_that_cannot_be_read_is_begun_anew(path: Path, damage: bytes) -> None:
+    _fill(path)
+    path.write_bytes(damage)
+    with _open(path) as index:
+        assert (index.position, index.job(JOB)) == (0, None)
+        index.apply(STORY, 8)
+    assert rows(path) == _fill(path.with_name("other"))
+
+
+def test_an_index_of_another_format_is_begun_anew(path: Path) -> None:
+    _fill(path)
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("UPDATE meta SET value = '0' WHERE key = 'format'")
+        database.execute("DROP TABLE counts")
+    database.close()
+    with _open(path) as index:
+        assert index.position == 0
+
+
+def test_a_batch_that_fails_changes_nothing(path: Path) -> None:
+    before = _fill(path, STORY[:2])
+    with _open(path) as index:
+        index._database.execute("ALTER TABLE unreadable RENAME TO away")  # noqa: SLF001
+        with pytest.raises(sqlite3.OperationalError):
+            index.apply(STORY[2:], 8)
+        index._database.execute("ALTER TABLE away RENAME TO unreadable")  # noqa: SLF001
+        assert index.position == 2
+        job = index.job(JOB)
+        assert job is not None
+        assert job.last_seq == 2
+    assert rows(path) == before
+
+
+def test_what_nobody_can_read_is_counted_and_passed_over(path: Path) -> None:
+    with _open(path) as index:
+        index.apply(STORY, 9, [Unread(9, "jobs.x", "why")])
+        index.apply([], 9, [Unread(9, "jobs.x", "why")])
+        assert (index.unreadable, index.position) == (1, 9)
+
+
+def test_more_jobs_than_are_cached_are_all_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gql_jobs.views.index._CACHED_JOBS", 3)
+    ids = [OTHER[:-2] + f"{n:02}" for n in range(10)]
+    with _open(path) as index:
+        for seq, job_id in enumerate(ids, 1):
+            index.apply([queued(seq, job_id=job_id)], seq)
+        assert [_status(index, job_id) for job_id in ids] == [JobStatus.QUEUED] * 10
+        index.apply([Message(ids[0], Kind.STARTED, 11, STORY[1].at, said(2, Started).body)], 11)
+        assert [_status(index, job_id) for job_id in ids[:2]] == [JobStatus.PROCESSING, JobStatus.QUEUED]
+
+
+def _status(index: Index, job_id: str) -> JobStatus | None:
+    job = index.job(job_id)
+    return job.status if job is not None else None
