@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import Newer, Unreadable
@@ -45,8 +46,7 @@ class Claims:
         delivery, submission = attempt.delivery, attempt.submission
         decision: Decision = first_start(submission)
         if delivery.redelivered:
-            stored = await self._log.last(subjects.events(attempt.job_id))
-            decision = self._decide(attempt, stored)
+            decision = self._decide(attempt, await self._last_event(delivery))
         while isinstance(decision, Start):
             try:
                 attempt.started_seq = await self._started(attempt, decision)
@@ -58,6 +58,16 @@ class Claims:
                 return decision
         await self._without_start(attempt, decision)
         return None
+
+    async def _last_event(self, delivery: Delivery) -> StoredMessage | None:
+        """Asked again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
+        while True:
+            try:
+                return await self._log.last(subjects.events(delivery.job_id))
+            except QueueUnavailable:
+                if not delivery.leased:
+                    raise
+            await asyncio.sleep(0.5)
 
     def _decide(self, attempt: Attempt, stored: StoredMessage | None) -> Decision:
         last: Message | None

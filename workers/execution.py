@@ -92,9 +92,7 @@ async def _in_thread(handler: Callable[..., Any], context: AttemptContext, paylo
 
 
 def _raise(error: BaseException) -> None:
-    if isinstance(error, StopIteration):
-        raise RuntimeError("The handler raised StopIteration.") from error
-    raise error
+    raise RuntimeError("The handler raised StopIteration.") if isinstance(error, StopIteration) else error
 
 
 async def _supervised(attempt: Attempt, running: Coroutine[Any, Any, Succeeded | Failure]) -> Outcome:

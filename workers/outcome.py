@@ -69,8 +69,8 @@ def fitting(errors: tuple[JobError, ...]) -> tuple[JobError, ...]:
 
 
 def _cut(text: str, limit: int) -> str:
-    # Lone surrogates are no UTF-8 and would make the whole event unstorable.
-    text = text.encode("utf-8", "replace").decode()
+    # Lone surrogates are no UTF-8 and would make the whole event unstorable. Shortened first: it may be megabytes.
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
     while len(msgspec.json.encode(text)) > limit:
         text = text[: max(len(text) * 3 // 4 - 1, 0)] + "…"
     return text

@@ -22,6 +22,7 @@ from gql_jobs.views.tables import event_of, job_of, job_row, microseconds, new_d
 
 _CACHED_JOBS = 10_000
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job_id = :id"
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job_id = :id"
@@ -137,6 +138,13 @@ class Index:
         self._database.execute("BEGIN")
         try:
             yield self._database
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode in _DAMAGED:
+                # Taken away, so that the next start builds it anew instead of failing in the same place.
+                self.path.unlink(missing_ok=True)
+            else:
+                self._database.execute("ROLLBACK")
+            raise
         except BaseException:
             self._database.execute("ROLLBACK")
             raise

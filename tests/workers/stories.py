@@ -128,9 +128,16 @@ async def dead_letter(connection: Connection, job_id: str) -> dict[str, Any]:
     return decoded
 
 
+class Delivered(msgspec.Struct):
+    """How far a consumer has come: ``consumer_seq`` counts deliveries, redeliveries included."""
+
+    consumer_seq: int = 0
+
+
 class LaneInfo(msgspec.Struct):
     """What the server says of a lane's consumer."""
 
+    delivered: Delivered
     num_ack_pending: int
     num_redelivered: int
     num_waiting: int

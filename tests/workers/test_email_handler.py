@@ -1,44 +1,24 @@
 """The e-mail handler against a real SMTP server."""
 
 import asyncio
-import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from logging import LoggerAdapter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.email import EmailPayload
+from tests.handler_context import JOB_ID, FolderContext
 from tests.mailbox import RunningMailbox, running_mailbox
 from workers.handlers import email as handler
 
-T = TypeVar("T")
-JOB_ID = "018f3a52-0000-7000-8000-000000000001"
 
-
-class Context:
-    """What the worker gives a handler, remembering the progress."""
-
-    job_id = JOB_ID
-    attempt = 1
-    idempotency_token = JOB_ID
-    log: "LoggerAdapter[Any]" = LoggerAdapter(logging.getLogger("test"))
-    saved = None
+class Context(FolderContext):
+    """What the worker gives a handler; e-mails save nothing."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[float, str | None]] = []
-
-    def progress(self, percent: float, message: str | None = None) -> None:
-        self.said.append((percent, message))
-
-    async def checkpoint(self, data: Any) -> None:
-        raise NotImplementedError
-
-    def wait(self, step: Coroutine[Any, Any, T]) -> T:
-        raise NotImplementedError
+        super().__init__(Path("/nowhere"))
 
 
 @pytest.fixture(autouse=True)

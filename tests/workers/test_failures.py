@@ -1,0 +1,212 @@
+"""What becomes of a job whose attempt fails."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from gql_jobs import JobContext, TransientError
+from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jobs.messages import Kind, Submission
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.log import subjects
+from gql_jobs.log.job_log import JobLog, Write, whole_job
+from gql_jobs.web.runtime import Runtime
+from tests.workers.stories import (
+    assert_one_end,
+    create,
+    dead_letter,
+    done_with,
+    ended,
+    handled_by,
+    history,
+    kinds,
+    request,
+)
+
+pytestmark = pytest.mark.usefixtures("worker")
+LIMIT = 4000
+
+
+async def test_a_transient_error_is_retried_and_the_job_completes_with_its_errors_kept(runtime: Runtime) -> None:
+    job_id = await create(runtime, fail_attempts=2)
+    job = await ended(runtime, job_id)
+    assert (job.status, job.attempt, job.retry_count) == (JobStatus.COMPLETED, 3, 2)
+    assert [(e.message, e.type, e.attempt, e.retryable) for e in job.errors] == [
+        ("Attempt 1 fails.", "TransientError", 1, True),
+        ("Attempt 2 fails.", "TransientError", 2, True),
+    ]
+    assert await kinds(runtime.connection, job_id) == [
+        Kind.QUEUED,
+        Kind.STARTED,
+        Kind.FAILED,
+        Kind.STARTED,
+        Kind.FAILED,
+        Kind.STARTED,
+        Kind.COMPLETED,
+    ]
+    await done_with(runtime.connection)
+
+
+async def test_each_retry_waits_for_its_backoff(runtime: Runtime) -> None:
+    job_id = await create(runtime, fail_attempts=2)
+    await ended(runtime, job_id)
+    messages = [m for m in await history(runtime.connection, job_id) if m.kind in (Kind.FAILED, Kind.STARTED)]
+    for (failed, started), backoff in zip(
+        ((messages[1], messages[2]), (messages[3], messages[4])), (0.1, 0.2), strict=True
+    ):
+        waited = started.at - failed.at
+        assert failed.body.next_attempt_at - failed.at < timedelta(seconds=backoff)
+        assert timedelta(seconds=backoff - 0.03) <= waited < timedelta(seconds=backoff + 1)
+
+
+async def test_any_other_exception_is_transient(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(context: JobContext, _: Any) -> dict[str, int]:
+        if context.attempt == 1:
+            raise KeyError("missing")
+        return {"attempt": context.attempt}
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime))
+    assert (job.status, job.errors[0].type, job.errors[0].message) == (JobStatus.COMPLETED, "KeyError", "'missing'")
+
+
+async def test_the_delay_that_a_handler_asks_for_is_kept_to(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(context: JobContext, _: Any) -> dict[str, int]:
+        if context.attempt == 1:
+            raise TransientError("Too many requests.", retry_after=0.7)
+        return {"attempt": context.attempt}
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime)
+    await ended(runtime, job_id)
+    _, _, failed, started, _ = await history(runtime.connection, job_id)
+    assert timedelta(seconds=0.65) <= started.at - failed.at < timedelta(seconds=1.7)
+
+
+async def test_a_permanent_error_is_a_dead_letter_at_once(runtime: Runtime) -> None:
+    job_id = await create(runtime, permanent=True)
+    job = await ended(runtime, job_id)
+    assert (job.status, job.attempt) == (JobStatus.DEAD_LETTER, 1)
+    assert job.error is not None
+    assert (job.error.type, job.error.message, job.error.retryable) == ("PermanentError", "This can never work.", False)
+    assert await kinds(runtime.connection, job_id) == [Kind.QUEUED, Kind.STARTED, Kind.DEAD_LETTER]
+    await done_with(runtime.connection)
+
+
+async def test_used_up_retries_are_a_dead_letter_with_payload_and_every_error(runtime: Runtime) -> None:
+    job_id = await create(runtime, fail_attempts=9, max_retries=2, saves={"page": 3})
+    job = await ended(runtime, job_id)
+    assert (job.status, job.attempt) == (JobStatus.DEAD_LETTER, 3)
+    letter = await dead_letter(runtime.connection, job_id)
+    assert letter["spec"]["type"] == "probe"
+    assert letter["spec"]["payload"]["failAttempts"] == 9
+    assert letter["spec"]["payload"]["saves"] == {"page": 3}
+    assert [(e["attempt"], e["message"]) for e in letter["errors"]] == [
+        (1, "Attempt 1 fails."),
+        (2, "Attempt 2 fails."),
+        (3, "Attempt 3 fails."),
+    ]
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 3])
+async def test_the_number_of_retries_is_the_job_s_own(runtime: Runtime, max_retries: int) -> None:
+    job = await ended(runtime, await create(runtime, fail_attempts=99, max_retries=max_retries))
+    assert (job.status, job.attempt, len(job.errors)) == (JobStatus.DEAD_LETTER, max_retries + 1, max_retries + 1)
+
+
+async def _submitted(runtime: Runtime, job_log: JobLog, **changes: Any) -> str:
+    """A job that this API would not have made, as another version or process may have."""
+    spec = replace(request(runtime).spec(datetime.now(UTC), runtime.settings), **changes)
+    job_id = new_job_id()
+    subject = subjects.queued(job_id, spec.queue, spec.priority)
+    await job_log.append(Write(job_id, subject, Submission(spec=spec), whole_job(job_id, 0)))
+    return job_id
+
+
+async def test_a_type_that_the_worker_does_not_know_is_a_dead_letter(runtime: Runtime, job_log: JobLog) -> None:
+    job_id = await _submitted(runtime, job_log, type="forgotten")
+    letter = await dead_letter(runtime.connection, job_id)
+    assert (letter["errors"][0]["type"], letter["errors"][0]["retryable"]) == ("UnknownJobType", False)
+    assert "'forgotten'" in letter["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("payload", [b'{"steps":"many"}', b'{"unheardOf":1}', b"[]", b"null"])
+async def test_a_stored_payload_that_does_not_fit_is_a_dead_letter(
+    runtime: Runtime, job_log: JobLog, payload: bytes
+) -> None:
+    job_id = await _submitted(runtime, job_log, payload=Raw(payload))
+    letter = await dead_letter(runtime.connection, job_id)
+    assert (letter["errors"][0]["type"], letter["errors"][0]["retryable"]) == ("InvalidPayload", False)
+    await assert_one_end(runtime.connection, job_id)
+
+
+@pytest.mark.parametrize("missing", ["no_such_module:run", "probe_handlers:no_such_function"])
+async def test_a_handler_that_this_worker_lacks_may_be_found_by_another(
+    runtime: Runtime, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_type = runtime.registry.get("probe")
+    assert job_type is not None
+    monkeypatch.setitem(runtime.registry._types, "probe", replace(job_type, handler=missing))  # noqa: SLF001
+    job = await ended(runtime, await create(runtime, max_retries=1))
+    assert [(e.type, e.retryable) for e in job.errors] == [("HandlerNotFound", True)] * 2
+
+
+async def test_a_handler_module_that_cannot_be_imported_is_a_failure(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_on_import.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    job_type = runtime.registry.get("probe")
+    assert job_type is not None
+    broken = replace(job_type, handler="broken_on_import:run")
+    monkeypatch.setitem(runtime.registry._types, "probe", broken)  # noqa: SLF001
+    job = await ended(runtime, await create(runtime, max_retries=0))
+    assert job.error is not None
+    assert "division by zero" in job.error.message
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {},
+        {"attempt": "one"},
+        {"attempt": 1, "more": 2},
+        {"attempt": 1, "saved": object()},
+        {"attempt": 1, "text": "\ud800"},
+        {"attempt": 1, "saved": "\ud800"},
+    ],
+    ids=["nothing", "empty", "wrong type", "unknown field", "no JSON", "surrogate", "hidden surrogate"],
+)
+async def test_a_result_that_does_not_fit_its_model_is_permanent(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, result: Any
+) -> None:
+    async def handler(_: JobContext, __: Any) -> Any:
+        return result
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime)
+    job = await ended(runtime, job_id)
+    assert job.status is JobStatus.DEAD_LETTER
+    assert job.error is not None
+    assert (job.error.type, job.error.retryable) == ("InvalidResult", False)
+
+
+async def test_a_result_too_large_is_permanent_and_names_both_sizes(runtime: Runtime) -> None:
+    job_id = await create(runtime, result_bytes=1 << 20)
+    job = await ended(runtime, job_id)
+    assert job.status is JobStatus.DEAD_LETTER
+    assert job.error is not None
+    assert (job.error.type, job.error.retryable) == ("ResultTooLarge", False)
+    limit = runtime.connection.max_payload - 128 * 1024
+    assert str(limit) in job.error.message
+
+
+async def test_a_result_just_below_the_limit_is_stored(runtime: Runtime) -> None:
+    limit = runtime.connection.max_payload - 128 * 1024
+    job = await ended(runtime, await create(runtime, result_bytes=limit - 100))
+    assert job.status is JobStatus.COMPLETED

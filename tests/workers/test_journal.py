@@ -1,0 +1,123 @@
+"""The lines that a worker's log has of its jobs."""
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from gql_jobs import JobContext, PermanentError
+from gql_jobs.web.runtime import Runtime
+from tests.deadline import until
+from tests.workers.stories import create, ended, handled_by, running
+from workers import journal
+
+JOB_ID = "550e8400-e29b-41d4-a716-446655440000"
+SECONDS = r"\d+\.\d{3}s"
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What has been written, as far as a worker's log shows it."""
+    caplog.set_level(logging.INFO, "gql_jobs.events")
+    return caplog
+
+
+def _said(lines: pytest.LogCaptureFixture, job_id: str) -> list[str]:
+    """The lines about one job, without what is the same in all of them."""
+    begin = "[event] Job "
+    said = [record.getMessage() for record in lines.records if record.name == "gql_jobs.events"]
+    about = [line for line in said if f": {job_id[:8]}... (" in line]
+    assert all(line.startswith(begin) for line in about)
+    return [line.removeprefix(begin).replace(f"{job_id[:8]}... ", "") for line in about]
+
+
+def _matches(lines: list[str], *patterns: str) -> None:
+    assert len(lines) == len(patterns), lines
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_the_format_of_a_line(lines: pytest.LogCaptureFixture) -> None:
+    journal.event("progress", JOB_ID, progress="25%", message="Connecting to SMTP...")
+    (line,) = [record.getMessage() for record in lines.records]
+    assert line == "[event] Job progress: 550e8400... (progress=25%, message=Connecting to SMTP...)"
+
+
+def test_what_is_not_known_is_left_out(lines: pytest.LogCaptureFixture) -> None:
+    journal.event("progress", JOB_ID, progress="25%", message=None)
+    assert lines.records[0].getMessage() == "[event] Job progress: 550e8400... (progress=25%)"
+
+
+def test_a_line_names_the_whole_id_for_programs(lines: pytest.LogCaptureFixture) -> None:
+    journal.event("started", JOB_ID, type="email", attempt=1)
+    assert vars(lines.records[0])["job_id"] == JOB_ID
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\x00"])
+def test_a_message_cannot_forge_a_line(lines: pytest.LogCaptureFixture, separator: str) -> None:
+    journal.event("progress", JOB_ID, message=f"ok{separator}[event] Job completed: 550e8400...")
+    line = lines.records[0].getMessage()
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_job_that_succeeds(
+    runtime: Runtime, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(context: JobContext, _: Any) -> dict[str, int]:
+        context.progress(25, "Connecting to SMTP...")
+        await asyncio.sleep(0.01)
+        return {"attempt": 1}
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime)
+    await ended(runtime, job_id)
+    _matches(
+        _said(lines, job_id),
+        r"started: \(type=probe, attempt=1\)",
+        r"progress: \(progress=25%, message=Connecting to SMTP\.\.\.\)",
+        rf"completed: \(attempt=1, duration={SECONDS}\)",
+    )
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_job_that_fails_and_is_given_up(runtime: Runtime, lines: pytest.LogCaptureFixture) -> None:
+    job_id = await create(runtime, fail_attempts=9, max_retries=1)
+    await ended(runtime, job_id)
+    _matches(
+        _said(lines, job_id),
+        r"started: \(type=probe, attempt=1\)",
+        rf"failed: \(attempt=1, duration={SECONDS}, error=Attempt 1 fails\., retry_in=0\.1s\)",
+        r"started: \(type=probe, attempt=2\)",
+        rf"dead-letter: \(attempt=2, duration={SECONDS}, error=Attempt 2 fails\.\)",
+    )
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_job_that_is_cancelled(runtime: Runtime, lines: pytest.LogCaptureFixture) -> None:
+    job_id = await create(runtime, seconds=30)
+    await running(runtime, job_id)
+    await runtime.commands.cancel(job_id)
+    await until(lambda: len(_said(lines, job_id)) == 2, "the worker has written its line")
+    _matches(
+        _said(lines, job_id),
+        r"started: \(type=probe, attempt=1\)",
+        rf"cancelled: \(attempt=1, duration={SECONDS}\)",
+    )
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_error_cannot_forge_a_line(
+    runtime: Runtime, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(_: JobContext, __: Any) -> None:
+        raise PermanentError("bad\n12:00:00 INFO [event] Job completed: 12345678... (attempt=1)")
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime)
+    await ended(runtime, job_id)
+    assert all(len(line.splitlines()) == 1 for line in _said(lines, job_id))
+    assert "error=bad 12:00:00" in _said(lines, job_id)[-1]
