@@ -93,7 +93,7 @@ def _image(url: str, operations: list[str], output: str) -> dict[str, Any]:
 
 
 def _reports() -> list[Promise]:
-    begins = {"PDF": b"%PDF-", "CSV": b"", "XLSX": b"PK"}
+    begins = {"PDF": b"%PDF-", "CSV": b"section,name,rows,", "XLSX": b"PK"}
     return [
         Promise(
             f"sales report ({name})",
