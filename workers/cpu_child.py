@@ -43,6 +43,7 @@ from workers.process_wire import (
 
 T = TypeVar("T")
 
+NICENESS = 10
 _PROGRESS_PAUSE = 0.05
 """Seconds between two reports that leave the process; the last one always does."""
 
@@ -51,6 +52,8 @@ def begin(lifeline: str) -> None:
     """Called once in a new process: Ctrl-C is the worker's business, and the worker's end is ours."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
+    # Computing may wait; heartbeats, and the API on the same machine, may not.
+    os.nice(NICENESS)
     # What a handler leaves behind when it is killed goes with its worker's folder.
     tempfile.tempdir = str(Path(lifeline).parent)
     watched = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,81 @@
+"""Runs the report handler as a worker does, with its checkpoints in a file; as a program, to be killed.
+
+``python -m tests.workers.reports.reporting FOLDER FORMAT START END KILL_AT_REPORT``
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
+from tests.handler_context import FolderContext
+from workers.handler_data import checkpoint_json
+from workers.handlers.report_generation import generate_report
+
+CHECKPOINT = "checkpoint.json"
+
+
+class ReportContext(FolderContext):
+    """Reads and writes its checkpoint in ``folder``; dies at the progress report number ``kill_at``."""
+
+    def __init__(self, folder: Path, kill_at: int | None = None) -> None:
+        super().__init__(folder)
+        self.kill_at = kill_at
+        self.checkpoint_sizes: list[int] = []
+        stored = folder / CHECKPOINT
+        self.saved: Any = msgspec.json.decode(stored.read_bytes()) if stored.exists() else None
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that were added up, as they were told."""
+        return [message.split(":")[0] for _, message in self.said if message is not None and message.endswith(" rows")]
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        super().progress(percent, message)
+        with (self.folder / "said.txt").open("a") as file:
+            file.write(f"{percent:.3f} {message}\n")
+        if len(self.said) == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def checkpoint(self, data: Any) -> None:
+        # Refuses what the worker refuses, such as too much.
+        body = checkpoint_json(data)
+        self.checkpoint_sizes.append(len(body))
+        written = self.folder / f"{CHECKPOINT}.new"
+        written.write_bytes(body)
+        written.replace(self.folder / CHECKPOINT)
+
+
+def payload_of(kind: str, start: date | str, end: date | str) -> ReportGenerationPayload:
+    """The payload that asks for it."""
+    fields = {"reportType": "MONTHLY_SALES", "format": kind, "dateRange": {"start": start, "end": end}}
+    return ReportGenerationPayload.model_validate(fields)
+
+
+def run_report(context: ReportContext, kind: str, start: date | str, end: date | str) -> ReportGenerationResult:
+    """The handler, on an event loop of its own as in the process for CPU-bound work."""
+    result = asyncio.run(generate_report(context, payload_of(kind, start, end)))
+    assert isinstance(result, ReportGenerationResult)
+    return result
+
+
+def report_file(folder: Path, kind: str) -> Path:
+    """Where the context keeps the report."""
+    return folder / f"report.{ReportFormat(kind).lower()}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run once, and die on the way."""
+    folder, kind, start, end, kill_at = arguments
+    run_report(ReportContext(Path(folder), int(kill_at)), kind, start, end)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
