@@ -24,6 +24,12 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
+async def _lines(lines: pytest.LogCaptureFixture, job_id: str, number: int) -> list[str]:
+    """So many lines about one job: a watcher hears of an event before the worker has written its line."""
+    await until(lambda: len(_said(lines, job_id)) >= number, f"there are {number} lines")
+    return _said(lines, job_id)
+
+
 def _said(lines: pytest.LogCaptureFixture, job_id: str) -> list[str]:
     """The lines about one job, without what is the same in all of them."""
     begin = "[event] Job "
@@ -76,7 +82,7 @@ async def test_a_job_that_succeeds(
     job_id = await create(runtime)
     await ended(runtime, job_id)
     _matches(
-        _said(lines, job_id),
+        await _lines(lines, job_id, 3),
         r"started: \(type=probe, attempt=1\)",
         r"progress: \(progress=25%, message=Connecting to SMTP\.\.\.\)",
         rf"completed: \(attempt=1, duration={SECONDS}\)",
@@ -88,7 +94,7 @@ async def test_a_job_that_fails_and_is_given_up(runtime: Runtime, lines: pytest.
     job_id = await create(runtime, fail_attempts=9, max_retries=1)
     await ended(runtime, job_id)
     _matches(
-        _said(lines, job_id),
+        await _lines(lines, job_id, 4),
         r"started: \(type=probe, attempt=1\)",
         rf"failed: \(attempt=1, duration={SECONDS}, error=Attempt 1 fails\., retry_in=0\.1s\)",
         r"started: \(type=probe, attempt=2\)",
@@ -101,9 +107,8 @@ async def test_a_job_that_is_cancelled(runtime: Runtime, lines: pytest.LogCaptur
     job_id = await create(runtime, seconds=30)
     await running(runtime, job_id)
     await runtime.commands.cancel(job_id)
-    await until(lambda: len(_said(lines, job_id)) == 2, "the worker has written its line")
     _matches(
-        _said(lines, job_id),
+        await _lines(lines, job_id, 2),
         r"started: \(type=probe, attempt=1\)",
         rf"cancelled: \(attempt=1, duration={SECONDS}\)",
     )
@@ -119,5 +124,6 @@ async def test_an_error_cannot_forge_a_line(
     handled_by(monkeypatch, handler)
     job_id = await create(runtime)
     await ended(runtime, job_id)
-    assert all(len(line.splitlines()) == 1 for line in _said(lines, job_id))
-    assert "error=bad 12:00:00" in _said(lines, job_id)[-1]
+    said = await _lines(lines, job_id, 2)
+    assert all(len(line.splitlines()) == 1 for line in said)
+    assert "error=bad 12:00:00" in said[-1]
