@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.job_log import JobLog
@@ -48,7 +48,7 @@ class Upkeep:
         while True:
             try:
                 full = await self.sweep()
-            except (QueueUnavailable, ApiError) as error:
+            except (GqlJobsError, ApiError) as error:
                 log.info("the sweep was interrupted: %s", error)
                 full = False
             if not full:

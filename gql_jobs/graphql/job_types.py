@@ -68,12 +68,12 @@ class Job:
 
     @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
     def raw_payload(self) -> JSON:
-        return JSON(msgspec.json.decode(self.source.spec.payload))
+        return _json(self.source.spec.payload)
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
     def raw_result(self) -> JSON | None:
         result = self.source.result
-        return JSON(msgspec.json.decode(result)) if result is not None else None
+        return _json(result) if result is not None else None
 
     @strawberry.field(description="The files that the handler has saved, by name.")
     def artifacts(self, info: Info) -> list[Artifact]:
@@ -105,6 +105,15 @@ def _artifact_of(job_id: str, saved: artifact.Artifact) -> Artifact:
         sha256=saved.sha256,
         created_at=saved.created_at,
     )
+
+
+def _json(stored: msgspec.Raw) -> JSON:
+    """Stored JSON as it is; as text where a foreign writer has stored what no client could be given."""
+    try:
+        value = msgspec.json.decode(stored)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = None
+    return JSON(value if value is not None else bytes(stored).decode("utf-8", "replace"))
 
 
 def error_of(error: model.JobError) -> JobError:

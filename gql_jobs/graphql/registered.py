@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import strawberry
 from msgspec import Raw
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from gql_jobs.graphql.context import Info
@@ -19,7 +19,8 @@ from gql_jobs.graphql.payload_types import PayloadTypes, Shape
 from gql_jobs.jobs import model
 from gql_jobs.jobs.registry import JobType, Registry
 
-_MOST_VERDICTS = 50_000
+_MOST_VERDICTS = 20_000
+_LONGEST_KEPT = 1024
 _INT = 2**31
 """GraphQL's Int has 32 bits."""
 
@@ -43,7 +44,7 @@ class RegisteredTypes:
             name: payload_types.input(job_type.payload, f"{job_type.graphql_name}PayloadInput")
             for name, job_type in self.job_types.items()
         }
-        self._verdicts: dict[str, bool] = {}
+        self._verdicts: dict[tuple[str, bytes], bool] = {}
 
     def present(self, job: model.Job) -> Job:
         """The job as an object of its type, or an UnknownJob."""
@@ -53,12 +54,19 @@ class RegisteredTypes:
         return cast("Job", self.objects[job_type.name](**job_fields(job)))
 
     def _fits(self, job_type: JobType, job: model.Job) -> bool:
-        """The payload never changes, and checking one costs up to 50 µs (an e-mail address): its verdict is kept."""
-        verdict = self._verdicts.get(job.spec.payload_hash)
+        """The payload never changes, and checking one costs up to 50 µs (an e-mail address): its verdict is kept.
+
+        By the payload itself, for the hash beside it may be wrong in a message that others have written.
+        """
+        payload = bytes(job.spec.payload)
+        key = (job_type.name, payload)
+        verdict = self._verdicts.get(key)
         if verdict is None:
-            if len(self._verdicts) >= _MOST_VERDICTS:
-                self._verdicts.clear()
-            verdict = self._verdicts[job.spec.payload_hash] = _reads(job_type.payload, job.spec.payload)
+            verdict = _reads(job_type.payload, job.spec.payload)
+            if len(payload) <= _LONGEST_KEPT:
+                if len(self._verdicts) >= _MOST_VERDICTS:
+                    self._verdicts.clear()
+                self._verdicts[key] = verdict
         return verdict and (job.result is None or _reads(job_type.result, job.result))
 
 
@@ -82,7 +90,7 @@ def payload_member(job_type: JobType) -> str:
 def _reads(model_class: type[BaseModel], stored: Raw) -> bool:
     try:
         return _expressible(model_class.model_validate_json(bytes(stored)))
-    except ValidationError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from gql_jobs.jobs.artifact import Artifact
-from gql_jobs.jobs.model import JobError, Moment, Spec
+from gql_jobs.jobs.model import Count, JobError, Moment, Percent, Spec
 
 VERSION = 1
 
@@ -52,17 +52,17 @@ class Submission(Body, frozen=True, kw_only=True):
 class AttemptBody(Body, frozen=True, kw_only=True):
     """Said by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
 
-    attempt: int
+    attempt: Count
     worker_id: str
     errors: tuple[JobError, ...] = ()
-    progress: int = 0
+    progress: Percent = 0
     message: str | None = None
 
 
 class Started(AttemptBody, frozen=True, kw_only=True):
     """An attempt begins. ``supersedes``: the attempt whose worker was lost."""
 
-    supersedes: int | None = None
+    supersedes: Count | None = None
 
 
 class Progress(AttemptBody, frozen=True, kw_only=True):

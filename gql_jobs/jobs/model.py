@@ -10,6 +10,11 @@ Moment = Annotated[datetime, Meta(tz=True)]
 """A time in a message: without an offset it could not be compared with any other, so such a message is unreadable."""
 
 
+Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
+"""A number that GraphQL's Int can show; a message with a larger one is none of ours."""
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
 class JobStatus(StrEnum):
     """Where a job stands; the legal moves between them are the table in ``fold``."""
 
@@ -52,7 +57,7 @@ class JobError(Struct, frozen=True, rename="camel"):
 
     message: str
     type: str
-    attempt: int
+    attempt: Count
     at: Moment
     retryable: bool
 
@@ -69,7 +74,7 @@ class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
     payload_hash: str
     queue: str
     priority: JobPriority
-    max_retries: int
+    max_retries: Count
     timeout: float
     created_at: Moment
     tags: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
 from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
 
 from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
 from gql_jobs.jobs.ids import job_id_for_key, new_job_id
@@ -123,7 +122,7 @@ def _first(mine: T | None, of_type: T | None, setting: T) -> T:
 def _json(payload: BaseModel, path: str) -> bytes:
     try:
         return canonical_json(payload)
-    except PydanticSerializationError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidPayload([{"path": path, "message": str(error)}]) from None
 
 
