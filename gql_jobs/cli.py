@@ -30,6 +30,7 @@ from gql_jobs.settings import Settings
 
 _SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, PortTaken, StartFailed)
 """Failures whose message is the sentence."""
+_PORT = click.IntRange(0, 65535)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -53,8 +54,8 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=4222, show_default=True, help="0 takes a free one.")
-@click.option("--monitor-port", default=8222, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=_PORT, default=4222, show_default=True, help="0 takes a free one.")
+@click.option("--monitor-port", type=_PORT, default=8222, show_default=True, help="0 takes a free one.")
 @_data_dir
 def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> None:
     """Run the embedded nats-server alone."""
@@ -68,7 +69,7 @@ def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> N
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", type=_PORT, default=8000, show_default=True)
 @_data_dir
 @_imports
 def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]) -> None:
@@ -96,15 +97,15 @@ def worker(*, queues: str | None, concurrency: int | None, imports: tuple[str, .
     for module in imports:
         arguments += ["--import", module]
     # Replaces this process, so that signals reach the worker itself.
-    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606
 
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
 @_data_dir
 @click.option("--workers", type=click.IntRange(1, 1000), help="Jobs at a time. Default: 3.")
-@click.option("--nats-port", default=0, show_default=True, help="0 takes a free one.")
+@click.option("--nats-port", type=_PORT, default=0, show_default=True, help="0 takes a free one.")
 @_imports
 def dev(
     *, host: str, port: int, data_dir: Path | None, workers: int | None, nats_port: int, imports: tuple[str, ...]
@@ -123,8 +124,8 @@ def dev(
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--smtp-port", default=1025, show_default=True, help="0 takes a free one.")
-@click.option("--http-port", default=8025, show_default=True, help="0 takes a free one.")
+@click.option("--smtp-port", type=_PORT, default=1025, show_default=True, help="0 takes a free one.")
+@click.option("--http-port", type=_PORT, default=8025, show_default=True, help="0 takes a free one.")
 @_data_dir
 def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None) -> None:
     """Run the development mailbox alone: SMTP that delivers nowhere, and a page that shows what came."""
@@ -203,7 +204,8 @@ def _sentences() -> Iterator[None]:
 
 
 def main() -> None:
-    """The entry point. Modules in the current folder can be imported, as with ``python -m``."""
+    """The entry point. Modules in the current folder can be imported."""
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        # Last: a folder of the user's that is called as one of our packages must not hide it.
+        sys.path.append(os.getcwd())  # noqa: PTH109
     cli()

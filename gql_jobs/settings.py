@@ -23,8 +23,12 @@ class Settings(BaseSettings):
     def _is_url(cls, text: str | None) -> str | None:
         for url in (text or "").split(",") if text is not None else ():
             parts = urlsplit(url.strip())
-            if parts.scheme not in {"nats", "tls", "ws", "wss"} or not parts.hostname:
-                raise ValueError(f"{url!r} is no NATS URL such as nats://127.0.0.1:4222")
+            try:
+                known = parts.scheme in {"nats", "tls", "ws", "wss"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                known = False
+            if not known:
+                raise ValueError("it must be a NATS URL such as nats://127.0.0.1:4222")
         return text
 
     nats_user: str | None = Field(None, description="User name at the NATS server.")

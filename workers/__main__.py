@@ -26,7 +26,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     stop_with_parent()
     configure_logging()
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    # Last: a folder of the user's that is called as one of our packages must not hide it.
+    sys.path.append(os.getcwd())  # noqa: PTH109
     overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
     try:
         settings = Settings(**overrides)

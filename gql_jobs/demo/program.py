@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from gql.transport.exceptions import TransportError
 
 from gql_jobs.demo.api import Api, open_api
 from gql_jobs.demo.pictures import picture_server
@@ -118,7 +119,9 @@ async def dev_server() -> AsyncIterator[str]:
     """A ``gql-jobs dev`` in a folder of its own, stopped with Ctrl-C at the end; gives its GraphQL endpoint."""
     with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        # On a terminal its log would run through the bars.
+        log = asyncio.subprocess.DEVNULL if sys.stdout.isatty() else None
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
         assert process.stdout is not None
         try:
             yield await asyncio.wait_for(_announced(process.stdout), START_WITHIN)
@@ -164,5 +167,5 @@ def main() -> None:
         asyncio.run(run(parser.parse_args()))
     except* (Broken, TimeoutError) as failures:
         sys.exit(f"demo: {'; '.join(str(failure) or 'timed out' for failure in failures.exceptions)}")
-    except* (OSError, httpx.HTTPError) as failures:
-        sys.exit(f"demo: the server cannot be reached: {failures.exceptions[0]}")
+    except* (OSError, httpx.HTTPError, TransportError) as failures:
+        sys.exit(f"demo: the server does not answer as it should: {failures.exceptions[0]}")

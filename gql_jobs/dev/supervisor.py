@@ -117,7 +117,7 @@ class Supervisor:
         return [sys.executable, "-m", "gql_jobs", "api", *where, *self._imports()]
 
     def _worker_command(self) -> list[str]:
-        return [sys.executable, "-m", "workers", *self._imports()]
+        return [sys.executable, "-P", "-m", "workers", *self._imports()]
 
     def _imports(self) -> Iterator[str]:
         for module in self._options.imports:

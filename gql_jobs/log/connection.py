@@ -110,8 +110,10 @@ class Connection:
     async def drain(self, subscription: Subscription) -> None:
         """End a subscription after its callback has taken what the server had sent before."""
         try:
-            await subscription.drain()  # type: ignore[no-untyped-call]
-        except NatsError:
+            # A connection that breaks now would hold it for the client's own ten seconds.
+            async with asyncio.timeout(API_TIMEOUT):
+                await subscription.drain()  # type: ignore[no-untyped-call]
+        except (NatsError, TimeoutError):
             log.debug("a subscription ended with its connection")
 
     async def object_store(self, bucket: str, replicas: int) -> ObjectStore:
@@ -140,6 +142,12 @@ class Connection:
         if error is not None:
             raise ApiError(call, error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
         return answer
+
+
+def _shown(url: str) -> str:
+    """The address without the password that may be in it."""
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
 
 @asynccontextmanager
@@ -171,7 +179,9 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
             log.debug("NATS connection: %r", error)
             return
         said_at = time.monotonic()
-        log.warning("NATS cannot be reached at %s: %s", ", ".join(servers), str(error) or type(error).__name__)
+        log.warning(
+            "NATS cannot be reached at %s: %s", ", ".join(map(_shown, servers)), str(error) or type(error).__name__
+        )
 
     options: dict[str, Any] = {
         "servers": servers,
