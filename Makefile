@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 	$(BIN)/python demo.py
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 3
 
 lint: $(INSTALLED) ## check style, format and the way imports point
 	$(BIN)/ruff check

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 ACK_TIMEOUT = 2.0
 """Seconds to wait for one acknowledgement."""
-PATIENCE = 4.0
+PATIENCE = 3.5
 """Seconds that a client's write may take in all."""
 RETRY_PAUSE = 0.1
 """Seconds between two tries of a write."""
