@@ -145,9 +145,9 @@ def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None)
 def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
     """Print the GraphQL schema."""
     with _sentences():
-        from gql_jobs.graphql.schema import build_schema  # noqa: PLC0415
+        from gql_jobs.graphql.schema import sdl  # noqa: PLC0415
 
-        text = build_schema(_job_types(imports)).as_str().rstrip("\n") + "\n"
+        text = sdl(_job_types(imports))
         if not check:
             click.echo(text, nl=False)
             return

@@ -13,7 +13,7 @@ import msgspec
 from gql_jobs.jobs.artifact import Artifact, content_type_of
 from gql_jobs.jobs.claim import Start
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
-from gql_jobs.jobs.messages import Progress
+from gql_jobs.jobs.messages import Kind, Progress
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode
@@ -155,5 +155,5 @@ class AttemptContext:
     async def _lost(self) -> None:
         """An event was written since the attempt began, and not by us: a cancellation, or a successor's start."""
         last = await self._log.last(subjects.events(self.job_id))
-        cancelled = last is not None and last.subject.endswith(".cancelled")
+        cancelled = last is not None and last.kind is Kind.CANCELLED
         self._attempt.stop(Stop.CANCELLED if cancelled else Stop.SUPERSEDED)

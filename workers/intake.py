@@ -43,7 +43,6 @@ class Intake:
         self._slots = slots
         self._starts = 0
         self._job_seconds = 1.0
-        self._stopping = False
         connection.on_reconnect.append(self._reconnected)
 
     @property
@@ -75,7 +74,6 @@ class Intake:
 
     async def stop(self) -> None:
         """Pull nothing more, and hand back what is held or still on its way."""
-        self._stopping = True
         self._connection.on_reconnect.remove(self._reconnected)
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         await self.hand_back()

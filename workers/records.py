@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from gql_jobs.jobs.claim import TERMINAL
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
 from gql_jobs.jobs.model import JobError
 from gql_jobs.log import subjects
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 HAND_BACK_DELAY = 0.05
 """Seconds until a job handed back at shutdown is offered to others."""
-_TERMINAL = (".completed", ".dead_letter", ".cancelled", ".expired")
 
 
 class Records:
@@ -109,7 +109,7 @@ class Records:
         try:
             await self._log.append(write, patience=None)
         except Superseded as superseded:
-            if superseded.last is None or superseded.last.subject.endswith(_TERMINAL):
+            if superseded.last is None or superseded.last.kind in TERMINAL:
                 log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
                 await attempt.delivery.ack()
             else:

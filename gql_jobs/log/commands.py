@@ -246,4 +246,4 @@ def _first_state(write: Write, seq: int) -> Job:
 
 def _last_event(history: list[StoredMessage]) -> int:
     """The sequence that a fence over the job's events expects."""
-    return max((message.seq for message in history if ".event." in message.subject), default=0)
+    return max((message.seq for message in history if message.is_event), default=0)

@@ -44,6 +44,11 @@ class Fence(NamedTuple):
     over: str
     seq: int
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """How the server is told."""
+        return {subjects.EXPECTED_SEQ: str(self.seq), subjects.EXPECTED_FILTER: self.over}
+
 
 def whole_job(job_id: str, seq: int) -> Fence:
     """Nothing at all has happened to the job since ``seq``."""
@@ -104,11 +109,7 @@ class JobLog:
         :raises FenceRefused: if an event was written since.
         :raises QueueUnavailable: if it was not acknowledged.
         """
-        headers = {
-            subjects.ROLLUP: "sub",
-            subjects.EXPECTED_SEQ: str(fence.seq),
-            subjects.EXPECTED_FILTER: fence.over,
-        }
+        headers = {subjects.ROLLUP: "sub", **fence.headers}
         try:
             await self._publisher.publish(subject, body, headers, ACK_TIMEOUT)
         except (Unacknowledged, Refused, StoreFull) as error:
@@ -144,12 +145,7 @@ class _Append:
         self._write = write
         self._nonce = secrets.token_hex(8)
         self._data = encode(write.body)
-        self._headers = {
-            **write.headers,
-            subjects.NONCE: self._nonce,
-            subjects.EXPECTED_SEQ: str(write.fence.seq),
-            subjects.EXPECTED_FILTER: write.fence.over,
-        }
+        self._headers = {**write.headers, subjects.NONCE: self._nonce, **write.fence.headers}
         self._deadline = None if patience is None else asyncio.get_running_loop().time() + patience
         self._in_doubt = False
         self._sent: asyncio.Future[int] | None = None

@@ -44,15 +44,15 @@ async def expire(job_log: JobLog, artifacts: ArtifactStore, job_id: str, finishe
 async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str) -> None:
     """Delete what a process that died in the middle of an expiry has left of a job; a renewed job is left alone."""
     history = await job_log.history(job_id)
-    last_expiry = max((m.seq for m in history if m.subject == subjects.event(job_id, Kind.EXPIRED)), default=0)
+    last_expiry = max((m.seq for m in history if m.kind is Kind.EXPIRED), default=0)
     await _delete(job_log, artifacts, job_id, [message for message in history if message.seq < last_expiry])
 
 
 async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[StoredMessage]) -> None:
     """Submissions first: without one, what is left makes no job."""
-    for message in sorted(messages, key=lambda m: (".event." in m.subject, m.seq)):
-        if ".artifact." in message.subject:
+    for message in sorted(messages, key=lambda m: (m.is_event, m.seq)):
+        if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
         await delete_message(job_log.connection, message.seq)
-        if message.subject == subjects.event(job_id, Kind.DEAD_LETTER):
+        if message.kind is Kind.DEAD_LETTER:
             await remove_dead_letter(job_log.connection, job_id, message.seq)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from gql_jobs.jobs.messages import Message
+from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.log import codec, subjects
 from gql_jobs.log.connection import ApiError, Connection
 
@@ -38,6 +38,17 @@ class StoredMessage(msgspec.Struct, frozen=True):
     def nonce(self) -> str | None:
         """The mark of the write that stored this message."""
         return self.header(subjects.NONCE)
+
+    @property
+    def kind(self) -> Kind | None:
+        """What happened, or None for what is not folded and for what this version does not know."""
+        named = subjects.kind_of(self.subject)
+        return named[1] if named is not None else None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it moves the fence over its job's events."""
+        return subjects.is_event(self.subject)
 
     def read(self) -> Message | None:
         """The message as a value; None outside the fold.

@@ -95,6 +95,11 @@ def worker(worker_id: str) -> str:
     return f"workers.{worker_id}"
 
 
+def is_event(subject: str) -> bool:
+    """Whether a message on that subject moves the fence over its job's events, whatever it says."""
+    return subject.split(".")[2:3] == ["event"]
+
+
 def kind_of(subject: str) -> tuple[str, Kind] | None:
     """Job id and kind of a folded message, or None for any other subject."""
     match subject.split("."):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
+from gql_jobs.background import in_background
 from gql_jobs.jobs.messages import Message
 from gql_jobs.log import codec, subjects
 from gql_jobs.log.connection import Connection
@@ -79,9 +80,5 @@ class Feed:
 async def run_feed(connection: Connection, index: Index, bus: EventBus) -> AsyncIterator[Feed]:
     """The feed, running until the block ends; if it fails, so does the block."""
     feed = Feed(connection, index, bus)
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(feed.run(), name="feed")
-        try:
-            yield feed
-        finally:
-            task.cancel()
+    async with in_background(feed.run()):
+        yield feed

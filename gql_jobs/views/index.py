@@ -138,15 +138,12 @@ class Index:
         self._database.execute("BEGIN")
         try:
             yield self._database
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode in _DAMAGED:
+        except BaseException as error:
+            if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
                 # Taken away, so that the next start builds it anew instead of failing in the same place.
                 self.path.unlink(missing_ok=True)
             else:
                 self._database.execute("ROLLBACK")
-            raise
-        except BaseException:
-            self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 

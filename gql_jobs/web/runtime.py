@@ -1,13 +1,13 @@
 """What one API process is made of, opened in the order in which its parts need each other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
+from gql_jobs.background import in_background
 from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import parse_job_id
@@ -126,7 +126,7 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
         artifacts = ArtifactStore(job_log, settings)
         upkeep = Upkeep(job_log, artifacts, index, reader, settings)
-        await stack.enter_async_context(_in_background(upkeep.run()))
+        await stack.enter_async_context(in_background(upkeep.run()))
         commands = JobCommands(job_log, settings, index.first_seq)
         yield Runtime(
             settings=settings,
@@ -141,17 +141,6 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
             artifacts=artifacts,
             presence=await stack.enter_async_context(watch_workers(connection)),
         )
-
-
-@asynccontextmanager
-async def _in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run it until the block ends; if it fails, so does the block."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(endless)
-        try:
-            yield
-        finally:
-            task.cancel()
 
 
 def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:

@@ -1,6 +1,7 @@
 """What tests of the log need beyond a connection."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection, connect
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
+from tests.by_hand import RestartingServer
 
 
 @pytest.fixture
@@ -22,3 +24,13 @@ async def other_connection(connection: Connection, settings: Settings) -> AsyncI
     assert connection.connected
     async with connect(settings, "other") as opened:
         yield opened
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RestartingServer]:
+    """A server that can be taken away and come back."""
+    server = RestartingServer(tmp_path / "store")
+    try:
+        yield server
+    finally:
+        await server.stop()

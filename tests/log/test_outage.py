@@ -4,8 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -23,16 +22,6 @@ from tests.by_hand import RestartingServer, bring_to, frozen, stored
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.stories import attempt_body, request
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RestartingServer]:
-    """A server that can be taken away and come back."""
-    server = RestartingServer(tmp_path / "store")
-    try:
-        yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture

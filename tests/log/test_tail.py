@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,16 +17,6 @@ from gql_jobs.log.tail import Tail, TailMessage, ack_tokens, time_of
 from tests.by_hand import RestartingServer
 from tests.deadline import until
 from tests.stories import JOB, OTHER
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RestartingServer]:
-    """A server that can be taken away and come back."""
-    server = RestartingServer(tmp_path / "store")
-    try:
-        yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture
