@@ -14,12 +14,20 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 
 from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.graphql.faults import RULES, Fault, coded, errors_of, fault_of, has_code, literal_place, variable_faults
-from gql_jobs.graphql.hooks import core_schema
+from gql_jobs.graphql.hooks import core_schema, is_ambiguous
 from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
 
 log = logging.getLogger(__name__)
 
 UNEXPECTED = "Something unexpected went wrong. The server's log has the details."
+
+
+class AmbiguousOperation(CannotGetOperationTypeError):
+    """The document has several operations, and the request does not say which one to run."""
+
+    def as_http_error_reason(self) -> str:
+        """The sentence that the client is given."""
+        return "The document has several operations; operationName must say which of them to run."
 
 
 class ErrorCodes(SchemaExtension):
@@ -35,6 +43,15 @@ class ErrorCodes(SchemaExtension):
         except Exception as error:  # noqa: BLE001
             raise self._masked(GraphQLError(str(error), original_error=error)) from None
         self._code(self.execution_context.result)
+
+    def on_parse(self) -> Iterator[None]:
+        """Which operation is meant must be clear before its type is asked for.
+
+        :raises AmbiguousOperation: if it is not.
+        """
+        yield
+        if is_ambiguous(self.execution_context):
+            raise AmbiguousOperation(None)
 
     def on_validate(self) -> Iterator[None]:
         """The errors of the document itself. In place, for Strawberry has made the result of this list already."""
@@ -66,6 +83,8 @@ class ErrorCodes(SchemaExtension):
             return error
         if isinstance(error, GraphQLSyntaxError) or self.execution_context.graphql_document is None:
             return coded(error, DocumentError.GRAPHQL_PARSE_FAILED)
+        if isinstance(error.original_error, CannotGetOperationTypeError):
+            return coded(error, DocumentError.GRAPHQL_VALIDATION_FAILED)
         fault = self._fault_at_run_time(error)
         if fault is not None:
             return errors_of([fault])[0]

@@ -12,7 +12,7 @@ from strawberry.types.graphql import OperationType
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.errors import ErrorCodes
 from gql_jobs.graphql.event_types import EVENT_TYPES
-from gql_jobs.graphql.hooks import enforce_one_of
+from gql_jobs.graphql.hooks import EventExecutor, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.mutations import mutation_type
@@ -46,6 +46,7 @@ class JobsSchema(strawberry.Schema):
             subscription=Subscription,
             types=types,
             extensions=[ErrorCodes],
+            execution_context_class=EventExecutor,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")

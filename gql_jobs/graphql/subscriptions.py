@@ -61,7 +61,7 @@ class Subscription:
 
 
 def _cursor(after: str | None) -> Cursor | None:
-    return Cursor.parse(after) if after else None
+    return None if after is None or after is strawberry.UNSET else Cursor.parse(after)
 
 
 async def _begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from cross_web import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -50,6 +50,9 @@ class Endpoint(GraphQL[Context, None]):
             response = await self.run(Request(scope, receive))
         except HTTPException as error:
             response = refusal(error.status_code, error.reason, DocumentError.GRAPHQL_VALIDATION_FAILED)
+        except ClientDisconnect:
+            # It went away while it sent its body: nobody is left to answer, and nothing has gone wrong here.
+            return
         await response(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002

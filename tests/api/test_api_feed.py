@@ -1,11 +1,15 @@
 """jobEvents: every event of every job that matches, filtered by the server, from now on or from a cursor."""
 
 import asyncio
+import gc
 import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+
+import pytest
+from graphql.execution.collect_fields import FieldDetails
 
 from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, FEED, RETRY, ahead, asked, create, create_many, ended, kinds, lifecycle
@@ -84,6 +88,31 @@ async def test_a_retry_by_hand_shows_as_queued(api: ServedApi) -> None:
         await api.ask(CANCEL, id=job["id"])
         await api.ask(RETRY, id=job["id"])
         assert kinds(await _take(stream, 3)) == ["Queued", "Cancelled", "Queued"]
+
+
+def _collected_fields() -> int:
+    gc.collect()
+    return sum(isinstance(thing, FieldDetails) for thing in gc.get_objects())
+
+
+async def test_a_delivered_event_leaves_nothing_behind(api: ServedApi) -> None:
+    async with api.socket_streams(FEED, [{}]) as (stream,):
+        await api.subscribers(1)
+        await create(api)
+        await _take(stream, 1)
+        kept = _collected_fields()
+        await create_many(api, [asked() for _ in range(20)])
+        await _take(stream, 20)
+        assert _collected_fields() <= kept
+
+
+@pytest.mark.parametrize("field", ["jobEvents(", 'jobProgress(id: "{id}", '])
+async def test_a_cursor_without_text_is_refused(api: ServedApi, field: str) -> None:
+    job = await create(api)
+    field = field.replace("{id}", job["id"]) + 'after: "")'
+    async with api.raw_socket() as opened:
+        refusal = await api.refused_on(opened, "1", f"subscription {{ {field} {{ cursor }} }}")
+    assert (refusal["extensions"]["code"], refusal["extensions"]["argument"]) == ("INVALID_ARGUMENT", "after")
 
 
 async def test_a_slow_reader_loses_no_lifecycle_event_and_delays_nobody(settings: Settings) -> None:

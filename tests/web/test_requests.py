@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.types import Message, Scope
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
@@ -35,6 +36,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         b'{"query": ""}',
         b'{"query": "{ __typename }", "variables": 1}',
         b'{"query": "query A { __typename }", "operationName": "B"}',
+        b'{"query": "query A { __typename } query B { __typename }"}',
     ],
     ids=lambda body: body[:40].decode(errors="replace"),
 )
@@ -82,3 +84,29 @@ async def test_the_ide_can_be_switched_off(client: httpx.AsyncClient) -> None:
 
 async def test_the_process_says_that_it_lives(client: httpx.AsyncClient) -> None:
     assert (await client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_a_client_that_goes_away_while_it_sends_its_body_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(Settings())
+    app.state.runtime = None
+    messages: list[Message] = [
+        {"type": "http.request", "body": b'{"query": ', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/graphql",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await app(scope, receive, send)
+    assert (messages, answers, caplog.records) == ([], [], [])
