@@ -43,10 +43,9 @@ class Claims:
 
     async def claim(self, attempt: Attempt) -> Start | None:
         """The start that is now ours and recorded, or None if the delivery has been dealt with otherwise."""
-        delivery, submission = attempt.delivery, attempt.submission
-        decision: Decision = first_start(submission)
-        if delivery.redelivered:
-            decision = self._decide(attempt, await self._last_event(delivery))
+        decision: Decision = first_start(attempt.submission)
+        if attempt.delivery.redelivered:
+            decision = self._decide(attempt, await self._last_event(attempt))
         while isinstance(decision, Start):
             try:
                 attempt.started_seq = await self._started(attempt, decision)
@@ -59,13 +58,13 @@ class Claims:
         await self._without_start(attempt, decision)
         return None
 
-    async def _last_event(self, delivery: Delivery) -> StoredMessage | None:
+    async def _last_event(self, attempt: Attempt) -> StoredMessage | None:
         """Asked again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
         while True:
             try:
-                return await self._log.last(subjects.events(delivery.job_id))
+                return await self._log.last(subjects.events(attempt.job_id))
             except QueueUnavailable:
-                if not delivery.leased:
+                if not attempt.delivery.leased:
                     raise
             await asyncio.sleep(0.5)
 

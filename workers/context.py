@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -13,21 +13,23 @@ import msgspec
 from gql_jobs.jobs.artifact import Artifact, content_type_of
 from gql_jobs.jobs.claim import Start
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
-from gql_jobs.jobs.messages import Kind, Progress
+from gql_jobs.jobs.messages import Progress
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.publisher import FenceRefused
 from workers import journal
-from workers.attempt import Attempt, Stop
+from workers.attempt import Attempt
 from workers.handler_data import checkpoint_json, reported
 
 T = TypeVar("T")
 
 PROGRESS_PAUSE = 0.1
 """Seconds between two stored progress messages of a job."""
-CHECKPOINT_TRIES = 20
+STORE_TRIES = 20
+"""How often a server that can be reached may fail to store something."""
+STORE_PAUSE = 0.5
 
 
 class AttemptContext:
@@ -75,34 +77,17 @@ class AttemptContext:
 
     async def store_checkpoint(self, body: bytes) -> None:
         """``checkpoint`` of what is JSON already."""
-        for _ in range(CHECKPOINT_TRIES):
-            try:
-                await self._log.rollup(subjects.checkpoint(self.job_id), body, self._attempt.fence)
-            except FenceRefused:
-                await self._lost()
-                raise AttemptStoppedError("Another worker has this job now.") from None
-            except QueueUnavailable:
-                await asyncio.sleep(0.5)
-            else:
-                self.saved = msgspec.json.decode(body)
-                return
-        raise TransientError("The checkpoint could not be stored: NATS does not answer.")
+        await self._patiently(lambda: self._rollup(subjects.checkpoint(self.job_id), body))
+        self.saved = msgspec.json.decode(body)
 
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
         media_type = content_type or content_type_of(name)
-        try:
-            if isinstance(data, Path):
-                with await asyncio.to_thread(data.open, "rb") as file:
-                    return await self._artifacts.save(self.job_id, name, file, media_type, self._attempt.fence)
-            source = BytesIO(data) if isinstance(data, bytes) else data
-            return await self._artifacts.save(self.job_id, name, source, media_type, self._attempt.fence)
-        except FenceRefused:
-            await self._lost()
-            raise AttemptStoppedError("Another worker has this job now.") from None
-        except QueueUnavailable as error:
-            raise TransientError(error.message) from error
+        if isinstance(data, Path):
+            with await asyncio.to_thread(data.open, "rb") as file:
+                return await self._save(name, file, media_type)
+        return await self._save(name, BytesIO(data) if isinstance(data, bytes) else data, media_type)
 
     def wait(self, step: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
@@ -144,16 +129,49 @@ class AttemptContext:
             journal.event("progress", self.job_id, progress=f"{self.percent}%", message=self.message)
             try:
                 # Fenced too: a zombie's progress would replace its successor's.
-                await self._log.rollup(subjects.progress(self.job_id), encode(body), self._attempt.fence)
-            except FenceRefused:
-                await self._lost()
+                await self._rollup(subjects.progress(self.job_id), encode(body))
+            except AttemptStoppedError:
                 return
             except QueueUnavailable as error:
                 self.log.debug("progress was not stored: %s", error)
             await asyncio.sleep(PROGRESS_PAUSE)
 
-    async def _lost(self) -> None:
-        """An event was written since the attempt began, and not by us: a cancellation, or a successor's start."""
-        last = await self._log.last(subjects.events(self.job_id))
-        cancelled = last is not None and last.kind is Kind.CANCELLED
-        self._attempt.stop(Stop.CANCELLED if cancelled else Stop.SUPERSEDED)
+    async def _save(self, name: str, source: BinaryIO, media_type: str) -> Artifact:
+        def save() -> Awaitable[Artifact]:
+            return self._ours(self._artifacts.save(self.job_id, name, source, media_type, self._attempt.fence))
+
+        def save_again() -> Awaitable[Artifact]:
+            source.seek(begin)
+            return save()
+
+        if source.seekable():
+            begin = source.tell()
+            return await self._patiently(save_again)
+        try:
+            return await save()
+        except QueueUnavailable as error:
+            raise TransientError(error.message) from error
+
+    async def _rollup(self, subject: str, body: bytes) -> None:
+        await self._ours(self._log.rollup(subject, body, self._attempt.fence))
+
+    async def _ours(self, write: Awaitable[T]) -> T:
+        """The answer of a fenced write; a refused one tells that the job has been lost."""
+        try:
+            return await write
+        except FenceRefused:
+            if await self._attempt.confirm(self._log):
+                raise QueueUnavailable("The stream has no settled leader.") from None
+            raise AttemptStoppedError("Another worker has this job now.") from None
+
+    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Try again while NATS is away: the attempt's own timeout is the limit. What it refuses is given up."""
+        tries = STORE_TRIES
+        while True:
+            try:
+                return await write()
+            except QueueUnavailable as error:
+                tries -= self._log.connection.connected
+                if tries <= 0:
+                    raise TransientError(error.message) from error
+            await asyncio.sleep(STORE_PAUSE)

@@ -6,7 +6,7 @@ It never pulls for more than can start soon: a delivery held here is one that an
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
@@ -31,7 +31,15 @@ _BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPrior
 class Intake:
     """The deliveries of the queues, in the order in which they should start."""
 
-    def __init__(self, connection: Connection, queues: Iterable[str], ack_wait: float, slots: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        queues: Iterable[str],
+        ack_wait: float,
+        slots: int,
+        adopt: Callable[[Delivery], bool],
+    ) -> None:
+        """:param adopt: told of each delivery as it comes; True says that it needs no start."""
         self._lanes = [
             Lane(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
             for queue in queues
@@ -41,6 +49,7 @@ class Intake:
         self._arrived = asyncio.Event()
         self._connection = connection
         self._slots = slots
+        self._adopt = adopt
         self._starts = 0
         self._job_seconds = 1.0
         connection.on_reconnect.append(self._reconnected)
@@ -79,7 +88,8 @@ class Intake:
         await self.hand_back()
 
     def _arrive(self, lane: Lane, delivery: Delivery) -> None:
-        self._held[lane.priority].append((lane, delivery))
+        if not self._adopt(delivery):
+            self._held[lane.priority].append((lane, delivery))
         self._arrived.set()
 
     def _reconnected(self) -> None:

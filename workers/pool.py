@@ -42,10 +42,9 @@ class Pool:
         self._settings = settings
         self._queues = queues
         self._runner = Runner(job_log, execution, settings, self.id)
-        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers)
+        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._runner.adopt)
         self._slots = asyncio.Semaphore(settings.num_workers)
         self._jobs: set[asyncio.Task[None]] = set()
-        self._deliveries: set[Delivery] = set()
         self._started_at = datetime.now(UTC)
         self._changed = asyncio.Event()
         self.stop_fetching = asyncio.Event()
@@ -78,7 +77,6 @@ class Pool:
             except BaseException:
                 self._slots.release()
                 raise
-            self._deliveries.add(delivery)
             task = asyncio.create_task(self._run(delivery), name=f"delivery {delivery.job_id}")
             self._jobs.add(task)
             task.add_done_callback(self._jobs.discard)
@@ -90,7 +88,6 @@ class Pool:
         try:
             await self._runner.run(delivery)
         finally:
-            self._deliveries.discard(delivery)
             self._slots.release()
             self._intake.ran(clock() - began)
             self._changed.set()
@@ -125,16 +122,18 @@ class Pool:
         """Extend what is running or held; give back what no slot has taken for a while."""
         ack_wait = self._settings.ack_wait
         clock = asyncio.get_running_loop().time
+
+        def due(delivery: Delivery) -> bool:
+            return delivery.leased and delivery.deadline - clock() < ack_wait * 2 / 3
+
         while True:
             await asyncio.sleep(min(ack_wait / _LEASE_CHECKS, 1.0))
             if self._slots.locked():
                 await self._intake.hand_back(older_than=MAX_HOLD)
-            due = [
-                delivery
-                for delivery in (*self._deliveries, *self._intake.held)
-                if delivery.leased and delivery.deadline - clock() < ack_wait * 2 / 3
-            ]
-            await asyncio.gather(*(delivery.extend() for delivery in due))
+            await asyncio.gather(
+                *(self._runner.extend(attempt) for attempt in self._runner.running.values() if due(attempt.delivery)),
+                *(delivery.extend() for delivery in self._intake.held if due(delivery)),
+            )
 
     def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
         return Heartbeat(

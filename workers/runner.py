@@ -10,7 +10,7 @@ from gql_jobs.log.commands import HEADROOM
 from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
-from workers.attempt import Attempt, Stop
+from workers.attempt import Attempt, InHand, Stop
 from workers.claiming import Claims
 from workers.context import AttemptContext
 from workers.execution import Execution
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """``running`` are the attempts in hand, by job id: whoever hears of a cancellation finds them here."""
+    """``running`` are the attempts in hand: whoever hears of a cancellation or a redelivery finds them here."""
 
     def __init__(self, job_log: JobLog, execution: Execution, settings: Settings, worker_id: str) -> None:
         self._log = job_log
@@ -30,13 +30,13 @@ class Runner:
         self._worker_id = worker_id
         self._claims = Claims(job_log, worker_id)
         self.records = Records(job_log, settings, worker_id)
-        self.running: dict[str, Attempt] = {}
+        self.running: dict[InHand, Attempt] = {}
 
     async def run(self, delivery: Delivery) -> None:
         """Deal with a delivery from its claim to its ack."""
         try:
             submission = await self._claims.submission(delivery)
-            if submission is not None:
+            if submission is not None and not self.adopt(delivery):
                 await self._run(Attempt(delivery, submission))
         except QueueUnavailable as error:
             # Nothing was decided: the lease runs out and the job is delivered again.
@@ -44,16 +44,40 @@ class Runner:
         except Exception:
             log.exception("job %s could not be run and is left to its lease", delivery.job_id)
 
+    def adopt(self, delivery: Delivery) -> bool:
+        """Whether an attempt of that submission is in hand, which then goes on under this delivery.
+
+        Its lease had run out while NATS was away or the event loop stood still: to take the job over from itself would
+        spend an attempt, and run the handler twice at once.
+        """
+        attempt = self.running.get((delivery.job_id, delivery.seq))
+        if attempt is None:
+            return False
+        if attempt.delivery is not delivery:
+            log.info("job %s is delivered again while it runs here", delivery.job_id)
+            attempt.adopt(delivery)
+        return True
+
+    async def extend(self, attempt: Attempt) -> None:
+        """Extend the lease of an attempt in hand."""
+        if attempt.adopted and attempt.started_seq:
+            try:
+                if not await attempt.confirm(self._log):
+                    return
+            except QueueUnavailable:
+                return
+        await attempt.delivery.extend()
+
     async def _run(self, attempt: Attempt) -> None:
         # Known before it is started: a cancellation that comes in between finds it.
-        self.running[attempt.job_id] = attempt
+        in_hand = (attempt.job_id, attempt.delivery.seq)
+        self.running[in_hand] = attempt
         try:
             start = await self._claims.claim(attempt)
             if start is not None:
                 await self._work(attempt, start)
         finally:
-            if self.running.get(attempt.job_id) is attempt:
-                del self.running[attempt.job_id]
+            del self.running[in_hand]
 
     async def _work(self, attempt: Attempt, start: Start) -> None:
         context = AttemptContext(self._log, self._artifacts, attempt, self._worker_id, start)

@@ -35,7 +35,7 @@ class JobContext(Protocol):
         """
 
     async def checkpoint(self, data: Any) -> None:
-        """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable.
+        """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable, however long NATS is away.
 
         :raises ValueError: if the data is no JSON or too large.
         :raises TransientError: if it could not be stored.
@@ -45,6 +45,8 @@ class JobContext(Protocol):
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
         """Keep a file with the job; it is visible once all of it is durable. A name saved again is replaced.
+
+        Waits while NATS is away, but for a file that cannot be read a second time.
 
         :param name: such as ``report.pdf`` or ``output/processed.jpg``.
         :param data: the bytes, a file to read, or an open binary file; never held in memory as a whole.

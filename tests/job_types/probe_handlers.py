@@ -21,6 +21,8 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
         os.kill(os.getpid(), signal.SIGKILL)
     _raise(context, payload)
     await _save(context, payload)
+    if payload.blocks:
+        time.sleep(payload.blocks)  # noqa: ASYNC251
     while payload.gate is not None and not await asyncio.to_thread(Path(payload.gate).exists):
         await _pause(_POLL, deaf=payload.deaf)
     for step in range(payload.steps):
