@@ -9,6 +9,7 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from gql_jobs.graphql.documents import Documents, KnownDocuments
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.errors import ErrorCodes
 from gql_jobs.graphql.event_types import EVENT_TYPES
@@ -39,13 +40,14 @@ class JobsSchema(strawberry.Schema):
 
     def __init__(self, registered: RegisteredTypes) -> None:
         self.registered = registered
+        self.documents = Documents()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(
             query=Query,
             mutation=mutation_type(registered, create_job_input(registered)),
             subscription=Subscription,
             types=types,
-            extensions=[ErrorCodes],
+            extensions=[ErrorCodes, lambda: KnownDocuments(self.documents)],
             execution_context_class=EventExecutor,
             config=StrawberryConfig(scalar_map=SCALARS),
         )

@@ -1,0 +1,64 @@
+"""The documents that have passed validation, by their text: front ends send the same few for as long as they run.
+
+Parsing and validating a page's document costs 4 ms, executing it 5 ms; a text that is known costs neither of the first.
+Only what is valid is kept, and no more than a browser that makes up texts could be allowed to cost.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from graphql import DocumentNode
+from strawberry.extensions import SchemaExtension
+
+MOST = 1000
+"""Documents that are kept."""
+LONGEST = 16 * 1024
+"""Characters of a document that is kept; its syntax tree takes about a hundred times as many bytes."""
+
+
+class Documents:
+    """The valid documents used last, for one schema."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
+
+    def find(self, text: str) -> DocumentNode | None:
+        """The document of that text, if it was valid before."""
+        document = self._kept.get(text)
+        if document is not None:
+            self._kept.move_to_end(text)
+        return document
+
+    def keep(self, text: str, document: DocumentNode) -> None:
+        """Remember a document that is valid."""
+        if len(text) > LONGEST:
+            return
+        self._kept[text] = document
+        if len(self._kept) > MOST:
+            self._kept.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class KnownDocuments(SchemaExtension):
+    """Neither parses nor validates a document that was valid before."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def on_parse(self) -> Iterator[None]:
+        """Put the known document in place of its text."""
+        context = self.execution_context
+        context.graphql_document = self._documents.find(context.query or "")
+        if context.graphql_document is not None:
+            # An empty list, unlike None, says that validation has been done.
+            context.pre_execution_errors = []
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        """Remember a document without errors."""
+        yield
+        context = self.execution_context
+        if context.query and context.graphql_document is not None and not context.pre_execution_errors:
+            self._documents.keep(context.query, context.graphql_document)
