@@ -14,7 +14,7 @@ from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
 from gql_jobs.log.stored import StoredMessage
 from workers import journal
 from workers.attempt import Attempt
-from workers.outcome import fitting
+from workers.outcome import fitting, with_errors
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +113,11 @@ class Claims:
             submission=attempt.delivery.seq,
             attempt=exhausted.attempt,
             worker_id=self._worker_id,
-            errors=fitting(exhausted.errors),
             progress=exhausted.progress,
             message=exhausted.message,
             spec=attempt.spec,
         )
+        body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
         subject = subjects.event(attempt.job_id, Kind.DEAD_LETTER)
         fence = job_events(attempt.job_id, exhausted.event_seq)
         try:

@@ -16,7 +16,7 @@ from gql_jobs.settings import Settings
 from workers import journal
 from workers.attempt import Attempt
 from workers.context import AttemptContext
-from workers.outcome import Failure, Succeeded, fitting, job_error
+from workers.outcome import Failure, Succeeded, job_error, with_errors
 from workers.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -57,23 +57,25 @@ class Records:
         """Have it tried again later, or dead-letter it."""
         now = datetime.now(UTC)
         error = job_error(failure, attempt.number, now)
+        all_errors = (*errors, error)
+        max_payload = self._log.connection.max_payload
         facts: dict[str, Any] = {
             "submission": attempt.delivery.seq,
             "attempt": attempt.number,
             "worker_id": self._worker_id,
-            "errors": fitting((*errors, error)),
             "progress": context.percent,
             "message": context.message,
         }
         if not failure.retryable or attempt.number > attempt.spec.max_retries:
-            if await self._write(attempt, Kind.DEAD_LETTER, DeadLetter(spec=attempt.spec, **facts)):
+            letter = with_errors(DeadLetter(spec=attempt.spec, **facts), all_errors, max_payload)
+            if await self._write(attempt, Kind.DEAD_LETTER, letter):
                 shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
                 journal.event("dead-letter", attempt.job_id, **shown)
                 await attempt.delivery.ack()
             return
         delay = retry_delay(self._settings, attempt.number, failure.retry_after)
         began = asyncio.get_running_loop().time()
-        body = Failed(next_attempt_at=now + timedelta(seconds=delay), **facts)
+        body = with_errors(Failed(next_attempt_at=now + timedelta(seconds=delay), **facts), all_errors, max_payload)
         if await self._write(attempt, Kind.FAILED, body):
             shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
             journal.event("failed", attempt.job_id, **shown, retry_in=f"{delay:g}s")

@@ -84,7 +84,8 @@ describe_enum(
         "INVALID_STATE": "The job's state (`extensions.status`) does not allow the move.",
         "NOT_FOUND": "No job has this id.",
         "IDEMPOTENCY_CONFLICT": (
-            "The idempotency key belongs to a job with another payload: `extensions.existingJobId`."
+            "The idempotency key belongs to a job with another payload (`extensions.existingJobId`), "
+            "or comes twice in a batch with different payloads."
         ),
         "QUEUE_FULL": "The store is nearly full; new jobs are refused until old ones have expired.",
         "QUEUE_UNAVAILABLE": (

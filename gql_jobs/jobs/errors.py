@@ -107,15 +107,16 @@ class NotFound(GqlJobsError):
 
 
 class IdempotencyConflict(GqlJobsError):
-    """The key is taken by a job with another payload."""
+    """The key is taken by a job with another payload, or stands for two payloads in one batch."""
 
     code = ErrorCode.IDEMPOTENCY_CONFLICT
 
-    def __init__(self, key: str, existing_job_id: str) -> None:
-        super().__init__(
-            f"The idempotency key {key!r} belongs to job {existing_job_id}, which has another payload.",
-            existingJobId=existing_job_id,
-        )
+    def __init__(self, key: str, existing_job_id: str | None) -> None:
+        """:param existing_job_id: None if there is no such job: the key repeats within a batch."""
+        taken = f"belongs to job {existing_job_id}, which has another payload"
+        if existing_job_id is None:
+            taken = "comes twice in this batch, with different payloads; nothing was stored"
+        super().__init__(f"The idempotency key {key!r} {taken}.", existingJobId=existing_job_id)
 
 
 class QueueFull(GqlJobsError):

@@ -83,7 +83,8 @@ class JobCommands:
         for request in requests:
             key = request.idempotency_key
             if key is not None and firsts.setdefault(key, request).hash != request.hash:
-                raise IdempotencyConflict(key, request.job_id())
+                existing = await self.find(request.job_id())
+                raise IdempotencyConflict(key, existing.id if existing is not None else None)
         distinct = [r for r in requests if r.idempotency_key is None or firsts[r.idempotency_key] is r]
         outcomes = await self._create_in_order(distinct)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]

@@ -41,6 +41,13 @@ class ApiError(Exception):
         self.description = description
 
 
+class MessageTooLarge(Exception):
+    """The server takes no message of that size, now or later. Sizes are in bytes, headers included."""
+
+    def __init__(self, subject: str, size: int, limit: int) -> None:
+        super().__init__(f"a message on {subject} has {size} bytes; the server takes at most {limit}")
+
+
 class _Answer(msgspec.Struct):
     error: dict[str, Any] | None = None
 
@@ -76,7 +83,12 @@ class Connection:
         """Hand a message to the connection.
 
         :raises QueueUnavailable: if it was not sent because the server is away.
+        :raises MessageTooLarge: if no server would take it; none of it was sent.
         """
+        # The client counts the body alone, and the server closes the connection on which more comes than it takes.
+        size = len(data) + _size_of(headers)
+        if size > self._client.max_payload > 0:
+            raise MessageTooLarge(subject, size, self._client.max_payload)
         try:
             await self._client.publish(subject, data, reply=reply, headers=headers)
         except NatsError as error:
@@ -142,6 +154,13 @@ class Connection:
         if error is not None:
             raise ApiError(call, error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
         return answer
+
+
+def _size_of(headers: dict[str, str] | None) -> int:
+    """Bytes of a header block: its first and its last line, and a line per header."""
+    if not headers:
+        return 0
+    return len(b"NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers.items())
 
 
 def _shown(url: str) -> str:

@@ -7,7 +7,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.log import subjects
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.stored import delete_message, messages_of
+from gql_jobs.log.stored import delete_message, last_message, messages_of
 
 log = logging.getLogger(__name__)
 
@@ -15,22 +15,41 @@ _PAUSES = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6)
 """Seconds; the server copies a dead letter a moment after the event itself is stored."""
 
 
-async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int) -> None:
-    """Take the copy of the event ``event_seq`` out of jobs-dlq; a failure is logged, for the job itself is safe."""
+async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int, *, wait: bool = True) -> None:
+    """Take the copies of the job's dead letters up to the event ``event_seq`` out of jobs-dlq.
+
+    A failure is logged, for the job itself is safe.
+
+    :param wait: whether the copy may still be on its way; if not, one that is missing has been removed before.
+    """
     subject = subjects.event(job_id, Kind.DEAD_LETTER)
     try:
-        for pause in _PAUSES:
+        for pause in _PAUSES if wait else _PAUSES[:1]:
             await asyncio.sleep(pause)
-            # All of them: a job that was retried may have become a dead letter again in the meantime.
-            async for copy in messages_of(connection, subject, stream=subjects.DEAD_LETTERS):
-                origin = _origin(copy.header(subjects.SOURCE))
-                if origin == event_seq:
-                    await delete_message(connection, copy.seq, subjects.DEAD_LETTERS)
-                if origin >= event_seq:
-                    return
-        log.warning("the dead letter of job %s was not found in %s", job_id, subjects.DEAD_LETTERS)
+            if await _remove(connection, subject, event_seq):
+                return
+        if wait:
+            log.warning("the dead letter of job %s was not found in %s", job_id, subjects.DEAD_LETTERS)
     except (QueueUnavailable, ApiError) as error:
         log.warning("the dead letter of job %s stays in %s: %s", job_id, subjects.DEAD_LETTERS, error)
+
+
+async def _remove(connection: Connection, subject: str, event_seq: int) -> bool:
+    """Whether the copy of ``event_seq`` has been there, or must have been: a newer one is."""
+    reached = False
+    # The last one by subject takes no search. A job that was retried may have become a dead letter again meanwhile.
+    while (copy := await last_message(connection, subject, subjects.DEAD_LETTERS)) is not None:
+        origin = _origin(copy.header(subjects.SOURCE))
+        reached = reached or origin >= event_seq
+        if origin > event_seq:
+            break
+        await delete_message(connection, copy.seq, subjects.DEAD_LETTERS)
+    if copy is not None:
+        async for older in messages_of(connection, subject, stream=subjects.DEAD_LETTERS):
+            if _origin(older.header(subjects.SOURCE)) > event_seq:
+                break
+            await delete_message(connection, older.seq, subjects.DEAD_LETTERS)
+    return reached
 
 
 def _origin(source: str | None) -> int:

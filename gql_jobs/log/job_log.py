@@ -16,7 +16,7 @@ from gql_jobs.jobs.messages import Body
 from gql_jobs.jobs.model import Job
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import Unreadable, encode
-from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.connection import ApiError, Connection, MessageTooLarge
 from gql_jobs.log.publisher import (
     FenceRefused,
     Publisher,
@@ -92,6 +92,7 @@ class JobLog:
         :raises Superseded: if somebody else has written under the fence.
         :raises QueueUnavailable: after ``patience``; with ``job_id`` if the message may have been stored.
         :raises QueueFull: if the server has no room (with ``patience``).
+        :raises MessageTooLarge: at once, also without ``patience``.
         """
         return await _Append(self, self._publisher, write, patience).outcome()
 
@@ -152,11 +153,13 @@ class _Append:
         self._failure: Exception = QueueUnavailable("NATS did not answer in time; nothing was stored.")
 
     async def send(self) -> None:
-        """Send without waiting for the acknowledgement; a failure is kept for ``outcome``, which tries again."""
+        """Send without waiting for the acknowledgement; ``outcome`` tries again and says what failed."""
         try:
             self._sent = await self._publisher.send(self._write.subject, self._data, self._headers)
         except QueueUnavailable as error:
             self._failure = error
+        except MessageTooLarge:
+            log.debug("nothing was sent on %s", self._write.subject)
 
     async def outcome(self) -> int:
         """Try until the outcome is known or the patience is over."""

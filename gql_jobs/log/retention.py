@@ -5,7 +5,7 @@ cannot both win.
 """
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from gql_jobs.jobs.messages import Expired, Kind
 from gql_jobs.log import subjects
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 TOMBSTONE_TTL = 7 * 86_400
 """Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
+_COPIED_WITHIN = timedelta(seconds=10)
+"""A dead letter that has no copy by then had one that was removed, at a retry or by hand."""
 
 
 async def expire(job_log: JobLog, artifacts: ArtifactStore, job_id: str, finished_before: datetime) -> bool:
@@ -53,6 +55,8 @@ async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messag
     for message in sorted(messages, key=lambda m: (m.is_event, m.seq)):
         if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
-        await delete_message(job_log.connection, message.seq)
         if message.kind is Kind.DEAD_LETTER:
-            await remove_dead_letter(job_log.connection, job_id, message.seq)
+            # Before the event itself: whoever looks for the remains knows by the event that there is a copy.
+            wait = message is messages[-1] and datetime.now(UTC) - message.at < _COPIED_WITHIN
+            await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait)
+        await delete_message(job_log.connection, message.seq)

@@ -90,9 +90,14 @@ async def test_a_key_with_two_payloads_within_a_batch_stores_nothing(
     commands: JobCommands, connection: Connection
 ) -> None:
     requests = [request(), request(idempotency_key=KEY), request(ProbePayload(steps=1), idempotency_key=KEY)]
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyConflict, match=f"{KEY}.*twice in this batch") as refused:
         await commands.create_many(requests)
+    assert "existingJobId" not in refused.value.extensions
     assert await stored(connection) == []
+    taken = (await commands.create(request(idempotency_key=KEY))).job
+    with pytest.raises(IdempotencyConflict, match=f"belongs to job {taken.id}") as refused:
+        await commands.create_many(requests)
+    assert refused.value.extensions["existingJobId"] == taken.id
 
 
 async def test_a_batch_that_fails_midway_names_what_was_stored(commands: JobCommands, connection: Connection) -> None:

@@ -13,7 +13,7 @@ from gql_jobs.log import job_log as job_log_module
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.log.commands import JobCommands, creation
-from gql_jobs.log.connection import Connection
+from gql_jobs.log.connection import Connection, MessageTooLarge
 from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, folded, job_events, open_job_log, whole_job
 from gql_jobs.log.publisher import FenceRefused, Publisher, open_publisher
 from tests.by_hand import bring_to, report, say, stored, tailed
@@ -38,6 +38,30 @@ async def test_an_append_returns_the_sequence_under_which_it_is_stored(job_log: 
     assert last is not None
     assert last.seq == 2
     assert await job_log.last(subjects.events(OTHER)) is None
+
+
+async def test_a_message_that_no_server_takes_is_refused_at_once_and_those_beside_it_are_stored(
+    job_log: JobLog, connection: Connection
+) -> None:
+    too_large = "x" * connection.max_payload
+    writes = [creation(new_job_id(), spec(tags=(tag,))) for tag in ("a", too_large, "b")]
+    first, refused, last = await job_log.append_in_order(writes)
+    assert (first, last) == (1, 2)
+    assert isinstance(refused, MessageTooLarge)
+    with pytest.raises(MessageTooLarge, match=rf"{connection.max_payload}$"):
+        await job_log.append(writes[1], patience=None)
+
+
+async def test_headers_count_towards_the_size_of_a_message(connection: Connection) -> None:
+    async with open_publisher(connection) as publisher:
+        headers = {subjects.NONCE: "n" * 100}
+        block = len(f"NATS/1.0\r\n{subjects.NONCE}: {'n' * 100}\r\n\r\n")
+        body = b"x" * (connection.max_payload - block)
+        await publisher.publish(subjects.note(JOB), body, headers, timeout=5)
+        with pytest.raises(MessageTooLarge):
+            await publisher.publish(subjects.note(JOB), body + b"x", headers, timeout=5)
+        # The server would have closed the connection.
+        await publisher.publish(subjects.note(JOB), b"x", headers, timeout=5)
 
 
 async def test_a_superseded_worker_cannot_change_the_record(job_log: JobLog, connection: Connection) -> None:

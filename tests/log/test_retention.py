@@ -59,6 +59,21 @@ async def test_an_expired_job_leaves_one_event_that_goes_by_itself(
         await commands.retry(job.id)
 
 
+async def test_a_dead_letter_that_a_retry_took_away_is_not_waited_for(
+    commands: JobCommands,
+    job_log: JobLog,
+    artifacts: ArtifactStore,
+    connection: Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = await _ended(job_log, commands, JobStatus.DEAD_LETTER)
+    await commands.retry(job.id)
+    await bring_to(job_log, commands, job, JobStatus.COMPLETED)
+    assert await expire(job_log, artifacts, job.id, _tomorrow())
+    assert len(await stored(connection)) == 1
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 async def test_a_job_that_has_not_ended_or_not_long_ago_does_not_expire(
     commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection
 ) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gql_jobs import JobContext, PermanentError, TransientError
 from gql_jobs.jobs.model import Job, JobError, JobStatus
 from gql_jobs.log.commands import HEADROOM
 from gql_jobs.web.runtime import Runtime
-from tests.workers.stories import create, dead_letter, done_with, ended, handled_by, lane_info
+from tests.workers.stories import create, dead_letter, done_with, ended, handled_by, lane_info, request
 from workers.outcome import Failure, fitting, job_error
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -97,19 +98,33 @@ def test_the_errors_of_a_hundred_retries_fit_into_the_room_that_every_payload_le
     assert all(error.message.startswith(f"Attempt {error.attempt}: ") for error in errors)
 
 
-async def test_a_dead_letter_with_the_largest_payload_and_many_errors_is_stored(
+def test_errors_without_end_are_told_by_the_newest() -> None:
+    now = datetime.now(UTC)
+    errors = tuple(job_error(Failure("E", "x" * 4000), attempt, now) for attempt in range(1, 2001))
+    kept = fitting(errors, 1 << 16)
+    assert len(msgspec.json.encode(kept)) <= 1 << 16
+    assert [error.attempt for error in kept] == list(range(2001 - len(kept), 2001))
+    assert kept[-1] == errors[-1]
+
+
+async def test_a_dead_letter_with_the_largest_payload_tags_and_errors_is_stored(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def handler(context: JobContext, _: Any) -> None:
-        raise TransientError(f"Attempt {context.attempt}: " + "\x00" * ONE_MB)
+    async def handler(_: JobContext, __: Any) -> None:
+        # So long that 24 of them are just not cut.
+        raise TransientError("x" * 3980)
 
     handled_by(monkeypatch, handler)
-    monkeypatch.setattr("workers.records.retry_delay", lambda *_: 0.001)
-    gate = "x" * (runtime.connection.max_payload - HEADROOM - 500)
-    job = await ended(runtime, await create(runtime, max_retries=30, gate=gate), within=40)
+    monkeypatch.setattr("workers.records.retry_delay", lambda *_: 0.05)
+    room = runtime.connection.max_payload - HEADROOM - len(request(runtime, gate="").payload)
+    tags = tuple(chr(0x1F600 + number) * 255 for number in range(32))
+    largest = replace(request(runtime, gate="x" * room, max_retries=23), tags=tags, idempotency_key=chr(0x1F600) * 255)
+    job = await ended(runtime, (await runtime.commands.create(largest)).job.id, within=25)
     letter = await dead_letter(runtime.connection, job.id)
-    assert [error["attempt"] for error in letter["errors"]] == list(range(1, 32))
-    assert letter["spec"]["payload"]["gate"] == gate
+    assert [error["attempt"] for error in letter["errors"]] == list(range(1, 25))
+    assert {error["type"] for error in letter["errors"]} == {"TransientError"}
+    assert letter["spec"]["payload"]["gate"] == "x" * room
+    assert letter["spec"]["tags"] == list(tags)
 
 
 @pytest.mark.parametrize("type_name", ["probe", "probe_thread"])
