@@ -65,6 +65,17 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.")
+    max_document_tokens: int = Field(5_000, ge=100, description="Tokens in a GraphQL document, and comments likewise.")
+    max_document_length: int = Field(
+        1 << 18, ge=1024, description="Characters in a GraphQL document; large values belong into variables."
+    )
+    max_operation_depth: int = Field(12, ge=5, description="Levels of fields in an operation.")
+    max_operation_root_fields: int = Field(20, ge=1, description="Fields at the first level of an operation.")
+    max_operation_aliases: int = Field(50, ge=0, description="Aliases in an operation.")
+    max_operation_directives: int = Field(100, ge=0, description="Directives in an operation.")
+    max_operation_cost: int = Field(
+        25_000, ge=100, description="Values that an operation may ask for, with the sizes of lists counted."
+    )
     graphql_ide: bool = Field(True, description="Serve GraphiQL at /graphql.")
     cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call the API from.")
 

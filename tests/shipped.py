@@ -2,6 +2,7 @@
 
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.settings import Settings
 
 
 def shipped_types() -> Registry:
@@ -15,4 +16,4 @@ def shipped_types() -> Registry:
 
 def shipped_schema() -> JobsSchema:
     """The schema of a fresh installation."""
-    return build_schema(shipped_types())
+    return build_schema(shipped_types(), Settings())

@@ -1,1 +1,4 @@
 """The public API: the GraphQL schema, made from the registered job types, and its resolvers."""
+
+# The enums belong to other packages and are described in place: before any module here makes a type that uses one.
+from gql_jobs.graphql import enums as enums

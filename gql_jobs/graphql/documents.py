@@ -8,7 +8,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from graphql import DocumentNode
+from msgspec import Struct, field
 from strawberry.extensions import SchemaExtension
+
+from gql_jobs.graphql.complexity import Complexity
 
 MOST = 1000
 """Documents that are kept."""
@@ -16,24 +19,31 @@ LONGEST = 16 * 1024
 """Characters of a document that is kept; its syntax tree takes about a hundred times as many bytes."""
 
 
+class Known(Struct):
+    """A valid document, and what is known of its operations by their names."""
+
+    document: DocumentNode
+    complexity: dict[str | None, Complexity] = field(default_factory=dict)
+
+
 class Documents:
     """The valid documents used last, for one schema."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._kept: OrderedDict[str, Known] = OrderedDict()
 
-    def find(self, text: str) -> DocumentNode | None:
+    def find(self, text: str) -> Known | None:
         """The document of that text, if it was valid before."""
-        document = self._kept.get(text)
-        if document is not None:
+        known = self._kept.get(text)
+        if known is not None:
             self._kept.move_to_end(text)
-        return document
+        return known
 
     def keep(self, text: str, document: DocumentNode) -> None:
         """Remember a document that is valid."""
-        if len(text) > LONGEST:
+        if len(text) > LONGEST or text in self._kept:
             return
-        self._kept[text] = document
+        self._kept[text] = Known(document)
         if len(self._kept) > MOST:
             self._kept.popitem(last=False)
 
@@ -50,8 +60,9 @@ class KnownDocuments(SchemaExtension):
     def on_parse(self) -> Iterator[None]:
         """Put the known document in place of its text."""
         context = self.execution_context
-        context.graphql_document = self._documents.find(context.query or "")
-        if context.graphql_document is not None:
+        known = self._documents.find(context.query or "")
+        if known is not None:
+            context.graphql_document = known.document
             # An empty list, unlike None, says that validation has been done.
             context.pre_execution_errors = []
         yield

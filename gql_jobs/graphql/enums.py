@@ -95,7 +95,10 @@ describe_enum(
         "UNAUTHENTICATED": "The request carries no valid credentials.",
         "FORBIDDEN": "The credentials do not allow this.",
         "RATE_LIMITED": "Too many requests; try again later.",
-        "TOO_COMPLEX": "The operation asks for too much at once.",
+        "TOO_COMPLEX": (
+            "The operation asks for too much at once: `extensions.actual` of a measure (`extensions.measure`: depth, "
+            "cost, …) above `extensions.limit`."
+        ),
         "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
         "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",
         "GRAPHQL_VALIDATION_FAILED": "The document does not fit this schema.",

@@ -1,9 +1,12 @@
 """The schema, made from a registry. The only place that puts the parts of the API together."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
@@ -16,6 +19,7 @@ from gql_jobs.graphql.event_types import EVENT_TYPES
 from gql_jobs.graphql.hooks import EventExecutor, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
+from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits
 from gql_jobs.graphql.mutations import mutation_type
 from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered import RegisteredTypes
@@ -38,7 +42,7 @@ class NeedsStream(InvalidOperationTypeError):
 class JobsSchema(strawberry.Schema):
     """A schema that knows the job types it was made of."""
 
-    def __init__(self, registered: RegisteredTypes) -> None:
+    def __init__(self, registered: RegisteredTypes, limits: OperationLimits | None) -> None:
         self.registered = registered
         self.documents = Documents()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
@@ -47,11 +51,20 @@ class JobsSchema(strawberry.Schema):
             mutation=mutation_type(registered, create_job_input(registered)),
             subscription=Subscription,
             types=types,
-            extensions=[ErrorCodes, lambda: KnownDocuments(self.documents)],
+            extensions=self._extensions(limits),
             execution_context_class=EventExecutor,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
+
+    def _extensions(self, limits: OperationLimits | None) -> list[Callable[[], SchemaExtension]]:
+        """Factories, because an instance would be shared by requests that run at the same time."""
+        known = partial(KnownDocuments, self.documents)
+        return (
+            [ErrorCodes, known]
+            if limits is None
+            else [ErrorCodes, known, partial(EnforcedLimits, limits, self.documents)]
+        )
 
     async def execute(self, *operation: Any, **options: Any) -> ExecutionResult:
         """The one result of a query or a mutation.
@@ -71,12 +84,13 @@ class JobsSchema(strawberry.Schema):
         """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""
 
 
-def build_schema(registry: Registry) -> JobsSchema:
+def build_schema(registry: Registry, limits: OperationLimits | None = None) -> JobsSchema:
     """The schema for the types of a registry; call it anew after the registry has changed.
 
+    :param limits: what one operation may ask for; left out for a schema that is only read.
     :raises ValueError: for a registry without types, or with names that GraphQL cannot keep apart.
     """
-    return JobsSchema(RegisteredTypes(registry))
+    return JobsSchema(RegisteredTypes(registry), limits)
 
 
 def sdl(registry: Registry) -> str:

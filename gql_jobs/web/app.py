@@ -32,7 +32,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
     """
-    endpoint = Endpoint(build_schema(load_job_types(imports)), settings)
+    endpoint = Endpoint(build_schema(load_job_types(imports), settings), settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

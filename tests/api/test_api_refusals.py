@@ -23,6 +23,7 @@ from tests.api.operations import (
     ended,
     reached,
 )
+from tests.graphql.bombs import doubling_fragments, nested_events
 from tests.running import RunningWorker, running_worker
 from tests.serving import Data, ServedApi, serving
 
@@ -210,6 +211,18 @@ async def test_a_cursor_of_another_order_is_refused(api: ServedApi) -> None:
     found = (await api.ask(PAGE, first=1))["jobs"]
     refusal = await api.refusal(PAGE, after=found["pageInfo"]["endCursor"], orderBy={"field": "PRIORITY"})
     assert refusal["extensions"]["code"] == "INVALID_ARGUMENT"
+
+
+async def test_an_operation_that_asks_for_too_much_is_refused_on_every_transport(api: ServedApi) -> None:
+    query = nested_events(20)
+    assert (await api.refusal(query))["extensions"]["code"] == "TOO_COMPLEX"
+    watched = "subscription { jobEvents { job { ...F0 } } } " + doubling_fragments(40).split(" } } }", 1)[1]
+    accepted = {"Accept": "multipart/mixed;subscriptionSpec=1.0, application/json"}
+    answer = await api.http.post("/graphql", json={"query": watched}, headers=accepted)
+    assert "TOO_COMPLEX" in answer.text
+    async with api.raw_socket() as opened:
+        for number, document in enumerate((query, watched)):
+            assert (await api.refused_on(opened, str(number), document))["extensions"]["code"] == "TOO_COMPLEX"
 
 
 async def test_a_subscription_without_a_stream_is_refused_in_a_sentence(api: ServedApi) -> None:

@@ -1,0 +1,211 @@
+"""How much an operation asks for: one walk over its document, in which every selection is visited once.
+
+A fragment is measured once, however often it is spread; walking it at every spread would take time that doubles with
+each fragment. Decides nothing: the limits are elsewhere. The document need not be valid, for it is measured before
+validation, whose own rules cost more.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLNamedType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    NullValueNode,
+    OperationDefinitionNode,
+    SelectionNode,
+    SelectionSetNode,
+    VariableNode,
+    get_named_type,
+    get_nullable_type,
+    is_composite_type,
+    is_introspection_type,
+    is_list_type,
+)
+from msgspec import Struct
+from msgspec.structs import replace
+
+PAGE_ARGUMENTS = ("first", "last", "limit")
+ASSUMED_LIST = 10
+"""Items of a list whose size no argument says."""
+INTROSPECTION_LIST = 3
+"""Items of a list of the introspection: it is made from memory, and graphql-core bounds how its lists may be nested."""
+_DEEPEST = 150
+"""Selections within selections, fragments included, that are walked; below what Python's own stack holds."""
+
+
+class TooDeep(Exception):
+    """The document is nested beyond what can be walked. ``depth``: the levels seen, at least."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(depth)
+        self.depth = depth
+
+
+class Complexity(Struct, frozen=True):
+    """What a selection comes to, with every fragment counted at each of its spreads."""
+
+    depth: int = 0
+    """Levels of fields, those of the introspection apart."""
+    introspection_depth: int = 0
+    fields: int = 0
+    """Fields at the first level."""
+    aliases: int = 0
+    directives: int = 0
+    cost: int = 0
+    """Values to be resolved, with the sizes of lists counted."""
+    cost_per_item: int = 0
+    """What each item of the page adds, whose size an argument of the field around the selection says."""
+
+    def __add__(self, other: "Complexity") -> "Complexity":
+        return Complexity(
+            max(self.depth, other.depth),
+            max(self.introspection_depth, other.introspection_depth),
+            self.fields + other.fields,
+            self.aliases + other.aliases,
+            self.directives + other.directives,
+            self.cost + other.cost,
+            self.cost_per_item + other.cost_per_item,
+        )
+
+    def cost_of(self, items: int) -> int:
+        """The whole cost where the page has so many items."""
+        return self.cost + self.cost_per_item * items
+
+
+_NOTHING = Complexity()
+
+
+class Measurement:
+    """The walk over one operation.
+
+    :param largest_page: more items than this are not counted: such an argument is refused with a sentence of its own.
+    """
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        fragments: Mapping[str, FragmentDefinitionNode],
+        variables: Mapping[str, Any],
+        largest_page: int,
+    ) -> None:
+        self.visited = 0
+        """Selections that were looked at."""
+        self.used_variables = False
+        """Whether the size of a list came from a variable, so that the next request may come to something else."""
+        self._schema = schema
+        self._fragments = fragments
+        self._variables = variables
+        self._largest_page = largest_page
+        self._measured: dict[str, Complexity] = {}
+        self._level = 0
+
+    def operation(self, node: OperationDefinitionNode) -> Complexity:
+        """The complexity of a whole operation; a page without a size counts as ``ASSUMED_LIST`` items.
+
+        :raises TooDeep: if it is nested too deeply to be walked.
+        """
+        defaults = {d.variable.name.value: d.default_value for d in node.variable_definitions or ()}
+        self._variables = {**{n: v for n, v in defaults.items() if v is not None}, **self._variables}
+        found = self._selections(node.selection_set, self._schema.get_root_type(node.operation))
+        return found + Complexity(directives=len(node.directives or ()), cost=found.cost_per_item * ASSUMED_LIST)
+
+    def _selections(self, node: SelectionSetNode | None, parent: GraphQLNamedType | None) -> Complexity:
+        if node is None:
+            return _NOTHING
+        self._level += 1
+        if self._level > _DEEPEST:
+            raise TooDeep(self._level)
+        total = _NOTHING
+        for selection in node.selections:
+            self.visited += 1
+            total += self._selection(selection, parent) + Complexity(directives=len(selection.directives or ()))
+        self._level -= 1
+        return total
+
+    def _selection(self, node: SelectionNode, parent: GraphQLNamedType | None) -> Complexity:
+        if isinstance(node, FieldNode):
+            return self._field(node, parent)
+        if isinstance(node, InlineFragmentNode):
+            condition = node.type_condition
+            return self._selections(node.selection_set, self._type(condition.name.value) if condition else parent)
+        assert isinstance(node, FragmentSpreadNode)
+        return self._spread(node.name.value)
+
+    def _spread(self, name: str) -> Complexity:
+        known = self._measured.get(name)
+        if known is None:
+            # Of a cycle, which validation refuses, only the first round counts.
+            self._measured[name] = _NOTHING
+            definition = self._fragments.get(name)
+            if definition is None:
+                return _NOTHING
+            known = self._selections(definition.selection_set, self._type(definition.type_condition.name.value))
+            self._measured[name] = known
+        return known
+
+    def _type(self, name: str) -> GraphQLNamedType | None:
+        return self._schema.get_type(name)
+
+    def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> Complexity:
+        field = self._definition(node, parent)
+        kind = get_named_type(field.type) if field is not None else None
+        below = self._selections(node.selection_set, kind)
+        is_list = field is not None and is_composite_type(kind) and is_list_type(get_nullable_type(field.type))
+        itself = Complexity(
+            depth=1 + below.depth,
+            introspection_depth=below.introspection_depth,
+            fields=1,
+            aliases=below.aliases + (node.alias is not None),
+            directives=below.directives,
+        )
+        if kind is not None and is_introspection_type(kind):
+            cost = (1 + below.cost) * (INTROSPECTION_LIST if is_list else 1)
+            return replace(itself, depth=0, introspection_depth=1 + below.introspection_depth, cost=cost)
+        size = self._size(node, field)
+        if not is_list:
+            return replace(itself, cost=1 + below.cost_of(ASSUMED_LIST if size is None else size))
+        each = 1 + below.cost_of(ASSUMED_LIST)
+        return replace(itself, cost_per_item=each) if size is None else replace(itself, cost=each * size)
+
+    def _definition(self, node: FieldNode, parent: GraphQLNamedType | None) -> GraphQLField | None:
+        return self._schema.get_field(parent, node.name.value) if is_composite_type(parent) else None
+
+    def _size(self, node: FieldNode, field: GraphQLField | None) -> int | None:
+        """How many items the arguments of a field ask for, where one of them says so."""
+        if field is None:
+            return None
+        given = {argument.name.value: argument.value for argument in node.arguments or ()}
+        for name, argument in field.args.items():
+            is_size = name in PAGE_ARGUMENTS
+            is_list = is_list_type(get_nullable_type(argument.type))
+            if not is_size and not is_list:
+                continue
+            value = self._plain(given.get(name))
+            if is_list and isinstance(value, list | tuple):
+                return len(value)
+            if is_size:
+                if value is None:
+                    # Strawberry still writes defaults in graphql-core's older form.
+                    value = argument.default.value if argument.default else argument.default_value
+                # JSON may write an integer as 500.0.
+                return int(min(max(value, 0), self._largest_page)) if isinstance(value, int | float) else None
+        return None
+
+    def _plain(self, node: Any) -> Any:
+        """The value of an argument as far as sizes need it: a number, a list of anything, or else None."""
+        if isinstance(node, VariableNode):
+            self.used_variables = True
+            node = self._variables.get(node.name.value)
+        if isinstance(node, ListValueNode):
+            return node.values
+        if isinstance(node, IntValueNode):
+            return float(node.value)  # int() refuses a number of more than 4300 digits
+        return None if isinstance(node, NullValueNode) else node
