@@ -19,16 +19,16 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from gql_jobs.dev.child import StartFailed
-from gql_jobs.dev.probe import PortTaken
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.listening import CannotListen
 from gql_jobs.lock import FolderInUse
 from gql_jobs.log.embedded import EmbeddedServerError
 from gql_jobs.logs import configure_logging
-from gql_jobs.parent import stop_with_parent
+from gql_jobs.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings
 
-_SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, PortTaken, StartFailed)
+_SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
 """Failures whose message is the sentence."""
 _PORT = click.IntRange(0, 65535)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,6 +44,12 @@ def _data_dir(command: Command) -> Command:
     return click.option(
         "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: .gql-jobs in this folder."
     )(command)
+
+
+class CannotStart(click.ClickException):
+    """What was asked for cannot be: settings, arguments, a port, a folder, a server."""
+
+    exit_code = CANNOT_START
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,7 +75,7 @@ def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> N
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=_PORT, default=8000, show_default=True)
+@click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
 @_data_dir
 @_imports
 def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]) -> None:
@@ -79,8 +85,8 @@ def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]
 
         settings = _settings(data_dir=data_dir)
         _job_types(imports)
-        _prepare()
-        serve(settings, imports, host, port)
+        has_parent = _prepare()
+        serve(settings, imports, host, port, announce=not has_parent)
 
 
 @cli.command()
@@ -160,9 +166,10 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
         raise click.ClickException(f"{file} is not the schema of this code; renew it with: gql-jobs schema > {file}")
 
 
-def _prepare() -> None:
+def _prepare() -> bool:
+    """Whether ``dev`` has started this process, and says itself where everything is."""
     configure_logging()
-    stop_with_parent()
+    return stop_with_parent()
 
 
 def _settings(**given: Any) -> Settings:
@@ -174,12 +181,12 @@ def _job_types(imports: tuple[str, ...]) -> Registry:
     try:
         return load_job_types(imports)
     except (ImportError, ValueError) as error:
-        raise click.ClickException(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
+        raise CannotStart(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
 
 
 def _need(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise click.ClickException(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
+        raise CannotStart(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
 
 
 @contextmanager
@@ -192,15 +199,15 @@ def _sentences() -> Iterator[None]:
             f"GQL_JOBS_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}, not {e['input']!r}."
             for e in error.errors()
         )
-        raise click.ClickException("\n".join(problems)) from error
+        raise CannotStart("\n".join(problems)) from error
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("gql_jobs", "workers")):
             raise
-        raise click.ClickException(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
+        raise CannotStart(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
     except _SAID as error:
-        raise click.ClickException(str(error)) from error
+        raise CannotStart(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
+        raise CannotStart(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
 
 
 def main() -> None:

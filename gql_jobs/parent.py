@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VARIABLE = "GQL_JOBS_PARENT_PIPE"
+CANNOT_START = 2
+"""The exit code of a process that would fail in the same way if it were started again."""
 _GRACE = 5.0
 """Seconds between our own SIGTERM and the hard end."""
 
@@ -30,11 +32,13 @@ def lifeline() -> Iterator[int]:
         os.close(writer)
 
 
-def stop_with_parent() -> None:
-    """Watch the pipe from now on, if there is one. Call once, early, in the main program."""
+def stop_with_parent() -> bool:
+    """Watch the pipe from now on, if there is one, and say so. Call once, early, in the main program."""
     # Taken out, so that a grandchild which shares our stdin does not read the pipe as well.
-    if os.environ.pop(VARIABLE, "") == "1":
+    has_parent = os.environ.pop(VARIABLE, "") == "1"
+    if has_parent:
         threading.Thread(target=_watch, name="parent pipe", daemon=True).start()
+    return has_parent
 
 
 def _watch() -> None:

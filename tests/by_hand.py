@@ -1,9 +1,12 @@
 """A worker's part played by a test: events written into the log without a worker, and outages of its server."""
 
+import asyncio
+import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from gql_jobs.log.embedded import EmbeddedServer, embedded_server
 from gql_jobs.log.job_log import JobLog, Write, folded, job_events
 from gql_jobs.log.stored import StoredMessage, messages_of
 from gql_jobs.log.tail import Tail
+from tests.deadline import until
 from tests.stories import KIND_OF, attempt_body
 
 _WORDS: dict[JobStatus, tuple[type[AttemptBody], ...]] = {
@@ -85,13 +89,38 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
         os.kill(server.pid, signal.SIGCONT)
 
 
+@asynccontextmanager
+async def plain_nats(folder: Path, *options: str) -> AsyncIterator[str]:
+    """A nats-server with these options only, so without JetStream; gives its URL.
+
+    :param folder: where it writes its ports.
+    """
+    program = Path(sys.executable).parent / "nats-server"
+    where = ("--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(folder), "--log", str(folder / "log"))
+    process = await asyncio.create_subprocess_exec(str(program), *where, *options)
+
+    def listening() -> str | None:
+        for path in folder.glob("*.ports"):
+            text = path.read_text()
+            if text.endswith("}"):
+                urls: list[str] = json.loads(text)["nats"]
+                return urls[0]
+        return None
+
+    try:
+        yield await until(listening, "nats-server listens")
+    finally:
+        process.kill()
+        await process.wait()
+
+
 class RestartingServer:
     """A server that comes back on the port and the store it had."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, port: int = 0) -> None:
         self._data_dir = data_dir
         self._running = AsyncExitStack()
-        self._port = 0
+        self._port = port
         self.url = ""
 
     async def start(self) -> EmbeddedServer:

@@ -123,13 +123,18 @@ class ServedApi(Api):
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, imports: tuple[str, ...] = JOB_TYPES, *, send_buffer: int | None = None
+    settings: Settings,
+    imports: tuple[str, ...] = JOB_TYPES,
+    *,
+    send_buffer: int | None = None,
+    opened: bool = True,
 ) -> AsyncIterator[ServedApi]:
     """The API as ``gql-jobs api`` serves it, in this process on a free port, until the block ends.
 
     :param send_buffer: bytes that the kernel takes for a client that does not read.
+    :param opened: whether to wait until NATS was reached.
     """
-    server = http_server(settings, imports, HOST, 0)
+    server = http_server(settings, imports)
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     if send_buffer is not None:
@@ -140,6 +145,8 @@ async def serving(
     running = asyncio.create_task(server._serve([listener]))  # noqa: SLF001
     try:
         await until(lambda: server.started or running.done(), "the API serves")
+        if opened:
+            await until(lambda: hasattr(server.app.state, "runtime") or running.done(), "NATS was reached")
         async with _clients(port) as (session, http):
             api = ServedApi(port, session, http)
             api.app = server.app

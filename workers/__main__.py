@@ -10,10 +10,10 @@ import sys
 import uvloop
 from pydantic import ValidationError
 
-from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
-from gql_jobs.parent import stop_with_parent
+from gql_jobs.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings
 from workers.execution import HANDLER
 from workers.pool import run_pool
@@ -35,7 +35,9 @@ def main() -> None:
         queues = _queues(arguments.queues, registry)
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
-        sys.exit(f"gql-jobs worker: {_sentence(error)}")
+        print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        # Only a server that does not answer may do so later.
+        sys.exit(1 if isinstance(error, QueueUnavailable) else CANNOT_START)
 
 
 async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:

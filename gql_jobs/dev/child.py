@@ -47,13 +47,18 @@ class Child:
         self._process: Process | None = None
 
     async def run(self) -> None:
-        """Keep it running until ``stop``."""
+        """Keep it running until ``stop``.
+
+        :raises StartFailed: once it has said that it cannot start as things are.
+        """
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
                 code = await self._run_once()
                 if self._stopping.is_set():
                     return
+                if code == parent.CANNOT_START:
+                    raise StartFailed(f"The {self.name} cannot start; its message above says why.")
                 self.deaths = 1 if time.monotonic() - began > _STABLE_AFTER else self.deaths + 1
                 delay = restart_delay(self.deaths)
                 log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, how(code), delay)

@@ -16,20 +16,22 @@ from aiosmtpd.smtp import SMTP
 from gql_jobs.dev.catcher import Catcher
 from gql_jobs.dev.mailbox_page import mailbox_page
 from gql_jobs.dev.mails import Mails
+from gql_jobs.listening import CannotListen, listen
 from gql_jobs.logs import configure_logging
-from gql_jobs.parent import stop_with_parent
+from gql_jobs.parent import CANNOT_START, stop_with_parent
 
 LOOPBACK = "127.0.0.1"
 
 
-async def serve(smtp: socket.socket, http: socket.socket, mails: Mails) -> None:
+async def serve(smtp: list[socket.socket], http: list[socket.socket], mails: Mails) -> None:
     """Serve both until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     catcher = Catcher(mails)
-    server = await loop.create_server(
-        lambda: SMTP(catcher, hostname="mailbox.localhost", ident="gql-jobs mailbox", enable_SMTPUTF8=True, loop=loop),
-        sock=smtp,
-    )
+
+    def protocol() -> SMTP:
+        return SMTP(catcher, hostname="mailbox.localhost", ident="gql-jobs mailbox", enable_SMTPUTF8=True, loop=loop)
+
+    servers = [await loop.create_server(protocol, sock=listener) for listener in smtp]
     page = uvicorn.Server(
         uvicorn.Config(
             mailbox_page(mails), log_config=None, access_log=False, lifespan="off", ws="none", log_level="warning"
@@ -39,30 +41,25 @@ async def serve(smtp: socket.socket, http: socket.socket, mails: Mails) -> None:
         # uvicorn raises the signal again once it has stopped; here that must not end us before the rest is closed.
         loop.add_signal_handler(number, lambda: None)
     try:
-        await page.serve(sockets=[http])
+        await page.serve(sockets=http)
     finally:
-        server.close()  # not awaited: a client that stays connected must not keep us alive
+        for server in servers:
+            server.close()  # not awaited: a client that stays connected must not keep us alive
 
 
 def run(host: str, smtp_port: int, http_port: int, data_dir: Path, ports_file: Path | None = None) -> None:
     """Serve until a signal comes. Port 0 takes a free one.
 
-    :raises OSError: if a port is taken.
+    :raises CannotListen: if a port is taken.
     """
     mails = Mails(data_dir / "mails")
-    smtp, http = _listen(host, smtp_port), _listen(host, http_port)
+    smtp, http = listen(host, smtp_port, "--smtp-port"), listen(host, http_port, "--http-port")
     _announce(smtp, http, ports_file)
     asyncio.run(serve(smtp, http, mails))
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.create_server((host, port))
-    listener.setblocking(False)
-    return listener
-
-
-def _announce(smtp: socket.socket, http: socket.socket, ports_file: Path | None) -> None:
-    ports = json.dumps({"smtp_port": smtp.getsockname()[1], "http_port": http.getsockname()[1]})
+def _announce(smtp: list[socket.socket], http: list[socket.socket], ports_file: Path | None) -> None:
+    ports = json.dumps({"smtp_port": smtp[0].getsockname()[1], "http_port": http[0].getsockname()[1]})
     if ports_file is None:
         print(ports, flush=True)  # noqa: T201
         return
@@ -83,8 +80,8 @@ def main() -> None:
     stop_with_parent()
     try:
         run(LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)
-    except OSError as error:
-        parser.exit(1, f"The mailbox cannot listen: {error.strerror}.\n")
+    except (CannotListen, OSError) as error:
+        parser.exit(CANNOT_START, f"mailbox: {error}\n")
 
 
 if __name__ == "__main__":

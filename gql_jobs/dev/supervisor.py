@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gql_jobs.dev.child import Child, StartFailed
 from gql_jobs.dev.nats import kept_server
-from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports, url
+from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports
+from gql_jobs.listening import url
 from gql_jobs.lock import FolderLock
 from gql_jobs.settings import Settings
 
@@ -44,7 +45,7 @@ async def run_dev(settings: Settings, options: Options) -> int:
     """Run everything until Ctrl-C or SIGTERM and return the exit code: 0 after a clean stop.
 
     :raises FolderInUse: if another ``dev`` uses the folder.
-    :raises PortTaken: if the API's port is not free.
+    :raises CannotListen: if the API's port is not free.
     :raises EmbeddedServerError: if nats-server cannot be started.
     :raises StartFailed: if a part does not come up.
     """
@@ -60,6 +61,7 @@ class Supervisor:
         self._data_dir = _absolute(settings.data_dir)
         self._port = options.port
         self._stopping = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._interrupts = 0
         self._children: list[Child] = []
 
@@ -71,15 +73,21 @@ class Supervisor:
                 starting = asyncio.create_task(self._start(stack))
                 stopped = asyncio.create_task(self._stopping.wait())
                 try:
-                    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    await self._first(starting, stopped)
                     if starting.done():
                         starting.result()
-                        await stopped
+                        await self._first(stopped)
                 finally:
                     starting.cancel()
                     stopped.cancel()
                     await asyncio.wait((starting, stopped))
         return 1 if any(child.killed for child in self._children) else 0
+
+    async def _first(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Wait for one of them, or for the failure of a child."""
+        await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
+        if self._failure.done():
+            self._failure.result()
 
     async def _start(self, stack: AsyncExitStack) -> None:
         environment = {
@@ -151,11 +159,17 @@ class Supervisor:
         child = Child(name, command, environment, stop_within)
         self._children.append(child)
         running = asyncio.create_task(child.run())
+        running.add_done_callback(self._ended)
         try:
             yield child
         finally:
             await child.stop()
-            await running
+            await asyncio.wait((running,))
+
+    def _ended(self, running: "asyncio.Task[None]") -> None:
+        error = running.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """What resolvers may use of the process they run in. Made by the web layer, which this package never imports."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +52,8 @@ class Services(Protocol):
 class Context:
     """The context of one HTTP request or of one WebSocket."""
 
-    services: Services
+    open_services: Callable[[], Services]
+    """Asked by each operation, because a socket may be older than they are; raises QueueUnavailable until then."""
     connection_params: dict[str, object] | None = None
     """The payload of ``connection_init``."""
 
@@ -60,5 +62,8 @@ Info = strawberry.Info[Context, None]
 
 
 def services(info: Info) -> Services:
-    """What the resolver works with."""
-    return info.context.services
+    """What the resolver works with.
+
+    :raises QueueUnavailable: while the server is starting.
+    """
+    return info.context.open_services()

@@ -75,6 +75,11 @@ class Connection:
         version = self._client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
 
+    @property
+    def has_jetstream(self) -> bool:
+        """Whether the server itself stores streams; another one of its cluster may."""
+        return bool(self._client._server_info.get("jetstream"))  # noqa: SLF001
+
     def new_inbox(self) -> str:
         """A subject that nobody else listens to."""
         return f"_INBOX.{secrets.token_hex(11)}"
@@ -170,10 +175,16 @@ def _shown(url: str) -> str:
 
 
 @asynccontextmanager
-async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
-    """A connection to ``settings.nats_url``; waits until the server is there."""
+async def connect(
+    settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
+) -> AsyncIterator[Connection]:
+    """A connection to ``settings.nats_url``; waits until the server is there.
+
+    :param on_trouble: told why the server cannot be reached, at each try.
+    """
     client = Client()
     servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
+    shown = ", ".join(map(_shown, servers))
     said_at = -SAY_EVERY
     connection = Connection(client)
 
@@ -194,13 +205,13 @@ async def connect(settings: Settings, name: str) -> AsyncIterator[Connection]:
 
     async def failed(error: Exception) -> None:
         nonlocal said_at
+        trouble = f"NATS cannot be reached at {shown}: {str(error) or type(error).__name__}"
+        on_trouble(trouble)
         if client.is_connected or time.monotonic() - said_at < SAY_EVERY:
             log.debug("NATS connection: %r", error)
             return
         said_at = time.monotonic()
-        log.warning(
-            "NATS cannot be reached at %s: %s", ", ".join(map(_shown, servers)), str(error) or type(error).__name__
-        )
+        log.warning(trouble)
 
     options: dict[str, Any] = {
         "servers": servers,

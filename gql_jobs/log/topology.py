@@ -1,12 +1,13 @@
 """The streams and consumers: created or brought up to date at every start, idempotently, never deleted."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import subjects
 from gql_jobs.log.connection import ApiError, Connection
@@ -17,11 +18,13 @@ log = logging.getLogger(__name__)
 OLDEST_SERVER = (2, 12, 0)
 """The first server with message schedules (``Nats-Schedule``), which hold the jobs that run later."""
 _NAME_IN_USE = 10058
+_NOT_YET = frozenset({10005, 10008})
+"""A cluster that has no leader, or too few servers for the copies: both pass while it starts."""
 _TIMEOUT = 10.0
 
 
 class UnsuitableServer(GqlJobsError):
-    """The NATS server lacks something the log needs."""
+    """The NATS server lacks something that the log needs, and will not have it later."""
 
 
 class StreamState(msgspec.Struct):
@@ -106,15 +109,13 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
         )
     for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
         name = config["name"]
-        try:
+        with _refusals(connection, f"the stream {name}"):
             try:
                 await connection.api(f"STREAM.CREATE.{name}", config, _TIMEOUT)
             except ApiError as error:
                 if error.err_code != _NAME_IN_USE:
                     raise
                 await connection.api(f"STREAM.UPDATE.{name}", config, _TIMEOUT)
-        except ApiError as error:
-            raise UnsuitableServer(f"The NATS server refuses the stream {name}: {error.description}.") from error
 
 
 async def ensure_lanes(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
@@ -127,12 +128,26 @@ async def ensure_lanes(connection: Connection, queues: Iterable[str], ack_wait: 
         for priority in JobPriority:
             config = lane_consumer(queue, priority, ack_wait)
             body = {"stream_name": subjects.STREAM, "config": config}
-            try:
+            with _refusals(connection, f"the consumer {config['durable_name']}"):
                 await connection.api(f"CONSUMER.CREATE.{subjects.STREAM}.{config['durable_name']}", body, _TIMEOUT)
-            except ApiError as error:
-                raise UnsuitableServer(
-                    f"The NATS server refuses the consumer {config['durable_name']}: {error.description}."
-                ) from error
+
+
+@contextmanager
+def _refusals(connection: Connection, what: str) -> Iterator[None]:
+    """Tells a server that will never do from one that will do later."""
+    try:
+        yield
+    except ApiError as error:
+        said = f"The NATS server refuses {what}: {error.description}."
+        if error.err_code in _NOT_YET:
+            raise QueueUnavailable(said) from error
+        raise UnsuitableServer(said) from error
+    except QueueUnavailable as error:
+        if connection.has_jetstream:
+            raise
+        raise UnsuitableServer(
+            "The NATS server has no JetStream: start it with -js, or with a jetstream block in its configuration."
+        ) from error
 
 
 async def stream_info(connection: Connection, stream: str = subjects.STREAM) -> StreamInfo:

@@ -20,8 +20,8 @@ from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.web.opening import Opening
 from gql_jobs.web.replies import refusal
-from gql_jobs.web.runtime import Runtime
 
 router = APIRouter()
 
@@ -83,10 +83,11 @@ class ArtifactCache:
 @router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
 async def artifact(request: Request, job_id: str, name: str) -> Response:
     """A file of a job, whole or in ranges."""
-    runtime: Runtime = request.app.state.runtime
-    cache: ArtifactCache = request.app.state.artifact_cache
+    opening: Opening = request.app.state.opening
     known = parse_job_id(job_id)
     try:
+        runtime = opening.runtime
+        cache: ArtifactCache = request.app.state.artifact_cache
         found = await runtime.artifact(known, name) if known is not None else None
         path = await cache.file(found) if found is not None else None
     except QueueUnavailable as error:

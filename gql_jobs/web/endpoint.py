@@ -22,6 +22,7 @@ from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.settings import Settings
 from gql_jobs.web.json_codec import decode, encode
+from gql_jobs.web.opening import Opening
 from gql_jobs.web.replies import refusal
 
 INIT_TIMEOUT = timedelta(seconds=10)
@@ -29,7 +30,7 @@ MULTIPART = "multipart-subscription"
 
 
 class Endpoint(GraphQL[Context, None]):
-    """The schema on the wire. The parts it works with come from the lifespan, by ``app.state.runtime``."""
+    """The schema on the wire. The parts it works with come from the lifespan, by ``app.state.opening``."""
 
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
         self.stopping = asyncio.Event()
@@ -57,7 +58,8 @@ class Endpoint(GraphQL[Context, None]):
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
         """The context of one request or socket."""
-        return Context(request.app.state.runtime)
+        opening: Opening = request.app.state.opening
+        return Context(lambda: opening.runtime)
 
     async def create_streaming_response(
         self,

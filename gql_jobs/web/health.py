@@ -1,9 +1,9 @@
-"""Whether this process lives, and whether it should be sent requests. Looks only at what the runtime reports."""
+"""Whether this process lives, and whether it should be sent requests. Looks only at what the parts report."""
 
 from fastapi import APIRouter, Request, Response
 
 from gql_jobs.web.json_codec import encode
-from gql_jobs.web.runtime import Runtime
+from gql_jobs.web.opening import Opening
 
 router = APIRouter()
 
@@ -17,8 +17,8 @@ async def healthz() -> Response:
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """200 while every check holds, else 503; the body says which do not."""
-    runtime: Runtime = request.app.state.runtime
-    checks = await runtime.checks()
+    opening: Opening = request.app.state.opening
+    checks = await opening.checks()
     ready = all(check.ok for check in checks.values())
     shown = {name: {"ok": check.ok, "message": check.message} for name, check in checks.items()}
     return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": shown})

@@ -1,7 +1,8 @@
 """What one API process is made of, opened in the order in which its parts need each other."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import Reader, open_reader
 from gql_jobs.views.watch import Watch
+
+log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """Seconds that a mutation waits for this process's index."""
@@ -107,19 +110,24 @@ class Runtime(Struct):
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, imports: tuple[str, ...], on_trouble: Callable[[str], None] = log.debug
+) -> AsyncIterator[Runtime]:
     """Everything running until the block ends.
 
-    :raises UnsuitableServer: if the NATS server is too old.
+    :param on_trouble: told why NATS cannot be reached, at each try.
+    :raises FolderInUse, OSError: if the index cannot be kept in the data folder.
+    :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
+    :raises QueueUnavailable: if it has stopped to answer.
     """
     registry = load_job_types(imports)
     async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(connect(settings, "gql-jobs api"))
+        path = _own_index(stack, settings.data_dir)
+        connection = await stack.enter_async_context(connect(settings, "gql-jobs api", on_trouble))
         await ensure_streams(connection, settings)
         await ensure_lanes(connection, registry.queues, settings.ack_wait)
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
-        path = _own_index(stack, settings.data_dir)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, TOMBSTONE_TTL))
         reader = await stack.enter_async_context(open_reader(path))
         bus = EventBus(reader.events_after, index.position)

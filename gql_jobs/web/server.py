@@ -1,7 +1,5 @@
 """Serving the application with uvicorn until a signal comes."""
 
-import asyncio
-import logging
 import signal
 import socket
 import sys
@@ -10,36 +8,46 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from gql_jobs.listening import listen, url
 from gql_jobs.settings import Settings
-from gql_jobs.web.app import create_app
+from gql_jobs.web.app import PATH, create_app
+from gql_jobs.web.opening import Opening
 
 GRACE = 5
 """Seconds that open requests get at shutdown."""
-_POLL = 0.1
-"""Seconds; a signal handler cannot wake the loop that starts."""
 
 
-def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int) -> None:
+def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *, announce: bool) -> None:
     """Serve until SIGINT or SIGTERM. WebSockets are then closed with 1012, which tells clients to come back.
 
+    :param announce: whether to print where.
     :raises ImportError: naming the module of job types that could not be imported.
+    :raises CannotListen: if the port cannot be had.
+    :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
+    :raises FolderInUse, OSError: if the data folder cannot be used.
     """
-    server = http_server(settings, imports, host, port)
+    server = http_server(settings, imports)
+    listeners = listen(host, port)
+    if announce:
+        graphql = f"{url(host, listeners[0].getsockname()[1])}{PATH}"
+        names = ("GraphiQL", "API") if settings.graphql_ide else ("API",)
+        print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
     # uvicorn raises the signal once more after a clean stop, which would make an error of it.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _stopped)
-    server.run()
-    if server.app.state.failed.is_set():
+    server.run(listeners)
+    opening: Opening = server.app.state.opening
+    if opening.refusal is not None:
+        raise opening.refusal
+    if opening.failed.is_set():
         sys.exit(1)
 
 
-def http_server(settings: Settings, imports: tuple[str, ...], host: str, port: int) -> "HttpServer":
-    """The server that ``serve`` runs, not started yet."""
+def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
+    """The server that ``serve`` runs, not started yet; it is given the sockets to listen on."""
     app = create_app(settings, imports)
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="auto",
         http="httptools",
         ws="websockets-sansio",
@@ -57,27 +65,15 @@ def http_server(settings: Settings, imports: tuple[str, ...], host: str, port: i
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn with an end: neither the wait for NATS nor an open subscription holds it up."""
+    """uvicorn with an end: an open subscription does not hold it up, and a failed part brings it about."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """A signal ends the wait for NATS too: the start waits for it without end, and uvicorn for the start."""
-        starting = asyncio.create_task(super().startup(sockets))
-        while not starting.done() and not self.should_exit:
-            await asyncio.wait({starting}, timeout=_POLL)
-        if not starting.done():
-            # uvicorn would log the start that is given up here as a failure, with its traceback.
-            logging.getLogger("uvicorn.error").disabled = True
-            starting.cancel()
-            return
-        await starting
-
     async def on_tick(self, counter: int) -> bool:
         """Stop as well when the application cannot go on; a supervisor starts it anew."""
-        return await super().on_tick(counter) or self.app.state.failed.is_set()
+        return await super().on_tick(counter) or self.app.state.opening.failed.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Requests are waited for, so the endless ones have to end first."""

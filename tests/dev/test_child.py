@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.dev.child import Child, restart_delay
+from gql_jobs.dev.child import Child, StartFailed, restart_delay
+from gql_jobs.parent import CANNOT_START
 from tests.deadline import until
 
 _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
@@ -68,6 +69,12 @@ async def test_it_is_started_again_when_it_dies(tmp_path: Path, caplog: pytest.L
         await until(lambda: len(_pids(tmp_path)) == 2, "it has started again")
         assert child.deaths == 1
     assert "the part ended by itself (killed by signal 9); starting it again in 0.5 s" in caplog.text
+
+
+async def test_it_is_not_started_again_once_it_has_said_that_it_cannot_start() -> None:
+    child = Child("part", lambda: [sys.executable, "-c", f"raise SystemExit({CANNOT_START})"], {}, 10)
+    with pytest.raises(StartFailed, match="The part cannot start"):
+        await asyncio.wait_for(child.run(), 20)
 
 
 async def test_a_stop_during_the_backoff_does_not_wait_for_it(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
+import httpx
 import nats
 import pytest
 from click.testing import CliRunner
 
 from gql_jobs.cli import cli
+from tests.by_hand import plain_nats
+from tests.serving import free_port
 
 _MODULE = """
 from gql_jobs import Model, job_type
@@ -54,24 +57,68 @@ def test_the_version_is_printed() -> None:
 @pytest.mark.parametrize("command", ["worker", "dev"])
 async def test_an_unknown_import_is_a_sentence(tmp_path: Path, command: str) -> None:
     code, _, err = await _run(command, "--import", "no_such_module", cwd=tmp_path)
-    assert code == 1
+    assert code == 2
     assert err == "Error: Cannot load the job types: No module named 'no_such_module'.\n"
 
 
 async def test_a_bad_setting_is_a_sentence(tmp_path: Path) -> None:
     code, _, err = await _run("worker", cwd=tmp_path, GQL_JOBS_NUM_WORKERS="many")
-    assert code == 1
+    assert code == 2
     assert err.startswith("Error: GQL_JOBS_NUM_WORKERS: Input should be a valid integer")
     assert "Traceback" not in err
 
 
-async def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["dev", "api"])
+async def test_a_taken_port_is_a_sentence(tmp_path: Path, command: str) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        code, _, err = await _run("dev", "--port", str(port), cwd=tmp_path)
-    assert code == 1
+        code, out, err = await _run(command, "--port", str(port), cwd=tmp_path)
+    assert (code, out) == (2, "")
     assert err == f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use); choose another with --port.\n"
+
+
+async def test_a_host_of_another_machine_is_a_sentence(tmp_path: Path) -> None:
+    code, _, err = await _run("api", "--host", "192.0.2.1", cwd=tmp_path)
+    assert code == 2
+    assert err == "Error: Cannot listen on 192.0.2.1:8000 (Cannot assign requested address).\n"
+
+
+async def test_a_data_folder_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    code, _, err = await _run("api", "--port", "0", "--data-dir", "data/below", cwd=tmp_path)
+    assert (code, err) == (2, "Error: data/below: Not a directory.\n")
+
+
+@pytest.mark.parametrize("command", [("api", "--port", "0"), ("worker",)])
+async def test_a_server_without_jetstream_is_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    async with plain_nats(tmp_path) as url:
+        code, _, err = await _run(*command, cwd=tmp_path, GQL_JOBS_NATS_URL=url)
+    assert code == 2
+    assert "The NATS server has no JetStream: start it with -js" in err
+    assert "Traceback" not in err
+
+
+async def test_the_api_says_where_it_is_and_answers_there_at_once(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gql_jobs", "api", "--port", "0"),
+        cwd=tmp_path,
+        stdout=PIPE,
+        env={**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}"},
+    )
+    assert process.stdout is not None
+    try:
+        said = [(await asyncio.wait_for(process.stdout.readline(), 20)).decode().split() for _ in range(2)]
+        assert [name for name, _ in said] == ["GraphiQL", "API"]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            alive = await client.get(said[1][1].replace("/graphql", "/healthz"))
+        assert alive.status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -86,7 +133,7 @@ async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
         client = await nats.connect(line.split()[1])
         await client.close()
         code, _, err = await _run("nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data", cwd=tmp_path)
-        assert code == 1
+        assert code == 2
         assert f"is already used by process {process.pid}" in err
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 20) == 0

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.by_hand import plain_nats
 from tests.deadline import until
 from tests.processes import all_ended, tree
 
@@ -139,7 +140,7 @@ async def test_a_second_dev_in_the_folder_says_so(tmp_path: Path) -> None:
         second = tmp_path / "second"
         second.mkdir()
         async with _dev(second, "--data-dir", str(tmp_path / "data")) as other:
-            assert await asyncio.wait_for(other.process.wait(), 20) == 1
+            assert await asyncio.wait_for(other.process.wait(), 20) == 2
             assert f"is already used by process {dev.process.pid};" in other.err
             assert "Traceback" not in other.err
 
@@ -175,12 +176,19 @@ async def test_ctrl_c_while_it_starts_is_a_clean_stop(tmp_path: Path) -> None:
         await all_ended(everyone, within=1)
 
 
-async def test_a_part_that_never_starts_ends_dev_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mails").write_text("a file where the mailbox wants a folder")
-    async with _dev(tmp_path) as dev:
-        assert await asyncio.wait_for(dev.process.wait(), 60) == 1
-        assert "Error: The mailbox ended 3 times while starting; its messages say why." in dev.err
+async def test_a_part_that_dies_again_and_again_ends_dev_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "falls.py").write_text("import os, sys\nif 'api' in sys.argv:\n    os._exit(7)\n")
+    async with _dev(tmp_path, "--import", "falls") as dev:
+        assert await asyncio.wait_for(dev.process.wait(), 60) == 2
+        assert "Error: The API ended 3 times while starting; its messages say why." in dev.err
+
+
+async def test_a_part_that_says_that_it_cannot_start_is_not_started_again(tmp_path: Path) -> None:
+    async with plain_nats(tmp_path) as url, _dev(tmp_path, GQL_JOBS_NATS_URL=url) as dev:
+        assert await asyncio.wait_for(dev.process.wait(), 60) == 2
+        assert "The NATS server has no JetStream" in dev.err
+        assert re.search("Error: The (API|worker) cannot start; its message above says why", dev.err)
+        assert "starting it again" not in dev.err
 
 
 async def test_the_first_ctrl_c_waits_for_a_running_job_and_the_second_hands_it_back(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gql_jobs.jobs.request import JobRequest
+from gql_jobs.listening import listen
 from gql_jobs.settings import Settings
 from gql_jobs.views.index import Index
 from gql_jobs.web.server import http_server
@@ -16,10 +17,9 @@ from tests.running import JOB_TYPES
 async def test_an_api_process_ends_when_its_index_cannot_be_written(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = http_server(settings, JOB_TYPES, "127.0.0.1", 0)
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started, "the API has started")
-    runtime = server.app.state.runtime
+    server = http_server(settings, JOB_TYPES)
+    serving = asyncio.create_task(server.serve(listen("127.0.0.1", 0)))
+    runtime = await until(lambda: getattr(server.app.state, "runtime", None), "the API has started")
 
     def broken(*_: object) -> None:
         raise OSError("No space left on device")
@@ -28,4 +28,4 @@ async def test_an_api_process_ends_when_its_index_cannot_be_written(
     probe = runtime.registry.get("probe")
     await runtime.commands.create(JobRequest.of(probe, ProbePayload()))
     await asyncio.wait_for(serving, 10)
-    assert server.app.state.failed.is_set()
+    assert server.app.state.opening.failed.is_set()

@@ -13,7 +13,6 @@ from gql_jobs.web.app import create_app
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings(cors_origins=("https://shop.example",), max_body_bytes=500_000))
-    app.state.runtime = None
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
         yield client
 
@@ -75,7 +74,6 @@ async def test_the_ide_can_be_switched_off(client: httpx.AsyncClient) -> None:
     page = {"Accept": "text/html"}
     assert "text/html" in (await client.get("/graphql", headers=page)).headers["Content-Type"]
     app = create_app(Settings(graphql_ide=False))
-    app.state.runtime = None
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as plain:
         response = await plain.get("/graphql", headers=page)
     assert response.status_code == 404

@@ -1,0 +1,43 @@
+"""An API process before NATS is there: it answers, says what it waits for, and needs nobody to go on."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from gql_jobs.settings import Settings
+from tests.api.operations import UNKNOWN_ID, create
+from tests.by_hand import RestartingServer
+from tests.deadline import until
+from tests.serving import free_port, hear, is_ready, say, serving
+
+_QUERY = "{ jobs { totalCount } }"
+
+
+async def test_the_api_answers_while_it_waits_for_nats_and_goes_on_by_itself(tmp_path: Path) -> None:
+    port = free_port()
+    settings = Settings(nats_url=f"nats://user:secret@127.0.0.1:{port}", data_dir=tmp_path / "data")
+    async with serving(settings, opened=False) as api, api.raw_socket() as opened, AsyncExitStack() as stack:
+        assert (await api.http.get("/healthz")).status_code == 200
+
+        async def reason() -> str | None:
+            answer = await api.http.get("/readyz")
+            assert answer.status_code == 503
+            message: str = answer.json()["checks"]["nats"]["message"]
+            return message if "Errno" in message else None
+
+        said = await until(reason, "the report says what is wrong")
+        assert said.startswith(f"NATS cannot be reached at nats://127.0.0.1:{port}: ")
+        refusal = await api.refusal(_QUERY)
+        assert refusal["extensions"]["code"] == "QUEUE_UNAVAILABLE"
+        assert str(port) not in refusal["message"]
+        watch = f'subscription {{ jobProgress(id: "{UNKNOWN_ID}") {{ cursor }} }}'
+        assert (await api.refused_on(opened, "1", watch))["extensions"]["code"] == "QUEUE_UNAVAILABLE"
+        artifact = await api.http.get(f"/artifacts/{UNKNOWN_ID}/report.pdf")
+        assert (artifact.status_code, artifact.json()["errors"][0]["extensions"]["code"]) == (503, "QUEUE_UNAVAILABLE")
+        server = RestartingServer(tmp_path / "store", port)
+        stack.push_async_callback(server.stop)
+        await server.start()
+        await until(lambda: is_ready(api), "it is ready")
+        assert (await create(api))["id"]
+        # The socket is older than what it is answered from.
+        await say(opened, id="2", type="subscribe", payload={"query": _QUERY})
+        assert (await hear(opened))["payload"] == {"data": {"jobs": {"totalCount": 1}}}
