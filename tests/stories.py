@@ -122,8 +122,8 @@ def after(*messages: Message, job: Job | None = None) -> Job | None:
     return job
 
 
-def job_after(*messages: Message) -> Job:
+def job_after(*messages: Message, job: Job | None = None) -> Job:
     """The job that these messages make, which there is."""
-    job = after(*messages)
+    job = after(*messages, job=job)
     assert job is not None
     return job

@@ -8,8 +8,6 @@ import asyncio
 import logging
 import multiprocessing
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +33,7 @@ from workers.process_wire import (
     decode_request,
     frame,
 )
+from workers.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -161,14 +160,13 @@ def _died(error: ProcessExpired) -> Failure:
 @asynccontextmanager
 async def open_cpu_processes(settings: Settings) -> AsyncIterator[CpuProcesses]:
     """Processes as they are needed, all gone when the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="gql-jobs-"))
-    processes = CpuProcesses(settings, folder)
-    # A frame holds a checkpoint at most.
-    server = await asyncio.start_unix_server(processes.serve, folder / "context", limit=1 << 20)
-    try:
-        yield processes
-    finally:
-        await processes.close()
-        server.close()
-        await server.wait_closed()
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    with scratch_folder() as folder:
+        processes = CpuProcesses(settings, folder)
+        # A frame holds a checkpoint at most.
+        server = await asyncio.start_unix_server(processes.serve, folder / "context", limit=1 << 20)
+        try:
+            yield processes
+        finally:
+            await processes.close()
+            server.close()
+            await server.wait_closed()

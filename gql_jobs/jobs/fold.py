@@ -174,6 +174,7 @@ def _started(job: Job, message: Message) -> Job:
         progress=body.progress,
         progress_message=body.message,
         started_at=message.at,
+        failed_at=None,
         next_attempt_at=None,
         superseded_attempt=body.supersedes,
     )
@@ -196,6 +197,7 @@ def _failed(job: Job, message: Message) -> Job:
         errors=body.errors,
         progress=body.progress,
         progress_message=body.message,
+        failed_at=message.at,
         next_attempt_at=body.next_attempt_at,
         worker_id=None,
     )

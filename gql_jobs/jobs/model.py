@@ -88,6 +88,7 @@ class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
     event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
     the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
+    ``failed_at``: when the latest attempt failed, while no other has followed.
     """
 
     id: str
@@ -103,6 +104,7 @@ class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
     errors: tuple[JobError, ...] = ()
     result_json: Raw | UnsetType = field(name="result", default=UNSET)
     started_at: datetime | None = None
+    failed_at: datetime | None = None
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     superseded_attempt: int | None = None
@@ -127,7 +129,8 @@ class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
         """How long the last attempt ran, once it has ended for good."""
         if self.started_at is None or self.finished_at is None:
             return None
-        return self.finished_at - self.started_at
+        # A job can be cancelled while it waits for its next attempt.
+        return (self.failed_at or self.finished_at) - self.started_at
 
 
 class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=True):

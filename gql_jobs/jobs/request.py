@@ -21,6 +21,8 @@ MIN_TIMEOUT = 0.1
 MAX_TAGS = 32
 MAX_TEXT = 255
 """Characters of a tag or an idempotency key."""
+_JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
+"""What emoji and several scripts join their signs with: invisible, and part of how a word is written."""
 FARTHEST_RUN = timedelta(days=366)
 
 
@@ -127,7 +129,7 @@ def _json(payload: BaseModel, path: str) -> bytes:
 
 
 def _check_text(text: str, path: str) -> None:
-    if not 1 <= len(text) <= MAX_TEXT or not text.isprintable():
+    if not 1 <= len(text) <= MAX_TEXT or not all(c.isprintable() or c in _JOINERS for c in text):
         name = path.rsplit(".", maxsplit=1)[-1] if not path[-1].isdigit() else "A tag"
         raise InvalidArgument(path, f"{name} must have 1 to {MAX_TEXT} printable characters.")
 

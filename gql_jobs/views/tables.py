@@ -20,7 +20,7 @@ from gql_jobs.jobs.model import Job, JobState, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "2"
+FORMAT = "3"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """

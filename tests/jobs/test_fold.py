@@ -135,6 +135,14 @@ def test_progress_is_a_hundred_once_completed() -> None:
     assert done.duration == timedelta(seconds=3)
 
 
+def test_a_job_cancelled_before_its_next_attempt_ran_as_long_as_its_last_one() -> None:
+    waiting = job_after(queued(), said(2, Started), said(4, Failed))
+    cancelled = job_after(tell(90, Cancelled(submission=1)), job=waiting)
+    assert cancelled.duration == timedelta(seconds=2)
+    again = job_after(said(5, Started, 2), tell(90, Cancelled(submission=1)), job=waiting)
+    assert again.duration == timedelta(seconds=85)
+
+
 def test_errors_are_those_of_the_submission_and_a_completed_job_has_none_left_to_show() -> None:
     failed = job_after(queued(1), said(2, Started), said(3, Failed, errors=(error(1),), progress=10))
     assert failed.error == error(1)

@@ -31,6 +31,7 @@ EAST, WEST = timezone(timedelta(hours=12)), timezone(timedelta(hours=-12))
         ({"idempotency_key": "k" * 256}, "idempotencyKey"),
         ({"idempotency_key": "a\nb"}, "idempotencyKey"),
         ({"idempotency_key": "\ud800"}, "idempotencyKey"),
+        ({"idempotency_key": "a\u202eb"}, "idempotencyKey"),
         ({"tags": ("fine", "")}, "tags.1"),
         ({"tags": ("t" * 256,)}, "tags.0"),
         ({"tags": tuple(map(str, range(33)))}, "tags"),
@@ -53,6 +54,8 @@ def test_a_value_outside_its_limits_is_refused_and_named(options: dict[str, Any]
         {"timeout": 86_400.0},
         {"idempotency_key": "ä" * 255},
         {"tags": tuple(map(str, range(32)))},
+        {"tags": ("👩\u200d💻", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "a\u200cb")},
+        {"idempotency_key": "👨\u200d👩\u200d👧"},
         {"run_at": NOW + timedelta(days=365)},
     ],
 )
