@@ -1,0 +1,74 @@
+"""GraphQL over HTTP against any of several API processes, as a web application behind a load balancer would do it."""
+
+import itertools
+import re
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+
+TIMEOUT = 10.0
+"""Seconds that one request may take."""
+
+_FIELD = re.compile(r"(?<={ )\w+")
+CREATE = "mutation ($input: CreateJobInput!) { createJob(input: $input) { deduplicated job { id } } }"
+CREATE_MANY = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { id } } }"
+CANCEL = "mutation ($id: ID!) { cancelJob(id: $id) { job { status } } }"
+RETRY = "mutation ($id: ID!) { retryJob(id: $id) { job { status } } }"
+FIND = "query ($id: ID!) { job(id: $id) { status } }"
+COUNT = "query ($status: [JobStatus!]) { jobs(filter: { status: $status }, first: 0) { totalCount } }"
+
+
+class Refused(Exception):
+    """The API answered with an error."""
+
+    def __init__(self, code: str, extensions: dict[str, Any], message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.extensions = extensions
+
+
+class NotSent(Exception):
+    """There was no connection: the request cannot have had an effect."""
+
+
+class Unanswered(Exception):
+    """The connection broke or the time was over: whether the request had an effect is unknown."""
+
+
+class Client:
+    """Asks the API processes in turn. ``outcomes`` counts what was no answer, by field."""
+
+    def __init__(self, urls: list[str], http: httpx.AsyncClient) -> None:
+        self.http = http
+        self._urls = itertools.cycle(urls)
+        self.outcomes: Counter[str] = Counter()
+        self.slowest_refusal: dict[str, float] = {}
+
+    async def ask(self, document: str, *, url: str | None = None, **variables: Any) -> Any:
+        """The value of the operation's only field.
+
+        :raises Refused: | NotSent | Unanswered:
+        """
+        began = time.monotonic()
+        name = _FIELD.search(document)[0]  # type: ignore[index]  # every document here has one
+        try:
+            body = {"query": document, "variables": variables}
+            response = await self.http.post(url or next(self._urls), json=body, timeout=TIMEOUT)
+            answer = response.json()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            self.outcomes[f"{name}: no connection"] += 1
+            raise NotSent(str(error)) from error
+        except (httpx.HTTPError, ValueError) as error:
+            self.outcomes[f"{name}: {type(error).__name__}"] += 1
+            raise Unanswered(type(error).__name__) from error
+        for refusal in answer.get("errors") or ():
+            extensions = refusal.get("extensions") or {}
+            code = extensions.get("code", "?")
+            self.outcomes[f"{name}: {code}"] += 1
+            if code == "QUEUE_UNAVAILABLE":
+                self.slowest_refusal[name] = max(self.slowest_refusal.get(name, 0.0), time.monotonic() - began)
+            raise Refused(code, extensions, refusal.get("message", ""))
+        (value,) = answer["data"].values()
+        return value

@@ -1,0 +1,241 @@
+"""The load: creations at a steady pace, repeated until they are acknowledged, some of them cancelled or run again."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from benchmarks.chaos.client import CANCEL, CREATE, CREATE_MANY, FIND, RETRY, Client, NotSent, Refused, Unanswered
+from benchmarks.chaos.ledger import Ledger
+
+_CREATORS = 32
+_BATCH = 10
+_PATIENCE = 300.0
+"""Seconds that one creation is repeated before it is given up."""
+_PAUSE = 0.2
+LANES = 20
+"""Tags among which the jobs are spread, so that subscriptions with a filter see a share of them."""
+
+
+@dataclass(frozen=True)
+class Creation:
+    """What one client wants: ``kind`` is the payload's field. Without a key it is asked for once only."""
+
+    token: str
+    kind: str
+    payload: dict[str, Any]
+    tags: tuple[str, ...]
+    keyed: bool
+    delay: float | None
+    priority: str
+    max_retries: int
+
+    def input(self) -> dict[str, Any]:
+        """The argument of createJob; a repetition has the same run time as the first."""
+        asked: dict[str, Any] = {
+            "payload": {self.kind: {"token": self.token, **self.payload}},
+            "tags": list(self.tags),
+            "priority": self.priority,
+            "maxRetries": self.max_retries,
+        }
+        if self.keyed:
+            asked["idempotencyKey"] = self.token
+        if self.delay is not None:
+            asked["runAt"] = (datetime.now(UTC) + timedelta(seconds=self.delay)).isoformat()
+        return asked
+
+
+def creation(seed: int, number: int, *, poison: bool = False) -> Creation:
+    """The creation of that number, the same for the same seed."""
+    chance = random.Random(seed << 32 | number)  # noqa: S311
+    kind = chance.choices(["chaos", "chaosThread", "chaosCpu"], [94, 3, 3])[0]
+    payload: dict[str, Any] = {}
+    work = chance.random()
+    if poison:
+        kind, payload = "chaos", {"poison": True}
+    elif kind == "chaosCpu":
+        payload = {"seconds": round(chance.uniform(0.01, 0.2), 3)}
+    elif work < 0.02:  # noqa: PLR2004
+        payload = {"seconds": round(chance.uniform(1, 6), 2), "steps": 5}
+    elif work < 0.05:  # noqa: PLR2004
+        payload = {"failAttempts": chance.choice([1, 1, 2])}
+    elif work < 0.07:  # noqa: PLR2004
+        payload = {"permanent": True}
+    else:
+        payload = {"seconds": round(chance.uniform(0, 0.05), 3)}
+    return Creation(
+        token=f"{seed}-{number}",
+        kind=kind,
+        payload=payload,
+        tags=(f"lane-{number % LANES}",),
+        keyed=chance.random() < 0.95,  # noqa: PLR2004
+        delay=round(chance.uniform(1, 8), 1) if not poison and chance.random() < 0.03 else None,  # noqa: PLR2004
+        priority=chance.choices(["LOW", "NORMAL", "HIGH", "CRITICAL"], [10, 70, 15, 5])[0],
+        max_retries=1 if poison else 5,
+    )
+
+
+@dataclass(frozen=True)
+class Amount:
+    """``jobs`` in all, ``rate`` a second, ``poisons`` of them kill whoever runs them."""
+
+    seed: int
+    jobs: int
+    rate: float
+    poisons: int = 0
+
+
+class Load:
+    """Makes the jobs. ``on_created`` is told of each acknowledged one: subscriptions come from there."""
+
+    def __init__(
+        self, client: Client, ledger: Ledger, amount: Amount, on_created: Callable[[str, Creation], None]
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._amount = amount
+        self._on_created = on_created
+        self._chance = random.Random(amount.seed)  # noqa: S311
+        self._poisons = set(self._chance.sample(range(amount.jobs), min(amount.poisons, amount.jobs)))
+        self._due: asyncio.Queue[list[Creation]] = asyncio.Queue()
+        self._aftermath: set[asyncio.Task[None]] = set()
+        self.given_up = 0
+
+    async def run(self) -> None:
+        """Until every creation has been dealt with, and what came of it."""
+        async with asyncio.TaskGroup() as group:
+            creators = [group.create_task(self._create_due()) for _ in range(_CREATORS)]
+            await self._pace()
+            await self._due.join()
+            for creator in creators:
+                creator.cancel()
+        await asyncio.gather(*self._aftermath)
+
+    async def _pace(self) -> None:
+        """Hand out each creation when it is due; what an outage holds up is caught up with afterwards."""
+        began = time.monotonic()
+        number = 0
+        while number < self._amount.jobs:
+            size = min(_BATCH if self._chance.random() < 0.05 else 1, self._amount.jobs - number)  # noqa: PLR2004
+            due = [creation(self._amount.seed, n, poison=n in self._poisons) for n in range(number, number + size)]
+            self._due.put_nowait(due)
+            number += size
+            ahead = began + number / self._amount.rate - time.monotonic()
+            if ahead > 0.01:  # noqa: PLR2004
+                await asyncio.sleep(ahead)
+
+    async def _create_due(self) -> None:
+        while True:
+            due = await self._due.get()
+            try:
+                if len(due) == 1 and not due[0].keyed:
+                    await self._create_once(due[0])
+                else:
+                    await self._create(due)
+            finally:
+                self._due.task_done()
+
+    async def _create(self, due: list[Creation]) -> None:
+        """Ask until it is acknowledged, the same question of any API."""
+        inputs = [{**wanted.input(), "idempotencyKey": wanted.token} for wanted in due]
+
+        async def ask() -> list[str]:
+            if len(inputs) == 1:
+                return [(await self._client.ask(CREATE, input=inputs[0]))["job"]["id"]]
+            return [job["id"] for job in (await self._client.ask(CREATE_MANY, inputs=inputs))["jobs"]]
+
+        ids = await self._insist(ask)
+        if ids is None:
+            self.given_up += len(due)
+            return
+        for wanted, job_id in zip(due, ids, strict=True):
+            self._acknowledged(wanted, job_id)
+        if self._chance.random() < 0.02:  # noqa: PLR2004
+            # A client that lost the answer asks once more, and must hear the same.
+            for wanted, job_id in zip(due, await self._insist(ask) or [], strict=False):
+                self._ledger.acknowledge(wanted.token, job_id, time.monotonic())
+
+    async def _create_once(self, wanted: Creation) -> None:
+        try:
+            made = await self._client.ask(CREATE, input=wanted.input())
+        except NotSent:
+            self._ledger.denied.add(wanted.token)
+        except Unanswered:
+            self._ledger.unknown.add(wanted.token)
+        except Refused as refused:
+            self._told(refused)
+            certain = "jobId" not in refused.extensions
+            (self._ledger.denied if certain else self._ledger.unknown).add(wanted.token)
+        else:
+            self._acknowledged(wanted, made["job"]["id"])
+
+    def _acknowledged(self, wanted: Creation, job_id: str) -> None:
+        self._ledger.acknowledge(wanted.token, job_id, time.monotonic())
+        if wanted.payload.get("poison"):
+            self._ledger.poisonous.add(job_id)
+        if wanted.delay is not None:
+            self._ledger.delayed.add(job_id)
+        self._on_created(job_id, wanted)
+        lot = self._chance.random()
+        if lot < 0.05:  # noqa: PLR2004
+            self._later(self._look(job_id))
+        elif lot < 0.09 and not wanted.payload.get("poison"):  # noqa: PLR2004
+            self._later(self._cancel(job_id, self._chance.uniform(0, 2)))
+        elif wanted.payload.get("permanent") and lot < 0.5:  # noqa: PLR2004
+            self._later(self._run_again(job_id))
+
+    def _later(self, step: Any) -> None:
+        task = asyncio.create_task(step)
+        self._aftermath.add(task)
+        task.add_done_callback(self._aftermath.discard)
+
+    async def _look(self, job_id: str) -> None:
+        """Another API process has to know it too."""
+        try:
+            if await self._client.ask(FIND, id=job_id) is None:
+                self._ledger.vanished.add(job_id)
+        except Refused as refused:
+            self._told(refused)
+        except (NotSent, Unanswered):
+            return
+
+    async def _cancel(self, job_id: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        answer = await self._insist(lambda: self._client.ask(CANCEL, id=job_id))
+        if answer is not None and answer["job"]["status"] == "CANCELLED":
+            self._ledger.cancelled.add(job_id)
+
+    async def _run_again(self, job_id: str) -> None:
+        """Once it is a dead letter; not at all if that takes long."""
+        for _ in range(100):
+            await asyncio.sleep(_PAUSE)
+            job = await self._insist(lambda: self._client.ask(FIND, id=job_id))
+            if job is not None and job["status"] == "DEAD_LETTER":
+                break
+        else:
+            return
+        answer = await self._insist(lambda: self._client.ask(RETRY, id=job_id))
+        if answer is not None:
+            self._ledger.retried.add(job_id)
+
+    async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer, however often it takes to get one; None if it is refused for good."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                return await ask()
+            except Refused as refused:
+                self._told(refused)
+                if refused.code not in {"QUEUE_UNAVAILABLE", "QUEUE_FULL"}:
+                    return None
+            except (NotSent, Unanswered):
+                pass
+            await asyncio.sleep(_PAUSE)
+        return None
+
+    def _told(self, refused: Refused) -> None:
+        if refused.code not in {"QUEUE_UNAVAILABLE", "QUEUE_FULL", "INVALID_STATE"}:
+            self._ledger.odd.append(str(refused))
