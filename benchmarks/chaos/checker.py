@@ -119,7 +119,6 @@ def _check_runs(findings: Findings, jobs: dict[str, History], runs: Counter[tupl
     findings.figures |= {
         "handler_runs": sum(per_job.values()),
         "runs_per_job": {str(n): count for n, count in sorted(Counter(per_job.values()).items())},
-        "attempts_run_twice": sum(times > 1 for times in runs.values()),
     }
 
 

@@ -33,6 +33,11 @@ class Creation:
     priority: str
     max_retries: int
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it takes long enough to be cancelled on the way."""
+        return self.delay is not None or self.payload.get("seconds", 0) >= 1 or "failAttempts" in self.payload
+
     def input(self) -> dict[str, Any]:
         """The argument of createJob; a repetition has the same run time as the first."""
         asked: dict[str, Any] = {
@@ -182,7 +187,7 @@ class Load:
         lot = self._chance.random()
         if lot < 0.05:  # noqa: PLR2004
             self._later(self._look(job_id))
-        elif lot < 0.09 and not wanted.payload.get("poison"):  # noqa: PLR2004
+        elif lot < (0.4 if wanted.lasts else 0.07) and not wanted.payload.get("poison"):
             self._later(self._cancel(job_id, self._chance.uniform(0, 2)))
         elif wanted.payload.get("permanent") and lot < 0.5:  # noqa: PLR2004
             self._later(self._run_again(job_id))
