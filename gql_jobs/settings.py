@@ -1,10 +1,22 @@
 """One frozen settings object, read once at the edge from the environment (prefix ``GQL_JOBS_``)."""
 
+import json
+import re
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, FilePath, SecretStr, field_validator
+from pydantic.config import JsonDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+API: JsonDict = {"read_by": "api"}
+WORKER: JsonDict = {"read_by": "worker"}
+NATS: JsonDict = {"read_by": "nats"}
+API_WORKER: JsonDict = {"read_by": "api, worker"}
+NATS_API: JsonDict = {"read_by": "nats, api"}
+ALL: JsonDict = {"read_by": "nats, api, worker, mailbox"}
+"""Which processes read a setting. `dev` starts all of them, and each finds the whole environment."""
 
 
 class Settings(BaseSettings):
@@ -16,6 +28,7 @@ class Settings(BaseSettings):
         None,
         description="NATS server, or several, separated by commas. Without it `dev` starts the embedded one, and "
         "`api` and `worker` look for `nats://127.0.0.1:4222`.",
+        json_schema_extra=API_WORKER,
     )
 
     @field_validator("nats_url")
@@ -31,77 +44,162 @@ class Settings(BaseSettings):
                 raise ValueError("it must be a NATS URL such as nats://127.0.0.1:4222")
         return text
 
-    nats_user: str | None = Field(None, description="User name at the NATS server.")
-    nats_password: SecretStr | None = Field(None, description="Password at the NATS server.")
-    nats_creds: Path | None = Field(None, description="Credentials file for the NATS server.")
-    data_dir: Path = Field(Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.")
-    replicas: int = Field(1, ge=1, le=5, description="Copies of the stream in a NATS cluster.")
+    nats_user: str | None = Field(None, description="User name at the NATS server.", json_schema_extra=API_WORKER)
+    nats_password: SecretStr | None = Field(
+        None, description="Password at the NATS server.", json_schema_extra=API_WORKER
+    )
+    nats_creds: FilePath | None = Field(
+        None, description="Credentials file for the NATS server.", json_schema_extra=API_WORKER
+    )
+    data_dir: Path = Field(
+        Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.", json_schema_extra=ALL
+    )
+    replicas: int = Field(
+        1, ge=1, le=5, description="Copies of the stream in a NATS cluster.", json_schema_extra=API_WORKER
+    )
     sync_always: bool = Field(
         False,
         description="Embedded server: fsync before every acknowledgement (safe against power loss, slower).",
+        json_schema_extra=NATS,
     )
-    max_store_bytes: int = Field(10 << 30, ge=1 << 20, description="Embedded server: size limit of its store.")
+    max_store_bytes: int = Field(
+        10 << 30, ge=1 << 20, description="Embedded server: size limit of its store.", json_schema_extra=NATS_API
+    )
     queue_full_ratio: float = Field(
-        0.8, gt=0, le=1, description="Share of the store limit above which createJob answers QUEUE_FULL."
+        0.8,
+        gt=0,
+        le=1,
+        description="Share of the store limit above which createJob answers QUEUE_FULL.",
+        json_schema_extra=API,
     )
-    retention: float = Field(7 * 86400, gt=0, description="How long finished jobs are kept.")
+    retention: float = Field(7 * 86400, gt=0, description="How long finished jobs are kept.", json_schema_extra=API)
 
-    num_workers: int = Field(3, ge=1, le=1000, description="Jobs that one worker process runs at a time.")
-    max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.")
-    base_retry_delay: float = Field(1.0, ge=0.01, description="Delay before the first retry; doubles each time.")
-    max_retry_delay: float = Field(60.0, ge=0.01, description="The longest delay before a retry.")
-    retry_jitter: float = Field(0.0, ge=0, le=1, description="Share of the delay that is random.")
-    process_timeout: float = Field(300.0, gt=0, description="How long an attempt may take.")
-    shutdown_grace: float = Field(30.0, ge=0, description="How long running jobs may finish after SIGTERM.")
-    ack_wait: float = Field(30.0, ge=1, description="The lease of a delivery; extended three times per lease.")
+    num_workers: int = Field(
+        3, ge=1, le=1000, description="Jobs that one worker process runs at a time.", json_schema_extra=WORKER
+    )
+    max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.", json_schema_extra=API)
+    base_retry_delay: float = Field(
+        1.0, ge=0.01, description="Delay before the first retry; doubles each time.", json_schema_extra=WORKER
+    )
+    max_retry_delay: float = Field(
+        60.0, ge=0.01, description="The longest delay before a retry.", json_schema_extra=WORKER
+    )
+    retry_jitter: float = Field(
+        0.0, ge=0, le=1, description="Share of the delay that is random.", json_schema_extra=WORKER
+    )
+    process_timeout: float = Field(300.0, gt=0, description="How long an attempt may take.", json_schema_extra=API)
+    shutdown_grace: float = Field(
+        30.0, ge=0, description="How long running jobs may finish after SIGTERM.", json_schema_extra=WORKER
+    )
+    ack_wait: float = Field(
+        30.0, ge=1, description="The lease of a delivery; extended three times per lease.", json_schema_extra=API_WORKER
+    )
 
-    max_artifact_bytes: int = Field(1 << 30, ge=1, lt=1 << 31, description="Largest file that a handler may save.")
+    max_artifact_bytes: int = Field(
+        1 << 30, ge=1, lt=1 << 31, description="Largest file that a handler may save.", json_schema_extra=WORKER
+    )
     artifact_cache_bytes: int = Field(
-        1 << 30, ge=0, description="API: how much of the jobs' files it keeps in its data folder."
+        1 << 30,
+        ge=0,
+        description="How much of the jobs' files an API process keeps in its data folder.",
+        json_schema_extra=API,
     )
-    process_max_jobs: int = Field(100, ge=1, description="CPU-bound jobs after which their process is replaced.")
+    process_max_jobs: int = Field(
+        100, ge=1, description="CPU-bound jobs after which their process is replaced.", json_schema_extra=WORKER
+    )
     process_max_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Memory above which the process of CPU-bound jobs is replaced after a job."
+        1 << 30,
+        ge=1 << 20,
+        description="Memory above which the process of CPU-bound jobs is replaced after a job.",
+        json_schema_extra=WORKER,
     )
 
-    max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.")
-    max_document_tokens: int = Field(5_000, ge=100, description="Tokens in a GraphQL document, and comments likewise.")
+    max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.", json_schema_extra=API)
+    max_document_tokens: int = Field(
+        5_000, ge=100, description="Tokens in a GraphQL document, and comments likewise.", json_schema_extra=API
+    )
     max_document_length: int = Field(
-        1 << 18, ge=1024, description="Characters in a GraphQL document; large values belong into variables."
+        1 << 18,
+        ge=1024,
+        description="Characters in a GraphQL document; large values belong into variables.",
+        json_schema_extra=API,
     )
-    max_operation_depth: int = Field(12, ge=5, description="Levels of fields in an operation.")
-    max_operation_root_fields: int = Field(20, ge=1, description="Fields at the first level of an operation.")
-    max_operation_aliases: int = Field(50, ge=0, description="Aliases in an operation.")
-    max_operation_directives: int = Field(100, ge=0, description="Directives in an operation.")
+    max_operation_depth: int = Field(12, ge=5, description="Levels of fields in an operation.", json_schema_extra=API)
+    max_operation_root_fields: int = Field(
+        20, ge=1, description="Fields at the first level of an operation.", json_schema_extra=API
+    )
+    max_operation_aliases: int = Field(50, ge=0, description="Aliases in an operation.", json_schema_extra=API)
+    max_operation_directives: int = Field(100, ge=0, description="Directives in an operation.", json_schema_extra=API)
     max_operation_cost: int = Field(
-        25_000, ge=100, description="Values that an operation may ask for, with the sizes of lists counted."
+        25_000,
+        ge=100,
+        description="Values that an operation may ask for, with the sizes of lists counted.",
+        json_schema_extra=API,
     )
-    graphql_ide: bool = Field(True, description="Serve GraphiQL at /graphql.")
-    cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call the API from.")
+    graphiql: bool = Field(True, description="Serve GraphiQL at /graphql.", json_schema_extra=API)
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins that browsers may call the API from, separated by commas: "
+        "`https://app.example.com,http://localhost:5173`; `*` for all.",
+        json_schema_extra=API,
+    )
 
-    smtp_host: str = Field("localhost", description="SMTP server of the e-mail handler.")
-    smtp_port: int = Field(25, ge=1, le=65535, description="Its port.")
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError("an origin is a scheme, a host and perhaps a port, such as https://app.example.com")
+        return origins
+
+    smtp_host: str = Field("localhost", description="SMTP server of the e-mail handler.", json_schema_extra=WORKER)
+    smtp_port: int = Field(25, ge=1, le=65535, description="Its port.", json_schema_extra=WORKER)
     smtp_tls: str = Field(
-        "auto", pattern="^(auto|none|starttls|tls)$", description="auto = STARTTLS where it is offered."
+        "auto",
+        pattern="^(auto|none|starttls|tls)$",
+        description="auto = STARTTLS where it is offered.",
+        json_schema_extra=WORKER,
     )
-    smtp_username: str | None = Field(None, description="User name at the SMTP server.")
-    smtp_password: SecretStr | None = Field(None, description="Password at the SMTP server.")
-    smtp_sender: str = Field("gql-jobs@localhost", description="The From address.")
-    smtp_timeout: float = Field(30.0, gt=0, description="How long one SMTP command may take.")
-    mailbox_url: str | None = Field(None, description="Where the development mailbox can be seen.")
+    smtp_username: str | None = Field(None, description="User name at the SMTP server.", json_schema_extra=WORKER)
+    smtp_password: SecretStr | None = Field(None, description="Password at the SMTP server.", json_schema_extra=WORKER)
+    smtp_sender: str = Field("gql-jobs@localhost", description="The From address.", json_schema_extra=WORKER)
+    smtp_timeout: float = Field(30.0, gt=0, description="How long one SMTP command may take.", json_schema_extra=WORKER)
 
-    download_max_bytes: int = Field(50 << 20, ge=1, description="Largest picture that image_processing fetches.")
-    download_timeout: float = Field(60.0, gt=0, description="How long fetching it may take, redirects included.")
-    download_max_redirects: int = Field(5, ge=0, le=50, description="How often a URL may lead to another one.")
+    download_max_bytes: int = Field(
+        50 << 20, ge=1, description="Largest picture that image_processing fetches.", json_schema_extra=WORKER
+    )
+    download_timeout: float = Field(
+        60.0, gt=0, description="How long fetching it may take, redirects included.", json_schema_extra=WORKER
+    )
+    download_max_redirects: int = Field(
+        5, ge=0, le=50, description="How often a URL may lead to another one.", json_schema_extra=WORKER
+    )
     download_allow_loopback: bool = Field(
-        False, description="Fetch from this machine's own loopback addresses too; `dev` does."
+        False, description="Fetch from this machine's own loopback addresses too; `dev` does.", json_schema_extra=WORKER
     )
     download_allow_private_networks: bool = Field(
-        False, description="Fetch from private, loopback and link-local addresses too, cloud metadata among them."
+        False,
+        description="Fetch from private, loopback and link-local addresses too, cloud metadata among them.",
+        json_schema_extra=WORKER,
     )
-    image_max_pixels: int = Field(50_000_000, ge=1, description="Largest picture that is decoded: width times height.")
+    image_max_pixels: int = Field(
+        50_000_000, ge=1, description="Largest picture that is decoded: width times height.", json_schema_extra=WORKER
+    )
     image_watermark: str = Field(
-        "gql-jobs", max_length=100, pattern=r"^[^\x00-\x1f]*$", description="Text of the watermark, in Latin letters."
+        "gql-jobs",
+        max_length=100,
+        pattern=r"^[^\x00-\x1f]*$",
+        description="Text of the watermark, in Latin letters.",
+        json_schema_extra=WORKER,
     )
 
     sales_source: SecretStr | None = Field(
@@ -109,16 +207,23 @@ class Settings(BaseSettings):
         description="What report_generation adds up: a Parquet or CSV file, a folder or pattern of them, or a database "
         "(`sqlite:////data/shop.db`, `postgresql://user:password@host/shop`). Without it, an invented data set that "
         "is made in `<data_dir>/sales` at first use.",
+        json_schema_extra=WORKER,
     )
     sales_columns: str | None = Field(
         None,
         description="Which columns it reads, where they are not called date, product, region, quantity and amount: "
         "`date=order_date,product=sku,amount=total`. Dates in CSV are written as 2024-03-31. Amounts and quantities "
         "keep four decimal places.",
+        json_schema_extra=WORKER,
     )
     sales_table: str = Field(
-        "sales", min_length=1, description="The table or view with the sales in a database: `sales` or `shop.sales`."
+        "sales",
+        min_length=1,
+        description="The table or view with the sales in a database: `sales` or `shop.sales`.",
+        json_schema_extra=WORKER,
     )
     report_font: Path | None = Field(
-        None, description="TrueType font for reports in PDF. Without it, Western European letters only."
+        None,
+        description="TrueType font for reports in PDF. Without it, Western European letters only.",
+        json_schema_extra=WORKER,
     )

@@ -84,10 +84,12 @@ async def test_the_job_type_of_the_readme_works_as_written(tmp_path: Path) -> No
 
 def settings_table() -> str:
     """The README's table of settings; ``python -m tests.test_readme`` writes it anew."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    rows = ["| variable | default | read by | meaning |", "|---|---|---|---|"]
     for name, info in Settings.model_fields.items():
-        default = "" if info.default is None or info.default is PydanticUndefined else f"`{info.default}`"
-        rows.append(f"| `GQL_JOBS_{name.upper()}` | {default} | {info.description} |")
+        default = "" if info.default in (None, (), PydanticUndefined) else f"`{info.default}`"
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict), f"{name} does not say who reads it"
+        rows.append(f"| `GQL_JOBS_{name.upper()}` | {default} | {extra['read_by']} | {info.description} |")
     return "\n".join(rows) + "\n"
 
 

@@ -103,7 +103,6 @@ class Supervisor:
         ports = await stack.enter_async_context(self._mailbox())
         mailbox = url("127.0.0.1", ports["http_port"])
         environment |= {
-            "GQL_JOBS_MAILBOX_URL": mailbox,
             "GQL_JOBS_SMTP_HOST": "127.0.0.1",
             "GQL_JOBS_SMTP_PORT": str(ports["smtp_port"]),
             "GQL_JOBS_SMTP_TLS": "none",
@@ -116,7 +115,7 @@ class Supervisor:
 
     def _announce(self, others: list[tuple[str, str]]) -> None:
         graphql = f"{url(self._options.host, self._port)}/graphql"
-        ide = [("GraphiQL", graphql)] if self._settings.graphql_ide else []
+        ide = [("GraphiQL", graphql)] if self._settings.graphiql else []
         for name, address in [*ide, ("API", graphql), *others]:
             print(f"{name:<13} {address}", flush=True)  # noqa: T201
 

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 from nats.js.object_store import ObjectStore
 
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -97,7 +98,7 @@ class Connection:
         try:
             await self._client.publish(subject, data, reply=reply, headers=headers)
         except NatsError as error:
-            raise QueueUnavailable(f"NATS is not reachable ({type(error).__name__}); nothing was sent.") from error
+            raise QueueUnavailable("NATS is not reachable; nothing was sent.") from error
 
     async def request(self, subject: str, data: bytes, timeout: float = API_TIMEOUT) -> Msg:  # noqa: ASYNC109
         """:raises QueueUnavailable: if no answer comes within ``timeout`` seconds."""
@@ -106,7 +107,7 @@ class Connection:
             async with asyncio.timeout(timeout):
                 return await self._client.request(subject, data, timeout=None)  # type: ignore[arg-type]
         except (NatsError, TimeoutError) as error:
-            raise QueueUnavailable(f"NATS did not answer ({type(error).__name__}).") from error
+            raise QueueUnavailable(_why(error)) from error
 
     async def subscribe(self, subject: str, callback: Callback) -> Subscription:
         """:raises QueueUnavailable: if the server is away."""
@@ -115,7 +116,7 @@ class Connection:
                 subject, cb=callback, pending_msgs_limit=2_000_000, pending_bytes_limit=1 << 30
             )
         except NatsError as error:
-            raise QueueUnavailable(f"NATS is not reachable ({type(error).__name__}).") from error
+            raise QueueUnavailable("NATS is not reachable.") from error
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription, also one whose connection is gone."""
@@ -166,6 +167,15 @@ def _size_of(headers: dict[str, str] | None) -> int:
     if not headers:
         return 0
     return len(b"NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers.items())
+
+
+def _why(error: Exception) -> str:
+    """What became of a request, in words that mean something to a client of the API."""
+    if isinstance(error, TimeoutError):
+        return "NATS did not answer in time."
+    if isinstance(error, NoRespondersError):
+        return "NATS is reachable, but its JetStream does not answer."
+    return "NATS is not reachable."
 
 
 def _shown(url: str) -> str:

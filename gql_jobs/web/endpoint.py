@@ -36,7 +36,7 @@ class Endpoint(GraphQL[Context, None]):
         self.stopping = asyncio.Event()
         super().__init__(
             schema,
-            graphql_ide="graphiql" if settings.graphql_ide else None,
+            graphql_ide="graphiql" if settings.graphiql else None,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, MULTIPART),
             connection_init_wait_timeout=INIT_TIMEOUT,
             allowed_origins=settings.cors_origins,

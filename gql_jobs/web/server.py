@@ -30,7 +30,7 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
     listeners = listen(host, port)
     if announce:
         graphql = f"{url(host, listeners[0].getsockname()[1])}{PATH}"
-        names = ("GraphiQL", "API") if settings.graphql_ide else ("API",)
+        names = ("GraphiQL", "API") if settings.graphiql else ("API",)
         print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
     # uvicorn raises the signal once more after a clean stop, which would make an error of it.
     for stop in (signal.SIGINT, signal.SIGTERM):

@@ -73,7 +73,7 @@ async def test_a_browser_of_another_origin_can_read_a_refusal(client: httpx.Asyn
 async def test_the_ide_can_be_switched_off(client: httpx.AsyncClient) -> None:
     page = {"Accept": "text/html"}
     assert "text/html" in (await client.get("/graphql", headers=page)).headers["Content-Type"]
-    app = create_app(Settings(graphql_ide=False))
+    app = create_app(Settings(graphiql=False))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as plain:
         response = await plain.get("/graphql", headers=page)
     assert response.status_code == 404

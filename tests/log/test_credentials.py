@@ -1,0 +1,101 @@
+"""A NATS server that lets nobody in without a credentials file: operator, account and user as `nsc` makes them."""
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import nkeys
+import pytest
+
+from gql_jobs.log.connection import connect
+from gql_jobs.log.topology import ensure_streams, stream_info
+from gql_jobs.settings import Settings
+from tests.by_hand import plain_nats
+from tests.deadline import until
+
+_UNLIMITED = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1}
+
+
+def _key(prefix: int) -> Any:
+    return nkeys.from_seed(nkeys.encode_seed(secrets.token_bytes(32), prefix))
+
+
+def _public(key: Any) -> str:
+    return str(key.public_key.decode())
+
+
+def _token(issuer: Any, subject: Any, kind: str, **claims: Any) -> str:
+    body = {
+        "jti": secrets.token_hex(16),
+        "iat": int(time.time()),
+        "iss": _public(issuer),
+        "sub": _public(subject),
+        "name": kind,
+        "nats": {"type": kind, "version": 2, **claims},
+    }
+    head = {"typ": "JWT", "alg": "ed25519-nkey"}
+    signed = ".".join(_encoded(json.dumps(part).encode()) for part in (head, body))
+    return f"{signed}.{_encoded(issuer.sign(signed.encode()))}"
+
+
+def _encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> dict[str, Path]:
+    """The configuration of the server and the credentials of its one user."""
+    operator, system, account, user = (
+        _key(prefix)
+        for prefix in (
+            nkeys.PREFIX_BYTE_OPERATOR,
+            nkeys.PREFIX_BYTE_ACCOUNT,
+            nkeys.PREFIX_BYTE_ACCOUNT,
+            nkeys.PREFIX_BYTE_USER,
+        )
+    )
+    stores = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+    accounts = {
+        _public(system): _token(operator, system, "account", limits=_UNLIMITED),
+        _public(account): _token(operator, account, "account", limits={**_UNLIMITED, **stores}),
+    }
+    config = {
+        "operator": _token(operator, operator, "operator"),
+        "system_account": _public(system),
+        "resolver": "MEMORY",
+        "resolver_preload": accounts,
+        "jetstream": {"store_dir": str(tmp_path / "store")},
+    }
+    token, seed = _token(account, user, "user", subs=-1, data=-1, payload=-1), user.seed.decode()
+    files = {"config": tmp_path / "nats.conf", "creds": tmp_path / "user.creds"}
+    files["config"].write_text(json.dumps(config))
+    files["creds"].write_text(
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+    return files
+
+
+async def test_a_credentials_file_opens_the_server_and_nothing_else_does(
+    guarded: dict[str, Path], tmp_path: Path
+) -> None:
+    async with plain_nats(tmp_path, "--config", str(guarded["config"])) as url:
+        settings = Settings(nats_url=url, nats_creds=guarded["creds"])
+        async with connect(settings, "test") as connection:
+            await ensure_streams(connection, settings)
+            assert (await stream_info(connection)).state.last_seq == 0
+        troubles: list[str] = []
+
+        async def enter() -> None:
+            async with connect(Settings(nats_url=url), "stranger", troubles.append):
+                raise AssertionError("the stranger was let in")
+
+        waiting = asyncio.create_task(enter())
+        await until(lambda: "Authorization Violation" in str(troubles), "the server has refused the stranger")
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
