@@ -13,7 +13,10 @@ from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
 from gql_jobs.log.stored import StoredMessage
 from workers import journal
+from workers.abilities import Abilities
 from workers.attempt import Attempt
+from workers.counts import Counts
+from workers.handover import Handovers
 from workers.outcome import fitting, with_errors
 
 log = logging.getLogger(__name__)
@@ -21,13 +24,22 @@ log = logging.getLogger(__name__)
 NEWER_DELAY = 60.0
 """Seconds until a submission of a newer version is offered again: a worker of that version may take it."""
 
+UNABLE_DELAY = 0.5
+MAX_UNABLE_DELAY = 10.0
+"""Seconds, per delivery so far and at most, until a job that cannot be run here is offered again, to whoever can."""
+
 
 class Claims:
     """Claims deliveries for one worker."""
 
-    def __init__(self, job_log: JobLog, worker_id: str) -> None:
+    def __init__(
+        self, job_log: JobLog, worker_id: str, abilities: Abilities, handovers: Handovers, counts: Counts
+    ) -> None:
         self._log = job_log
         self._worker_id = worker_id
+        self._abilities = abilities
+        self._handovers = handovers
+        self._counts = counts
 
     async def submission(self, delivery: Delivery) -> Submission | None:
         """What is to be done, or None if nobody here can read it: the message stays in the stream."""
@@ -35,18 +47,27 @@ class Claims:
             return delivery.submission()
         except Newer as error:
             log.warning("submission %d of job %s is left to newer workers: %s", delivery.seq, delivery.job_id, error)
+            self._counts.newer += 1
             await delivery.nak(NEWER_DELAY)
         except Unreadable as error:
             log.error("submission %d on %s is set aside: %s", delivery.seq, delivery.subject, error)  # noqa: TRY400
+            self._counts.unreadable += 1
             await delivery.ack()
         return None
 
     async def claim(self, attempt: Attempt) -> Start | None:
         """The start that is now ours and recorded, or None if the delivery has been dealt with otherwise."""
         decision: Decision = first_start(attempt.submission)
-        if attempt.delivery.redelivered:
+        able = await self._abilities.can_run(attempt.spec.type)
+        if attempt.delivery.redelivered or not able:
             decision = self._decide(attempt, await self._last_event(attempt))
-        while isinstance(decision, Start):
+        while isinstance(decision, Start | Exhausted):
+            if isinstance(decision := await self._handovers.before(decision, attempt), Exhausted | Wait | Leave):
+                break
+            if not able:
+                self._counts.unable += 1
+                decision = Wait(min(UNABLE_DELAY * attempt.delivery.delivered, MAX_UNABLE_DELAY))
+                break
             try:
                 attempt.started_seq = await self._started(attempt, decision)
             except Superseded as superseded:
@@ -93,6 +114,7 @@ class Claims:
         seq = await self._log.append(Write(attempt.job_id, subject, body, fence), patience=None)
         facts = {"type": attempt.spec.type, "attempt": start.attempt, "supersedes": start.supersedes}
         journal.event("started", attempt.job_id, **facts)
+        self._counts.outcomes[attempt.spec.type, "started"] += 1
         return seq
 
     async def _without_start(self, attempt: Attempt, decision: Decision) -> None:
@@ -105,6 +127,7 @@ class Claims:
             case Exhausted():
                 await self._bury(attempt, decision)
             case Leave() | Start():
+                self._counts.passed_on += attempt.delivery.redelivered
                 log.info("job %s is run by another worker", attempt.job_id)
 
     async def _bury(self, attempt: Attempt, exhausted: Exhausted) -> None:

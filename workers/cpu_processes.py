@@ -17,7 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.settings import Settings
-from workers import cpu_child
+from workers import cpu_child, invocation
 from workers.context import AttemptContext
 from workers.outcome import Failure, Succeeded
 from workers.process_wire import (
@@ -79,8 +79,7 @@ class CpuProcesses:
             saved=context.saved,
             max_result=max_result,
         )
-        process = self._idle.pop() if self._idle else _Process(self._socket)
-        self._busy.add(process)
+        process = self._take()
         self._contexts[token] = context
         memory = self._settings.process_max_bytes + 1
         try:
@@ -89,11 +88,28 @@ class CpuProcesses:
             return _died(error)
         finally:
             del self._contexts[token]
+            process.jobs += 1
             await self._give_back(process, memory)
         return outcome
 
+    async def lacking(self, handler: str) -> str | None:
+        """What keeps a handler from being imported in these processes; None if it can be, or ends the process."""
+        process, memory = self._take(), self._settings.process_max_bytes + 1
+        try:
+            found: str | None = await asyncio.wrap_future(process.pool.schedule(invocation.lacking, (handler,)))
+            memory = 0
+        except ProcessExpired:
+            return None
+        finally:
+            await self._give_back(process, memory)
+        return found
+
+    def _take(self) -> _Process:
+        process = self._idle.pop() if self._idle else _Process(self._socket)
+        self._busy.add(process)
+        return process
+
     async def _give_back(self, process: _Process, memory: int) -> None:
-        process.jobs += 1
         old = process.jobs >= self._settings.process_max_jobs
         if not old and memory <= self._settings.process_max_bytes:
             self._busy.discard(process)

@@ -31,6 +31,20 @@ def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
         return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")
 
 
+def lacking(handler: str) -> str | None:
+    """What keeps a handler from being imported here, if another process may have it: a missing library or module.
+
+    None if it can be loaded, or fails in a way of its own, which is a failure of its attempts.
+    """
+    try:
+        load_handler(handler)
+    except ImportError as error:
+        return str(error)
+    except (Exception, SystemExit):  # noqa: BLE001  # whatever a module does when it is imported
+        return None
+    return None
+
+
 @cache
 def load_handler(name: str) -> Callable[..., Any]:
     """The function that ``module:function`` names.

@@ -18,30 +18,40 @@ from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.presence import Heartbeat, beat_for_ever, say
 from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
 from gql_jobs.settings import Settings
+from workers.abilities import Abilities, open_abilities
 from workers.attempt import Stop
 from workers.cancellations import follow_cancellations
 from workers.cpu_processes import open_cpu_processes
 from workers.execution import Execution
-from workers.intake import MAX_HOLD, Intake
+from workers.intake import Intake
+from workers.leases import keep_leases
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
 RELEASE_TIMEOUT = 15.0
 """Seconds that handlers and their records get in stage two."""
-_LEASE_CHECKS = 6
-"""How often, in a lease, the leases are looked at; they are extended three times."""
 
 
 class Pool:
     """Runs jobs of ``queues``, at most ``settings.num_workers`` at a time."""
 
-    def __init__(self, job_log: JobLog, execution: Execution, settings: Settings, queues: tuple[str, ...]) -> None:
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    def __init__(
+        self,
+        job_log: JobLog,
+        execution: Execution,
+        abilities: Abilities,
+        settings: Settings,
+        queues: tuple[str, ...],
+    ) -> None:
+        # One token of a subject.
+        host = socket.gethostname().replace(".", "-")
+        self.id = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
         self._connection = job_log.connection
         self._settings = settings
         self._queues = queues
-        self._runner = Runner(job_log, execution, settings, self.id)
+        self._abilities = abilities
+        self._runner = Runner(job_log, execution, abilities, settings, self.id)
         self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._runner.adopt)
         self._slots = asyncio.Semaphore(settings.num_workers)
         self._jobs: set[asyncio.Task[None]] = set()
@@ -54,11 +64,11 @@ class Pool:
 
     async def run(self, first_seq: int) -> None:
         """Work until told to stop; ``first_seq``: where cancellations are followed from."""
-        async with asyncio.TaskGroup() as group:
+        async with self._runner.handovers.open(), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(follow_cancellations(self._connection, first_seq, self._runner.running)),
                 group.create_task(beat_for_ever(self._connection, self._heartbeat, self._changed)),
-                group.create_task(self._keep_leases()),
+                group.create_task(keep_leases(self._runner, self._intake, self._settings.ack_wait, self._slots.locked)),
             ]
             fetching = group.create_task(self._fetch())
             await self.stop_fetching.wait()
@@ -118,28 +128,12 @@ class Pool:
         while self._jobs:
             await asyncio.wait(self._jobs)
 
-    async def _keep_leases(self) -> None:
-        """Extend what is running or held; give back what no slot has taken for a while."""
-        ack_wait = self._settings.ack_wait
-        clock = asyncio.get_running_loop().time
-
-        def due(delivery: Delivery) -> bool:
-            return delivery.leased and delivery.deadline - clock() < ack_wait * 2 / 3
-
-        while True:
-            await asyncio.sleep(min(ack_wait / _LEASE_CHECKS, 1.0))
-            if self._slots.locked():
-                await self._intake.hand_back(older_than=MAX_HOLD)
-            await asyncio.gather(
-                *(self._runner.extend(attempt) for attempt in self._runner.running.values() if due(attempt.delivery)),
-                *(delivery.extend() for delivery in self._intake.held if due(delivery)),
-            )
-
     def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
         return Heartbeat(
             id=self.id,
             hostname=socket.gethostname(),
             queues=self._queues,
+            job_types=self._abilities.types(self._queues),
             concurrency=self._settings.num_workers,
             running=len(self._runner.running),
             started_at=self._started_at,
@@ -167,8 +161,12 @@ async def run_pool(
         await ensure_streams(connection, settings)
         await ensure_lanes(connection, queues, settings.ack_wait)
         first_seq = (await stream_info(connection)).state.last_seq + 1
-        async with open_job_log(connection) as job_log, open_cpu_processes(settings) as processes:
-            pool = Pool(job_log, Execution(registry, processes), settings, queues)
+        async with (
+            open_job_log(connection) as job_log,
+            open_cpu_processes(settings) as processes,
+            open_abilities(registry, processes) as abilities,
+        ):
+            pool = Pool(job_log, Execution(registry, processes), abilities, settings, queues)
             pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)

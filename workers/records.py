@@ -16,6 +16,7 @@ from gql_jobs.settings import Settings
 from workers import journal
 from workers.attempt import Attempt
 from workers.context import AttemptContext
+from workers.counts import Counts
 from workers.outcome import Failure, Succeeded, job_error, with_errors
 from workers.retry import retry_delay
 
@@ -26,13 +27,13 @@ HAND_BACK_DELAY = 0.05
 
 
 class Records:
-    """Writes outcomes. ``superseded`` counts those that the fence refused."""
+    """Writes outcomes, and tells log and counts of them."""
 
-    def __init__(self, job_log: JobLog, settings: Settings, worker_id: str) -> None:
+    def __init__(self, job_log: JobLog, settings: Settings, worker_id: str, counts: Counts) -> None:
         self._log = job_log
         self._settings = settings
         self._worker_id = worker_id
-        self.superseded = 0
+        self._counts = counts
 
     async def succeeded(
         self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...], outcome: Succeeded
@@ -48,7 +49,7 @@ class Records:
             result=Raw(outcome.result),
         )
         if await self._write(attempt, Kind.COMPLETED, body):
-            journal.event("completed", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+            self._ended(attempt, "completed")
             await attempt.delivery.ack()
 
     async def failed(
@@ -69,16 +70,14 @@ class Records:
         if not failure.retryable or attempt.number > attempt.spec.max_retries:
             letter = with_errors(DeadLetter(spec=attempt.spec, **facts), all_errors, max_payload)
             if await self._write(attempt, Kind.DEAD_LETTER, letter):
-                shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
-                journal.event("dead-letter", attempt.job_id, **shown)
+                self._ended(attempt, "dead-letter", error=error.message)
                 await attempt.delivery.ack()
             return
         delay = retry_delay(self._settings, attempt.number, failure.retry_after)
         began = asyncio.get_running_loop().time()
         body = with_errors(Failed(next_attempt_at=now + timedelta(seconds=delay), **facts), all_errors, max_payload)
         if await self._write(attempt, Kind.FAILED, body):
-            shown = {"attempt": attempt.number, "duration": _ran(attempt), "error": error.message}
-            journal.event("failed", attempt.job_id, **shown, retry_in=f"{delay:g}s")
+            self._ended(attempt, "failed", error=error.message, retry_in=f"{delay:g}s")
             await attempt.delivery.nak(delay - (asyncio.get_running_loop().time() - began))
 
     async def handed_back(self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...]) -> None:
@@ -92,18 +91,23 @@ class Records:
             message=context.message,
         )
         if await self._write(attempt, Kind.RELEASED, body):
-            journal.event("released", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+            self._ended(attempt, "released")
             await attempt.delivery.nak(HAND_BACK_DELAY)
 
     async def cancelled(self, attempt: Attempt) -> None:
         """The event that cancelled it is in the log already."""
-        journal.event("cancelled", attempt.job_id, attempt=attempt.number, duration=_ran(attempt))
+        self._ended(attempt, "cancelled")
         await attempt.delivery.ack()
 
     def lost(self, attempt: Attempt) -> None:
         """Another worker has the job: neither ack nor nak, either would take the message from it."""
-        self.superseded += 1
+        self._counts.superseded += 1
         log.warning("attempt %d of job %s was superseded by another worker", attempt.number, attempt.job_id)
+
+    def _ended(self, attempt: Attempt, outcome: str, **facts: Any) -> None:
+        ran = asyncio.get_running_loop().time() - attempt.started_at
+        self._counts.ran(attempt.spec.type, outcome, ran)
+        journal.event(outcome, attempt.job_id, attempt=attempt.number, duration=journal.seconds(ran), **facts)
 
     async def _write(self, attempt: Attempt, kind: Kind, body: AttemptBody) -> bool:
         """Whether the outcome was recorded; if not, what the delivery needs has been done."""
@@ -112,13 +116,10 @@ class Records:
             await self._log.append(write, patience=None)
         except Superseded as superseded:
             if superseded.last is None or superseded.last.kind in TERMINAL:
+                self._counts.late += 1
                 log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
                 await attempt.delivery.ack()
             else:
                 self.lost(attempt)
             return False
         return True
-
-
-def _ran(attempt: Attempt) -> str:
-    return journal.seconds(asyncio.get_running_loop().time() - attempt.started_at)

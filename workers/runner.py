@@ -10,10 +10,13 @@ from gql_jobs.log.commands import HEADROOM
 from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
+from workers.abilities import Abilities
 from workers.attempt import Attempt, InHand, Stop
 from workers.claiming import Claims
 from workers.context import AttemptContext
+from workers.counts import Counts
 from workers.execution import Execution
+from workers.handover import Handovers, Offer
 from workers.outcome import Failure, Succeeded
 from workers.records import Records
 
@@ -23,13 +26,17 @@ log = logging.getLogger(__name__)
 class Runner:
     """``running`` are the attempts in hand: whoever hears of a cancellation or a redelivery finds them here."""
 
-    def __init__(self, job_log: JobLog, execution: Execution, settings: Settings, worker_id: str) -> None:
+    def __init__(
+        self, job_log: JobLog, execution: Execution, abilities: Abilities, settings: Settings, worker_id: str
+    ) -> None:
         self._log = job_log
         self._execution = execution
         self._artifacts = ArtifactStore(job_log, settings)
         self._worker_id = worker_id
-        self._claims = Claims(job_log, worker_id)
-        self.records = Records(job_log, settings, worker_id)
+        self.counts = Counts()
+        self.handovers = Handovers(job_log.connection, worker_id, self._take)
+        self._claims = Claims(job_log, worker_id, abilities, self.handovers, self.counts)
+        self._records = Records(job_log, settings, worker_id, self.counts)
         self.running: dict[InHand, Attempt] = {}
 
     async def run(self, delivery: Delivery) -> None:
@@ -54,8 +61,7 @@ class Runner:
         if attempt is None:
             return False
         if attempt.delivery is not delivery:
-            log.info("job %s is delivered again while it runs here", delivery.job_id)
-            attempt.adopt(delivery)
+            self._adopt(attempt, delivery)
         return True
 
     async def extend(self, attempt: Attempt) -> None:
@@ -67,6 +73,18 @@ class Runner:
             except QueueUnavailable:
                 return
         await attempt.delivery.extend()
+
+    def _adopt(self, attempt: Attempt, delivery: Delivery) -> None:
+        log.info("job %s is delivered again while it runs here", delivery.job_id)
+        self.counts.adopted += 1
+        attempt.adopt(delivery)
+
+    async def _take(self, offer: Offer) -> bool:
+        attempt = self.running.get((offer.job_id, offer.submission))
+        if attempt is None or attempt.started_seq != offer.started_seq or not await attempt.confirm(self._log):
+            return False
+        self._adopt(attempt, attempt.delivery.passed_on(offer.reply, offer.lease))
+        return await attempt.delivery.extend()
 
     async def _run(self, attempt: Attempt) -> None:
         # Known before it is started: a cancellation that comes in between finds it.
@@ -90,15 +108,15 @@ class Runner:
             await context.close()
         match outcome:
             case Succeeded():
-                await self.records.succeeded(attempt, context, start.errors, outcome)
+                await self._records.succeeded(attempt, context, start.errors, outcome)
             case Failure():
-                await self.records.failed(attempt, context, start.errors, outcome)
+                await self._records.failed(attempt, context, start.errors, outcome)
             case Stop.CANCELLED:
-                await self.records.cancelled(attempt)
+                await self._records.cancelled(attempt)
             case Stop.HANDED_BACK:
-                await self.records.handed_back(attempt, context, start.errors)
+                await self._records.handed_back(attempt, context, start.errors)
             case Stop.SUPERSEDED:
-                self.records.lost(attempt)
+                self._records.lost(attempt)
 
     async def _restored(self, context: AttemptContext) -> None:
         """The attempt is ours and counted: it waits for its checkpoint rather than begin from nothing."""

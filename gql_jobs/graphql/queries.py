@@ -52,6 +52,10 @@ class Worker:
     id: strawberry.ID = strawberry.field(description="Its id, as `Job.workerId` says it.")
     hostname: str = strawberry.field(description="The machine it runs on.")
     queues: list[str] = strawberry.field(description="The queues it serves.")
+    job_types: list[str] = strawberry.field(
+        description="The job types it runs: those it knows in its queues, less those whose handler turned out to lack "
+        "a library there."
+    )
     concurrency: int = strawberry.field(description="How many jobs it runs at a time.")
     running: int = strawberry.field(description="How many jobs it runs now.")
     started_at: datetime = strawberry.field(description="When it started.")
@@ -136,6 +140,7 @@ def _worker(seen: WorkerSeen) -> Worker:
         id=strawberry.ID(seen.id),
         hostname=seen.hostname,
         queues=list(seen.queues),
+        job_types=list(seen.job_types),
         concurrency=seen.concurrency,
         running=seen.running,
         started_at=seen.started_at,

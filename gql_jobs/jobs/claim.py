@@ -16,7 +16,10 @@ _TOLERANCE = timedelta(milliseconds=20)
 
 
 class Start(Struct, frozen=True):
-    """Publish ``started`` for ``attempt``, expecting ``event_seq`` as the job's last event."""
+    """Publish ``started`` for ``attempt``, expecting ``event_seq`` as the job's last event.
+
+    ``lost_worker``: whose attempt, ``supersedes``, is taken over.
+    """
 
     attempt: int
     event_seq: int
@@ -24,16 +27,18 @@ class Start(Struct, frozen=True):
     progress: int = 0
     message: str | None = None
     supersedes: int | None = None
+    lost_worker: str | None = None
 
 
 class Exhausted(Struct, frozen=True):
-    """The worker of the last attempt was lost: publish ``dead_letter`` for it, expecting ``event_seq``."""
+    """The last attempt's ``lost_worker`` is gone: publish ``dead_letter`` for it, expecting ``event_seq``."""
 
     attempt: int
     event_seq: int
     errors: tuple[JobError, ...]
     progress: int = 0
     message: str | None = None
+    lost_worker: str | None = None
 
 
 class Wait(Struct, frozen=True):
@@ -93,5 +98,5 @@ def _take_over(submission: Submission, last: Message, now: datetime) -> Start | 
     )
     errors = (*body.errors, lost)
     if final:
-        return Exhausted(body.attempt, last.seq, errors, body.progress, body.message)
-    return Start(body.attempt + 1, last.seq, errors, body.progress, body.message, supersedes=body.attempt)
+        return Exhausted(body.attempt, last.seq, errors, body.progress, body.message, body.worker_id)
+    return Start(body.attempt + 1, last.seq, errors, body.progress, body.message, body.attempt, body.worker_id)

@@ -1,6 +1,7 @@
 """One delivery of a submission, and the lease that comes with it."""
 
 import asyncio
+from copy import copy
 
 from nats.aio.msg import Msg
 
@@ -15,19 +16,19 @@ from gql_jobs.log.tail import ack_tokens
 class Delivery:
     """``seq`` is the submission's. Past ``deadline`` the server may have given the job to somebody else.
 
-    ``redelivered``: the submission has been delivered before (or handed back).
+    ``delivered`` counts its deliveries, this one included; a hand-back counts as well. ``reply``: where it is acked.
     """
 
     def __init__(self, connection: Connection, message: Msg, ack_wait: float) -> None:
         self._connection = connection
-        self._reply = message.reply
+        self.reply = message.reply
         self._data = message.data
         self._ack_wait = ack_wait
         self._clock = asyncio.get_running_loop().time
         _, delivered, seq, _, _, _ = ack_tokens(message.reply)
         self.subject = message.subject
         self.seq = int(seq)
-        self.redelivered = int(delivered) > 1
+        self.delivered = int(delivered)
         self.arrived = self._clock()
         self.deadline = self.arrived + ack_wait
 
@@ -38,9 +39,22 @@ class Delivery:
         return named[0] if named is not None else ""
 
     @property
+    def redelivered(self) -> bool:
+        """Whether the submission has been delivered before."""
+        return self.delivered > 1
+
+    @property
     def leased(self) -> bool:
         """Whether the message is still ours for certain."""
         return self._clock() < self.deadline
+
+    def passed_on(self, reply: str, lease: float) -> "Delivery":
+        """A later delivery of the same submission, given to another worker with ``lease`` seconds left of it."""
+        later = copy(self)
+        _, delivered, _, _, _, _ = ack_tokens(reply)
+        later.reply, later.delivered = reply, int(delivered)
+        later.deadline = self._clock() + lease
+        return later
 
     def submission(self) -> Submission:
         """:raises Unreadable: if the message is none of ours."""
@@ -56,7 +70,7 @@ class Delivery:
             return False
         asked = self._clock()
         try:
-            await self._connection.request(self._reply, b"+WPI", timeout=max(self._ack_wait / 6, 1.0))
+            await self._connection.request(self.reply, b"+WPI", timeout=max(self._ack_wait / 6, 1.0))
         except QueueUnavailable:
             return False
         self.deadline = asked + self._ack_wait
@@ -74,6 +88,6 @@ class Delivery:
 
     async def _say(self, what: bytes) -> None:
         try:
-            await self._connection.publish(self._reply, what)
+            await self._connection.publish(self.reply, what)
         except QueueUnavailable:
             self.deadline = 0.0

@@ -22,7 +22,10 @@ GONE_AFTER = 14.0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
-    """What a worker process says of itself. ``running`` jobs of at most ``concurrency``; ``leaving``: its last word."""
+    """What a worker process says of itself. ``running`` jobs of at most ``concurrency``; ``leaving``: its last word.
+
+    ``job_types``: those that it can run.
+    """
 
     id: str
     hostname: str
@@ -31,6 +34,7 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
     running: int
     started_at: datetime
     leaving: bool = False
+    job_types: tuple[str, ...] = ()
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
@@ -43,6 +47,7 @@ class WorkerSeen(msgspec.Struct, frozen=True):
     running: int
     started_at: datetime
     last_seen_at: datetime
+    job_types: tuple[str, ...] = ()
 
 
 _decode = msgspec.json.Decoder(Heartbeat).decode
@@ -77,6 +82,7 @@ class Presence:
             running=beat.running,
             started_at=beat.started_at,
             last_seen_at=datetime.now(UTC),
+            job_types=beat.job_types,
         )
         self._seen[beat.id] = (asyncio.get_running_loop().time(), worker)
 

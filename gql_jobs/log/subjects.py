@@ -95,6 +95,11 @@ def worker(worker_id: str) -> str:
     return f"workers.{worker_id}"
 
 
+def handover(worker_id: str) -> str:
+    """Where a worker is offered what it may still run."""
+    return f"handover.{worker_id}"
+
+
 def is_event(subject: str) -> bool:
     """Whether a message on that subject moves the fence over its job's events, whatever it says."""
     return subject.split(".")[2:3] == ["event"]

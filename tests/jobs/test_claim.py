@@ -94,7 +94,9 @@ def test_a_start_of_another_worker_is_taken_over_on_a_redelivery() -> None:
     last = said(3, Started, 2, worker_id="gone", errors=(error(1),), progress=60)
     decision = decide(FRESH, 1, last, redelivered=True, now=NOW)
     lost = JobError("The worker gone was lost during attempt 2.", "WorkerLost", attempt=2, at=NOW, retryable=True)
-    assert decision == Start(attempt=3, event_seq=3, errors=(error(1), lost), progress=60, supersedes=2)
+    assert decision == Start(
+        attempt=3, event_seq=3, errors=(error(1), lost), progress=60, supersedes=2, lost_worker="gone"
+    )
 
 
 def test_the_last_attempt_is_not_taken_over_but_buried() -> None:

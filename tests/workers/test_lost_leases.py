@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,27 @@ async def test_a_worker_goes_on_with_what_it_runs_under_the_redelivery(
             assert await kinds(runtime.connection, job_id) == ONE_ATTEMPT
         await done_with(runtime.connection)
     assert len(trace.read_text().splitlines()) == 3
+
+
+async def test_a_worker_that_lives_keeps_what_others_are_offered(
+    nats: RestartingServer, runtime: Runtime, settings: Settings, tmp_path: Path
+) -> None:
+    gate, trace = tmp_path / "gate", tmp_path / "trace"
+    async with worker_process(settings), AsyncExitStack() as others:
+        job_ids = [await create(runtime, gate=gate, trace=trace, max_retries=budget) for budget in (0, 0, 0, 3, 3, 3)]
+        await running(runtime, *job_ids, within=20)
+        for _ in range(2):
+            await others.enter_async_context(running_worker(settings))
+        await until(lambda: len(runtime.presence.workers()) == 3, "all workers are there")
+        await _away_beyond_the_lease(nats, settings, runtime)
+        await _redelivered(runtime, 12)
+        gate.touch()
+        for job_id in job_ids:
+            job = await ended(runtime, job_id)
+            assert (job.status, job.attempt, job.errors) == (JobStatus.COMPLETED, 1, ())
+            assert await kinds(runtime.connection, job_id) == ONE_ATTEMPT
+        await done_with(runtime.connection)
+    assert len(trace.read_text().splitlines()) == 6
 
 
 async def test_the_lease_of_the_redelivery_is_kept(
