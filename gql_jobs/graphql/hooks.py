@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import strawberry
-from graphql import Executor, GraphQLInputObjectType, GraphQLSchema, OperationDefinitionNode
+from graphql import (
+    Executor,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+)
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.types import ExecutionContext
+from strawberry.types.base import StrawberryObjectDefinition
+from strawberry.types.field import StrawberryField
 
 E = TypeVar("E", bound=type[Enum])
 
@@ -42,6 +52,26 @@ class EventExecutor(StrawberryGraphQLCoreExecutionContext):
         executor = super().build_per_event_executor(payload)
         executor._relevant_sub_fields = {}  # noqa: SLF001
         return executor
+
+
+def attribute_of(field: GraphQLField) -> str | None:
+    """The attribute that a field reads; None for a field with a resolver, with arguments, or not of Strawberry's."""
+    definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    if not isinstance(definition, StrawberryField) or not definition.is_basic_field or field.args:
+        return None
+    return definition.python_name
+
+
+def enum_class(enum: GraphQLEnumType) -> type[Enum]:
+    """The Python class of an enum of the schema."""
+    assert isinstance(enum, CustomGraphQLEnumType)
+    return cast("type[Enum]", enum.wrapped_cls)
+
+
+def object_name(cls: type) -> str | None:
+    """The name of the object type that was made of exactly this class."""
+    definition = cls.__dict__.get("__strawberry_definition__")
+    return definition.name if isinstance(definition, StrawberryObjectDefinition) else None
 
 
 def enforce_one_of(schema: Any, name: str) -> None:

@@ -21,6 +21,7 @@ from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits
 from gql_jobs.graphql.mutations import mutation_type
+from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
@@ -42,7 +43,9 @@ class NeedsStream(InvalidOperationTypeError):
 class JobsSchema(strawberry.Schema):
     """A schema that knows the job types it was made of."""
 
-    def __init__(self, registered: RegisteredTypes, limits: OperationLimits | None) -> None:
+    def __init__(
+        self, registered: RegisteredTypes, limits: OperationLimits | None, executor: type[EventExecutor]
+    ) -> None:
         self.registered = registered
         self.documents = Documents()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
@@ -52,7 +55,7 @@ class JobsSchema(strawberry.Schema):
             subscription=Subscription,
             types=types,
             extensions=self._extensions(limits),
-            execution_context_class=EventExecutor,
+            execution_context_class=executor,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
@@ -84,13 +87,14 @@ class JobsSchema(strawberry.Schema):
         """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""
 
 
-def build_schema(registry: Registry, limits: OperationLimits | None = None) -> JobsSchema:
+def build_schema(registry: Registry, limits: OperationLimits | None = None, *, plain_fields: bool = True) -> JobsSchema:
     """The schema for the types of a registry; call it anew after the registry has changed.
 
     :param limits: what one operation may ask for; left out for a schema that is only read.
+    :param plain_fields: read plain fields past GraphQL's executor.
     :raises ValueError: for a registry without types, or with names that GraphQL cannot keep apart.
     """
-    return JobsSchema(RegisteredTypes(registry), limits)
+    return JobsSchema(RegisteredTypes(registry), limits, PlainExecutor if plain_fields else EventExecutor)
 
 
 def sdl(registry: Registry) -> str:

@@ -30,7 +30,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
     """
-    endpoint = Endpoint(build_schema(load_job_types(imports), settings), settings)
+    schema = build_schema(load_job_types(imports), settings, plain_fields=settings.plain_fields)
+    endpoint = Endpoint(schema, settings)
 
     def opened(runtime: Runtime) -> None:
         app.state.runtime = runtime
