@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import strawberry
+from graphql import DocumentNode
 
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.registry import Registry
@@ -50,12 +51,19 @@ class Services(Protocol):
 
 @dataclass
 class Context:
-    """The context of one HTTP request or of one WebSocket."""
+    """The context of one operation."""
 
     open_services: Callable[[], Services]
     """Asked by each operation, because a socket may be older than they are; raises QueueUnavailable until then."""
+    document: DocumentNode | None = None
+    """The operation's syntax tree, where the transport has parsed it already."""
     connection_params: dict[str, object] | None = None
-    """The payload of ``connection_init``."""
+    """The payload of ``connection_init``, for an operation on a WebSocket."""
+    resume_after: str | None = None
+    """The cursor that the transport resumes from (``Last-Event-ID``). It is newer than the argument ``after``: a client
+    that reconnects by itself repeats the request as it first was."""
+    cursor: str | None = None
+    """The cursor of the event that the subscription has brought last, whether or not the client selects it."""
 
 
 Info = strawberry.Info[Context, None]

@@ -7,11 +7,13 @@ Only what is valid is kept, and no more than a browser that makes up texts could
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from graphql import DocumentNode
+from graphql import DocumentNode, OperationDefinitionNode, get_operation_ast
 from msgspec import Struct, field
 from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.complexity import Complexity
+from gql_jobs.graphql.context import Context
 
 MOST = 1000
 """Documents that are kept."""
@@ -24,6 +26,12 @@ class Known(Struct):
 
     document: DocumentNode
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
+
+
+def operation_type(document: DocumentNode | None, operation_name: str | None) -> OperationType | None:
+    """What a request asks to run; None where the document cannot be read or leaves open which operation is meant."""
+    operation = get_operation_ast(document, operation_name) if document is not None else None
+    return OperationType(operation.operation.value) if isinstance(operation, OperationDefinitionNode) else None
 
 
 class Documents:
@@ -52,7 +60,7 @@ class Documents:
 
 
 class KnownDocuments(SchemaExtension):
-    """Neither parses nor validates a document that was valid before."""
+    """Neither parses nor validates a document that was valid before, nor parses one that the transport has parsed."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
@@ -65,6 +73,8 @@ class KnownDocuments(SchemaExtension):
             context.graphql_document = known.document
             # An empty list, unlike None, says that validation has been done.
             context.pre_execution_errors = []
+        elif isinstance(context.context, Context):
+            context.graphql_document = context.context.document
         yield
 
     def on_validate(self) -> Iterator[None]:

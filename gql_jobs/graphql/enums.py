@@ -10,10 +10,12 @@ from gql_jobs.jobs.model import JobPriority, JobStatus
 
 
 class DocumentError(StrEnum):
-    """The codes of what is wrong with a GraphQL document itself."""
+    """The codes of what has nothing to do with jobs: a fault of the request, or the end of the server that has it."""
 
+    BAD_REQUEST = "BAD_REQUEST"
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    SERVER_STOPPING = "SERVER_STOPPING"
 
 
 class SortDirection(StrEnum):
@@ -100,7 +102,9 @@ describe_enum(
             "cost, …) above `extensions.limit`."
         ),
         "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
+        "BAD_REQUEST": "The request is not one of GraphQL over HTTP, or not one that this transport serves.",
         "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",
         "GRAPHQL_VALIDATION_FAILED": "The document does not fit this schema.",
+        "SERVER_STOPPING": "The process that served the subscription stops; subscribe again with the last cursor.",
     },
 )

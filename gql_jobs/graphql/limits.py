@@ -54,6 +54,15 @@ class OperationLimits(Protocol):
         """Characters."""
 
 
+def parse_options(limits: OperationLimits) -> dict[str, Any]:
+    """The bounds of what ``graphql.parse`` reads."""
+    return {
+        "max_lexical_tokens": limits.max_document_tokens,
+        "max_comments": limits.max_document_tokens,
+        "max_source_length": limits.max_document_length,
+    }
+
+
 def refusal_of(found: Complexity, limits: OperationLimits) -> TooComplex | None:
     """The refusal of an operation that asks for too much."""
     for measure, actual, limit in (
@@ -79,12 +88,7 @@ class EnforcedLimits(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         """Bound what the parser reads. It is given up midway, so the rest of an endless document costs nothing."""
-        options: dict[str, Any] = {
-            "max_lexical_tokens": self._limits.max_document_tokens,
-            "max_comments": self._limits.max_document_tokens,
-            "max_source_length": self._limits.max_document_length,
-        }
-        self.execution_context.parse_options.update(options)  # type: ignore[typeddict-item]
+        self.execution_context.parse_options.update(parse_options(self._limits))  # type: ignore[typeddict-item]
         yield
 
     def on_parse(self) -> Iterator[None]:

@@ -5,12 +5,10 @@ from functools import partial
 from typing import Any
 
 import strawberry
-from graphql import GraphQLError
+from graphql import DocumentNode, GraphQLError, GraphQLSyntaxError, parse
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
-from strawberry.schema.exceptions import InvalidOperationTypeError
-from strawberry.types import ExecutionContext, ExecutionResult
-from strawberry.types.graphql import OperationType
+from strawberry.types import ExecutionContext
 
 from gql_jobs.graphql.documents import Documents, KnownDocuments
 from gql_jobs.graphql.enums import ErrorCode
@@ -19,7 +17,7 @@ from gql_jobs.graphql.event_types import EVENT_TYPES
 from gql_jobs.graphql.hooks import EventExecutor, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
-from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits
+from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits, parse_options
 from gql_jobs.graphql.mutations import mutation_type
 from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.queries import Query
@@ -27,17 +25,6 @@ from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.graphql.subscriptions import Subscription
 from gql_jobs.jobs.registry import Registry
-
-
-class NeedsStream(InvalidOperationTypeError):
-    """A subscription was asked for in a way that has room for one result only."""
-
-    def as_http_error_reason(self, method: str) -> str:  # noqa: ARG002
-        """The sentence that the client is given."""
-        return (
-            "A subscription needs a WebSocket (graphql-transport-ws), "
-            "or the header Accept: multipart/mixed;subscriptionSpec=1.0, application/json."
-        )
 
 
 class JobsSchema(strawberry.Schema):
@@ -48,6 +35,7 @@ class JobsSchema(strawberry.Schema):
     ) -> None:
         self.registered = registered
         self.documents = Documents()
+        self._parse_options = parse_options(limits) if limits is not None else {}
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(
             query=Query,
@@ -69,19 +57,15 @@ class JobsSchema(strawberry.Schema):
             else [ErrorCodes, known, partial(EnforcedLimits, limits, self.documents)]
         )
 
-    async def execute(self, *operation: Any, **options: Any) -> ExecutionResult:
-        """The one result of a query or a mutation.
-
-        :raises NeedsStream: for a subscription, which has many.
-        """
-        allowed = options.get("allowed_operation_types") or OperationType
-        options["allowed_operation_types"] = {kind for kind in allowed if kind is not OperationType.SUBSCRIPTION}
+    def parse(self, text: str) -> DocumentNode | None:
+        """The syntax tree of a document; None where it cannot be read, which its execution says."""
+        known = self.documents.find(text)
+        if known is not None:
+            return known.document
         try:
-            return await super().execute(*operation, **options)
-        except InvalidOperationTypeError as error:
-            if error.operation_type is OperationType.SUBSCRIPTION:
-                raise NeedsStream(error.operation_type) from None
-            raise
+            return parse(text, **self._parse_options)
+        except GraphQLSyntaxError:
+            return None
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import strawberry
 
-from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.context import Context, Info, services
 from gql_jobs.graphql.event_types import JobEvent, event_of
 from gql_jobs.graphql.inputs import JobFilterInput
 from gql_jobs.jobs.cursor import Cursor
@@ -38,7 +38,7 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        return await _begun(services(info).watch.job(job_id, _cursor(after)))
+        return await _begun(info, services(info).watch.job(job_id, _cursor(info, after)))
 
     @strawberry.subscription(
         description=(
@@ -57,26 +57,35 @@ class Subscription:
         ] = strawberry.UNSET,
     ) -> AsyncGenerator[JobEvent, None]:
         meant = filter.value() if filter else JobFilter()
-        return await _begun(services(info).watch.all(meant, _cursor(after)))
+        return await _begun(info, services(info).watch.all(meant, _cursor(info, after)))
 
 
-def _cursor(after: str | None) -> Cursor | None:
+def _cursor(info: Info, after: str | None) -> Cursor | None:
+    after = info.context.resume_after or after
     return None if after is None or after is strawberry.UNSET else Cursor.parse(after)
 
 
-async def _begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
+async def _begun(info: Info, events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
     """The stream from its first event on.
 
     A stream is refused at its first step. Waiting for that step here makes the refusal an error of the operation
     (``error`` over a WebSocket) and not of a first result that never was.
     """
     first = await anext(events, None)
-    return _presented(first, events)
+    return _presented(info.context, first, events)
 
 
-async def _presented(first: Event | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
+async def _presented(
+    context: Context, first: Event | None, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[JobEvent, None]:
     async with aclosing(events):
         if first is not None:
-            yield event_of(first)
+            yield _noted(context, first)
         async for event in events:
-            yield event_of(event)
+            yield _noted(context, event)
+
+
+def _noted(context: Context, event: Event) -> JobEvent:
+    shown = event_of(event)
+    context.cursor = shown.cursor
+    return shown

@@ -25,7 +25,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     """The application. Its lifespan opens the runtime, which takes until NATS is there; requests are answered before.
 
     ``app.state.opening`` has its state; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once
-    it is open. Setting ``app.state.stopping`` ends the subscriptions over HTTP.
+    it is open. ``app.state.closing`` ends sockets and streams when the process stops.
 
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
@@ -50,7 +50,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
 
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = FastAPI(title="gql-jobs", lifespan=lifespan, openapi_url=None)
-    app.state.stopping = endpoint.stopping
+    app.state.closing = endpoint.closing
     app.state.opening = Opening(settings, imports, opened)
     app.include_router(health.router)
     app.include_router(artifacts.router)

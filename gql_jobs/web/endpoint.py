@@ -1,116 +1,117 @@
-"""GraphQL over HTTP and WebSocket at one path: Strawberry's ASGI app beside FastAPI's routes.
+"""GraphQL at one path: over HTTP as one response or as a stream of them, and over WebSockets."""
 
-Its own FastAPI router runs every request through dependency injection and costs two fifths of the throughput.
-"""
+import logging
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import suppress
-from datetime import timedelta
-from typing import Any
-
-from cross_web import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
-from strawberry.asgi import GraphQL
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from strawberry.http.ides import get_graphql_ide_html
+from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
+from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
-from gql_jobs.web.json_codec import decode, encode
+from gql_jobs.web.closing import Closing
+from gql_jobs.web.execution import Execution, Operation, Result
+from gql_jobs.web.http_request import Refused, read_operation
+from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.replies import refusal
+from gql_jobs.web.streamed_response import EVENT_STREAM as AS_EVENTS
+from gql_jobs.web.streamed_response import MULTIPART as AS_PARTS
+from gql_jobs.web.streamed_response import StreamedResponse
+from gql_jobs.web.transport_ws import PROTOCOL, SocketLimits, TransportWs
 
-INIT_TIMEOUT = timedelta(seconds=10)
-MULTIPART = "multipart-subscription"
+log = logging.getLogger(__name__)
+
+_VARY = {"Vary": "Accept"}
+_NEEDS_STREAM = (
+    f"A subscription needs a WebSocket ({PROTOCOL}), or an Accept header that names "
+    f"{EVENT_STREAM} or {MULTIPART};subscriptionSpec=1.0."
+)
+_NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
 
 
-class Endpoint(GraphQL[Context, None]):
-    """The schema on the wire. The parts it works with come from the lifespan, by ``app.state.opening``."""
+class Endpoint:
+    """The schema on the wire, as an ASGI application. The lifespan brings what it works with: ``app.state.opening``."""
 
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
-        self.stopping = asyncio.Event()
-        super().__init__(
-            schema,
-            graphql_ide="graphiql" if settings.graphiql else None,
-            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, MULTIPART),
-            connection_init_wait_timeout=INIT_TIMEOUT,
-            allowed_origins=settings.cors_origins,
-        )
+        self.closing = Closing()
+        self._execution = Execution(schema)
+        self._page = get_graphql_ide_html() if settings.graphiql else None
+        self._origins = normalize_allowed_origins(settings.cors_origins)
+        self._sockets = TransportWs(self._execution, _new_context, SocketLimits(), self.closing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; what is wrong with the request itself is said in JSON too."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+        """Answer a request or serve a WebSocket."""
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
             return
         try:
-            response = await self.run(Request(scope, receive))
-        except HTTPException as error:
-            response = refusal(error.status_code, error.reason, DocumentError.GRAPHQL_VALIDATION_FAILED)
+            response = await self._answer(Request(scope, receive))
+        except Refused as refused:
+            response = refusal(refused.status, refused.message, refused.code, headers={**_VARY, **refused.headers})
         except ClientDisconnect:
             # It went away while it sent its body: nobody is left to answer, and nothing has gone wrong here.
             return
         await response(scope, receive, send)
 
-    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
-        """The context of one request or socket."""
-        opening: Opening = request.app.state.opening
-        return Context(lambda: opening.runtime)
+    async def _answer(self, request: Request) -> ASGIApp:
+        accept = request.headers.get("accept", "")
+        if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
+            return self._ide()
+        operation = self._execution.operation(await read_operation(request), _new_context(request.scope))
+        if operation.type is OperationType.MUTATION and request.method == "GET":
+            raise Refused(405, "A mutation needs POST.", allow="POST")
+        media_type = negotiate(accept, operation.type)
+        if media_type == EVENT_STREAM:
+            return self._events(operation, request.headers.get("last-event-id"))
+        if media_type == MULTIPART:
+            return StreamedResponse(self._execution.results(operation), AS_PARTS, self.closing, resumed=False)
+        if media_type is None:
+            raise Refused(406, _NEEDS_STREAM if operation.type is OperationType.SUBSCRIPTION else _NOT_ACCEPTABLE)
+        return await self._single(operation, media_type)
 
-    async def create_streaming_response(
-        self,
-        request: Request | WebSocket,
-        stream: Callable[[], AsyncIterator[str]],
-        sub_response: Response,
-        headers: Mapping[str, str],
-    ) -> Response:
-        """A subscription over HTTP. It ends when the server stops, which would wait for it otherwise."""
+    def _events(self, operation: Operation, last_event_id: str | None) -> ASGIApp:
+        operation.context.resume_after = last_event_id or None
+        results = self._execution.results(operation)
+        return StreamedResponse(results, AS_EVENTS, self.closing, resumed=bool(last_event_id))
 
-        def until_stopped() -> AsyncIterator[str]:
-            return _until(self.stopping, stream())
+    async def _single(self, operation: Operation, media_type: str) -> Response:
+        result = await self._execution.result(operation)
+        status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
+        return Response(result.payload, status, _VARY, f"{media_type}; charset=utf-8")
 
-        return await super().create_streaming_response(request, until_stopped, sub_response, headers)
+    def _ide(self) -> Response:
+        if self._page is None:
+            raise Refused(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
+        return HTMLResponse(self._page, headers=_VARY)
 
-    def parse_json(self, data: str | bytes) -> Any:
-        """A request, a batch, or the variables in a URL; JSON that can be none of them is refused."""
-        value = super().parse_json(data)
-        if value is None:
-            return {}
-        if not isinstance(value, dict | list):
-            raise HTTPException(400, "The request must be a JSON object.")
-        return value
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and not self._may_connect(origin, headers.get(b"host", b"").decode("latin-1")):
+            log.warning("refused a WebSocket from origin %r; GQL_JOBS_CORS_ORIGINS can allow it", origin)
+            # Before it is accepted, this is a 403.
+            await send({"type": "websocket.close"})
+            return
+        await self._sockets(scope, receive, send)
 
-    def decode_json(self, data: str | bytes) -> object:
-        """JSON from the wire."""
-        return decode(data)
-
-    def encode_json(self, data: object) -> str:
-        """JSON for the wire; text, because a WebSocket would send bytes as a binary message."""
-        return encode(data).decode()
+    def _may_connect(self, origin: str, host: str) -> bool:
+        """Whether a page of that origin may: a browser applies no CORS to WebSockets, so the server has to."""
+        return "*" in self._origins or is_same_origin(origin, host) or normalize_origin(origin) in self._origins
 
 
-async def _until(stopping: asyncio.Event, stream: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-    stopped = asyncio.create_task(stopping.wait())
-    step: asyncio.Future[str] | None = None
-    try:
-        while not stopping.is_set():
-            step = asyncio.ensure_future(anext(stream))
-            await asyncio.wait({step, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not step.done():
-                return
-            try:
-                part = step.result()
-            except StopAsyncIteration:
-                return
-            yield part
-    finally:
-        stopped.cancel()
-        if step is not None and step.cancel():
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await step
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
+def _new_context(scope: Scope) -> Context:
+    opening: Opening = scope["app"].state.opening
+    return Context(lambda: opening.runtime)
+
+
+def _status(result: Result) -> int:
+    """The status under ``application/graphql-response+json``, which tells what was run from what was not."""
+    if not result.refused:
+        return 200
+    codes = {error.get("extensions", {}).get("code") for error in result.errors or ()}
+    return 500 if ErrorCode.INTERNAL.value in codes else 400

@@ -7,18 +7,22 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 
 from gql_jobs.listening import listen, url
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
 from gql_jobs.web.opening import Opening
 
+FAREWELL = 3.0
+"""Seconds over which sockets and streams are closed at shutdown, where there are many."""
 GRACE = 5
-"""Seconds that open requests get at shutdown."""
+"""Seconds that open requests get after that."""
 
 
 def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *, announce: bool) -> None:
-    """Serve until SIGINT or SIGTERM. WebSockets are then closed with 1012, which tells clients to come back.
+    """Serve until SIGINT or SIGTERM. Sockets and streams are then ended so that clients come back elsewhere.
 
     :param announce: whether to print where.
     :raises ImportError: naming the module of job types that could not be imported.
@@ -50,7 +54,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         app,
         loop="auto",
         http="httptools",
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         # Compression costs every socket memory and every event time, for messages of some hundred bytes.
         ws_per_message_deflate=False,
         ws_max_size=settings.max_body_bytes,
@@ -62,6 +66,18 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         server_header=False,
     )
     return HttpServer(config, app)
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSockets, with another end for a client that does not answer pings: it is gone, or does not read."""
+
+    def keepalive_timeout(self) -> None:
+        """Close the socket with a code that clients come back after; uvicorn's own, 1011, is fatal for them."""
+        if not (self.close_sent or self.transport.is_closing()):
+            self.conn.fail(CloseCode.GOING_AWAY, "keepalive ping timeout")
+            # What a client does not read is never flushed, and a close waits for that.
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        super().keepalive_timeout()
 
 
 class HttpServer(uvicorn.Server):
@@ -76,8 +92,10 @@ class HttpServer(uvicorn.Server):
         return await super().on_tick(counter) or self.app.state.opening.failed.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Requests are waited for, so the endless ones have to end first."""
-        self.app.state.stopping.set()
+        """Requests are waited for, so the endless ones have to end first, and nobody new may come meanwhile."""
+        for server in self.servers:
+            server.close()
+        await self.app.state.closing.finish(FAREWELL)
         await super().shutdown(sockets)
 
 

@@ -227,6 +227,6 @@ async def test_an_operation_that_asks_for_too_much_is_refused_on_every_transport
 
 async def test_a_subscription_without_a_stream_is_refused_in_a_sentence(api: ServedApi) -> None:
     response = await api.http.post("/graphql", json={"query": "subscription { jobEvents { cursor } }"})
-    assert response.status_code == 400
+    assert response.status_code == 406
     (error,) = response.json()["errors"]
     assert "WebSocket" in error["message"]

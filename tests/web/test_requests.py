@@ -1,6 +1,7 @@
 """What is no GraphQL request is refused in GraphQL's own JSON. No runtime: nothing here gets that far."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ from starlette.types import Message, Scope
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
+from gql_jobs.web.negotiation import GRAPHQL_RESPONSE
 
 
 @pytest.fixture
@@ -34,8 +36,6 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         b'{"query": 1}',
         b'{"query": ""}',
         b'{"query": "{ __typename }", "variables": 1}',
-        b'{"query": "query A { __typename }", "operationName": "B"}',
-        b'{"query": "query A { __typename } query B { __typename }"}',
     ],
     ids=lambda body: body[:40].decode(errors="replace"),
 )
@@ -44,7 +44,32 @@ async def test_a_body_that_is_no_request(client: httpx.AsyncClient, body: bytes)
     assert response.status_code == 400
     (error,) = response.json()["errors"]
     assert error["message"]
-    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("request_body", "code"),
+    [
+        ({"query": "{"}, "GRAPHQL_PARSE_FAILED"),
+        ({"query": "{ nothing }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "query ($id: ID!) { job(id: $id) { id } }", "variables": {"id": None}}, "INVALID_ARGUMENT"),
+        ({"query": "query A { __typename }", "operationName": "B"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "query A { __typename } query B { __typename }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "fragment F on Query { __typename }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "{ __typename " + "{ a " * 3000}, "TOO_COMPLEX"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_request_error_is_a_400_without_data_where_the_client_reads_graphql_responses(
+    client: httpx.AsyncClient, request_body: dict[str, Any], code: str
+) -> None:
+    for media_type, status in (GRAPHQL_RESPONSE, 400), ("application/json", 200):
+        response = await client.post("/graphql", json=request_body, headers={"Accept": media_type})
+        assert (response.status_code, response.headers["content-type"]) == (status, f"{media_type}; charset=utf-8")
+        assert "Accept" in response.headers["vary"]
+        answer = response.json()
+        assert "data" not in answer
+        assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
 
 
 async def test_a_method_that_is_not_served(client: httpx.AsyncClient) -> None:
@@ -61,7 +86,21 @@ async def test_a_query_by_get_and_post(client: httpx.AsyncClient) -> None:
 
 async def test_a_mutation_by_get_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.get("/graphql", params={"query": 'mutation { cancelJob(id: "x") { job { id } } }'})
-    assert response.status_code == 400
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/jsonx", "application/json; charset=latin-1"])
+async def test_a_body_of_another_media_type_is_refused(client: httpx.AsyncClient, content_type: str) -> None:
+    response = await client.post("/graphql", content=b"{}", headers={"Content-Type": content_type})
+    assert response.status_code == 415
+    assert "application/json" in response.json()["errors"][0]["message"]
+
+
+async def test_what_the_client_does_not_accept_is_not_sent(client: httpx.AsyncClient) -> None:
+    response = await client.post("/graphql", json={"query": "{ __typename }"}, headers={"Accept": "text/csv"})
+    assert response.status_code == 406
+    assert "application/json" in response.json()["errors"][0]["message"]
 
 
 async def test_a_browser_of_another_origin_can_read_a_refusal(client: httpx.AsyncClient) -> None:
@@ -86,7 +125,6 @@ async def test_the_process_says_that_it_lives(client: httpx.AsyncClient) -> None
 
 async def test_a_client_that_goes_away_while_it_sends_its_body_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(Settings())
-    app.state.runtime = None
     messages: list[Message] = [
         {"type": "http.request", "body": b'{"query": ', "more_body": True},
         {"type": "http.disconnect"},

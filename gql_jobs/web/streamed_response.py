@@ -1,0 +1,143 @@
+"""Results over HTTP as they happen: the sending, whatever the format."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from msgspec import Struct
+from starlette.types import Receive, Scope, Send
+
+from gql_jobs.graphql.enums import DocumentError
+from gql_jobs.web import event_stream, multipart
+from gql_jobs.web.closing import Closing
+from gql_jobs.web.execution import Result
+
+_ALWAYS = [
+    (b"cache-control", b"no-cache, no-transform"),
+    # nginx would collect events until its buffer is full.
+    (b"x-accel-buffering", b"no"),
+    (b"vary", b"Accept"),
+]
+_RESUMED_WITHIN = 0.5
+"""Seconds in which a stream that is over is expected to say so; the headers of a resumed one wait for that."""
+_STOPPING = "The server is stopping; subscribe again."
+
+
+class StreamFormat(Struct, frozen=True):
+    """How results are written into one response."""
+
+    headers: list[tuple[bytes, bytes]]
+    opening: Callable[[], bytes]
+    result: Callable[[Result], bytes]
+    heartbeat: bytes
+    heartbeat_interval: float
+    end: bytes
+    interrupted: Callable[[], bytes]
+    """What is sent last where the operation goes on elsewhere: anything but its completion."""
+
+
+EVENT_STREAM = StreamFormat(
+    headers=event_stream.HEADERS,
+    opening=event_stream.opening,
+    result=lambda result: event_stream.event(result.payload, result.cursor),
+    heartbeat=event_stream.HEARTBEAT,
+    heartbeat_interval=event_stream.HEARTBEAT_INTERVAL,
+    end=event_stream.END,
+    interrupted=event_stream.opening,
+)
+MULTIPART = StreamFormat(
+    headers=multipart.HEADERS,
+    opening=lambda: multipart.OPENING,
+    result=lambda result: multipart.part(result.payload),
+    heartbeat=multipart.HEARTBEAT,
+    heartbeat_interval=multipart.HEARTBEAT_INTERVAL,
+    end=multipart.END,
+    interrupted=lambda: multipart.failure(_STOPPING, DocumentError.SERVER_STOPPING),
+)
+
+
+class StreamedResponse:
+    """An ASGI response. The status and the headers go out at once, not with the first result.
+
+    :param resumed: whether the client has come back to a stream. Where that is over it is answered 204, which tells an
+        ``EventSource`` not to come back once more.
+    """
+
+    def __init__(
+        self, results: AsyncGenerator[Result, None], stream_format: StreamFormat, closing: Closing, *, resumed: bool
+    ) -> None:
+        self._results = results
+        self._format = stream_format
+        self._closing = closing
+        self._resumed = resumed
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Send results until there are no more, the client goes away, or the process stops."""
+        leave = asyncio.Event()
+        with self._closing.told(leave.set):
+            gone, left = asyncio.create_task(_gone(receive)), asyncio.create_task(leave.wait())
+            try:
+                await self._send_stream(send, gone, left)
+            finally:
+                gone.cancel()
+                left.cancel()
+
+    async def _send_stream(self, send: Send, gone: "asyncio.Task[None]", left: "asyncio.Task[bool]") -> None:
+        pace = _Pace(self._results, gone, left)
+        written = self._format
+        try:
+            first = await pace.next(_RESUMED_WITHIN) if self._resumed else None
+            if pace.over:
+                await send({"type": "http.response.start", "status": 204, "headers": _ALWAYS})
+                await send({"type": "http.response.body"})
+                return
+            await send({"type": "http.response.start", "status": 200, "headers": written.headers + _ALWAYS})
+            chunk = written.opening() + (written.result(first) if first is not None else b"")
+            while not (pace.over or left.done()):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                result = await pace.next(written.heartbeat_interval)
+                if gone.done():
+                    return
+                chunk = written.heartbeat if result is None else written.result(result)
+            await send(
+                {"type": "http.response.body", "body": written.end if pace.over else chunk + written.interrupted()}
+            )
+        finally:
+            await pace.close()
+
+
+class _Pace:
+    """Results as they come, in a wait that ends early with whichever of some tasks."""
+
+    def __init__(self, results: AsyncGenerator[Result, None], *endings: "asyncio.Task[Any]") -> None:
+        self._results = results
+        self._endings = endings
+        self._step: asyncio.Task[Result | None] | None = None
+        self.over = False
+        """Whether the last result has been taken."""
+
+    async def next(self, within: float) -> Result | None:
+        """The next result; None if there are no more, none came within so many seconds, or a task has ended."""
+        if self._step is None:
+            self._step = asyncio.create_task(self._taken())
+        await asyncio.wait({self._step, *self._endings}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if not self._step.done():
+            return None
+        result, self._step = self._step.result(), None
+        self.over = result is None
+        return result
+
+    async def close(self) -> None:
+        """End the operation, also where a result is being waited for."""
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.wait({self._step})
+        await self._results.aclose()
+
+    async def _taken(self) -> Result | None:
+        return await anext(self._results, None)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

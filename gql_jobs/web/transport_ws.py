@@ -1,0 +1,245 @@
+"""The server's side of graphql-transport-ws: one WebSocket with any number of operations on it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from graphql import GraphQLError
+from msgspec import Struct
+from starlette.types import Message, Receive, Scope, Send
+from strawberry.types.graphql import OperationType
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.web.closing import Closing
+from gql_jobs.web.execution import Execution, Operation, refusal
+from gql_jobs.web.json_codec import decode
+from gql_jobs.web.operation_request import MalformedRequest, operation_request, optional_object
+from gql_jobs.web.socket_writer import SocketWriter
+
+PROTOCOL = "graphql-transport-ws"
+
+SERVICE_RESTART = 1012
+BAD_REQUEST = 4400
+UNAUTHORIZED = 4401
+NOT_ACCEPTABLE = 4406
+INIT_TIMEOUT = 4408
+SUBSCRIBER_EXISTS = 4409
+TOO_MANY_INITS = 4429
+
+
+class SocketLimits(Struct, frozen=True):
+    """What one socket may cost."""
+
+    init_timeout: float = 10.0
+    """Seconds from the handshake to ``connection_init``."""
+    operations: int = 100
+    """Operations that may run on it at a time, queries among them."""
+
+
+class Violation(Exception):
+    """The client broke the protocol, for which the protocol has the socket closed."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class TransportWs:
+    """Serves sockets.
+
+    :param new_context: makes the context of an operation from the scope of its socket.
+    """
+
+    def __init__(
+        self, execution: Execution, new_context: Callable[[Scope], Context], limits: SocketLimits, closing: Closing
+    ) -> None:
+        self._execution = execution
+        self._new_context = new_context
+        self._limits = limits
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket until it is closed."""
+        writer = SocketWriter(send)
+        await receive()
+        if PROTOCOL not in scope["subprotocols"]:
+            # Accepted first: a browser does not let its page see why a handshake was refused.
+            await send({"type": "websocket.accept"})
+            await writer.close(NOT_ACCEPTABLE, f"Subprotocol not acceptable: this server speaks {PROTOCOL}")
+            return
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL})
+        connection = _Connection(self._execution, lambda: self._new_context(scope), self._limits, writer)
+        with self._closing.told(connection.leave):
+            try:
+                await self._read(connection, receive)
+            except Violation as violation:
+                await writer.close(violation.code, violation.reason)
+            finally:
+                await connection.end()
+
+    async def _read(self, connection: "_Connection", receive: Receive) -> None:
+        try:
+            async with asyncio.timeout(self._limits.init_timeout) as patience:
+                while (message := await receive())["type"] == "websocket.receive":
+                    await connection.hear(_text(message))
+                    if connection.initialised:
+                        patience.reschedule(None)
+        except TimeoutError:
+            raise Violation(INIT_TIMEOUT, "Connection initialisation timeout") from None
+
+
+class _Connection:
+    """What has been said on one socket, and the operations that run on it."""
+
+    def __init__(
+        self, execution: Execution, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
+    ) -> None:
+        self._execution = execution
+        self._new_context = new_context
+        self._limits = limits
+        self._writer = writer
+        self._parameters: dict[str, Any] | None = None
+        self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.initialised = False
+
+    async def hear(self, text: str) -> None:
+        """Do what a message of the client asks for.
+
+        :raises Violation: if it is not one that the client may send now.
+        """
+        message = _parsed(text)
+        kind = message.get("type")
+        if kind == "subscribe":
+            await self._subscribe(_id(message), message.get("payload"))
+        elif kind == "complete":
+            self._stop(_id(message))
+        elif kind == "ping":
+            await self._writer.pong(_payload(message))
+        elif kind == "pong":
+            _payload(message)
+        elif kind == "connection_init":
+            await self._initialise(_payload(message))
+        else:
+            raise Violation(BAD_REQUEST, f"Invalid message: there is no type {kind!r}")
+
+    def leave(self) -> None:
+        """Close the socket so that the client comes back, to another process."""
+        self._start(self._writer.close(SERVICE_RESTART, "Service restart"))
+
+    async def end(self) -> None:
+        """End the operations of a closed socket."""
+        for operation_id in list(self._running):
+            self._stop(operation_id)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _initialise(self, parameters: dict[str, Any] | None) -> None:
+        if self.initialised:
+            raise Violation(TOO_MANY_INITS, "Too many initialisation requests")
+        self.initialised = True
+        self._parameters = parameters
+        await self._writer.acknowledge()
+
+    async def _subscribe(self, operation_id: str, payload: Any) -> None:
+        if not self.initialised:
+            raise Violation(UNAUTHORIZED, "Unauthorized")
+        if operation_id in self._running:
+            raise Violation(SUBSCRIBER_EXISTS, f"Subscriber for {operation_id} already exists")
+        try:
+            request = operation_request(payload)
+        except MalformedRequest as malformed:
+            raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
+        if len(self._running) >= self._limits.operations:
+            most = self._limits.operations
+            message = f"{most} operations run on this socket, which is the limit; complete one of them first."
+            error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
+            await self._writer.error(operation_id, refusal([error]).errors or [])
+            return
+        context = self._new_context()
+        context.connection_params = self._parameters
+        running = _Running(operation_id, self._execution.operation(request, context))
+        self._running[operation_id] = running
+        running.task = self._start(self._run(running))
+
+    async def _run(self, running: "_Running") -> None:
+        try:
+            async with aclosing(self._execution.results(running.operation)) as results:
+                async for result in results:
+                    if not self._is_wanted(running):
+                        return
+                    if result.refused:
+                        self._forget(running)
+                        await self._writer.error(running.id, result.errors or [])
+                        return
+                    await self._writer.next(running.id, result.payload)
+            if self._is_wanted(running):
+                self._forget(running)
+                await self._writer.complete(running.id)
+        finally:
+            self._forget(running)
+
+    def _is_wanted(self, running: "_Running") -> bool:
+        """Whether the client waits for results; it may have given the id to another operation by now."""
+        return self._running.get(running.id) is running
+
+    def _forget(self, running: "_Running") -> None:
+        """Free the id. Before the last message is sent, for with that the client may use it again."""
+        if self._is_wanted(running):
+            del self._running[running.id]
+
+    def _stop(self, operation_id: str) -> None:
+        running = self._running.pop(operation_id, None)
+        # A mutation is let run to its end, unheard: half of it would be neither done nor refused.
+        if running is not None and running.task is not None and running.operation.type is not OperationType.MUTATION:
+            running.task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Running:
+    """One operation of the socket, from its ``subscribe`` on."""
+
+    def __init__(self, operation_id: str, operation: Operation) -> None:
+        self.id = operation_id
+        self.operation = operation
+        self.task: asyncio.Task[None] | None = None
+
+
+def _text(message: Message) -> str:
+    text = message.get("text")
+    if not isinstance(text, str):
+        raise Violation(BAD_REQUEST, "Invalid message: it must be text")
+    return text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        message = decode(text)
+    except json.JSONDecodeError:
+        raise Violation(BAD_REQUEST, "Invalid message: it is no JSON") from None
+    if not isinstance(message, dict):
+        raise Violation(BAD_REQUEST, "Invalid message: it must be a JSON object")
+    return message
+
+
+def _id(message: dict[str, Any]) -> str:
+    operation_id = message.get("id")
+    if not isinstance(operation_id, str) or not operation_id:
+        raise Violation(BAD_REQUEST, "Invalid message: `id` must be a string that is not empty")
+    return operation_id
+
+
+def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return optional_object(message, "payload")
+    except MalformedRequest as malformed:
+        raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
