@@ -8,6 +8,7 @@ import asyncio
 import difflib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> N
         sys.exit(asyncio.run(run_nats(settings, host, port, monitor_port)))
 
 
-@cli.command()
+@cli.command(short_help="Run the GraphQL API.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
 @_data_dir
@@ -89,7 +90,7 @@ def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]
         serve(settings, imports, host, port, announce=not has_parent)
 
 
-@cli.command()
+@cli.command(short_help="Run a worker.")
 @click.option("--queues", metavar="A,B", help="Default: the queues of all job types.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time.")
 @_imports
@@ -106,7 +107,7 @@ def worker(*, queues: str | None, concurrency: int | None, imports: tuple[str, .
     os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606
 
 
-@cli.command()
+@cli.command(short_help="Run everything on this machine.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
 @_data_dir
@@ -128,7 +129,7 @@ def dev(
         sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, imports))))
 
 
-@cli.command()
+@cli.command(short_help="Run the development mailbox.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--smtp-port", type=_PORT, default=1025, show_default=True, help="0 takes a free one.")
 @click.option("--http-port", type=_PORT, default=8025, show_default=True, help="0 takes a free one.")
@@ -158,12 +159,16 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
             click.echo(text, nl=False)
             return
         if not file.is_file():
-            raise click.ClickException(f"There is no file {file}; make it with: gql-jobs schema > {file}")
+            raise click.ClickException(f"There is no file {file}; make it with: {_renewal(file, imports)}")
         kept = file.read_text()
     if kept != text:
         lines = (kept.splitlines(), text.splitlines())
         click.echo("\n".join(difflib.unified_diff(*lines, str(file), "gql-jobs schema", lineterm="")), err=True)
-        raise click.ClickException(f"{file} is not the schema of this code; renew it with: gql-jobs schema > {file}")
+        raise click.ClickException(f"{file} is not the schema of this code; renew it with: {_renewal(file, imports)}")
+
+
+def _renewal(file: Path, imports: tuple[str, ...]) -> str:
+    return shlex.join(["gql-jobs", "schema", *(f"--import={module}" for module in imports)]) + f" > {file}"
 
 
 def _prepare() -> bool:

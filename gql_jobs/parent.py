@@ -4,8 +4,10 @@ A parent that sets ``GQL_JOBS_PARENT_PIPE=1`` holds a pipe to our stdin; the pip
 do anything in a process that was started by hand.
 """
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ from contextlib import contextmanager
 VARIABLE = "GQL_JOBS_PARENT_PIPE"
 CANNOT_START = 2
 """The exit code of a process that would fail in the same way if it were started again."""
-_GRACE = 5.0
-"""Seconds between our own SIGTERM and the hard end."""
+_GRACE = 1.0
+"""Seconds between our own SIGTERM and the hard end, where the kernel has not ended us before."""
+_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -37,8 +40,15 @@ def stop_with_parent() -> bool:
     # Taken out, so that a grandchild which shares our stdin does not read the pipe as well.
     has_parent = os.environ.pop(VARIABLE, "") == "1"
     if has_parent:
+        _die_with_parent()
         threading.Thread(target=_watch, name="parent pipe", daemon=True).start()
     return has_parent
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel itself ends us with it: SIGKILL, because whoever recorded our work is gone as well."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch() -> None:

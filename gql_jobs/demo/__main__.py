@@ -1,6 +1,18 @@
 """``python -m gql_jobs.demo``."""
 
-from gql_jobs.demo.program import main
+import sys
+
+
+def main() -> None:
+    """Run the demo, or say what it lacks."""
+    try:
+        from gql_jobs.demo.program import main as run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        print(f"demo: {missing} is not installed: run pip install 'gql-jobs[all]'.", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    run()
+
 
 if __name__ == "__main__":
     main()

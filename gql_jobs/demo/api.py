@@ -10,6 +10,8 @@ from gql.client import AsyncClientSession, ReconnectingAsyncClientSession
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
 
+from gql_jobs.demo.promises import Broken
+
 CREATE = """
 mutation Create($input: CreateJobInput!) {
   createJob(input: $input) { deduplicated job { id status priority } }
@@ -27,6 +29,11 @@ query List($filter: JobFilter!) {
     totalCount
     nodes { id status attempt retryCount durationMs error { message } artifacts { name url contentType sizeBytes } }
   }
+}"""
+SERVED = """
+query Served {
+  jobTypes { name queue }
+  workers { queues }
 }"""
 RETRY = """
 mutation Retry($id: ID!) { retryJob(id: $id) { job { id status attempt } } }"""
@@ -64,10 +71,25 @@ class Api:
         """A job's file."""
         return (await self._files.get(url)).raise_for_status().content
 
+    async def unserved(self, types: list[str]) -> set[str]:
+        """The queues of these types (by their names in payloads) that no worker serves at the moment."""
+        answer = await self._queries.execute(GraphQLRequest(SERVED))
+        queues = {_in_payload(kind["name"]): kind["queue"] for kind in answer["jobTypes"]}
+        missing = set(types) - queues.keys()
+        if missing:
+            raise Broken(f"The server has no job type {', '.join(sorted(missing))}.")
+        served = {queue for worker in answer["workers"] for queue in worker["queues"]}
+        return {queues[name] for name in types} - served
+
     async def _ask(self, document: str, root: str, **variables: Any) -> dict[str, Any]:
         answer = await self._queries.execute(GraphQLRequest(document, variable_values=variables))
         found: dict[str, Any] = answer[root]
         return found
+
+
+def _in_payload(name: str) -> str:
+    head, *others = name.split("_")
+    return head + "".join(word.capitalize() for word in others)
 
 
 @asynccontextmanager

@@ -10,10 +10,12 @@ import contextlib
 import signal
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from gql.transport.exceptions import TransportError
@@ -25,6 +27,10 @@ from gql_jobs.demo.screen import Screen
 
 START_WITHIN = 120.0
 JOBS_WITHIN = 240.0
+WORKERS_WITHIN = 15.0
+"""Seconds; a worker that has just been started needs a moment until it is seen."""
+_POLL = 0.2
+"""Seconds between two looks at what workers there are."""
 _SLOW = 0.15
 """Seconds between two parts of a picture, to watch its download."""
 
@@ -44,6 +50,7 @@ class Demo:
 
         :raises Broken: where a promise does not hold.
         """
+        await self._find_workers()
         for promise in self._promised:
             await self._create(promise)
         with self._screen.live():
@@ -56,6 +63,16 @@ class Demo:
             await self._retry(dead[0])
             await self._check_lists()
         self._screen.say("Everything happened as promised.")
+
+    async def _find_workers(self) -> None:
+        deadline = time.monotonic() + WORKERS_WITHIN
+        while unserved := await self._api.unserved([promise.type for promise in self._promised]):
+            if time.monotonic() > deadline:
+                raise Broken(
+                    f"No worker serves the queue {', '.join(sorted(unserved))}: start one with `gql-jobs worker` and "
+                    "the environment of the server."
+                )
+            await asyncio.sleep(_POLL)
 
     async def _create(self, promise: Promise) -> None:
         created = await self._api.create(promise.input(self._tag))
@@ -156,15 +173,36 @@ async def run(arguments: argparse.Namespace) -> None:
         await Demo(api, url, promises(kinds, pictures, arguments.count)).run()
 
 
+def _endpoint(text: str) -> str:
+    """The GraphQL endpoint of a server that may be named without it."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address such as http://127.0.0.1:8000")
+    return parts._replace(path=parts.path.rstrip("/") or "/graphql").geturl()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="demo", description="Watch e-mails, pictures and reports being made.")
+    parser.add_argument("--url", type=_endpoint, help="a running server, such as http://127.0.0.1:8000")
+    parser.add_argument("--only", choices=KINDS, help="one kind of job only")
+    parser.add_argument("--count", type=_positive, default=1, help="how many of the plain jobs")
+    parser.add_argument("--slow", action="store_true", help="take time, to watch")
+    return parser
+
+
 def main() -> None:
     """The program."""
-    parser = argparse.ArgumentParser(prog="demo", description="Watch e-mails, pictures and reports being made.")
-    parser.add_argument("--url", help="the GraphQL endpoint of a running gql-jobs dev")
-    parser.add_argument("--only", choices=KINDS, help="one kind of job only")
-    parser.add_argument("--count", type=int, default=1, help="how many of the plain jobs")
-    parser.add_argument("--slow", action="store_true", help="take time, to watch")
+    arguments = parser().parse_args()
     try:
-        asyncio.run(run(parser.parse_args()))
+        asyncio.run(run(arguments))
     except* (Broken, TimeoutError) as failures:
         sys.exit(f"demo: {'; '.join(str(failure) or 'timed out' for failure in failures.exceptions)}")
     except* (OSError, httpx.HTTPError, TransportError) as failures:

@@ -29,6 +29,12 @@ class Promise:
     files: dict[str, bytes] = field(default_factory=dict)
     id: str = ""
 
+    @property
+    def type(self) -> str:
+        """The field of the payload that is set, which names the type of the job."""
+        (name,) = self.payload
+        return name
+
     def input(self, tag: str) -> dict[str, Any]:
         """The input of ``createJob``."""
         made: dict[str, Any] = {"payload": self.payload, "priority": self.priority, "tags": [tag]}

@@ -37,7 +37,8 @@ class Mail:
     def as_json(self) -> dict[str, str]:
         """With the names that the endpoint promises."""
         fields = asdict(self)
-        return {**fields, "from": fields.pop("sender"), "messageId": fields.pop("message_id")}
+        renamed = {"from": fields.pop("sender"), "messageId": fields.pop("message_id")}
+        return {**fields, **renamed}
 
 
 class Mails:

@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
 from strawberry.types import get_object_definition
 
+from gql_jobs.graphql.enum_docs import value_docs
 from gql_jobs.graphql.hooks import describe_enum
 from gql_jobs.graphql.kinds import EnumKind, JsonKind, Kind, ListKind, ModelKind, OptionalKind, TextKind, kind_of
 from gql_jobs.graphql.names import TypeNames
@@ -88,7 +89,7 @@ class PayloadTypes:
         if key not in self._made:
             name = self._names.claim(enum.__name__, enum, stem)
             description = _own_doc(enum) or f"The values of `{enum.__name__}`."
-            values = {member.name: f"Stored as `{member.value}`." for member in enum}
+            values = {member.name: f"The value `{member.value}`." for member in enum} | value_docs(enum)
             self._made[key] = describe_enum(enum, description, values, name=name)
         return enum
 

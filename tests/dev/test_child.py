@@ -9,20 +9,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gql_jobs.dev.child import Child, StartFailed, restart_delay
-from gql_jobs.parent import CANNOT_START
+from gql_jobs.parent import CANNOT_START, lifeline
 from tests.deadline import until
+from tests.processes import all_ended
 
 _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
 _DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"
 _WATCHING = """
-import signal, sys
+import os, signal, sys
 from gql_jobs.parent import stop_with_parent
 signal.signal(signal.SIGTERM, {reaction})
 stop_with_parent()
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 while True:
     signal.pause()
 """
@@ -91,8 +93,27 @@ async def test_a_closed_pipe_ends_a_child_that_watches_its_parent() -> None:
     await _watched("lambda *_: sys.exit(7)", expected=7)
 
 
-async def test_a_child_that_ignores_it_is_ended_a_few_seconds_later() -> None:
+async def test_a_child_that_ignores_it_is_ended_all_the_same() -> None:
     await _watched("signal.SIG_IGN", expected=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no signal at a parent's death")
+async def test_the_kernel_ends_a_busy_child_with_its_parent(tmp_path: Path) -> None:
+    """Its pipe stays open, and it ignores signals: neither matters."""
+    child = tmp_path / "child.py"
+    child.write_text(_WATCHING.format(reaction="signal.SIG_IGN"))
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, {str(child)!r}]).wait()"
+    with lifeline() as stdin:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code), stdin=stdin, stdout=PIPE, env={**os.environ, "GQL_JOBS_PARENT_PIPE": "1"}
+        )
+        assert process.stdout is not None
+        try:
+            watched = psutil.Process(int(await asyncio.wait_for(process.stdout.readline(), 20)))
+        finally:
+            process.kill()
+            await process.wait()
+        await all_ended([watched])
 
 
 async def _watched(reaction: str, *, expected: int) -> None:

@@ -50,6 +50,10 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage:" in result.output
 
 
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    assert "..." not in CliRunner().invoke(cli, ["--help"]).output.split("Commands:")[1]
+
+
 def test_the_version_is_printed() -> None:
     assert "0.1.0" in CliRunner().invoke(cli, ["--version"]).output
 
@@ -153,6 +157,7 @@ async def test_the_schema_is_printed_compared_and_knows_modules_of_this_folder(t
     code, _, err = await _run("schema", "--check", "--import", "my_jobs", cwd=tmp_path)
     assert code == 1
     assert "CliProbe" in err
+    assert err.endswith("renew it with: gql-jobs schema --import=my_jobs > schema.graphql\n")
     code, _, err = await _run("schema", "--check", "--file", "missing.graphql", cwd=tmp_path)
     assert code == 1
     assert "There is no file missing.graphql" in err

@@ -27,6 +27,7 @@ async def test_a_mail_is_listed_as_json_and_filtered_by_recipient(tmp_path: Path
         await _send(mailbox, _mail("ada@example.com", subject="Größe ✓", body="Ünïcode\n"))
         await _send(mailbox, _mail("bob@example.com"))
         newest, oldest = await mailbox.mails()
+        assert set(newest) == {"id", "from", "to", "subject", "messageId", "date", "body"}
         assert newest["to"] == "bob@example.com"
         assert oldest["from"] == "from@test.example"
         assert oldest["subject"] == "Größe ✓"

@@ -1,5 +1,6 @@
 """What becomes of the fields of a pydantic model."""
 
+import types
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -8,12 +9,13 @@ from uuid import UUID
 
 import pytest
 import strawberry
-from graphql import GraphQLInputObjectType, GraphQLObjectType, build_schema
+from graphql import GraphQLEnumType, GraphQLInputObjectType, GraphQLObjectType, build_schema
 from pydantic import AnyUrl, BaseModel, ConfigDict, EmailStr, Field
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import create_type
 
 from gql_jobs import Model
+from gql_jobs.graphql.enum_docs import value_docs
 from gql_jobs.graphql.names import TypeNames
 from gql_jobs.graphql.payload_types import PayloadTypes, plain_fields
 from gql_jobs.graphql.scalars import SCALARS
@@ -24,6 +26,8 @@ class Colour(Enum):
     """A colour."""
 
     RED = "r"
+    """Like a rose,
+    or a brick."""
     GREEN = "g"
 
 
@@ -183,6 +187,17 @@ async def _echo(schema: Any, value: dict[str, Any], fields: str) -> Any:
     result = await schema.execute(query, {"value": value})
     assert result.errors is None
     return result.data["echo"]
+
+
+def test_the_values_of_an_enum_are_described_by_their_docstrings(schema: Any) -> None:
+    colour = build_schema(schema.as_str()).type_map["Colour"]
+    assert isinstance(colour, GraphQLEnumType)
+    values = {name: value.description for name, value in colour.values.items()}
+    assert values == {"RED": "Like a rose, or a brick.", "GREEN": "The value `g`."}
+
+
+def test_an_enum_without_source_is_described_all_the_same() -> None:
+    assert value_docs(types.new_class("Made", (Enum,))) == {}
 
 
 async def test_values_come_back_as_they_were_given(schema: Any) -> None:

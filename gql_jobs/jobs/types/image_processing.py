@@ -25,17 +25,18 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".av
 
 
 class ImageOperation(StrEnum):
-    """What to do with the picture.
-
-    `RESIZE` makes it fit into 1280 x 1280 pixels, `THUMBNAIL` into 256 x 256; both keep the proportions and never
-    enlarge. `WATERMARK` writes a translucent text, at most a quarter as wide as the picture unless it is long, into
-    the lower right corner. `GRAYSCALE` takes the colours away.
-    """
+    """What to do with the picture."""
 
     RESIZE = "RESIZE"
+    """Make it fit into 1280 x 1280 pixels, in its proportions; never enlarge it."""
     WATERMARK = "WATERMARK"
+    """
+    Write a translucent text into the lower right corner, at most a quarter as wide as the picture unless it is long.
+    """
     GRAYSCALE = "GRAYSCALE"
+    """Take the colours away."""
     THUMBNAIL = "THUMBNAIL"
+    """Make it fit into 256 x 256 pixels, in its proportions; never enlarge it."""
 
 
 def image_format(path: str) -> str:

@@ -19,14 +19,18 @@ class ReportType(StrEnum):
     """What a report is about."""
 
     MONTHLY_SALES = "MONTHLY_SALES"
+    """Sales by day or month, by product and by region, with the growth since the period before."""
 
 
 class ReportFormat(StrEnum):
     """The file that is made of it."""
 
     PDF = "PDF"
+    """Pages to print: totals, a chart, tables."""
     CSV = "CSV"
+    """One table, whose first column says what a record is about."""
     XLSX = "XLSX"
+    """A workbook with a sheet for each table, whose totals are formulas."""
 
 
 class DateRange(Model):
