@@ -1,21 +1,22 @@
-"""What an API process does now and then for all: fire overdue schedules, expire jobs past their retention.
+"""What an API process does now and then for all: expire jobs past their retention, fire overdue schedules.
 
 Every process may do it at the same time: each step is fenced, so only one of them succeeds.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.retention import delete_remains, expire
+from gql_jobs.log.retention import Ended, delete_remains, expire_ended
 from gql_jobs.log.schedules import fire_overdue
 from gql_jobs.settings import Settings
+from gql_jobs.views.feed import Feed
 from gql_jobs.views.index import Index
 from gql_jobs.views.reader import Reader
 
@@ -24,60 +25,102 @@ log = logging.getLogger(__name__)
 OVERDUE = timedelta(seconds=5)
 """How late a schedule must be before it is fired from here."""
 REMAINS_AFTER = timedelta(minutes=5)
-"""When an expired job is looked at once more, in case whoever expired it died before it had deleted everything."""
+"""When an expired job is looked at once more, for what the index did not know of and what a dead process has left."""
 SWEEP_PAUSE = 5.0
 """Seconds between two sweeps."""
-_BATCH = 1000
-_AT_A_TIME = 16
+SETTLE = 5.0
+"""Seconds that the index has to hear of what was expired before it is asked for more."""
+_BATCH = 2000
+_AT_A_TIME = 100
 
 
 class Upkeep:
     """The sweeps of one process."""
 
     def __init__(
-        self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, settings: Settings
+        self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, feed: Feed, *, settings: Settings
     ) -> None:
         self._log = job_log
         self._artifacts = artifacts
         self._index = index
         self._reader = reader
+        self._feed = feed
         self._retention = timedelta(seconds=settings.retention)
 
     async def run(self) -> None:
-        """Sweep for ever; a failure is logged and tried again the next time."""
+        """Sweep for ever."""
         while True:
-            try:
-                full = await self.sweep()
-            except (GqlJobsError, ApiError) as error:
-                log.info("the sweep was interrupted: %s", error)
-                full = False
-            if not full:
+            if not await self.sweep():
                 await asyncio.sleep(SWEEP_PAUSE)
 
     async def sweep(self) -> bool:
-        """One sweep; True if there was more to do than one sweep takes."""
-        now = datetime.now(UTC)
-        overdue = now - OVERDUE
-        await self._each(await self._reader.overdue(overdue), partial(self._fire, overdue))
-        finished = now - self._retention
-        expired = await self._each(await self._reader.finished(finished, _BATCH), partial(self._expire, finished))
-        remains = self._index.expired_before(now - REMAINS_AFTER, _BATCH)
-        await self._each(remains, self._delete_remains)
-        return sum(expired) == _BATCH or len(remains) == _BATCH
+        """One sweep; True if there was more to do than one sweep takes.
 
-    async def _fire(self, before: datetime, job_id: str) -> bool:
-        return await fire_overdue(self._log, job_id, before)
+        Nothing that fails in it keeps it from the rest. Expiry comes first: where the store is full it makes the room
+        that everything else needs.
+        """
+        more = False
+        for part in (self._expire, self._fire, self._clear):
+            try:
+                more |= await part(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001  # whatever it was, the next sweep tries again
+                _tell(error)
+        return more
 
-    async def _expire(self, before: datetime, job_id: str) -> bool:
-        return await expire(self._log, self._artifacts, job_id, before)
+    async def _expire(self, now: datetime) -> bool:
+        before = now - self._retention
+        found = await self._reader.finished(before, _BATCH)
+        # Other processes sweep as well: in another order, and by now they may have expired some of these.
+        random.shuffle(found)
+        newest = 0
+        for job_ids in _chunks(found):
+            ended = [job for job_id in job_ids if (job := self._ended(job_id)) is not None]
+            outcomes = await expire_ended(self._log, self._artifacts, ended, before)
+            newest = max([newest, *(outcome for outcome in outcomes if isinstance(outcome, int))])
+            _tell_first(outcomes)
+        await self._feed.wait_for(newest, SETTLE)
+        return len(found) == _BATCH and newest > 0
 
-    async def _delete_remains(self, job_id: str) -> bool:
-        await delete_remains(self._log, self._artifacts, job_id)
-        self._index.forget_expired(job_id)
-        return True
+    def _ended(self, job_id: str) -> Ended | None:
+        job = self._index.job(job_id)
+        if job is None or job.finished_at is None:
+            return None
+        has_artifacts = bool(self._index.artifacts(job_id))
+        return Ended(job_id, job.finished_at, job.last_seq, has_artifacts, self._index.messages(job_id))
 
-    async def _each(self, job_ids: Sequence[str], step: Callable[[str], Awaitable[bool]]) -> list[bool]:
-        done: list[bool] = []
-        for start in range(0, len(job_ids), _AT_A_TIME):
-            done += await asyncio.gather(*(step(job_id) for job_id in job_ids[start : start + _AT_A_TIME]))
-        return done
+    async def _fire(self, now: datetime) -> bool:
+        before = now - OVERDUE
+        for job_ids in _chunks(await self._reader.overdue(before)):
+            firings = (fire_overdue(self._log, job_id, before) for job_id in job_ids)
+            _tell_first(await asyncio.gather(*firings, return_exceptions=True))
+        return False
+
+    async def _clear(self, now: datetime) -> bool:
+        found = self._index.expired_before(now - REMAINS_AFTER, _BATCH)
+        some = False
+        for job_ids in _chunks(found):
+            deletions = (delete_remains(self._log, self._artifacts, job_id) for job_id in job_ids)
+            outcomes = await asyncio.gather(*deletions, return_exceptions=True)
+            cleared = [job_id for job_id, outcome in zip(job_ids, outcomes, strict=True) if outcome is None]
+            self._index.forget_expired(cleared)
+            some = some or bool(cleared)
+            _tell_first(outcomes)
+        return len(found) == _BATCH and some
+
+
+def _chunks(job_ids: Sequence[str]) -> list[Sequence[str]]:
+    return [job_ids[start : start + _AT_A_TIME] for start in range(0, len(job_ids), _AT_A_TIME)]
+
+
+def _tell_first(outcomes: Sequence[object]) -> None:
+    """One line for many jobs: what fails for one of them mostly fails for all."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if failures:
+        _tell(failures[0])
+
+
+def _tell(error: BaseException) -> None:
+    if isinstance(error, GqlJobsError | ApiError):
+        log.info("the sweep was interrupted: %s", error)
+    else:
+        log.error("the sweep failed", exc_info=error)

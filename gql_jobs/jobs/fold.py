@@ -43,9 +43,8 @@ MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
     (S.RETRYING, Kind.CANCELLED): S.CANCELLED,
     (S.DEAD_LETTER, Kind.QUEUED): S.QUEUED,
     (S.CANCELLED, Kind.QUEUED): S.QUEUED,
-    (S.COMPLETED, Kind.EXPIRED): None,
-    (S.DEAD_LETTER, Kind.EXPIRED): None,
-    (S.CANCELLED, Kind.EXPIRED): None,
+    # Whoever was away hears of the expiry only: what ended the job has been deleted by then.
+    **{(status, Kind.EXPIRED): None for status in S},
 }
 """(state, message) → next state; None before the first message and after the last."""
 
@@ -105,7 +104,8 @@ def _is_meant(job: Job | None, message: Message) -> bool:
     """Whether the message speaks of the submission and attempt that the job is at."""
     body = message.body
     if isinstance(body, Submission):
-        return body.event_seq == (job.event_seq if job is not None else 0) or (job is None and body.after_expiry)
+        # What came before a job's only submission has been deleted, whichever end it answers.
+        return job is None or body.event_seq == job.event_seq
     if isinstance(body, Cancelled):
         return job is not None or body.spec is not None
     if job is None or message.kind is Kind.EXPIRED:

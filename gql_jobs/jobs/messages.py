@@ -98,7 +98,9 @@ class Released(AttemptBody, frozen=True, kw_only=True):
 
 
 class Expired(Body, frozen=True, kw_only=True):
-    """The retention is over; the job's messages are deleted next."""
+    """The retention is over; the job's messages are deleted next. ``event_seq``: the last of them."""
+
+    event_seq: int = 0
 
 
 class Saved(Body, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""How full the stream is, and the refusal of new jobs before the store's own limit would stop running ones."""
+"""How full the store is, and the refusal of new jobs before the store's own limit would stop running ones."""
 
 import asyncio
 
@@ -6,7 +6,6 @@ import msgspec
 
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.topology import stream_info
 from gql_jobs.settings import Settings
 
 MAX_AGE = 1.0
@@ -20,6 +19,9 @@ class _Limits(msgspec.Struct):
 
 
 class _Account(msgspec.Struct):
+    """All that the account stores, in bytes, every replica counted: jobs, dead letters, artifacts, whatever else."""
+
+    storage: int = 0
     limits: _Limits = msgspec.field(default_factory=_Limits)
 
 
@@ -29,12 +31,11 @@ class Capacity:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
-        self._limit: int | None = None
-        self._used = 0
+        self._account = _Account()
         self._known_until = 0.0
 
     async def refuse_if_full(self) -> None:
-        """:raises QueueFull: if the stream is over its share of the store.
+        """:raises QueueFull: if the account, or a server of it, is over its share of the store.
 
         While the server does not answer nothing is refused here: the write itself will say so.
         """
@@ -44,17 +45,16 @@ class Capacity:
             self._known_until = now + MAX_AGE
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._ask()
+                    self._account = msgspec.json.decode(await self._connection.api("INFO"), type=_Account)
             except (ApiError, QueueUnavailable, TimeoutError):
                 return
-        if self._limit is not None and self._used > self._limit:
-            raise QueueFull(f"The stream holds {self._used} of at most {self._limit} bytes.")
+        # A server tells nobody its own limit. It may have a copy of everything, and of nothing twice.
+        on_one_server = self._account.storage // self._settings.replicas
+        self._check(on_one_server, self._settings.max_store_bytes)
+        if self._account.limits.max_storage > 0:
+            self._check(self._account.storage, self._account.limits.max_storage)
 
-    async def _ask(self) -> None:
-        if self._limit is None:
-            account = msgspec.json.decode(await self._connection.api("INFO"), type=_Account)
-            store = self._settings.max_store_bytes
-            if account.limits.max_storage > 0:
-                store = min(store, account.limits.max_storage)
-            self._limit = round(store * self._settings.queue_full_ratio)
-        self._used = (await stream_info(self._connection)).state.bytes
+    def _check(self, used: int, store: int) -> None:
+        limit = round(store * self._settings.queue_full_ratio)
+        if used > limit:
+            raise QueueFull(f"The store holds {used} of at most {limit} bytes.")

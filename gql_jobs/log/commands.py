@@ -6,6 +6,7 @@ decisions that cross, one is stored and the other is made again on what is true 
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from gql_jobs.log.capacity import Capacity
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events, whole_job
+from gql_jobs.log.retention import half_expired, tombstone
 from gql_jobs.log.stored import StoredMessage, delete_message
 from gql_jobs.settings import Settings
 
@@ -175,6 +177,11 @@ class JobCommands:
         """
         history = await self._log.history(write.job_id, self._first_seq(write.job_id))
         existing = folded(history)
+        if existing is None and half_expired(history):
+            # What the sweeper has begun has to be finished first: an index that knows the old job must hear of its end.
+            with suppress(Superseded):
+                await self._log.append(tombstone(write.job_id, history[-1].seq))
+            history = await self._log.history(write.job_id, history[0].seq)
         if existing is None and history:
             renewed = renewal(write, history)
             try:

@@ -6,9 +6,11 @@ Every decision is made on what the leader says and written with a fence that fai
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
+
+import msgspec
 
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.fold import fold
@@ -26,7 +28,7 @@ from gql_jobs.log.publisher import (
     acknowledged,
     open_publisher,
 )
-from gql_jobs.log.stored import StoredMessage, last_message, messages_of
+from gql_jobs.log.stored import StoredMessage, deletion, last_message, messages_of, says_gone
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ PATIENCE = 3.5
 """Seconds that a client's write may take in all."""
 RETRY_PAUSE = 0.1
 """Seconds between two tries of a write."""
+DELETION = f"$JS.API.STREAM.MSG.DELETE.{subjects.STREAM}"
+DELETIONS_AT_ONCE = 500
+"""The server drops API calls when thousands of them wait."""
+DELETIONS_TIMEOUT = 10.0
+"""Seconds for so many."""
 
 
 class Fence(NamedTuple):
@@ -115,6 +122,26 @@ class JobLog:
             await self._publisher.publish(subject, body, headers, ACK_TIMEOUT)
         except (Unacknowledged, Refused, StoreFull) as error:
             raise QueueUnavailable(f"{subject} was not stored: {error}") from error
+
+    async def delete(self, seqs: Sequence[int]) -> None:
+        """Remove messages, pipelined, in that order; one that is gone already is no error.
+
+        :raises QueueUnavailable: if not all of them are known to be gone.
+        """
+        for start in range(0, len(seqs), DELETIONS_AT_ONCE):
+            sent = [
+                await self._publisher.send(DELETION, msgspec.json.encode(deletion(seq)))
+                for seq in seqs[start : start + DELETIONS_AT_ONCE]
+            ]
+            try:
+                async with asyncio.timeout(DELETIONS_TIMEOUT):
+                    answers = await asyncio.gather(*sent, return_exceptions=True)
+            except TimeoutError:
+                raise QueueUnavailable("The stream did not delete all messages in time.") from None
+            for answer in answers:
+                gone = isinstance(answer, Refused) and says_gone(answer.err_code, answer.description)
+                if isinstance(answer, BaseException) and not gone:
+                    raise QueueUnavailable(f"A message was not deleted: {answer}.") from answer
 
     async def history(self, job_id: str, first_seq: int = 1) -> list[StoredMessage]:
         """Every message of a job from ``first_seq`` on, oldest first; finding an old job's first one takes a search.

@@ -33,7 +33,12 @@ class Unacknowledged(Exception):
 
 
 class Refused(Exception):
-    """The server refused for another reason, such as a stream that is missing."""
+    """The server refused for another reason, such as a stream that is missing; ``err_code`` is its number."""
+
+    def __init__(self, description: str, err_code: int) -> None:
+        super().__init__(f"{description} ({err_code})")
+        self.description = description
+        self.err_code = err_code
 
 
 class _Error(msgspec.Struct):
@@ -58,7 +63,7 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._number = 0
 
-    async def send(self, subject: str, data: bytes, headers: dict[str, str]) -> asyncio.Future[int]:
+    async def send(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> asyncio.Future[int]:
         """Send and return the future of the message's sequence; messages are stored in the order of the calls.
 
         The future fails with ``FenceRefused``, ``StoreFull``, ``Refused`` or, where no stream listens,
@@ -105,7 +110,7 @@ def _refusal(error: _Error) -> Exception:
         return FenceRefused(error.description)
     if error.err_code in STORE_REFUSALS:
         return StoreFull(error.description)
-    return Refused(f"{error.description} ({error.err_code})")
+    return Refused(error.description, error.err_code)
 
 
 async def acknowledged(future: asyncio.Future[int], timeout: float) -> int:  # noqa: ASYNC109

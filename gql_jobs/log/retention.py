@@ -1,18 +1,22 @@
 """The end of a job's history: one fenced event that every index hears of, then the messages, one by one.
 
 Never a purge by subject: the server manages a hundred of those a second. Never before the event: a retry and an expiry
-cannot both win.
+cannot both win. The one exception is a full store, which takes no event before something has gone.
 """
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
+from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.messages import Expired, Kind
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, whole_job
-from gql_jobs.log.stored import StoredMessage, delete_message
+from gql_jobs.log.stored import StoredMessage, count_by_subject
 
 log = logging.getLogger(__name__)
 
@@ -20,43 +24,137 @@ TOMBSTONE_TTL = 7 * 86_400
 """Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
 _COPIED_WITHIN = timedelta(seconds=10)
 """A dead letter that has no copy by then had one that was removed, at a retry or by hand."""
+_ENDS = frozenset({Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED})
+_SUBMISSIONS = frozenset({Kind.QUEUED, Kind.SCHEDULED})
 
 
-async def expire(job_log: JobLog, artifacts: ArtifactStore, job_id: str, finished_before: datetime) -> bool:
-    """Expire a job that ended before that moment; False if it has changed since or is gone.
+class Ended(NamedTuple):
+    """What an index knows of a job that has ended: its last event, and the sequences of its messages by kind."""
 
+    job_id: str
+    finished_at: datetime
+    last_seq: int
+    has_artifacts: bool
+    messages: Sequence[tuple[int, Kind]]
+
+
+def tombstone(job_id: str, last_seq: int) -> Write:
+    """The ``expired`` event of a job to which nothing at all has happened since ``last_seq``."""
+    headers = {subjects.MESSAGE_TTL: f"{TOMBSTONE_TTL}s"}
+    return Write(
+        job_id, subjects.event(job_id, Kind.EXPIRED), Expired(event_seq=last_seq), whole_job(job_id, last_seq), headers
+    )
+
+
+async def expire_ended(
+    job_log: JobLog, artifacts: ArtifactStore, jobs: Sequence[Ended], finished_before: datetime
+) -> list[int | BaseException]:
+    """Expire jobs without reading them: the fence holds only if each is still as the index knows it.
+
+    Messages that an index does not know of are left to ``delete_remains``.
+
+    :returns: for each job the sequence of its ``expired`` event, 0 if it has changed since or is gone, or the failure.
+    """
+    outcomes = await job_log.append_in_order([tombstone(job.job_id, job.last_seq) for job in jobs])
+    expired = [job for job, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, int)]
+    await _delete_known(job_log, [job for job in expired if not job.has_artifacts])
+    await asyncio.gather(*(delete_remains(job_log, artifacts, job.job_id) for job in expired if job.has_artifacts))
+
+    async def settled(job: Ended, outcome: int | BaseException) -> int:
+        if isinstance(outcome, int):
+            return outcome
+        if isinstance(outcome, Superseded) and (outcome.last is None or outcome.last.kind is Kind.EXPIRED):
+            return 0
+        if isinstance(outcome, Superseded | QueueFull):
+            first_seq = min((seq for seq, _ in job.messages), default=1)
+            return await expire(job_log, artifacts, job.job_id, finished_before, first_seq)
+        raise outcome
+
+    settling = (settled(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True))
+    return await asyncio.gather(*settling, return_exceptions=True)
+
+
+async def expire(
+    job_log: JobLog, artifacts: ArtifactStore, job_id: str, finished_before: datetime, first_seq: int = 1
+) -> int:
+    """Expire a job that ended before that moment; 0 if it has changed since or is gone.
+
+    :param first_seq: where its history begins, as far as is known; spares the server a search.
+    :returns: the sequence of its ``expired`` event.
+    :raises QueueFull: if the store has no room for the event, although the job's submissions have been deleted.
     :raises QueueUnavailable: if the stream does not answer.
     """
-    history = await job_log.history(job_id)
-    job = folded(history)
-    if job is None or not job.status.is_terminal or job.finished_at is None or job.finished_at >= finished_before:
-        return False
-    body = Expired(submission=job.submission_seq)
-    subject = subjects.event(job_id, Kind.EXPIRED)
-    fence = whole_job(job_id, history[-1].seq)
-    headers = {subjects.MESSAGE_TTL: f"{TOMBSTONE_TTL}s"}
+    history = await job_log.history(job_id, first_seq)
+    finished_at = _finished_at(history)
+    if finished_at is None or finished_at >= finished_before:
+        return 0
+    end = tombstone(job_id, history[-1].seq)
     try:
-        await job_log.append(Write(job_id, subject, body, fence, headers))
+        try:
+            seq = await job_log.append(end)
+        except QueueFull:
+            # A retry that crosses this is a job by itself, and the end that is left still takes the event.
+            await job_log.delete([message.seq for message in history if message.kind in _SUBMISSIONS])
+            seq = await job_log.append(end)
     except Superseded:
-        return False
+        return 0
     await _delete(job_log, artifacts, job_id, history)
-    return True
+    return seq
+
+
+def half_expired(history: Sequence[StoredMessage]) -> bool:
+    """Whether a job has lost its submissions to a full store and has not got its ``expired`` event yet."""
+    events = [message for message in history if message.is_event]
+    return bool(events) and events[-1].kind in _ENDS and not any(m.kind in _SUBMISSIONS for m in history)
 
 
 async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str) -> None:
-    """Delete what a process that died in the middle of an expiry has left of a job; a renewed job is left alone."""
+    """Delete what is left of an expired job beside its ``expired`` event; a renewed job is left alone.
+
+    That is what no index knows of (checkpoints, notes), and what a process left that died in the middle.
+    """
+    left = await count_by_subject(job_log.connection, subjects.job(job_id))
+    if left.keys() <= {subjects.event(job_id, Kind.EXPIRED)}:
+        return
     history = await job_log.history(job_id)
     last_expiry = max((m.seq for m in history if m.kind is Kind.EXPIRED), default=0)
     await _delete(job_log, artifacts, job_id, [message for message in history if message.seq < last_expiry])
 
 
+async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
+    young = datetime.now(UTC) - _COPIED_WITHIN
+    letters = [
+        (job, max(seqs)) for job in jobs if (seqs := [seq for seq, kind in job.messages if kind is Kind.DEAD_LETTER])
+    ]
+    await asyncio.gather(
+        *(
+            remove_dead_letter(
+                job_log.connection, job.job_id, seq, wait=seq == job.last_seq and job.finished_at > young
+            )
+            for job, seq in letters
+        )
+    )
+    messages = [message for job in jobs for message in job.messages]
+    await job_log.delete([seq for seq, kind in messages if kind in _SUBMISSIONS])
+    await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
+
+
 async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[StoredMessage]) -> None:
-    """Submissions first: without one, what is left makes no job."""
-    for message in sorted(messages, key=lambda m: (m.is_event, m.seq)):
+    """Submissions first: each of them would make a job."""
+    for message in messages:
         if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
         if message.kind is Kind.DEAD_LETTER:
             # Before the event itself: whoever looks for the remains knows by the event that there is a copy.
             wait = message is messages[-1] and datetime.now(UTC) - message.at < _COPIED_WITHIN
             await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait)
-        await delete_message(job_log.connection, message.seq)
+    await job_log.delete([message.seq for message in messages if message.kind in _SUBMISSIONS])
+    await job_log.delete([message.seq for message in messages if message.kind not in _SUBMISSIONS])
+
+
+def _finished_at(history: list[StoredMessage]) -> datetime | None:
+    """When the job ended; None if it has not, or is gone."""
+    job = folded(history)
+    if job is not None:
+        return job.finished_at if job.status.is_terminal else None
+    return next(m.at for m in reversed(history) if m.is_event) if half_expired(history) else None

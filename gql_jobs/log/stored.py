@@ -70,6 +70,14 @@ class _Found(msgspec.Struct):
     message: _Wire
 
 
+class _State(msgspec.Struct):
+    subjects: dict[str, int] | None = None
+
+
+class _Info(msgspec.Struct):
+    state: _State
+
+
 _decode = msgspec.json.Decoder(_Found).decode
 
 
@@ -102,11 +110,30 @@ async def delete_message(connection: Connection, seq: int, stream: str = subject
     :raises QueueUnavailable: if the leader does not answer.
     """
     try:
-        await connection.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+        await connection.api(f"STREAM.MSG.DELETE.{stream}", deletion(seq))
     except ApiError as error:
-        # Below the stream's first message the server answers as if the deletion had failed.
-        if error.err_code != _SEQUENCE_NOT_FOUND and error.description != "no message found":
+        if not says_gone(error.err_code, error.description):
             raise
+
+
+def deletion(seq: int) -> dict[str, object]:
+    """What the server is asked to remove one message. Overwriting the bytes would cost a write each."""
+    return {"seq": seq, "no_erase": True}
+
+
+def says_gone(err_code: int, description: str) -> bool:
+    """Whether a refused deletion means that there is no such message (any more)."""
+    # Below the stream's first message the server answers as if the deletion had failed.
+    return err_code == _SEQUENCE_NOT_FOUND or description == "no message found"
+
+
+async def count_by_subject(connection: Connection, subject_filter: str) -> dict[str, int]:
+    """How many messages each subject has that matches; the server answers it without a search.
+
+    :raises ApiError: | QueueUnavailable:
+    """
+    answer = await connection.api(f"STREAM.INFO.{subjects.STREAM}", {"subjects_filter": subject_filter})
+    return msgspec.json.decode(answer, type=_Info).state.subjects or {}
 
 
 async def _get(connection: Connection, stream: str, body: dict[str, object]) -> StoredMessage | None:

@@ -94,6 +94,11 @@ class Index:
         row = self._database.execute(sql, (job_id, name)).fetchone()
         return _decode_artifact(row[0]) if row is not None else None
 
+    def messages(self, job_id: str) -> list[tuple[int, Kind]]:
+        """Sequence and kind of the job's messages, as far as they became events."""
+        sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
+        return [(seq, Kind(kind)) for seq, kind in self._database.execute(sql, {"id": job_id})]
+
     def first_seq(self, job_id: str) -> int:
         """Where the job's history begins in the stream; 1 for a job that is not known here."""
         row = self._database.execute("SELECT min(seq) FROM events WHERE job_id = ?", (job_id,)).fetchone()
@@ -104,9 +109,10 @@ class Index:
         sql = "SELECT job_id FROM expired WHERE at < ? LIMIT ?"
         return [row[0] for row in self._database.execute(sql, (microseconds(moment), limit))]
 
-    def forget_expired(self, job_id: str) -> None:
-        """Nothing is left of the job."""
-        self._database.execute("DELETE FROM expired WHERE job_id = ?", (job_id,))
+    def forget_expired(self, job_ids: Iterable[str]) -> None:
+        """Nothing is left of these jobs."""
+        with self._transaction() as database:
+            database.executemany("DELETE FROM expired WHERE job_id = ?", [(job_id,) for job_id in job_ids])
 
     @property
     def unreadable(self) -> int:
@@ -177,8 +183,11 @@ class _Changes:
             self._artifacts[job_id, message.body.artifact.name] = message.body.artifact
         after = fold(job, message)
         self.events += events_of(job, message, after)
-        if job is not None and after is None:
+        if message.kind is Kind.EXPIRED and after is None:
+            # Also of a job that was deleted before this index was begun: something may be left of it.
             self._removed[job_id] = microseconds(message.at)
+            self.horizon = max(self.horizon, message.body.event_seq)
+        if job is not None and after is None:
             self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job_id}
             self.events = [event for event in self.events if event.job.id != job_id]
             self.horizon = max(self.horizon, job.last_seq)

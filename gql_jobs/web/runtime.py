@@ -133,7 +133,7 @@ async def open_runtime(
         bus = EventBus(reader.events_after, index.position)
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
         artifacts = ArtifactStore(job_log, settings)
-        upkeep = Upkeep(job_log, artifacts, index, reader, settings)
+        upkeep = Upkeep(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(upkeep.run()))
         commands = JobCommands(job_log, settings, index.first_seq)
         yield Runtime(

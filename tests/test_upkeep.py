@@ -1,0 +1,225 @@
+"""The sweeps: whatever fails in one, the next one goes on; what they remove is removed from every index."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gql_jobs import upkeep as upkeep_module
+from gql_jobs.background import in_background
+from gql_jobs.jobs.errors import QueueFull
+from gql_jobs.jobs.messages import Completed, DeadLetter, Kind, Started
+from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.log import capacity, subjects
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.embedded import EmbeddedServer, embedded_server
+from gql_jobs.log.job_log import JobLog, Write, job_events
+from gql_jobs.log.stored import last_message
+from gql_jobs.log.topology import stream_info
+from gql_jobs.settings import Settings
+from gql_jobs.upkeep import Upkeep
+from gql_jobs.views.bus import EventBus
+from gql_jobs.views.feed import Feed, run_feed
+from gql_jobs.views.index import Index, open_index
+from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.web.runtime import Runtime
+from tests.by_hand import bring_to, say
+from tests.deadline import until
+from tests.job_types.probe_jobs import ProbePayload
+from tests.rows import rows
+from tests.stories import attempt_body, request
+
+STORE = 6 << 20
+LARGE = ProbePayload(gate="x" * 150_000)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps that follow each other at once, and a capacity that is asked for each time."""
+    monkeypatch.setattr(upkeep_module, "SWEEP_PAUSE", 0.05)
+    monkeypatch.setattr(upkeep_module, "OVERDUE", timedelta(seconds=0.05))
+    monkeypatch.setattr(capacity, "MAX_AGE", 0.0)
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> Any:
+    """A server with a small store."""
+    async with embedded_server(tmp_path / "store", max_store_bytes=STORE) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
+    """New jobs are refused at half of the store."""
+    return Settings(
+        nats_url=nats.url, data_dir=tmp_path / "data", max_store_bytes=STORE, queue_full_ratio=0.5, ack_wait=5
+    )
+
+
+@pytest.fixture
+def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Upkeep:
+    """Sweeps for which every job that has ended has been kept long enough."""
+    return Upkeep(
+        job_log,
+        runtime.artifacts,
+        runtime.index,
+        runtime.reader,
+        runtime.feed,
+        settings=settings.model_copy(update={"retention": 0.001}),
+    )
+
+
+async def _applied(runtime: Runtime) -> None:
+    last = await last_message(runtime.connection, subjects.EVENTS)
+    assert last is not None
+    assert await runtime.feed.wait_for(last.seq, 10)
+
+
+async def _gone(runtime: Runtime, job_id: str) -> bool:
+    return await runtime.commands.find(job_id) is None and runtime.index.job(job_id) is None
+
+
+async def _rows_of(runtime: Runtime, path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """What an index of that file holds once it has caught up, but for the notes of what has expired."""
+    stream = await stream_info(runtime.connection)
+    with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
+        async with open_reader(path) as reader, _feed(runtime, index, reader) as feed:
+            await until(lambda: feed.caught_up, "the index has caught up")
+    found = rows(path)
+    return {table: found[table] for table in ("jobs", "tags", "counts", "events", "progress", "artifacts")}
+
+
+def _feed(runtime: Runtime, index: Index, reader: Reader) -> AbstractAsyncContextManager[Feed]:
+    return run_feed(runtime.connection, index, EventBus(reader.events_after, index.position))
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("unheard of")])
+async def test_a_sweep_that_fails_in_any_way_keeps_nothing_from_the_next(
+    runtime: Runtime,
+    sweeper: Upkeep,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    job = (await runtime.commands.create(request())).job
+    await runtime.commands.cancel(job.id)
+    failed: list[bool] = []
+
+    async def fail(*_: Any) -> Any:
+        failed.append(True)
+        raise error
+
+    with monkeypatch.context() as broken:
+        for name in ("finished", "overdue"):
+            broken.setattr(runtime.reader, name, fail)
+        broken.setattr(runtime.index, "expired_before", _raiser(error))
+        async with in_background(sweeper.run()):
+            await until(lambda: len(failed) > 4, "sweeps have failed")
+            broken.undo()
+            await until(lambda: _gone(runtime, job.id), "the job expires all the same")
+    assert str(error) in caplog.text
+
+
+def _raiser(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+async def test_a_job_that_cannot_be_expired_keeps_none_of_the_others(
+    runtime: Runtime,
+    sweeper: Upkeep,
+    job_log: JobLog,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    jobs = [created.job for created in await runtime.commands.create_many([request() for _ in range(3)])]
+    for job in jobs:
+        await runtime.commands.cancel(job.id)
+    stuck = jobs[1].id
+    # A note moves the fence, so that this job has to be read.
+    last = await job_log.last(subjects.events(stuck))
+    assert last is not None
+    await job_log.rollup(subjects.note(stuck), b"{}", job_events(stuck, last.seq))
+    await _applied(runtime)
+    with monkeypatch.context() as broken, caplog.at_level(logging.INFO):
+        broken.setattr(job_log, "history", _raiser(ValueError("unreadable")))
+        await sweeper.sweep()
+    assert "unreadable" in caplog.text
+    await _applied(runtime)
+    assert [runtime.index.job(job.id) is None for job in jobs] == [True, False, True]
+    await sweeper.sweep()
+    assert await _gone(runtime, stuck)
+
+
+async def _fill(job_log: JobLog, commands: JobCommands) -> list[Job]:
+    """Dead letters until the next job is refused."""
+    letters: list[Job] = []
+    while True:
+        try:
+            job = (await commands.create(request(LARGE))).job
+        except QueueFull:
+            return letters
+        try:
+            await say(job_log, job, Started)
+            await say(job_log, job, DeadLetter, spec=job.spec)
+        except QueueFull:
+            return letters
+        letters.append(job)
+
+
+async def test_a_full_store_recovers_by_itself_when_jobs_expire(
+    runtime: Runtime, sweeper: Upkeep, job_log: JobLog, settings: Settings, tmp_path: Path
+) -> None:
+    commands = runtime.commands
+    running = [
+        await bring_to(job_log, commands, (await commands.create(request())).job, JobStatus.PROCESSING)
+        for _ in range(2)
+    ]
+    away = tmp_path / "away.sqlite"
+    # The store's limit is for all streams: dead letters are in it twice.
+    letters = await _fill(job_log, commands)
+    with pytest.raises(QueueFull, match=f"of at most {STORE // 2} bytes"):
+        await commands.create(request())
+    assert (await stream_info(runtime.connection)).state.bytes < STORE // 2
+    done = await bring_to(job_log, commands, running[0], JobStatus.COMPLETED)
+    await _rows_of(runtime, away)
+
+    greedy = JobCommands(job_log, settings.model_copy(update={"max_store_bytes": 1 << 40}))
+    later = datetime.now(UTC) + timedelta(seconds=2)
+    scheduled = (await greedy.create(request(run_at=later))).job
+    letters += await _fill(job_log, greedy)
+    body = attempt_body(Completed, 1, running[1].submission_seq)
+    last = await job_log.last(subjects.events(running[1].id))
+    assert last is not None
+    write = Write(
+        running[1].id, subjects.event(running[1].id, Kind.COMPLETED), body, job_events(running[1].id, last.seq)
+    )
+    outcome = asyncio.create_task(job_log.append(write, patience=None))
+    await until(lambda: datetime.now(UTC) > later + timedelta(seconds=0.2), "the schedule is due")
+    assert not outcome.done()
+    assert await job_log.last(subjects.job_submissions(scheduled.id)) is None
+
+    async with in_background(sweeper.run()):
+        await outcome
+        await until(lambda: job_log.last(subjects.job_submissions(scheduled.id)), "the schedule is fired")
+
+        async def created() -> bool:
+            try:
+                return bool(await commands.create(request(idempotency_key="again")))
+            except QueueFull:
+                return False
+
+        await until(created, "jobs can be created again")
+        for job in (done, running[1], *letters):
+            await until(partial(_gone, runtime, job.id), "the job has expired", within=20)
+    await _applied(runtime)
+    assert await _rows_of(runtime, away) == await _rows_of(runtime, tmp_path / "anew.sqlite")
