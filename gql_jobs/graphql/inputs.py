@@ -7,12 +7,10 @@ from typing import Any
 import strawberry
 
 from gql_jobs.graphql.enums import SortDirection
-from gql_jobs.graphql.payload_types import plain_fields
 from gql_jobs.graphql.registered import RegisteredTypes, payload_member
 from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.model import JobPriority, JobStatus
-from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.request import JobRequest
 
 ANY = strawberry.UNSET
@@ -94,23 +92,27 @@ class JobCreation:
     )
 
 
-def request_of(creation: Any, registered: RegisteredTypes, path: str) -> JobRequest:
-    """The creation, checked. ``path`` is where the input stands in the arguments.
+def request_of(creation: dict[str, Any], registered: RegisteredTypes, path: str) -> JobRequest:
+    """The creation, checked.
 
+    :param creation: a ``CreateJobInput`` by the Python names of its fields; what the client left out is left out.
+    :param path: where the input stands in the arguments.
     :raises InvalidPayload: if the payload does not fit its model.
     :raises InvalidArgument: for any other value outside its limits.
     """
-    job_type, fields = _chosen(creation.payload, registered)
+    # GraphQL has made sure that there is exactly one member.
+    ((name, fields),) = creation["payload"].items()
+    job_type = registered.job_types[name]
     payload = job_type.validate(fields, f"{path}.payload.{payload_member(job_type)}")
     return JobRequest.of(
         job_type,
         payload,
-        priority=creation.priority or JobPriority.NORMAL,
-        idempotency_key=_given(creation.idempotency_key),
-        run_at=_given(creation.run_at),
-        max_retries=_given(creation.max_retries),
-        timeout=_given(creation.timeout_seconds),
-        tags=_tuple(creation.tags) or (),
+        priority=creation.get("priority") or JobPriority.NORMAL,
+        idempotency_key=creation.get("idempotency_key"),
+        run_at=creation.get("run_at"),
+        max_retries=creation.get("max_retries"),
+        timeout=creation.get("timeout_seconds"),
+        tags=tuple(creation.get("tags") or ()),
         path=path,
     )
 
@@ -135,12 +137,6 @@ def _payload_input(registered: RegisteredTypes) -> type[Any]:
     new_type = types.new_class("JobPayloadInput", (), {}, lambda namespace: namespace.update(members))
     description = "The payload of a job: exactly one member, which also says the job's type."
     return strawberry.input(new_type, name="JobPayloadInput", one_of=True, description=description)
-
-
-def _chosen(payload: Any, registered: RegisteredTypes) -> tuple[JobType, Any]:
-    """GraphQL has made sure that there is exactly one member."""
-    ((name, fields),) = plain_fields(payload).items()
-    return registered.job_types[name], fields
 
 
 def _given(value: Any) -> Any:

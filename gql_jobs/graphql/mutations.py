@@ -1,6 +1,7 @@
 """What can be done to jobs. Every mutation returns what this process's index shows, once it has applied the write."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import strawberry
 from strawberry.tools import create_type
@@ -46,14 +47,21 @@ class RetryJobsPayload:
     retried_count: int = strawberry.field(description="How many jobs run again.")
 
 
-def mutation_type(registered: RegisteredTypes, create_input: type[Any]) -> type[Any]:
-    """The type Mutation of a schema whose creations take ``create_input``."""
+class Creations(NamedTuple):
+    """The type Mutation, and the resolvers that are to be called with their inputs as dictionaries."""
+
+    type: type[Any]
+    resolvers: dict[str, Callable[..., Any]]
+
+
+def mutations(registered: RegisteredTypes, create_input: type[Any]) -> Creations:
+    """What can be done in a schema whose creations take ``create_input``."""
 
     async def create_job(info: Info, input: Any) -> CreateJobPayload:  # noqa: A002
         request = request_of(input, registered, "input")
         created = await services(info).commands.create(request)
         job = await services(info).settled(created.job)
-        return CreateJobPayload(job=present(info, job), deduplicated=created.deduplicated)
+        return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
 
     async def create_jobs(info: Info, inputs: Any) -> CreateJobsPayload:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
@@ -62,7 +70,7 @@ def mutation_type(registered: RegisteredTypes, create_input: type[Any]) -> type[
         created = await services(info).commands.create_many(requests)
         jobs = await _all_settled(services(info), created)
         return CreateJobsPayload(
-            jobs=[present(info, job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
+            jobs=[registered.present(job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
         )
 
     # The type is known only now; Strawberry reads annotations when it makes a field.
@@ -82,7 +90,8 @@ def mutation_type(registered: RegisteredTypes, create_input: type[Any]) -> type[
         ),
         *_FIELDS,
     ]
-    return create_type("Mutation", fields, description="Everything that can be done.")
+    mutation = create_type("Mutation", fields, description="Everything that can be done.")
+    return Creations(mutation, {"createJob": create_job, "createJobs": create_jobs})
 
 
 async def _all_settled(running: Services, created: list[Created]) -> list[model.Job]:

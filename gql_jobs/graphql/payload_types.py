@@ -15,7 +15,6 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
-from strawberry.types import get_object_definition
 
 from gql_jobs.graphql.enum_docs import value_docs
 from gql_jobs.graphql.hooks import describe_enum
@@ -98,15 +97,6 @@ def graphql_name(field_name: str, info: FieldInfo) -> str:
     """The field's alias if it can be a GraphQL name, else its name in camelCase."""
     alias = info.alias
     return alias if alias is not None and _NAME.fullmatch(alias) else to_camel(field_name)
-
-
-def plain_fields(value: Any) -> Any:
-    """An input object as the Python values it was made of; what the client left out is left out."""
-    definition = get_object_definition(value)
-    if definition is not None and definition.is_input:
-        given = {field.python_name: getattr(value, field.python_name) for field in definition.fields}
-        return {name: plain_fields(part) for name, part in given.items() if part is not strawberry.UNSET}
-    return [plain_fields(item) for item in value] if isinstance(value, list) else value
 
 
 def _output_field(name: str, info: FieldInfo, shape: Shape, annotations: dict[str, Any]) -> Any:

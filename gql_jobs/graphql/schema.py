@@ -14,11 +14,11 @@ from gql_jobs.graphql.documents import Documents, KnownDocuments
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.errors import ErrorCodes
 from gql_jobs.graphql.event_types import EVENT_TYPES
-from gql_jobs.graphql.hooks import EventExecutor, enforce_one_of
+from gql_jobs.graphql.hooks import EventExecutor, call_directly, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits, parse_options
-from gql_jobs.graphql.mutations import mutation_type
+from gql_jobs.graphql.mutations import mutations
 from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered import RegisteredTypes
@@ -36,10 +36,11 @@ class JobsSchema(strawberry.Schema):
         self.registered = registered
         self.documents = Documents()
         self._parse_options = parse_options(limits) if limits is not None else {}
+        mutation = mutations(registered, create_job_input(registered))
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(
             query=Query,
-            mutation=mutation_type(registered, create_job_input(registered)),
+            mutation=mutation.type,
             subscription=Subscription,
             types=types,
             extensions=self._extensions(limits),
@@ -47,6 +48,8 @@ class JobsSchema(strawberry.Schema):
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
+        for name, resolver in mutation.resolvers.items():
+            call_directly(self, "Mutation", name, resolver)
 
     def _extensions(self, limits: OperationLimits | None) -> list[Callable[[], SchemaExtension]]:
         """Factories, because an instance would be shared by requests that run at the same time."""

@@ -16,8 +16,9 @@ from strawberry.tools import create_type
 
 from gql_jobs import Model
 from gql_jobs.graphql.enum_docs import value_docs
+from gql_jobs.graphql.hooks import call_directly
 from gql_jobs.graphql.names import TypeNames
-from gql_jobs.graphql.payload_types import PayloadTypes, plain_fields
+from gql_jobs.graphql.payload_types import PayloadTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.jobs.registry import JobType
 
@@ -97,12 +98,14 @@ def _types(model: type[BaseModel]) -> tuple[Any, Any, Any]:
     output, input_ = types.output(model, "AllPayload").type, types.input(model, "AllPayloadInput").type
 
     def echo(value: Any) -> Any:
-        return model.model_validate(plain_fields(value), by_name=True)
+        return model.model_validate(value, by_name=True)
 
     echo.__annotations__["value"] = input_
     query = create_type("Query", [strawberry.field(echo, graphql_type=output)])
     config = StrawberryConfig(scalar_map=SCALARS)
-    return strawberry.Schema(query, config=config), output, input_
+    made = strawberry.Schema(query, config=config)
+    call_directly(made, "Query", "echo", lambda _info, value: echo(value))
+    return made, output, input_
 
 
 @pytest.fixture(scope="module")
