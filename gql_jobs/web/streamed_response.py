@@ -98,10 +98,10 @@ class StreamedResponse:
                 result = await pace.next(written.heartbeat_interval)
                 if gone.done():
                     return
-                chunk = written.heartbeat if result is None else written.result(result)
-            await send(
-                {"type": "http.response.body", "body": written.end if pace.over else chunk + written.interrupted()}
-            )
+                silence = b"" if left.done() else written.heartbeat
+                chunk = silence if result is None else written.result(result)
+            last = written.end if pace.over else chunk + written.interrupted()
+            await send({"type": "http.response.body", "body": last})
         finally:
             await pace.close()
 
