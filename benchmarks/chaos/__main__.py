@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.chaos.load import Amount
-from benchmarks.chaos.nemesis import ON_A_CLUSTER, ON_ONE_NODE
+from benchmarks.chaos.nemesis import ON_A_CLUSTER, ON_ONE_NODE, Fault
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.run import Plan, Result, carry_out
 from benchmarks.chaos.servers import server_program
@@ -74,13 +74,15 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
     )
     rate = options.rate or max(options.jobs / max(options.faults * _SECONDS_A_FAULT, 10), 1)
     amount = Amount(seed, options.jobs, rate, poisons=options.faults // 10 + 1)
-    return Plan(shape, amount, options.faults, ON_A_CLUSTER if options.cluster else ON_ONE_NODE)
+    kinds = tuple(Fault[name] for name in options.only) or (ON_A_CLUSTER if options.cluster else ON_ONE_NODE)
+    return Plan(shape, amount, options.faults, kinds)
 
 
 def _report(options: argparse.Namespace, seed: int, result: Result, seconds: float) -> Report:
     command = f"python -m benchmarks.chaos --seed {seed} --jobs {options.jobs} --faults {options.faults}"
     command += " --cluster" if options.cluster else ""
     command += " --sync always" if options.sync == "always" else ""
+    command += "".join(f" --only {name}" for name in options.only)
     command += f" --rate {options.rate:g}" if options.rate else ""
     return Report(command, seed, _versions(), result.findings, result.outcomes, seconds)
 
@@ -107,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sync", choices=("default", "always"), default="default", help="fsync of nats-server")
     parser.add_argument("--apis", type=int, default=2, help="API processes")
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
+    kinds = [fault.name for fault in Fault]
+    parser.add_argument("--only", action="append", default=[], choices=kinds, help="kinds of faults; repeatable")
     parser.add_argument("--keep", action="store_true", help="keep stores and logs even if nothing was broken")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
