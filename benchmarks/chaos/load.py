@@ -1,6 +1,7 @@
 """The load: creations at a steady pace, repeated until they are acknowledged, some of them cancelled or run again."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ _BATCH = 10
 _PATIENCE = 300.0
 """Seconds that one creation is repeated before it is given up."""
 _PAUSE = 0.2
+_PULSE = 0.25
 LANES = 20
 """Tags among which the jobs are spread, so that subscriptions with a filter see a share of them."""
 
@@ -97,12 +99,19 @@ class Load:
     """Makes the jobs. ``on_created`` is told of each acknowledged one: subscriptions come from there."""
 
     def __init__(
-        self, client: Client, ledger: Ledger, amount: Amount, on_created: Callable[[str, Creation], None]
+        self,
+        client: Client,
+        ledger: Ledger,
+        amount: Amount,
+        on_created: Callable[[str, Creation], None],
+        share: Callable[[], float] = lambda: 1.0,
     ) -> None:
+        """:param share: how much of the jobs may have been asked for by now, 0 to 1: some are kept for each fault."""
         self._client = client
         self._ledger = ledger
         self._amount = amount
         self._on_created = on_created
+        self._share = share
         self._chance = random.Random(amount.seed)  # noqa: S311
         self._poisons = set(self._chance.sample(range(amount.jobs), min(amount.poisons, amount.jobs)))
         self._due: asyncio.Queue[list[Creation]] = asyncio.Queue()
@@ -110,20 +119,35 @@ class Load:
         self.given_up = 0
 
     async def run(self) -> None:
-        """Until every creation has been dealt with, and what came of it."""
+        """Until every creation has been dealt with."""
         async with asyncio.TaskGroup() as group:
             creators = [group.create_task(self._create_due()) for _ in range(_CREATORS)]
             await self._pace()
             await self._due.join()
             for creator in creators:
                 creator.cancel()
-        await asyncio.gather(*self._aftermath)
+
+    async def settled(self) -> None:
+        """Wait for what follows creations: cancelling, running again, and the pulse's last."""
+        while self._aftermath:
+            await asyncio.gather(*self._aftermath)
+
+    async def pulse(self) -> None:
+        """One more creation every now and then, until cancelled: what tells when creations were acknowledged."""
+        for number in itertools.count(self._amount.jobs):
+            # Not waited for: while one is not answered, the next one may be.
+            self._later(self._create([creation(self._amount.seed, number)]))
+            await asyncio.sleep(_PULSE)
 
     async def _pace(self) -> None:
         """Hand out each creation when it is due; what an outage holds up is caught up with afterwards."""
         began = time.monotonic()
         number = 0
         while number < self._amount.jobs:
+            if number > self._share() * self._amount.jobs:
+                began += _PAUSE
+                await asyncio.sleep(_PAUSE)
+                continue
             size = min(_BATCH if self._chance.random() < 0.05 else 1, self._amount.jobs - number)  # noqa: PLR2004
             due = [creation(self._amount.seed, n, poison=n in self._poisons) for n in range(number, number + size)]
             self._due.put_nowait(due)

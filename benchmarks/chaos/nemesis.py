@@ -84,6 +84,7 @@ class Nemesis:
         self._seed = seed
         self._chance = random.Random(seed)  # noqa: S311
         self._canaries = 0
+        self.begun = 0
         self.outcomes: list[Outcome] = []
         self._do: dict[Fault, Callable[[], Awaitable[None]]] = {
             Fault.WORKER_KILL: self._kill_worker,
@@ -102,6 +103,7 @@ class Nemesis:
         for number, fault in enumerate(faults):
             ahead = began + seconds * number / max(len(faults), 1) - time.monotonic()
             await asyncio.sleep(max(ahead, self._chance.uniform(0.2, 2)))
+            self.begun = number + 1
             log.info("fault %d of %d: %s", number + 1, len(faults), fault)
             outcome = await self._one(fault)
             self.outcomes.append(outcome)

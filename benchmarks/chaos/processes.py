@@ -117,7 +117,7 @@ async def _child_of(process: Process) -> int | None:
         with suppress(psutil.Error):
             for child in psutil.Process(process.pid).children():
                 return child.pid
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
     return None
 
 

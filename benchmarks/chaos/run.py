@@ -85,12 +85,16 @@ async def _measure(
     for lane in range(0, LANES, 5):
         subscriptions.open(tag=f"lane-{lane}")
     await nemesis.works()
-    load = Load(client, ledger, planned.amount, created)
+    load = Load(client, ledger, planned.amount, created, lambda: (nemesis.begun + 1) / (planned.faults + 1))
     seconds = planned.amount.jobs / planned.amount.rate
     log.info("%d jobs over %.0f s, %d faults", planned.amount.jobs, seconds, planned.faults)
     async with asyncio.TaskGroup() as group:
-        group.create_task(load.run())
-        group.create_task(nemesis.run(plan(seed, planned.faults, planned.kinds), seconds))
+        pulse = group.create_task(load.pulse())
+        loading = group.create_task(load.run())
+        await nemesis.run(plan(seed, planned.faults, planned.kinds), seconds)
+        await loading
+        pulse.cancel()
+    await load.settled()
     counts = await _quiet(system, client)
     evidence = await _evidence(system, ledger, subscriptions, counts)
     log.info("comparing %d messages", len(evidence.messages))

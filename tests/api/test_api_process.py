@@ -3,15 +3,16 @@
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from gql_jobs.settings import Settings
-from tests.api.operations import asked, create, create_many, ended, find, page
+from tests.api.operations import CREATE, asked, create, create_many, ended, find, page
 from tests.deadline import until
 from tests.running import RunningWorker, running_worker
-from tests.serving import ServedApi, api_process, free_port, is_ready
+from tests.serving import Api, Data, ServedApi, api_process, free_port, hear, is_ready, say
 
 
 async def test_health_and_readiness(api: ServedApi) -> None:
@@ -82,7 +83,7 @@ def _identity(path: Path) -> int:
     return path.stat().st_ino
 
 
-async def test_two_processes_in_one_folder_have_an_index_each(settings: Settings) -> None:
+async def test_two_processes_in_one_folder_have_an_index_each_and_a_key_makes_one_job(settings: Settings) -> None:
     async with (
         api_process(settings, free_port(), ready=False) as (one, _),
         api_process(settings, free_port()) as (two, process),
@@ -91,11 +92,27 @@ async def test_two_processes_in_one_folder_have_an_index_each(settings: Settings
         ids = await create_many(one, [asked() for _ in range(3)])
         for job_id in ids:
             assert (await find(two, job_id))["status"] == "QUEUED"
+        answers = await _asked_at_once((one, two), asked(idempotencyKey="same"), sockets=10, calls=50)
+        assert len(answers) == 1000
+        assert len({answer["job"]["id"] for answer in answers}) == 1
+        assert sum(not answer["deduplicated"] for answer in answers) == 1
         process.terminate()
         assert await process.wait() == 0
-        assert (await page(one))["totalCount"] == 3
+        assert (await page(one))["totalCount"] == 4
     names = {path.name for path in settings.data_dir.glob("index-*.sqlite")}
     assert names == {"index-0.sqlite", "index-1.sqlite"}
+
+
+async def _asked_at_once(apis: tuple[Api, ...], creation: Data, sockets: int, calls: int) -> list[Data]:
+    """The answers of every API to the same creation, asked so often on each of so many sockets, all at once."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(api.raw_socket()) for _ in range(sockets) for api in apis]
+        operation = {"query": CREATE, "variables": {"input": creation}}
+        for number in range(calls):
+            for socket in opened:
+                await say(socket, id=str(number), type="subscribe", payload=operation)
+        heard = [await hear(socket, within=30) for socket in opened for _ in range(2 * calls)]
+    return [message["payload"]["data"]["createJob"] for message in heard if message["type"] == "next"]
 
 
 async def test_the_python_bus_of_the_process_sees_the_same_events(api: ServedApi, worker: RunningWorker) -> None:
