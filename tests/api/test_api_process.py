@@ -93,9 +93,13 @@ async def test_two_processes_in_one_folder_have_an_index_each_and_a_key_makes_on
         for job_id in ids:
             assert (await find(two, job_id))["status"] == "QUEUED"
         answers = await _asked_at_once((one, two), asked(idempotencyKey="same"), sockets=10, calls=50)
+        made = [answer["data"]["createJob"] for answer in answers if answer["data"]]
+        # An overloaded process may say that it does not know whether the job is stored; it names the same job.
+        unknown = [answer["errors"][0]["extensions"] for answer in answers if not answer["data"]]
+        assert {refusal["code"] for refusal in unknown} <= {"QUEUE_UNAVAILABLE"}
+        assert len({answer["job"]["id"] for answer in made} | {refusal["jobId"] for refusal in unknown}) == 1
+        assert sum(not answer["deduplicated"] for answer in made) <= 1 <= len(made)
         assert len(answers) == 1000
-        assert len({answer["job"]["id"] for answer in answers}) == 1
-        assert sum(not answer["deduplicated"] for answer in answers) == 1
         process.terminate()
         assert await process.wait() == 0
         assert (await page(one))["totalCount"] == 4
@@ -112,7 +116,7 @@ async def _asked_at_once(apis: tuple[Api, ...], creation: Data, sockets: int, ca
             for socket in opened:
                 await say(socket, id=str(number), type="subscribe", payload=operation)
         heard = [await hear(socket, within=30) for socket in opened for _ in range(2 * calls)]
-    return [message["payload"]["data"]["createJob"] for message in heard if message["type"] == "next"]
+    return [message["payload"] for message in heard if message["type"] == "next"]
 
 
 async def test_the_python_bus_of_the_process_sees_the_same_events(api: ServedApi, worker: RunningWorker) -> None:
