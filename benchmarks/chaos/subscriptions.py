@@ -5,7 +5,7 @@ import itertools
 import json
 import random
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -121,17 +121,29 @@ class Subscriptions:
         """Begin to watch a job, the jobs with a tag, or all."""
         observation = Observation(job_id=job_id, tag=tag)
         self._ledger.observations.append(observation)
-        start = len(self._ledger.observations) % len(self._urls)
-        urls = self._urls[start:] + self._urls[:start]
+        urls = self._from(len(self._ledger.observations))
         task = asyncio.create_task(Subscriber(urls, observation, slow=slow).run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return observation
 
+    async def visit(self, seconds: float, *, tag: str | None = None) -> None:
+        """Watch the jobs with a tag, or all, for a while."""
+        observation = Observation(tag=tag)
+        self._ledger.observations.append(observation)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await Subscriber(self._from(len(self._ledger.observations)), observation).run()
+
     @property
     def open_now(self) -> int:
         """How many have not ended."""
         return len(self._tasks)
+
+    def _from(self, number: int) -> list[str]:
+        """The API processes, beginning with another one each time."""
+        start = number % len(self._urls)
+        return self._urls[start:] + self._urls[:start]
 
     async def close(self) -> None:
         """End them all."""

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -31,13 +31,18 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Shape:
-    """How much of everything. ``sync_always``: nats-server flushes before each acknowledgement."""
+    """How much of everything. ``sync_always``: nats-server flushes before each acknowledgement.
+
+    ``imports`` are the modules with job types, ``settings`` are environment variables over those that every run has.
+    """
 
     apis: int = 2
     workers: int = 3
     slots: int = 8
     nodes: int = 1
     sync_always: bool = False
+    imports: tuple[str, ...] = (JOB_TYPES,)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class System:
         mark = {RUNS: str(self.runs)}
         self.nodes: list[Node] = nodes(folder / "nats", shape.nodes, sync_always=shape.sync_always, environment=mark)
         self.nats_url = ",".join(node.url for node in self.nodes)
+        self._imports = [word for module in shape.imports for word in ("--import", module)]
         environment = {
             **mark,
             "PYTHONPATH": str(ROOT),
@@ -79,19 +85,20 @@ class System:
             "GQL_JOBS_SHUTDOWN_GRACE": str(GRACE),
             "GQL_JOBS_BASE_RETRY_DELAY": "0.5",
             "GQL_JOBS_NUM_WORKERS": str(shape.slots),
+            **shape.settings,
         }
         self.apis = [self._api(number, port, environment) for number, port in enumerate(free_ports(shape.apis), 1)]
         self.workers = [self._worker(number, environment) for number in range(1, shape.workers + 1)]
 
     def _api(self, number: int, port: int, environment: dict[str, str]) -> ApiNode:
         name = f"api-{number}"
-        data = ("--port", str(port), "--data-dir", str(self.folder / name), "--import", JOB_TYPES)
+        data = ("--port", str(port), "--data-dir", str(self.folder / name), *self._imports)
         command = (sys.executable, "-m", "gql_jobs", "api", *data)
         return ApiNode(Program(name, command, environment, self.folder / f"{name}.log"), port)
 
     def _worker(self, number: int, environment: dict[str, str]) -> Program:
         name = f"worker-{number}"
-        command = (sys.executable, "-m", "workers", "--import", JOB_TYPES)
+        command = (sys.executable, "-m", "workers", *self._imports)
         return Program(name, command, environment, self.folder / f"{name}.log")
 
     @property
