@@ -63,7 +63,10 @@ class Settings(BaseSettings):
         json_schema_extra=NATS,
     )
     max_store_bytes: int = Field(
-        10 << 30, ge=1 << 20, description="Embedded server: size limit of its store.", json_schema_extra=NATS_API
+        10 << 30,
+        ge=1 << 20,
+        description="Size limit of a server's store: the embedded server gets it; of any other set what it has.",
+        json_schema_extra=NATS_API,
     )
     queue_full_ratio: float = Field(
         0.8,

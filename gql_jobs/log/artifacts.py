@@ -21,9 +21,11 @@ from gql_jobs.jobs.artifact import Artifact, artifact_name
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Saved
 from gql_jobs.log import codec, subjects
+from gql_jobs.log.connection import ApiError
 from gql_jobs.log.job_log import Fence, JobLog
 from gql_jobs.log.publisher import FenceRefused
 from gql_jobs.log.stored import StoredMessage
+from gql_jobs.log.topology import update_stream
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -123,6 +125,10 @@ class ArtifactStore:
         """The bucket, made at its first use: not every installation has artifacts."""
         if self._bucket is None:
             self._bucket = await self._log.connection.object_store(BUCKET, self._replicas)
+            try:
+                await update_stream(self._log.connection, {"name": f"OBJ_{BUCKET}", "num_replicas": self._replicas})
+            except ApiError as error:
+                log.warning("the object store %s cannot be brought up to date: %s", BUCKET, error)
         return self._bucket
 
 

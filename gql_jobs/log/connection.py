@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
+from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -139,7 +140,12 @@ class Connection:
 
         :raises NatsError: if the server refuses or does not answer.
         """
-        return await self._client.jetstream().create_object_store(bucket, replicas=replicas)
+        jetstream = self._client.jetstream()
+        try:
+            # Creating it would be refused wherever it differs, in its number of copies for one.
+            return await jetstream.object_store(bucket)
+        except NotFoundError:
+            return await jetstream.create_object_store(bucket, replicas=replicas)
 
     async def purge(self, stream: str, subject: str) -> None:
         """Remove every message of a subject: slow on the server's side, so never per job.

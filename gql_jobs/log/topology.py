@@ -108,14 +108,43 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
             f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
         )
     for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
-        name = config["name"]
-        with _refusals(connection, f"the stream {name}"):
+        with _refusals(connection, f"the stream {config['name']}"):
             try:
-                await connection.api(f"STREAM.CREATE.{name}", config, _TIMEOUT)
+                await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
             except ApiError as error:
                 if error.err_code != _NAME_IN_USE:
                     raise
-                await connection.api(f"STREAM.UPDATE.{name}", config, _TIMEOUT)
+                await update_stream(connection, config)
+
+
+async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
+    """Bring a stream up to date in what ``config`` names; whatever else an operator has set stays.
+
+    Copies are never given up: a process without the setting would take the others' redundancy away.
+
+    :raises ApiError: | QueueUnavailable:
+    """
+    name = config["name"]
+    present = (await stream_info(connection, name)).config
+    replicas = present.get("num_replicas", 1)
+    if replicas > config["num_replicas"]:
+        log.warning("the stream %s keeps its %d copies; fewer have to be asked for with the NATS CLI", name, replicas)
+    wanted = {**present, **config, "num_replicas": max(replicas, config["num_replicas"])}
+    if any(not _has(present, key, value) for key, value in wanted.items()):
+        await connection.api(f"STREAM.UPDATE.{name}", wanted, _TIMEOUT)
+
+
+def _has(config: dict[str, Any], key: str, value: Any) -> bool:
+    """Whether a stream is configured like that."""
+    if key == "sources":
+        # The server shows details that nobody asked for.
+        return [_source(source) for source in config.get(key, [])] == [_source(source) for source in value]
+    # A false flag is not shown at all.
+    return bool(config.get(key, type(value)()) == value)
+
+
+def _source(source: dict[str, Any]) -> tuple[Any, Any]:
+    return source.get("name"), source.get("filter_subject")
 
 
 async def ensure_lanes(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
@@ -169,8 +198,8 @@ async def unsuitable_streams(connection: Connection, settings: Settings) -> str 
             config = (await stream_info(connection, name)).config
         except ApiError as error:
             return f"the stream {name}: {error.description}"
+        more_copies = config.get("num_replicas", 1) > settings.replicas
         for key, value in wanted.items():
-            # A source is shown with details that nobody asked for; a false flag is not shown at all.
-            if key != "sources" and config.get(key, type(value)()) != value:
+            if not _has(config, key, value) and not (key == "num_replicas" and more_copies):
                 return f"the stream {name} has {key} {config.get(key)!r}, not {value!r}"
     return None

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.jobs.model import JobPriority
+from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.log import subjects
+from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.topology import (
     UnsuitableServer,
     dead_letter_stream,
@@ -16,8 +18,11 @@ from gql_jobs.log.topology import (
     ensure_streams,
     jobs_stream,
     stream_info,
+    unsuitable_streams,
 )
 from gql_jobs.settings import Settings
+from tests.by_hand import bring_to, report
+from tests.stories import request
 
 LANES = sorted(subjects.consumer(queue, priority) for queue in ("default", "threads") for priority in JobPriority)
 
@@ -78,6 +83,54 @@ async def test_an_older_configuration_is_brought_up_to_date(connection: Connecti
     await ensure_lanes(connection, ("default",), 7.0)
     lane = subjects.consumer("default", JobPriority.LOW)
     assert (await _config(connection, f"CONSUMER.INFO.{subjects.STREAM}.{lane}"))["ack_wait"] == 7_000_000_000
+
+
+async def test_a_narrower_stream_is_widened_and_keeps_its_jobs_and_what_an_operator_has_set(
+    connection: Connection, settings: Settings, job_log: JobLog
+) -> None:
+    for name in (subjects.STREAM, subjects.DEAD_LETTERS):
+        await connection.api(f"STREAM.DELETE.{name}")
+    old = {
+        "name": subjects.STREAM,
+        "subjects": [subjects.SUBMISSIONS, subjects.EVENTS],
+        "storage": "file",
+        "max_age": 3_600_000_000_000,
+        "compression": "s2",
+        "description": "the shop's jobs",
+    }
+    await connection.api(f"STREAM.CREATE.{subjects.STREAM}", old)
+    job = (await JobCommands(job_log, settings).create(request())).job
+    before = await stream_info(connection)
+    await ensure_streams(connection, settings)
+    after = await stream_info(connection)
+    assert (after.created, after.state) == (before.created, before.state)
+    assert (after.config["compression"], after.config["description"]) == ("s2", "the shop's jobs")
+    assert await unsuitable_streams(connection, settings) is None
+    await ensure_lanes(connection, ("default",), settings.ack_wait)
+    running = await bring_to(job_log, JobCommands(job_log, settings), job, JobStatus.PROCESSING)
+    await report(job_log, running, 50)
+    assert await job_log.last(subjects.progress(job.id)) is not None
+
+
+async def test_copies_of_a_stream_are_never_given_up(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    for config in (jobs_stream(1), dead_letter_stream(1)):
+        await connection.api(f"STREAM.UPDATE.{config['name']}", config | {"description": "the shop's jobs"})
+    api = Connection.api
+
+    async def three_copies(self: Connection, call: str, *arguments: Any, **options: Any) -> bytes:
+        """What a cluster says of its streams."""
+        asked.append(call)
+        answer = await api(self, call, *arguments, **options)
+        return answer.replace(b'"num_replicas":1', b'"num_replicas":3')
+
+    monkeypatch.setattr(Connection, "api", three_copies)
+    await ensure_streams(connection, settings)
+    assert not [call for call in asked if call.startswith("STREAM.UPDATE")]
+    assert "the stream JOBS keeps its 3 copies" in caplog.text
+    assert await unsuitable_streams(connection, settings) is None
 
 
 async def test_a_stream_that_the_server_cannot_change_is_refused_in_a_sentence(

@@ -1,0 +1,153 @@
+"""How fast finished jobs are removed while the system runs, and what createJob takes meanwhile.
+
+``python -m benchmarks.retention [--jobs 100000] [--json]``: starts a nats-server on loopback and what an API process
+consists of, fills the stream with jobs that have ended (three messages each), lets the index follow, and then sweeps
+all of them while jobs are created at a steady rate. Stops everything by itself.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from msgspec import Raw
+
+from gql_jobs.background import in_background
+from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
+from gql_jobs.jobs.model import JobPriority, Spec
+from gql_jobs.jobs.request import JobRequest
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import encode
+from gql_jobs.log.embedded import embedded_server
+from gql_jobs.log.job_log import open_job_log
+from gql_jobs.log.publisher import Publisher, open_publisher
+from gql_jobs.log.retention import TOMBSTONE_TTL
+from gql_jobs.log.topology import stream_info
+from gql_jobs.settings import Settings
+from gql_jobs.upkeep import Upkeep
+from gql_jobs.web.runtime import Runtime, open_runtime
+
+AT_ONCE = 500
+RATE = 20.0
+"""Jobs created a second while the sweeper runs."""
+PAYLOAD = {"to": "ann@example.org", "subject": "Hello", "body": "x" * 100}
+
+
+async def _fill(publisher: Publisher, number: int) -> int:
+    """Jobs that ended a moment ago; returns the last sequence."""
+    last = 0
+    for start in range(0, number, AT_ONCE):
+        sent: list[asyncio.Future[int]] = []
+        for _ in range(min(AT_ONCE, number - start)):
+            for subject, body in _life(last + 1):
+                sent.append(await publisher.send(subject, body))
+                last += 1
+        await asyncio.gather(*sent)
+    return last
+
+
+def _life(seq: int) -> list[tuple[str, bytes]]:
+    job_id = new_job_id()
+    spec = Spec(
+        type="email",
+        payload=Raw(json.dumps(PAYLOAD).encode()),
+        payload_hash="0" * 64,
+        queue="default",
+        priority=JobPriority.NORMAL,
+        max_retries=5,
+        timeout=300.0,
+        created_at=datetime.now(UTC),
+    )
+    started = Started(submission=seq, attempt=1, worker_id="w")
+    completed = Completed(submission=seq, attempt=1, worker_id="w", result=Raw(b"{}"))
+    return [
+        (subjects.queued(job_id, spec.queue, spec.priority), encode(Submission(spec=spec))),
+        (subjects.event(job_id, Kind.STARTED), encode(started)),
+        (subjects.event(job_id, Kind.COMPLETED), encode(completed)),
+    ]
+
+
+async def _create(runtime: Runtime, seconds: list[float]) -> None:
+    job_type = runtime.registry.get("email")
+    assert job_type is not None
+    payload = job_type.validate(PAYLOAD, "payload")
+    while True:
+        began = time.perf_counter()
+        await runtime.commands.create(JobRequest.of(job_type, payload))
+        seconds.append(time.perf_counter() - began)
+        await asyncio.sleep(1 / RATE)
+
+
+async def measured(number: int, folder: Path) -> dict[str, float]:
+    """Figures: jobs a second, CPU a job, memory in MiB, latencies of createJob in milliseconds."""
+    async with embedded_server(folder / "store", max_store_bytes=100 << 30) as server:
+        settings = Settings(nats_url=server.url, data_dir=folder / "data", retention=TOMBSTONE_TTL)
+        async with (
+            open_runtime(settings, ()) as runtime,
+            open_job_log(runtime.connection) as job_log,
+            open_publisher(runtime.connection) as publisher,
+        ):
+            began = time.perf_counter()
+            last = await _fill(publisher, number)
+            filled = time.perf_counter() - began
+            while not await runtime.feed.wait_for(last, 60):
+                print(f"the index is at {runtime.feed.position} of {last}", file=sys.stderr)
+            sweeper = Upkeep(
+                job_log,
+                runtime.artifacts,
+                runtime.index,
+                runtime.reader,
+                runtime.feed,
+                settings=settings.model_copy(update={"retention": 0.001}),
+            )
+            this, nats = psutil.Process(), psutil.Process(server.pid)
+            before = this.memory_info().rss, nats.memory_info().rss
+            latencies: list[float] = []
+            began, cpu, nats_cpu = time.perf_counter(), sum(this.cpu_times()[:2]), sum(nats.cpu_times()[:2])
+            async with in_background(_create(runtime, latencies)):
+                while await sweeper.sweep():
+                    pass
+            swept = time.perf_counter() - began
+            return {
+                "jobs": number,
+                "fill_seconds": round(filled, 1),
+                "sweep_seconds": round(swept, 1),
+                "jobs_per_second": round(number / swept),
+                "api_cpu_ms_per_job": round((sum(this.cpu_times()[:2]) - cpu) / number * 1e3, 3),
+                "nats_cpu_ms_per_job": round((sum(nats.cpu_times()[:2]) - nats_cpu) / number * 1e3, 3),
+                "api_mib_before": before[0] >> 20,
+                "api_mib_after": this.memory_info().rss >> 20,
+                "nats_mib_before": before[1] >> 20,
+                "nats_mib_after": nats.memory_info().rss >> 20,
+                "create_median_ms": round(statistics.median(latencies) * 1e3, 1),
+                "create_p99_ms": round(sorted(latencies)[int(len(latencies) * 0.99)] * 1e3, 1),
+                "jobs_left": len(await runtime.reader.finished(datetime.now(UTC), number)),
+                "stream_messages": (await stream_info(runtime.connection)).state.messages,
+            }
+
+
+def main() -> int:
+    """Measure and print; exit code 1 if finished jobs are left."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=100_000, help="jobs that have ended")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = asyncio.run(measured(arguments.jobs, Path(folder)))
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        for name, figure in figures.items():
+            print(f"{name:20} {figure:>12}")
+    return int(figures["jobs_left"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
