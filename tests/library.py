@@ -33,4 +33,4 @@ async def open_library(path: Path) -> AsyncIterator[Library]:
     """An empty one, until the block ends."""
     async with AsyncExitStack() as stack:
         index = stack.enter_context(open_index(path, CREATED, 0, 86_400))
-        yield Library(index, await stack.enter_async_context(open_reader(path)))
+        yield Library(index, await stack.enter_async_context(open_reader(index)))

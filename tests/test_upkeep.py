@@ -90,7 +90,7 @@ async def _rows_of(runtime: Runtime, path: Path) -> dict[str, list[tuple[Any, ..
     """What an index of that file holds once it has caught up, but for the notes of what has expired."""
     stream = await stream_info(runtime.connection)
     with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
-        async with open_reader(path) as reader, _feed(runtime, index, reader) as feed:
+        async with open_reader(index) as reader, _feed(runtime, index, reader) as feed:
             await until(lambda: feed.caught_up, "the index has caught up")
     found = rows(path)
     return {table: found[table] for table in ("jobs", "tags", "counts", "events", "progress", "artifacts")}

@@ -7,6 +7,8 @@ from typing import Protocol
 import strawberry
 from graphql import DocumentNode
 
+from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.request import Limits
@@ -47,6 +49,12 @@ class Services(Protocol):
 
     async def job(self, job_id: str) -> Job | None:
         """The job from the index, else from the stream; None for an id that is unknown or no UUID."""
+
+    async def events(self, job_id: str) -> list[Event]:
+        """The job's history, from the index, else from the stream."""
+
+    async def saved(self, job_id: str) -> list[Artifact]:
+        """The job's files, from the index, else from the stream."""
 
 
 @dataclass

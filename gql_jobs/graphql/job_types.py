@@ -76,17 +76,17 @@ class Job:
         return _json(result) if result is not None else None
 
     @strawberry.field(description="The files that the handler has saved, by name.")
-    def artifacts(self, info: Info) -> list[Artifact]:
-        return [_artifact_of(self.id, saved) for saved in services(info).index.artifacts(self.id)]
+    async def artifacts(self, info: Info) -> list[Artifact]:
+        return [_artifact_of(self.id, saved) for saved in await services(info).saved(self.id)]
 
     @strawberry.field(
         graphql_type=list[_EVENT],
         description="The whole history of the job, oldest first, all attempts and their errors included.",
     )
-    def events(self, info: Info) -> list[Any]:
+    async def events(self, info: Info) -> list[Any]:
         from gql_jobs.graphql.event_types import event_of  # noqa: PLC0415
 
-        return [event_of(event) for event in services(info).index.events(self.id)]
+        return [event_of(event) for event in await services(info).events(self.id)]
 
 
 @strawberry.type(

@@ -27,7 +27,7 @@ from gql_jobs.log import subjects
 from gql_jobs.log.capacity import Capacity
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.dead_letters import remove_dead_letter
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events, whole_job
+from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
 from gql_jobs.log.retention import half_expired, tombstone
 from gql_jobs.log.stored import StoredMessage, delete_message
 from gql_jobs.settings import Settings
@@ -63,6 +63,13 @@ class JobCommands:
         :raises QueueUnavailable: if the leader does not answer.
         """
         return folded(await self._log.history(job_id))
+
+    async def history(self, job_id: str) -> History:
+        """The job, its events and its files as the leader has them.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        return read_history(await self._log.history(job_id))
 
     async def create(self, request: JobRequest) -> Created:
         """Store a job; the acknowledgement of this one write is the moment it exists.

@@ -56,9 +56,20 @@ class Tail:
         self._broken = True
         self._consumer: str | None = None
         self._consumer_seq = 0
+        self._behind = 0
         self._subscription: Subscription | None = None
         self.pending: int | None = None
         """Messages stored beyond what was handed out when the consumer was made; None before that."""
+
+    @property
+    def lag(self) -> int | None:
+        """Messages that are stored and not handed out, as far as was heard; None while no consumer says so."""
+        return None if self._broken else max(self._behind, len(self._arrived))
+
+    def rewind(self, start: int) -> None:
+        """Begin again with the first sequence wanted."""
+        self._next = start
+        self._break()
 
     async def batches(self) -> AsyncGenerator[list[TailMessage], None]:
         """Messages as they come, those that are there together in one list; an empty list says: nothing is behind.
@@ -98,10 +109,13 @@ class Tail:
         """What has arrived, up to a gap."""
         batch: list[TailMessage] = []
         while self._arrived and len(batch) < BATCH and not self._broken:
-            message = self._arrived.popleft()
-            if not message.reply.startswith("$JS.ACK."):
-                await self._answer_status(message)
+            if not self._arrived[0].reply.startswith("$JS.ACK."):
+                if batch:
+                    # Whoever waits in between could find the tail rewound, and these behind where it begins again.
+                    break
+                await self._answer_status(self._arrived.popleft())
                 continue
+            message = self._arrived.popleft()
             tail_message, consumer_seq = _parse(message)
             if consumer_seq != self._consumer_seq + 1:
                 log.info("the consumer of %s has a gap and is made anew", ", ".join(self._filters))
@@ -109,6 +123,7 @@ class Tail:
                 break
             self._consumer_seq = consumer_seq
             self._next = tail_message.seq + 1
+            self._behind = tail_message.pending
             batch.append(tail_message)
         return batch
 
@@ -162,6 +177,7 @@ class Tail:
         created = await self._connection.api(f"CONSUMER.CREATE.{subjects.STREAM}", body)
         answer = msgspec.json.decode(created, type=_Created)
         self._consumer, self.pending = answer.name, answer.num_pending
+        self._behind = answer.num_pending
 
     async def _on_message(self, message: Msg) -> None:
         self._arrived.append(message)

@@ -115,7 +115,8 @@ class EventBus:
     def publish(self, events: Iterable[Event]) -> None:
         """Hand events to their subscribers; the index must have applied them."""
         for event in events:
-            self._published = event.cursor
+            # An index that is built anew brings old events once more, which are news to nobody.
+            self._published = max(self._published, event.cursor)
             for subscription in self._by_job.get(event.job.id, ()):
                 subscription.put(event)
             for subscription in self._all:

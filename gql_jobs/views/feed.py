@@ -3,9 +3,12 @@
 import asyncio
 import heapq
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+
+from msgspec import Struct
 
 from gql_jobs.background import in_background
 from gql_jobs.jobs.messages import Message
@@ -18,8 +21,34 @@ from gql_jobs.views.index import Index, Unread
 log = logging.getLogger(__name__)
 
 
+FALLEN_BEHIND = 50_000
+"""Messages behind from which on this process should be sent nothing: a second or two of what it can apply."""
+RECOVERED = 1_000
+"""Messages behind at most when it may be sent requests again; far below the other, so that it does not flap."""
+SAY_EVERY = 5.0
+"""Seconds between two lines of the log about an index that is catching up."""
+
+
+class FeedCounters(Struct, frozen=True):
+    """What monitoring wants to know. ``applied`` and ``rebuilt`` count since this process started.
+
+    ``position``: the last sequence applied; ``lag``: messages stored and not applied; ``unreadable``: messages in the
+    index that nobody here can read; ``rebuilt``: times that the index was begun anew; ``percent``: how much it has of
+    what it lacked when the process started or the index was begun anew.
+    """
+
+    position: int
+    lag: int
+    applied: int
+    unreadable: int
+    rebuilt: int
+    percent: float
+
+
 class Feed:
-    """``caught_up``: everything that was stored when it last looked has been applied; ``lag``: messages behind."""
+    """``caught_up``: everything that was stored when it started, or was built anew, has been applied, and it has not
+    fallen behind since; ``lag``: messages behind.
+    """
 
     def __init__(self, connection: Connection, index: Index, bus: EventBus) -> None:
         self._index = index
@@ -27,23 +56,60 @@ class Feed:
         self._tail = Tail(connection, subjects.FOLDED, index.position + 1)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
+        self._applied = 0
+        self._missing = 0
+        self._was_there = False
+        self._said_at = time.monotonic()
         self.caught_up = False
         self.lag = 0
+        index.on_renewal = self._begin_anew
 
     @property
     def position(self) -> int:
         """The sequence of the last message applied."""
         return self._index.position
 
+    @property
+    def counters(self) -> FeedCounters:
+        """The figures of this moment."""
+        done = 1 - self.lag / self._missing if self._missing else float(self.caught_up)
+        return FeedCounters(
+            position=self.position,
+            lag=self.lag,
+            applied=self._applied,
+            unreadable=self._index.unreadable,
+            rebuilt=self._index.rebuilt,
+            percent=100.0 if self.caught_up else round(100 * done, 1),
+        )
+
     async def run(self) -> None:
         """Follow the stream; never ends by itself."""
         async for batch in self._tail.batches():
             if batch:
                 self._apply(batch)
-            self.lag = batch[-1].pending if batch else 0
-            self.caught_up = self.caught_up or self.lag == 0
+            self._judge()
             # A long catch-up must leave the event loop to others now and then.
             await asyncio.sleep(0)
+
+    def _begin_anew(self) -> None:
+        self.caught_up = self._was_there = False
+        self._missing = 0
+        self._tail.rewind(1)
+
+    def _judge(self) -> None:
+        lag = self._tail.lag
+        if lag is None:
+            return
+        self.lag = lag
+        if not self._was_there:
+            self._missing = max(self._missing, self._tail.pending or 0, lag)
+        if self.caught_up:
+            self.caught_up = lag <= FALLEN_BEHIND
+        elif lag <= (RECOVERED if self._was_there else 0):
+            self.caught_up = self._was_there = True
+        if not self.caught_up and time.monotonic() - self._said_at >= SAY_EVERY:
+            self._said_at = time.monotonic()
+            log.info("the index is %d messages behind (%.1f %% done)", lag, self.counters.percent)
 
     async def wait_for(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Whether the index reaches that sequence within ``timeout`` seconds."""
@@ -68,6 +134,7 @@ class Feed:
             else:
                 if read is not None:
                     messages.append(read)
+        self._applied += len(batch)
         events = self._index.apply(messages, batch[-1].seq, unread)
         self._bus.publish(events)
         while self._waiters and self._waiters[0][0] <= self.position:

@@ -2,27 +2,38 @@
 
 The only writer of its file. Messages and the position they lead to are stored in one transaction, so it resumes
 exactly where it stopped. It never decides anything: what a message does to a job is the fold's business.
+
+Damage is looked for where it is met, not at opening: reading the whole file to be sure takes longer than many a start
+may. Whoever meets it, be it a read or a write, is told to come again, and the file is begun anew at once.
 """
 
+import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
 from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Saved
 from gql_jobs.jobs.model import Job
+from gql_jobs.views.damage import READ_ERRORS, is_damage
 from gql_jobs.views.tables import event_of, job_of, job_row, microseconds, new_database, open_database, state_blob
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CACHED_JOBS = 10_000
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job_id = :id"
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job_id = :id"
@@ -37,88 +48,156 @@ class Unread(NamedTuple):
     reason: str
 
 
-class Index:
-    """Used from the event loop's thread only; every read here takes microseconds."""
+def _guarded(read: "Callable[Concatenate[Index, P], T]") -> "Callable[Concatenate[Index, P], T]":
+    """A read that meets damage has the index built anew, and fails with ``QueueUnavailable``."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+    @wraps(read)
+    def guarded(self: "Index", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(self, *args, **kwargs)
+        except READ_ERRORS as error:
+            raise self.failed(error, self.generation) from error
+
+    return guarded
+
+
+class Index:
+    """Used from the event loop's thread only; every read here takes microseconds.
+
+    Each but ``job`` raises ``QueueUnavailable`` if it meets damage. ``on_renewal`` is called when it was begun anew.
+    """
+
+    def __init__(self, path: Path, stream_created: str, database: sqlite3.Connection) -> None:
         self.path = path
-        self._database = database
+        self._stream_created = stream_created
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self.generation = 0
+        """How often the file was replaced while it was open."""
+        self.rebuilt = 0
+        """How often the index was begun anew, a first time and at opening included."""
+        self.on_renewal: Callable[[], None] = lambda: None
+        self._adopt(database)
+
+    def _adopt(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._jobs.clear()
         self.position = self._number("position")
         """The sequence of the last message applied."""
         self.horizon = self._number("horizon")
         """Cursors below it may have lost events to expiry."""
+        self.unreadable: int = database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
+        """Messages set aside."""
 
     def apply(self, messages: Iterable[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
-        """Fold messages into the index, up to ``position``; returns the events that clients see, in order."""
-        changes = _Changes(self)
+        """Fold messages into the index, up to ``position``; returns the events that clients see, in order.
+
+        None at all if the file turned out to be damaged: it is begun anew then, and everything has to come again.
+        """
+        try:
+            return self._apply(messages, position, unread)
+        except READ_ERRORS as error:
+            if not is_damage(error):
+                raise
+            self._renew(error)
+            return []
+
+    def failed(self, error: Exception, generation: int) -> Exception:
+        """What to raise instead of an error that a read of that generation met; damage has the index begun anew."""
+        if generation == self.generation:
+            if not is_damage(error):
+                return error
+            self._renew(error)
+        return QueueUnavailable("The index of this process was damaged and is being built anew; try again.")
+
+    def _renew(self, error: Exception) -> None:
+        log.warning("the index %s is damaged (%s) and is built anew", self.path, error)
+        self._database.close()
+        self._adopt(new_database(self.path, self._stream_created))
+        self.generation += 1
+        self.rebuilt += 1
+        self.on_renewal()
+
+    def _apply(self, messages: Iterable[Message], position: int, unread: Iterable[Unread]) -> list[Event]:
+        changes = _Changes(self._job)
         for message in messages:
             changes.fold(message)
+        horizon = max(self.horizon, changes.horizon)
         with self._transaction() as database:
             changes.store(database)
-            database.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?)", unread)
-            horizon = max(self.horizon, changes.horizon)
+            set_aside = database.executemany("INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unread).rowcount
             database.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                 [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
             )
         self.position, self.horizon = position, horizon
+        self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
         return changes.events
 
     def job(self, job_id: str) -> Job | None:
-        """The job as of ``position``."""
+        """The job as of ``position``; an index that meets damage here is begun anew and knows no job."""
+        try:
+            return self._job(job_id)
+        except READ_ERRORS as error:
+            if not is_damage(error):
+                raise
+            self._renew(error)
+            return None
+
+    def _job(self, job_id: str) -> Job | None:
         cached = self._jobs.get(job_id)
         if cached is not None:
             return cached
         row = self._database.execute("SELECT spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return job_of(*row) if row is not None else None
 
+    @_guarded
     def events(self, job_id: str) -> list[Event]:
         """The job's history, oldest first: every lifecycle event and the newest progress."""
         return self._events(job_id, " ORDER BY seq, nth")
 
+    @_guarded
     def latest_event(self, job_id: str) -> Event | None:
         """The newest event of the job."""
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
 
+    @_guarded
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The job's files, by name."""
         rows = self._database.execute("SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
         return [_decode_artifact(row[0]) for row in rows]
 
+    @_guarded
     def artifact(self, job_id: str, name: str) -> Artifact | None:
         """The job's file of that name."""
         sql = "SELECT artifact FROM artifacts WHERE job_id = ? AND name = ?"
         row = self._database.execute(sql, (job_id, name)).fetchone()
         return _decode_artifact(row[0]) if row is not None else None
 
+    @_guarded
     def messages(self, job_id: str) -> list[tuple[int, Kind]]:
         """Sequence and kind of the job's messages, as far as they became events."""
         sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
         return [(seq, Kind(kind)) for seq, kind in self._database.execute(sql, {"id": job_id})]
 
+    @_guarded
     def first_seq(self, job_id: str) -> int:
         """Where the job's history begins in the stream; 1 for a job that is not known here."""
         row = self._database.execute("SELECT min(seq) FROM events WHERE job_id = ?", (job_id,)).fetchone()
         return row[0] or 1
 
+    @_guarded
     def expired_before(self, moment: datetime, limit: int) -> list[str]:
         """Jobs whose expiry was applied before that moment and whose remains have not been looked for."""
         sql = "SELECT job_id FROM expired WHERE at < ? LIMIT ?"
         return [row[0] for row in self._database.execute(sql, (microseconds(moment), limit))]
 
+    @_guarded
     def forget_expired(self, job_ids: Iterable[str]) -> None:
         """Nothing is left of these jobs."""
         with self._transaction() as database:
             database.executemany("DELETE FROM expired WHERE job_id = ?", [(job_id,) for job_id in job_ids])
-
-    @property
-    def unreadable(self) -> int:
-        """Messages set aside."""
-        count: int = self._database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
-        return count
 
     def away_since(self, moment: datetime) -> bool:
         """Whether nothing has been applied since that moment."""
@@ -144,11 +223,9 @@ class Index:
         self._database.execute("BEGIN")
         try:
             yield self._database
-        except BaseException as error:
-            if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
-                # Taken away, so that the next start builds it anew instead of failing in the same place.
-                self.path.unlink(missing_ok=True)
-            else:
+        except BaseException:
+            # A damaged file may fail in this too, and SQLite has rolled back by itself where the disk is full.
+            with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
@@ -165,8 +242,8 @@ class Index:
 class _Changes:
     """What a batch of messages does, worked out in memory before the transaction."""
 
-    def __init__(self, index: Index) -> None:
-        self._index = index
+    def __init__(self, job: Callable[[str], Job | None]) -> None:
+        self._job = job
         self.before: dict[str, Job | None] = {}
         self.after: dict[str, Job | None] = {}
         self.events: list[Event] = []
@@ -177,7 +254,7 @@ class _Changes:
     def fold(self, message: Message) -> None:
         job_id = message.job_id
         if job_id not in self.after:
-            self.before[job_id] = self.after[job_id] = self._index.job(job_id)
+            self.before[job_id] = self.after[job_id] = self._job(job_id)
         job = self.after[job_id]
         if job is not None and isinstance(message.body, Saved):
             self._artifacts[job_id, message.body.artifact.name] = message.body.artifact
@@ -186,7 +263,8 @@ class _Changes:
         if message.kind is Kind.EXPIRED and after is None:
             # Also of a job that was deleted before this index was begun: something may be left of it.
             self._removed[job_id] = microseconds(message.at)
-            self.horizon = max(self.horizon, message.body.event_seq)
+            # One of an older version does not say where the events ended.
+            self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else 0))
         if job is not None and after is None:
             self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job_id}
             self.events = [event for event in self.events if event.job.id != job_id]
@@ -257,15 +335,29 @@ def _now() -> str:
 def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: float) -> Iterator[Index]:
     """The index of that stream.
 
-    Begun anew if it is ahead of ``last_seq``, knowing a history that is gone, or was away for more than
+    Begun anew if it cannot be read, is ahead of ``last_seq``, knowing a history that is gone, or was away for more than
     ``longest_absence`` seconds, so that it may have missed expiries.
     """
-    database = open_database(path, stream_created)
-    index = Index(path, database)
-    if index.position > last_seq or index.away_since(datetime.now(UTC) - timedelta(seconds=longest_absence)):
-        index.close()
-        index = Index(path, new_database(path, stream_created))
+    index = _resumed(path, stream_created, last_seq, datetime.now(UTC) - timedelta(seconds=longest_absence))
+    if index is None:
+        index = Index(path, stream_created, new_database(path, stream_created))
+        index.rebuilt = 1
     try:
         yield index
     finally:
         index.close()
+
+
+def _resumed(path: Path, stream_created: str, last_seq: int, heard_since: datetime) -> Index | None:
+    database = open_database(path, stream_created)
+    if database is None:
+        return None
+    try:
+        index = Index(path, stream_created, database)
+        if index.position <= last_seq and not index.away_since(heard_since):
+            return index
+        log.info("the index %s is not of the stream as it is now and is built anew", path)
+    except READ_ERRORS as error:
+        log.warning("the index %s cannot be read (%s) and is built anew", path, error)
+    database.close()
+    return None

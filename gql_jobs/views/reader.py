@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.filter import JobFilter, JobOrder
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.views.damage import READ_ERRORS
+from gql_jobs.views.index import Index
 from gql_jobs.views.page import Page, count, read_page, where
 from gql_jobs.views.tables import event_of, microseconds, read_only
 
@@ -39,13 +41,24 @@ SELECT e.seq, e.nth, e.kind, jobs.spec, e.state FROM (
 """
 
 
-class Reader:
-    """A few read-only connections to the index file."""
+class _Opened(NamedTuple):
+    """A connection to the file of that generation of the index."""
 
-    def __init__(self, path: Path) -> None:
-        self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+    generation: int
+    database: sqlite3.Connection
+
+
+class Reader:
+    """A few read-only connections to the index file.
+
+    Everything here raises ``QueueUnavailable`` if it meets damage; the index is then begun anew.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._free: SimpleQueue[_Opened | None] = SimpleQueue()
         for _ in range(THREADS):
-            self._free.put(read_only(path))
+            self._free.put(None)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
 
     async def page(self, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int) -> Page:
@@ -99,26 +112,39 @@ class Reader:
         return [row[0] for row in rows]
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._with_connection, read)
-
-    def _with_connection(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        database = self._free.get()
+        generation = self._index.generation
+        work = partial(self._with_connection, generation, read)
         try:
-            return read(database)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except READ_ERRORS as error:
+            raise self._index.failed(error, generation) from error
+
+    def _with_connection(self, generation: int, read: Callable[[sqlite3.Connection], T]) -> T:
+        opened = self._free.get()
+        try:
+            # A file that was replaced meanwhile would be read as it was, for ever.
+            if opened is None or opened.generation != generation:
+                if opened is not None:
+                    opened.database.close()
+                opened = None
+                opened = _Opened(generation, read_only(self._index.path))
+            return read(opened.database)
         finally:
-            self._free.put(database)
+            self._free.put(opened)
 
     def close(self) -> None:
         """Wait for the reads that run and close the connections."""
         self._threads.shutdown(wait=True)
         while not self._free.empty():
-            self._free.get().close()
+            opened = self._free.get()
+            if opened is not None:
+                opened.database.close()
 
 
 @asynccontextmanager
-async def open_reader(path: Path) -> AsyncIterator[Reader]:
-    """A reader until the block ends."""
-    reader = Reader(path)
+async def open_reader(index: Index) -> AsyncIterator[Reader]:
+    """A reader of the index until the block ends."""
+    reader = Reader(index)
     try:
         yield reader
     finally:

@@ -4,8 +4,11 @@ The file holds nothing that the stream does not hold: it may be deleted at any t
 """
 
 import logging
+import secrets
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,29 +68,46 @@ _decode_state = msgspec.json.Decoder(JobState).decode
 _STATE_FIELDS = JobState.__struct_fields__
 
 
-def open_database(path: Path, stream_created: str) -> sqlite3.Connection:
-    """The index of the stream that was created at that time: resumed where it fits, else begun anew."""
+def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
+    """The index of the stream that was created at that time; None, with a log line, for any other file or none."""
+    if not path.is_file():
+        return None
     database = _open(path)
     try:
         _prepare(database)
-        if _meta(database) == {"format": FORMAT, "stream_created": stream_created}:
+        if _schema(database) == _own_schema() and _meta(database) == {
+            "format": FORMAT,
+            "stream_created": stream_created,
+        }:
             return database
         log.info("the index %s is not one of this stream and is built anew", path)
     except sqlite3.DatabaseError as error:
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
     database.close()
-    return new_database(path, stream_created)
+    return None
 
 
 def new_database(path: Path, stream_created: str) -> sqlite3.Connection:
     """An empty index in place of what was there."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _clear(path)
     database = _open(path)
     _prepare(database)
     database.executescript(_TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
     return database
+
+
+def _clear(path: Path) -> None:
+    """Nothing is left of an older index; SQLite would read its log into the new one."""
+    for suffix in ("", "-wal", "-shm"):
+        place = path.with_name(path.name + suffix)
+        if place.is_dir() and not place.is_symlink():
+            # Not made by us, so it is not ours to delete.
+            aside = place.with_name(f"{place.name}.aside-{secrets.token_hex(4)}")
+            place.rename(aside)
+            log.warning("a folder was in the place of the index and is now %s", aside)
+        else:
+            place.unlink(missing_ok=True)
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -109,9 +129,18 @@ def _prepare(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA cache_size = -65536")
 
 
+def _schema(database: sqlite3.Connection) -> dict[str, str]:
+    return dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
+
+
+@cache
+def _own_schema() -> dict[str, str]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(_TABLES)
+        return _schema(database)
+
+
 def _meta(database: sqlite3.Connection) -> dict[str, str]:
-    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
-        return {}
     rows = database.execute("SELECT key, value FROM meta WHERE key IN ('format', 'stream_created')")
     return dict(rows.fetchall())
 

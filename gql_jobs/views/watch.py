@@ -52,7 +52,8 @@ class Watch:
         async with self._bus.subscribe(known) as events:
             await self._require(known)
             if after is not None:
-                await self._check_cursor(after)
+                # Of a job that lives nothing has expired, however much has of others.
+                await self._check_cursor(after, min(self._index.horizon, self._index.first_seq(known)))
                 events.start_after(after)
                 if self._over(known, after):
                     return
@@ -77,7 +78,7 @@ class Watch:
         """
         async with self._bus.subscribe_all() as events:
             if after is not None:
-                await self._check_cursor(after)
+                await self._check_cursor(after, self._index.horizon)
                 events.start_after(after)
             async for event in events:
                 if job_filter.matches(event.job):
@@ -97,10 +98,11 @@ class Watch:
         if not await self._feed.wait_for(job.last_seq, PATIENCE):
             raise QueueUnavailable(f"This process has not caught up with job {job_id} yet; try again.")
 
-    async def _check_cursor(self, cursor: Cursor) -> None:
-        if cursor.seq < self._index.horizon:
-            oldest = str(Cursor(self._index.horizon))
-            raise InvalidArgument("after", "The cursor is older than the events that are kept.", oldestCursor=oldest)
+    async def _check_cursor(self, cursor: Cursor, oldest: int) -> None:
+        if cursor.seq < oldest:
+            raise InvalidArgument(
+                "after", "The cursor is older than the events that are kept.", oldestCursor=str(Cursor(oldest))
+            )
         if cursor.seq <= self._feed.position:
             return
         try:

@@ -16,12 +16,13 @@ async def healthz() -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200 while every check holds, else 503; the body says which do not."""
+    """200 while every check holds, else 503; the body says which do not, and how far the feed is."""
     opening: Opening = request.app.state.opening
     checks = await opening.checks()
     ready = all(check.ok for check in checks.values())
     shown = {name: {"ok": check.ok, "message": check.message} for name, check in checks.items()}
-    return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": shown})
+    status = "ready" if ready else "not ready"
+    return _json(200 if ready else 503, {"status": status, "checks": shown, "feed": opening.feed})
 
 
 def _json(status: int, body: object) -> Response:

@@ -8,6 +8,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.lock import FolderInUse
 from gql_jobs.log.topology import UnsuitableServer
 from gql_jobs.settings import Settings
+from gql_jobs.views.feed import FeedCounters
 from gql_jobs.web.runtime import Check, Runtime, open_runtime
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,11 @@ class Opening:
     async def checks(self) -> dict[str, Check]:
         """What has to hold before this process should be sent requests."""
         return {"nats": Check(False, self._trouble)} if self._runtime is None else await self._runtime.checks()
+
+    @property
+    def feed(self) -> FeedCounters | None:
+        """How far the feed is; None before it has begun."""
+        return None if self._runtime is None else self._runtime.feed.counters
 
     async def run(self) -> None:
         """Open it and keep it open until cancelled; a failure is told by ``failed``."""

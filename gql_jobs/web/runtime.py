@@ -11,6 +11,7 @@ from msgspec import Struct
 from gql_jobs.background import in_background
 from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.registry import Registry, load_job_types
@@ -85,15 +86,34 @@ class Runtime(Struct):
             return self.index.artifact(job_id, name)
         return await self.artifacts.find(job_id, name)
 
+    async def events(self, job_id: str) -> list[Event]:
+        """The job's history from the index, or else from the stream, as ``job`` finds the job.
+
+        :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
+        """
+        if self.index.job(job_id) is not None:
+            return self.index.events(job_id)
+        return (await self.commands.history(job_id)).events
+
+    async def saved(self, job_id: str) -> list[Artifact]:
+        """The job's files by name, from where ``events`` finds its history.
+
+        :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
+        """
+        if self.index.job(job_id) is not None:
+            return self.index.artifacts(job_id)
+        return (await self.commands.history(job_id)).artifacts
+
     async def checks(self) -> dict[str, Check]:
         """What has to hold before this process should be sent requests."""
-        behind = f"{self.feed.lag} messages behind" if self.feed.lag else "not yet at the stream's end"
-        at = f"at {self.feed.position}" if self.feed.caught_up else f"the index is {behind}"
-        return {
-            "nats": self._reachable(),
-            "streams": await self._streams(),
-            "feed": Check(self.feed.caught_up, at),
-        }
+        return {"nats": self._reachable(), "streams": await self._streams(), "feed": self._feed()}
+
+    def _feed(self) -> Check:
+        now = self.feed.counters
+        if self.feed.caught_up:
+            return Check(True, f"at {now.position}")
+        behind = f"{now.lag} messages behind" if now.lag else "not yet at the stream's end"
+        return Check(False, f"the index is {behind}, {now.percent:g} % done")
 
     def _reachable(self) -> Check:
         if self.connection.connected:
@@ -129,7 +149,7 @@ async def open_runtime(
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, TOMBSTONE_TTL))
-        reader = await stack.enter_async_context(open_reader(path))
+        reader = await stack.enter_async_context(open_reader(index))
         bus = EventBus(reader.events_after, index.position)
         feed = await stack.enter_async_context(run_feed(connection, index, bus))
         artifacts = ArtifactStore(job_log, settings)

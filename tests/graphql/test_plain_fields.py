@@ -85,13 +85,21 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
         index = stack.enter_context(open_index(path, "2026-01-31T12:00:00Z", 1000, 86_400.0))
         messages = list(_stories())
         index.apply(messages, messages[-1].seq)
-        reader = Reader(path)
+        reader = Reader(index)
         stack.callback(reader.close)
 
         async def job(job_id: str) -> Any:
             return index.job(job_id)
 
-        services: Any = SimpleNamespace(index=index, reader=reader, registry=load_job_types(JOB_TYPES), job=job)
+        async def events(job_id: str) -> Any:
+            return index.events(job_id)
+
+        async def saved(job_id: str) -> Any:
+            return index.artifacts(job_id)
+
+        services: Any = SimpleNamespace(
+            index=index, reader=reader, registry=load_job_types(JOB_TYPES), job=job, events=events, saved=saved
+        )
         yield Context(lambda: services)
 
 

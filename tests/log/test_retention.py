@@ -53,6 +53,9 @@ async def test_an_expired_job_leaves_one_event_that_goes_by_itself(
     (left,) = await stored(connection)
     assert left.subject == subjects.event(job.id, Kind.EXPIRED)
     assert left.header(subjects.MESSAGE_TTL) is not None
+    told = left.read()
+    assert told is not None
+    assert told.body.event_seq == job.last_seq
     assert await commands.find(job.id) is None
     assert await last_message(connection, subjects.ALL, subjects.DEAD_LETTERS) is None
     with pytest.raises(NotFound):

@@ -40,7 +40,7 @@ async def _fed(connection: Connection, path: Path) -> AsyncIterator[tuple[Feed, 
     """A feed into the index of that file, caught up."""
     stream = await stream_info(connection)
     with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
-        async with open_reader(path) as reader:
+        async with open_reader(index) as reader:
             bus = EventBus(reader.events_after, index.position)
             async with run_feed(connection, index, bus) as feed:
                 await until(lambda: feed.caught_up, "the feed has caught up")
@@ -220,6 +220,32 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
         assert await asyncio.gather(*waiting) == [True, True, True]
         assert await feed.wait_for(1, 0)
         assert (feed.caught_up, feed.lag, feed.position) == (True, 0, 3)
+
+
+async def test_it_is_not_caught_up_while_it_has_fallen_far_behind_and_again_when_it_is_near(
+    commands: JobCommands, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gql_jobs.log.tail.BATCH", 1)
+    monkeypatch.setattr("gql_jobs.views.feed.FALLEN_BEHIND", 20)
+    monkeypatch.setattr("gql_jobs.views.feed.RECOVERED", 5)
+    judged: list[tuple[int, bool]] = []
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        apply = index.apply
+
+        def judge(*batch: Any) -> Any:
+            judged.append((feed.lag, feed.caught_up))
+            return apply(*batch)
+
+        monkeypatch.setattr(index, "apply", judge)
+        last = (await commands.create_many([request() for _ in range(300)]))[-1].job.last_seq
+        assert await feed.wait_for(last, 10)
+        await until(lambda: feed.caught_up, "it is near again")
+        assert feed.counters.applied == feed.counters.position == 300
+    assert {caught_up for lag, caught_up in judged if lag > 20} == {False}
+    assert {caught_up for lag, caught_up in judged if lag <= 5} == {True}
+    falling = judged.index(next(seen for seen in judged if seen[0] > 20))
+    near = next(number for number in range(falling, len(judged)) if judged[number][0] <= 5)
+    assert not any(caught_up for _, caught_up in judged[falling:near]), "between the two it stays as it was"
 
 
 async def test_a_job_ends_in_the_index_whatever_its_events_were_told_by(

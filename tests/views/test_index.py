@@ -121,6 +121,18 @@ def test_a_job_that_is_created_ends_and_expires_within_one_batch_leaves_nothing(
     assert sum(counted(path)[0].values()) == 0
 
 
+def test_an_index_that_came_after_an_expiry_knows_that_events_are_missing(tmp_path: Path) -> None:
+    expired = Expired(event_seq=8)
+    with _open(tmp_path / "live") as live, _open(tmp_path / "late") as late:
+        live.apply([*STORY, tell(20, expired)], 20)
+        late.apply([tell(20, expired)], 20)
+        assert live.horizon == late.horizon == 8
+        late.apply([tell(21, Expired(submission=1), OTHER)], 21)
+        assert late.horizon == 21, "one that does not say where its events ended"
+    with _open(tmp_path / "late") as late:
+        assert late.horizon == 21
+
+
 def test_a_job_renewed_within_the_batch_of_its_expiry_is_there(path: Path) -> None:
     with _open(path) as index:
         index.apply(STORY, 8)
@@ -193,10 +205,11 @@ def test_an_index_of_another_format_is_begun_anew(path: Path) -> None:
 def test_a_batch_that_fails_changes_nothing(path: Path) -> None:
     before = _fill(path, STORY[:2])
     with _open(path) as index:
-        index._database.execute("ALTER TABLE unreadable RENAME TO away")  # noqa: SLF001
-        with pytest.raises(sqlite3.OperationalError):
-            index.apply(STORY[2:], 8)
-        index._database.execute("ALTER TABLE away RENAME TO unreadable")  # noqa: SLF001
+        refuse = "CREATE TEMP TRIGGER full BEFORE INSERT ON unreadable BEGIN SELECT raise(ABORT, 'full'); END"
+        index._database.execute(refuse)  # noqa: SLF001
+        with pytest.raises(sqlite3.IntegrityError, match="full"):
+            index.apply(STORY[2:], 8, [Unread(8, "jobs.x", "why")])
+        index._database.execute("DROP TRIGGER full")  # noqa: SLF001
         assert index.position == 2
         job = index.job(JOB)
         assert job is not None

@@ -173,6 +173,16 @@ async def test_a_cursor_older_than_the_events_that_are_kept_is_refused_and_the_o
     await watching.aclose()
 
 
+async def test_an_old_job_that_lives_is_resumed_however_much_has_expired_since(runtime: Runtime) -> None:
+    old = await _create(runtime, request())
+    young = await _create(runtime, request())
+    runtime.index.horizon = young.last_seq
+    await runtime.settled(await runtime.commands.cancel(old.id))
+    assert [event.kind for event in await _collect(runtime.watch.job(old.id, Cursor(old.last_seq)))] == [Kind.CANCELLED]
+    with pytest.raises(InvalidArgument, match="older than the events"):
+        await anext(runtime.watch.all(JobFilter(), Cursor(old.last_seq)))
+
+
 @needs_worker
 async def test_all_events_of_the_jobs_that_match_as_they_are_at_that_event(runtime: Runtime) -> None:
     wanted = JobFilter(tags=("mine",), status=(JobStatus.PROCESSING, JobStatus.COMPLETED))
