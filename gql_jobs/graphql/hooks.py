@@ -11,6 +11,7 @@ from graphql import (
     GraphQLField,
     GraphQLInputObjectType,
     GraphQLObjectType,
+    GraphQLOneOfDirective,
     GraphQLSchema,
     OperationDefinitionNode,
     get_named_type,
@@ -18,6 +19,7 @@ from graphql import (
 )
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
+from strawberry.schema_directives import OneOf
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
@@ -98,6 +100,12 @@ def _use_python_names(input_type: Any) -> None:
         if field.out_name is None:
             field.out_name = definition.python_name
             _use_python_names(get_named_type(field.type))
+
+
+def describe_one_of() -> None:
+    """Have the directive @oneOf printed with its description; Strawberry knows the directive without."""
+    definition: Any = OneOf.__strawberry_directive__  # type: ignore[attr-defined]
+    definition.description = GraphQLOneOfDirective.description
 
 
 def enforce_one_of(schema: Any, name: str) -> None:

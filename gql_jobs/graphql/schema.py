@@ -14,7 +14,7 @@ from gql_jobs.graphql.documents import Documents, KnownDocuments
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.errors import ErrorCodes
 from gql_jobs.graphql.event_types import EVENT_TYPES
-from gql_jobs.graphql.hooks import EventExecutor, call_directly, enforce_one_of
+from gql_jobs.graphql.hooks import EventExecutor, call_directly, describe_one_of, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits, parse_options
@@ -25,6 +25,13 @@ from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.graphql.subscriptions import Subscription
 from gql_jobs.jobs.registry import Registry
+
+_FOR_LINTERS = """\
+# eslint-disable @graphql-eslint/input-name, @graphql-eslint/naming-convention -- mutations say `id`, `inputs`, `filter`
+# eslint-disable @graphql-eslint/strict-id-in-types -- jobs have an identity; events, files and counts are values
+# eslint-disable @graphql-eslint/relay-arguments -- pages go forward, or to an offset
+# eslint-disable @graphql-eslint/no-unreachable-types -- the values of extensions.code have their place here
+"""
 
 
 class JobsSchema(strawberry.Schema):
@@ -37,6 +44,7 @@ class JobsSchema(strawberry.Schema):
         self.documents = Documents()
         self._parse_options = parse_options(limits) if limits is not None else {}
         mutation = mutations(registered, create_job_input(registered))
+        describe_one_of()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(
             query=Query,
@@ -86,4 +94,4 @@ def build_schema(registry: Registry, limits: OperationLimits | None = None, *, p
 
 def sdl(registry: Registry) -> str:
     """The schema as text, as ``schema.graphql`` holds it."""
-    return build_schema(registry).as_str().strip() + "\n"
+    return f"{_FOR_LINTERS}\n{build_schema(registry).as_str().strip()}\n"
