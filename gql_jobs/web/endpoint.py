@@ -3,9 +3,8 @@
 import logging
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from strawberry.http.ides import get_graphql_ide_html
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 from strawberry.types.graphql import OperationType
 
@@ -13,6 +12,7 @@ from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
+from gql_jobs.web import graphiql
 from gql_jobs.web.closing import Closing
 from gql_jobs.web.execution import Execution, Operation, Result
 from gql_jobs.web.http_request import Refused, read_operation
@@ -40,7 +40,7 @@ class Endpoint:
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
         self.closing = Closing()
         self._execution = Execution(schema)
-        self._page = get_graphql_ide_html() if settings.graphiql else None
+        self._has_page = settings.graphiql
         self._origins = normalize_allowed_origins(settings.cors_origins)
         self._sockets = TransportWs(self._execution, _new_context, SocketLimits(), self.closing)
 
@@ -85,9 +85,9 @@ class Endpoint:
         return Response(result.payload, status, _VARY, f"{media_type}; charset=utf-8")
 
     def _ide(self) -> Response:
-        if self._page is None:
+        if not self._has_page:
             raise Refused(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
-        return HTMLResponse(self._page, headers=_VARY)
+        return graphiql.page()
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

@@ -1,25 +1,19 @@
 """``gql-jobs dev`` as a user runs it: one tree of real processes."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from tests.by_hand import plain_nats
 from tests.deadline import until
 from tests.processes import all_ended, tree
+from tests.running_dev import running_dev
 
-_LABELS = ("GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
 _SLOW_JOBS = """
 import asyncio
 from gql_jobs import JobContext, Model, job_type
@@ -42,72 +36,8 @@ job_type("slow", payload=SlowPayload, result=SlowResult, handler="slow_jobs:work
 pytestmark = pytest.mark.timeout(120)
 
 
-class Dev:
-    """A running ``dev``: its process, and what it has printed."""
-
-    def __init__(self, process: Process, folder: Path) -> None:
-        self.process = process
-        self._folder = folder
-
-    @property
-    def out(self) -> str:
-        """Its stdout so far."""
-        return (self._folder / "out").read_text()
-
-    @property
-    def err(self) -> str:
-        """Its stderr so far."""
-        return (self._folder / "err").read_text()
-
-    def urls(self) -> dict[str, str]:
-        """The printed addresses by label."""
-        return dict(re.findall(rf"^({'|'.join(_LABELS)}) +(\S+)$", self.out, re.MULTILINE))
-
-    async def ready(self) -> dict[str, str]:
-        """Wait until everything is printed."""
-
-        def printed() -> dict[str, str]:
-            assert self.process.returncode is None, self.err
-            urls = self.urls()
-            return urls if len(urls) == len(_LABELS) else {}
-
-        return await until(printed, "dev has printed where everything is", within=60)
-
-    def child(self, part: str) -> psutil.Process | None:
-        """The process of the tree that is nats-server, or ``python -m <part>``."""
-        for process in tree(self.process.pid)[1:]:
-            if process.name() == part or f" -m {part} " in f"{' '.join(process.cmdline())} ":
-                return process
-        return None
-
-
-@asynccontextmanager
-async def _dev(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Dev]:
-    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", str(folder / "data"), *arguments),
-            cwd=folder,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-    running: list[psutil.Process] = []
-    try:
-        yield Dev(process, folder)
-    except BaseException:
-        print((folder / "err").read_text())  # noqa: T201
-        raise
-    finally:
-        if process.returncode is None:
-            running = tree(process.pid)
-            process.kill()
-        await process.wait()
-        await all_ended(running, within=20)
-
-
 async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    async with _dev(tmp_path) as dev:
+    async with running_dev(tmp_path) as dev:
         urls = await dev.ready()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/graphql", urls["GraphiQL"])
         async with httpx.AsyncClient() as client:
@@ -125,21 +55,21 @@ async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_pa
 
 
 async def test_a_kill_9_of_dev_ends_every_child(tmp_path: Path) -> None:
-    async with _dev(tmp_path) as dev:
+    async with running_dev(tmp_path) as dev:
         await dev.ready()
         everyone = tree(dev.process.pid)
         dev.process.kill()
         await all_ended(everyone, within=15)
-    async with _dev(tmp_path) as again:
+    async with running_dev(tmp_path) as again:
         await again.ready()
 
 
 async def test_a_second_dev_in_the_folder_says_so(tmp_path: Path) -> None:
-    async with _dev(tmp_path) as dev:
+    async with running_dev(tmp_path) as dev:
         await dev.ready()
         second = tmp_path / "second"
         second.mkdir()
-        async with _dev(second, "--data-dir", str(tmp_path / "data")) as other:
+        async with running_dev(second, "--data-dir", str(tmp_path / "data")) as other:
             assert await asyncio.wait_for(other.process.wait(), 20) == 2
             assert f"is already used by process {dev.process.pid};" in other.err
             assert "Traceback" not in other.err
@@ -147,7 +77,7 @@ async def test_a_second_dev_in_the_folder_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["gql_jobs api", "workers", "gql_jobs.dev.mailbox", "nats-server"])
 async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path, part: str) -> None:
-    async with _dev(tmp_path) as dev:
+    async with running_dev(tmp_path) as dev:
         urls = await dev.ready()
         victim = dev.child(part)
         assert victim is not None
@@ -168,7 +98,7 @@ async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path, p
 
 
 async def test_ctrl_c_while_it_starts_is_a_clean_stop(tmp_path: Path) -> None:
-    async with _dev(tmp_path) as dev:
+    async with running_dev(tmp_path) as dev:
         await until((tmp_path / "data" / "dev.lock").exists, "it has begun")
         everyone = tree(dev.process.pid)
         dev.process.send_signal(signal.SIGINT)
@@ -178,13 +108,13 @@ async def test_ctrl_c_while_it_starts_is_a_clean_stop(tmp_path: Path) -> None:
 
 async def test_a_part_that_dies_again_and_again_ends_dev_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "falls.py").write_text("import os, sys\nif 'api' in sys.argv:\n    os._exit(7)\n")
-    async with _dev(tmp_path, "--import", "falls") as dev:
+    async with running_dev(tmp_path, "--import", "falls") as dev:
         assert await asyncio.wait_for(dev.process.wait(), 60) == 2
         assert "Error: The API ended 3 times while starting; its messages say why." in dev.err
 
 
 async def test_a_part_that_says_that_it_cannot_start_is_not_started_again(tmp_path: Path) -> None:
-    async with plain_nats(tmp_path) as url, _dev(tmp_path, GQL_JOBS_NATS_URL=url) as dev:
+    async with plain_nats(tmp_path) as url, running_dev(tmp_path, GQL_JOBS_NATS_URL=url) as dev:
         assert await asyncio.wait_for(dev.process.wait(), 60) == 2
         assert "The NATS server has no JetStream" in dev.err
         assert re.search("Error: The (API|worker) cannot start; its message above says why", dev.err)
@@ -193,7 +123,7 @@ async def test_a_part_that_says_that_it_cannot_start_is_not_started_again(tmp_pa
 
 async def test_the_first_ctrl_c_waits_for_a_running_job_and_the_second_hands_it_back(tmp_path: Path) -> None:
     (tmp_path / "slow_jobs.py").write_text(_SLOW_JOBS)
-    async with _dev(tmp_path, "--import", "slow_jobs") as dev:
+    async with running_dev(tmp_path, "--import", "slow_jobs") as dev:
         api = (await dev.ready())["API"]
         created = await _ask(api, 'mutation { createJob(input: {payload: {slow: {name: "x"}}}) { job { id } } }')
         job_id = created["createJob"]["job"]["id"]
@@ -203,7 +133,7 @@ async def test_the_first_ctrl_c_waits_for_a_running_job_and_the_second_hands_it_
         assert len(tree(dev.process.pid)) >= 6
         dev.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(dev.process.wait(), 20) == 0, dev.err
-    async with _dev(tmp_path, "--import", "slow_jobs") as dev:
+    async with running_dev(tmp_path, "--import", "slow_jobs") as dev:
         api = (await dev.ready())["API"]
 
         async def result() -> dict[str, Any] | None:

@@ -1,0 +1,88 @@
+"""The GraphiQL page: built files of this package, from this origin only, under a policy that allows no other.
+
+Knows nothing of GraphQL: the page is a client like any other. The files are made by ``make graphiql`` and come with
+the wheel; a checkout without them gets a page that says so.
+"""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+STATIC = Path(__file__).parent / "static"
+FILES = STATIC / "graphiql"
+"""Where the build writes."""
+_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "worker-src": "'self'",
+    "connect-src": "'self'",
+    "font-src": "'self'",
+    "img-src": "'self' data:",
+    # The editor measures and colours text with styles that it writes itself.
+    "style-src": "'self' 'unsafe-inline'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+_HEADERS = {
+    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Asked for again at each visit, and sent again only where it has changed.
+    "Cache-Control": "no-cache",
+    "Vary": "Accept",
+}
+# Relative addresses: a proxy may serve the API below a path of its own.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>gql-jobs</title>
+<link rel="icon" href="data:,">
+{head}</head>
+<body>
+{body}
+</body>
+</html>
+"""
+_BUILT = _PAGE.format(
+    head='<link rel="stylesheet" href="graphiql/graphiql.css">\n'
+    '<script type="module" src="graphiql/graphiql.js"></script>\n',
+    body='<div id="graphiql"><noscript>GraphiQL needs JavaScript.</noscript></div>',
+)
+_NOT_BUILT = _PAGE.format(
+    head="",
+    body="<h1>GraphiQL is not built</h1>\n"
+    "<p>This checkout has no built files of GraphiQL. One command makes them; then load this page again:</p>\n"
+    "<pre>make graphiql</pre>\n"
+    "<p>The API itself works: send operations to this address.</p>",
+)
+
+
+def page() -> Response:
+    """What a browser gets at the GraphQL endpoint."""
+    return HTMLResponse(_BUILT if (FILES / "graphiql.js").is_file() else _NOT_BUILT, headers=_HEADERS)
+
+
+def routes() -> list[BaseRoute]:
+    """Where the page finds its files, and its examples the picture that they process."""
+    return [Mount("/graphiql", _BuiltFiles(directory=FILES, check_dir=False)), Route("/example.jpg", _picture)]
+
+
+async def _picture(_request: Request) -> Response:
+    return FileResponse(STATIC / "example.jpg")
+
+
+class _BuiltFiles(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """A file, with the page's policy: a worker obeys that of its own file."""
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response

@@ -1,0 +1,82 @@
+"""``gql-jobs dev`` in tests, as a user runs it."""
+
+import asyncio
+import os
+import re
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.deadline import until
+from tests.processes import all_ended, tree
+
+_LABELS = ("GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
+
+
+class Dev:
+    """A running ``dev``: its process, and what it has printed."""
+
+    def __init__(self, process: Process, folder: Path) -> None:
+        self.process = process
+        self._folder = folder
+
+    @property
+    def out(self) -> str:
+        """Its stdout so far."""
+        return (self._folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        """Its stderr so far."""
+        return (self._folder / "err").read_text()
+
+    def urls(self) -> dict[str, str]:
+        """The printed addresses by label."""
+        return dict(re.findall(rf"^({'|'.join(_LABELS)}) +(\S+)$", self.out, re.MULTILINE))
+
+    async def ready(self) -> dict[str, str]:
+        """Wait until everything is printed."""
+
+        def printed() -> dict[str, str]:
+            assert self.process.returncode is None, self.err
+            urls = self.urls()
+            return urls if len(urls) == len(_LABELS) else {}
+
+        return await until(printed, "dev has printed where everything is", within=60)
+
+    def child(self, part: str) -> psutil.Process | None:
+        """The process of the tree that is nats-server, or ``python -m <part>``."""
+        for process in tree(self.process.pid)[1:]:
+            if process.name() == part or f" -m {part} " in f"{' '.join(process.cmdline())} ":
+                return process
+        return None
+
+
+@asynccontextmanager
+async def running_dev(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Dev]:
+    """``gql-jobs dev`` on free ports, with its data below the folder; killed when the block ends, if it still runs."""
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", str(folder / "data"), *arguments),
+            cwd=folder,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+    running: list[psutil.Process] = []
+    try:
+        yield Dev(process, folder)
+    except BaseException:
+        print((folder / "err").read_text())  # noqa: T201
+        raise
+    finally:
+        if process.returncode is None:
+            running = tree(process.pid)
+            process.kill()
+        await process.wait()
+        await all_ended(running, within=20)
