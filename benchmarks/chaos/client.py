@@ -4,6 +4,8 @@ import itertools
 import re
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -37,11 +39,20 @@ class Unanswered(Exception):
     """The connection broke or the time was over: whether the request had an effect is unknown."""
 
 
+@asynccontextmanager
+async def http_pools(count: int = 16) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """Many small pools: httpx looks at every connection of a pool at every request. The first is for health checks."""
+    async with AsyncExitStack() as stack:
+        opening = [httpx.AsyncClient(trust_env=False, verify=False) for _ in range(count + 1)]  # noqa: S501  # no TLS
+        yield [await stack.enter_async_context(client) for client in opening]
+
+
 class Client:
     """Asks the API processes in turn. ``outcomes`` counts what was no answer, by field."""
 
-    def __init__(self, urls: list[str], http: httpx.AsyncClient) -> None:
-        self.http = http
+    def __init__(self, urls: list[str], pools: list[httpx.AsyncClient]) -> None:
+        self.http = pools[0]
+        self._pools = itertools.cycle(pools[1:] or pools)
         self._urls = itertools.cycle(urls)
         self.outcomes: Counter[str] = Counter()
         self.slowest_refusal: dict[str, float] = {}
@@ -55,7 +66,7 @@ class Client:
         name = _FIELD.search(document)[0]  # type: ignore[index]  # every document here has one
         try:
             body = {"query": document, "variables": variables}
-            response = await self.http.post(url or next(self._urls), json=body, timeout=TIMEOUT)
+            response = await next(self._pools).post(url or next(self._urls), json=body, timeout=TIMEOUT)
             answer = response.json()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             self.outcomes[f"{name}: no connection"] += 1

@@ -12,8 +12,11 @@ from typing import Any
 from benchmarks.chaos.client import CANCEL, CREATE, CREATE_MANY, FIND, RETRY, Client, NotSent, Refused, Unanswered
 from benchmarks.chaos.ledger import Ledger
 
-_CREATORS = 32
-_BATCH = 10
+_CREATORS = 16
+_BATCHES = (20, 100)
+"""How many jobs are created together, where they are."""
+_BATCHED = 0.04
+"""Share of the requests that create a batch: about two thirds of the jobs."""
 _PATIENCE = 300.0
 """Seconds that one creation is repeated before it is given up."""
 _PAUSE = 0.2
@@ -72,7 +75,7 @@ def creation(seed: int, number: int, *, poison: bool = False) -> Creation:
     elif work < 0.07:  # noqa: PLR2004
         payload = {"permanent": True}
     else:
-        payload = {"seconds": round(chance.uniform(0, 0.05), 3)}
+        payload = {"seconds": round(chance.uniform(0, 0.05), 3), "steps": int(chance.random() < 0.2)}  # noqa: PLR2004
     return Creation(
         token=f"{seed}-{number}",
         kind=kind,
@@ -148,7 +151,8 @@ class Load:
                 began += _PAUSE
                 await asyncio.sleep(_PAUSE)
                 continue
-            size = min(_BATCH if self._chance.random() < 0.05 else 1, self._amount.jobs - number)  # noqa: PLR2004
+            batch = self._chance.randint(*_BATCHES) if self._chance.random() < _BATCHED else 1
+            size = min(batch, self._amount.jobs - number)
             due = [creation(self._amount.seed, n, poison=n in self._poisons) for n in range(number, number + size)]
             self._due.put_nowait(due)
             number += size

@@ -115,10 +115,10 @@ class Nemesis:
             )
 
     async def _one(self, fault: Fault) -> Outcome:
-        began = time.monotonic()
-        await self._do[fault]()
-        healed = time.monotonic()
+        began = healed = time.monotonic()
         try:
+            await self._do[fault]()
+            healed = time.monotonic()
             async with asyncio.timeout(_RECOVERED_WITHIN):
                 await self.works()
         except TimeoutError as error:

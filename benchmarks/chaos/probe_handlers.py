@@ -20,6 +20,8 @@ RUNS = "GQL_JOBS_CHAOS_RUNS"
 async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
     """Wait as long as the payload says."""
     _begin(context, payload)
+    if not payload.steps:
+        await asyncio.sleep(payload.seconds)
     for step in range(payload.steps):
         await asyncio.sleep(payload.seconds / payload.steps)
         context.progress(100 * (step + 1) / payload.steps, f"step {step + 1}")
@@ -29,9 +31,9 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
 def run_in_thread(context: JobContext, payload: ProbePayload) -> ProbeResult:
     """The same in a thread."""
     _begin(context, payload)
-    for step in range(payload.steps):
-        time.sleep(payload.seconds / payload.steps)
-        context.progress(100 * (step + 1) / payload.steps, f"step {step + 1}")
+    for step in range(max(payload.steps, 1)):
+        time.sleep(payload.seconds / max(payload.steps, 1))
+        context.progress(100 * (step + 1) / max(payload.steps, 1), f"step {step + 1}")
     return ProbeResult(token=payload.token, attempt=context.attempt)
 
 

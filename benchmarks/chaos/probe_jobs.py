@@ -13,7 +13,7 @@ class ProbePayload(Model):
     permanent: bool = Field(False, description="Raise a PermanentError.")
     poison: bool = Field(False, description="Kill the process that runs it.")
     seconds: float = Field(0.0, description="How long to work, in seconds.")
-    steps: int = Field(1, description="Progress reports, evenly spread over that time.")
+    steps: int = Field(0, ge=0, description="Progress reports, evenly spread over that time.")
 
 
 class ProbeResult(Model):

@@ -8,11 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from benchmarks.chaos import stream
 from benchmarks.chaos.checker import Evidence, Findings, check
-from benchmarks.chaos.client import COUNT, Client, NotSent, Refused, Unanswered
+from benchmarks.chaos.client import COUNT, Client, NotSent, Refused, Unanswered, http_pools
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.load import LANES, Amount, Creation, Load
 from benchmarks.chaos.nemesis import Fault, Nemesis, Outcome, plan, unrecovered
@@ -55,13 +53,12 @@ async def carry_out(planned: Plan, folder: Path) -> Result:
     :raises TimeoutError: if the system does not come up at all.
     """
     ledger = Ledger()
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=5)
-    async with httpx.AsyncClient(limits=limits, trust_env=False) as http, running(planned.shape, folder) as system:
+    async with http_pools() as pools, running(planned.shape, folder) as system:
         urls = [api.url for api in system.apis]
-        client = Client(urls, http)
+        client = Client(urls, pools)
         subscriptions = Subscriptions(urls, ledger)
         try:
-            await system.ready(http)
+            await system.ready(client.http)
             result = await _measure(planned, system, client, ledger, subscriptions)
         finally:
             await subscriptions.close()

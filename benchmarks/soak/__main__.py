@@ -16,12 +16,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import uvloop
 from nats.errors import Error as NatsError
 
 from benchmarks.chaos import stream
-from benchmarks.chaos.client import Client
+from benchmarks.chaos.client import Client, http_pools
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.load import LANES, Amount, Load
 from benchmarks.chaos.subscriptions import Subscriptions
@@ -73,11 +72,12 @@ async def _soak(options: argparse.Namespace, folder: Path, samples: Samples, led
     seconds = options.minutes * 60
     async with (
         asyncio.timeout(seconds + 600),
-        httpx.AsyncClient(trust_env=False) as http,
+        http_pools() as pools,
         running(shape, folder) as system,
     ):
-        await system.ready(http)
         urls = [api.url for api in system.apis]
+        client = Client(urls, pools)
+        await system.ready(client.http)
         subscriptions = Subscriptions(urls, ledger)
         chance = random.Random(options.seed)  # noqa: S311
 
@@ -86,7 +86,7 @@ async def _soak(options: argparse.Namespace, folder: Path, samples: Samples, led
                 subscriptions.open(job_id=job_id)
 
         amount = Amount(options.seed, round(options.rate * seconds), options.rate)
-        load = Load(Client(urls, http), ledger, amount, created)
+        load = Load(client, ledger, amount, created)
         try:
             async with asyncio.TaskGroup() as group:
                 sampling = group.create_task(_sample(system, samples))
