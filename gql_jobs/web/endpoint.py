@@ -19,9 +19,7 @@ from gql_jobs.web.http_request import Refused, read_operation
 from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.replies import refusal
-from gql_jobs.web.streamed_response import EVENT_STREAM as AS_EVENTS
-from gql_jobs.web.streamed_response import MULTIPART as AS_PARTS
-from gql_jobs.web.streamed_response import StreamedResponse
+from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse
 from gql_jobs.web.transport_ws import PROTOCOL, SocketLimits, TransportWs
 
 log = logging.getLogger(__name__)
@@ -66,18 +64,23 @@ class Endpoint:
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise Refused(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
-        if media_type == EVENT_STREAM:
-            return self._events(operation, request.headers.get("last-event-id"))
-        if media_type == MULTIPART:
-            return StreamedResponse(self._execution.results(operation), AS_PARTS, self.closing, resumed=False)
+        if media_type in {EVENT_STREAM, MULTIPART}:
+            return self._stream(operation, media_type, request.headers.get("last-event-id"))
         if media_type is None:
             raise Refused(406, _NEEDS_STREAM if operation.type is OperationType.SUBSCRIPTION else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type)
 
-    def _events(self, operation: Operation, last_event_id: str | None) -> ASGIApp:
-        operation.context.resume_after = last_event_id or None
-        results = self._execution.results(operation)
-        return StreamedResponse(results, AS_EVENTS, self.closing, resumed=bool(last_event_id))
+    def _stream(self, operation: Operation, media_type: str, last_event_id: str | None) -> ASGIApp:
+        if media_type == EVENT_STREAM:
+            operation.context.resume_after = last_event_id or None
+        return StreamedResponse(
+            self._execution.results(operation),
+            AS_EVENTS if media_type == EVENT_STREAM else AS_PARTS,
+            self.closing,
+            resumed=operation.context.resume_after is not None,
+            # Half a mutation would be neither done nor refused.
+            finished=operation.type is OperationType.MUTATION,
+        )
 
     async def _single(self, operation: Operation, media_type: str) -> Response:
         result = await self._execution.result(operation)

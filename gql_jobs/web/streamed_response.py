@@ -36,7 +36,7 @@ class StreamFormat(Struct, frozen=True):
     """What is sent last where the operation goes on elsewhere: anything but its completion."""
 
 
-EVENT_STREAM = StreamFormat(
+AS_EVENTS = StreamFormat(
     headers=event_stream.HEADERS,
     opening=event_stream.opening,
     result=lambda result: event_stream.event(result.payload, result.cursor),
@@ -45,7 +45,7 @@ EVENT_STREAM = StreamFormat(
     end=event_stream.END,
     interrupted=event_stream.opening,
 )
-MULTIPART = StreamFormat(
+AS_PARTS = StreamFormat(
     headers=multipart.HEADERS,
     opening=lambda: multipart.OPENING,
     result=lambda result: multipart.part(result.payload),
@@ -61,28 +61,35 @@ class StreamedResponse:
 
     :param resumed: whether the client has come back to a stream. Where that is over it is answered 204, which tells an
         ``EventSource`` not to come back once more.
+    :param finished: whether the operation is let run to its end where the client goes away.
     """
 
     def __init__(
-        self, results: AsyncGenerator[Result, None], stream_format: StreamFormat, closing: Closing, *, resumed: bool
+        self,
+        results: AsyncGenerator[Result, None],
+        stream_format: StreamFormat,
+        closing: Closing,
+        *,
+        resumed: bool = False,
+        finished: bool = False,
     ) -> None:
         self._results = results
         self._format = stream_format
         self._closing = closing
         self._resumed = resumed
+        self._finished = finished
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send results until there are no more, the client goes away, or the process stops."""
-        leave = asyncio.Event()
-        with self._closing.told(leave.set):
-            gone, left = asyncio.create_task(_gone(receive)), asyncio.create_task(leave.wait())
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._closing.told(lambda: left.set_result(None)):
+            gone = asyncio.create_task(_gone(receive))
             try:
                 await self._send_stream(send, gone, left)
             finally:
                 gone.cancel()
-                left.cancel()
 
-    async def _send_stream(self, send: Send, gone: "asyncio.Task[None]", left: "asyncio.Task[bool]") -> None:
+    async def _send_stream(self, send: Send, gone: "asyncio.Task[None]", left: "asyncio.Future[None]") -> None:
         pace = _Pace(self._results, gone, left)
         written = self._format
         try:
@@ -103,13 +110,13 @@ class StreamedResponse:
             last = written.end if pace.over else chunk + written.interrupted()
             await send({"type": "http.response.body", "body": last})
         finally:
-            await pace.close()
+            await pace.close(finished=self._finished)
 
 
 class _Pace:
-    """Results as they come, in a wait that ends early with whichever of some tasks."""
+    """Results as they come, in a wait that ends early with whichever of some futures."""
 
-    def __init__(self, results: AsyncGenerator[Result, None], *endings: "asyncio.Task[Any]") -> None:
+    def __init__(self, results: AsyncGenerator[Result, None], *endings: "asyncio.Future[None]") -> None:
         self._results = results
         self._endings = endings
         self._step: asyncio.Task[Result | None] | None = None
@@ -117,20 +124,22 @@ class _Pace:
         """Whether the last result has been taken."""
 
     async def next(self, within: float) -> Result | None:
-        """The next result; None if there are no more, none came within so many seconds, or a task has ended."""
+        """The next result; None if there are no more, none came within so many seconds, or a future is done."""
         if self._step is None:
             self._step = asyncio.create_task(self._taken())
-        await asyncio.wait({self._step, *self._endings}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        awaited: list[asyncio.Future[Any]] = [self._step, *self._endings]
+        await asyncio.wait(awaited, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         if not self._step.done():
             return None
         result, self._step = self._step.result(), None
         self.over = result is None
         return result
 
-    async def close(self) -> None:
-        """End the operation, also where a result is being waited for."""
+    async def close(self, *, finished: bool) -> None:
+        """End the operation; where a result is being waited for, at once or ``finished``."""
         if self._step is not None:
-            self._step.cancel()
+            if not finished:
+                self._step.cancel()
             await asyncio.wait({self._step})
         await self._results.aclose()
 

@@ -104,6 +104,8 @@ class _Connection:
         self._writer = writer
         self._parameters: dict[str, Any] | None = None
         self._running: dict[str, _Running] = {}
+        self._unheard = 0
+        """Mutations that still run though the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.initialised = False
 
@@ -154,7 +156,7 @@ class _Connection:
             request = operation_request(payload)
         except MalformedRequest as malformed:
             raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
-        if len(self._running) >= self._limits.operations:
+        if len(self._running) + self._unheard >= self._limits.operations:
             most = self._limits.operations
             message = f"{most} operations run on this socket, which is the limit; complete one of them first."
             error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
@@ -194,9 +196,17 @@ class _Connection:
 
     def _stop(self, operation_id: str) -> None:
         running = self._running.pop(operation_id, None)
-        # A mutation is let run to its end, unheard: half of it would be neither done nor refused.
-        if running is not None and running.task is not None and running.operation.type is not OperationType.MUTATION:
+        if running is None or running.task is None:
+            return
+        if running.operation.type is OperationType.MUTATION:
+            # It is let run to its end: half of it would be neither done nor refused.
+            self._unheard += 1
+            running.task.add_done_callback(self._heard_of)
+        else:
             running.task.cancel()
+
+    def _heard_of(self, _task: "asyncio.Task[None]") -> None:
+        self._unheard -= 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)

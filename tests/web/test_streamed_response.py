@@ -9,22 +9,24 @@ from starlette.types import Message
 
 from gql_jobs.web.closing import Closing
 from gql_jobs.web.execution import Result
-from gql_jobs.web.streamed_response import EVENT_STREAM, MULTIPART, StreamedResponse, StreamFormat
+from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse, StreamFormat
 from tests.deadline import until
 
 
 class _Exchange:
     """A response being sent to a client that reads everything."""
 
-    def __init__(self, stream_format: StreamFormat, *, resumed: bool = False) -> None:
+    def __init__(self, stream_format: StreamFormat, *, resumed: bool = False, finished: bool = False) -> None:
         self.closing = Closing()
         self.results: asyncio.Queue[Result | None] = asyncio.Queue()
         self.closed = False
+        self.ending = False
         self.status: int | None = None
         self.body = b""
         self._gone = asyncio.Event()
-        self._response = StreamedResponse(self._taken(), stream_format, self.closing, resumed=resumed)
-        self.task = asyncio.create_task(self._response({}, self._receive, self._send))
+        options = {"resumed": resumed, "finished": finished}
+        response = StreamedResponse(self._taken(), stream_format, self.closing, **options)
+        self.task = asyncio.create_task(response({}, self._receive, self._send))
 
     def leave(self) -> None:
         """The client goes away."""
@@ -39,6 +41,7 @@ class _Exchange:
 
     async def _receive(self) -> Message:
         await self._gone.wait()
+        self.ending = True
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -46,7 +49,7 @@ class _Exchange:
         self.body += message.get("body", b"")
 
 
-FORMATS = pytest.mark.parametrize("stream_format", [EVENT_STREAM, MULTIPART], ids=["events", "multipart"])
+FORMATS = pytest.mark.parametrize("stream_format", [AS_EVENTS, AS_PARTS], ids=["events", "multipart"])
 
 
 @FORMATS
@@ -77,8 +80,19 @@ async def test_a_client_that_goes_away_ends_the_operation(stream_format: StreamF
     assert exchange.closed
 
 
+async def test_a_mutation_is_run_to_its_end_though_the_client_has_gone() -> None:
+    exchange = _Exchange(AS_EVENTS, finished=True)
+    await until(lambda: exchange.status, "the stream has begun")
+    exchange.leave()
+    await until(lambda: exchange.ending, "the response is being ended")
+    assert not exchange.closed
+    exchange.results.put_nowait(Result(b"{}"))
+    await exchange.task
+    assert exchange.results.empty()
+
+
 async def test_a_stopping_server_tells_an_event_source_to_come_back() -> None:
-    exchange = _Exchange(EVENT_STREAM)
+    exchange = _Exchange(AS_EVENTS)
     exchange.results.put_nowait(Result(b"{}", cursor="7"))
     await until(lambda: b"id: 7" in exchange.body, "the event was sent")
     await exchange.closing.finish(5)
@@ -89,7 +103,7 @@ async def test_a_stopping_server_tells_an_event_source_to_come_back() -> None:
 
 
 async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -> None:
-    exchange = _Exchange(MULTIPART)
+    exchange = _Exchange(AS_PARTS)
     await until(lambda: exchange.status, "the stream has begun")
     await exchange.closing.finish(5)
     await exchange.task
@@ -100,7 +114,7 @@ async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -
 
 @pytest.mark.parametrize("results", [[], [Result(b"{}", cursor="7")]], ids=["over", "going on"])
 async def test_a_resumed_stream_without_more_results_is_no_content(results: list[Result]) -> None:
-    exchange = _Exchange(EVENT_STREAM, resumed=True)
+    exchange = _Exchange(AS_EVENTS, resumed=True)
     for result in (*results, None):
         exchange.results.put_nowait(result)
     await exchange.task
