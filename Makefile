@@ -9,10 +9,10 @@ PYTHON    ?= python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help venv demo test graphiql lint types schema clean
+.PHONY: help venv demo test graphiql lint types schema bench bench-quick bench-setup clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 venv: $(INSTALLED) ## install everything into .venv (with uv where it is on the PATH)
 
@@ -55,6 +55,24 @@ schema: $(INSTALLED) ## write schema.graphql anew
 	$(BIN)/gql-jobs schema > schema.graphql.new
 	mv schema.graphql.new schema.graphql
 
+# Others' systems are installed here and nowhere else; none of it is kept in the repository.
+PEERS     := benchmarks/peers
+
+bench: $(INSTALLED) ## measure everything beside its peers (25 minutes), into benchmarks/results and the documents
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(INSTALLED) ## measure a little of everything (4 minutes), to see that it works
+	$(BIN)/python -m benchmarks --quick
+
+bench-setup: $(INSTALLED) ## install the peers that bench compares with (redis-server and postgresql: apt-get)
+	test -x $(PEERS)/.venv/bin/python || $(BIN)/python -m venv $(PEERS)/.venv
+	$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	@if command -v npm >/dev/null; then npm --prefix $(PEERS) ci --no-audit --no-fund --loglevel error; \
+	  else echo 'npm is not installed: BullMQ, GraphQL Yoga and Mercurius will be skipped'; fi
+	@command -v redis-server >/dev/null || echo 'redis-server is not installed: saq, celery, BullMQ will be skipped'
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  echo 'PostgreSQL is not installed: pgqueuer will be skipped'
+
 clean: ## remove what was built, installed and stored
-	rm -rf $(VENV) .gql-jobs build dist frontend/graphiql/node_modules gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/node_modules .gql-jobs build dist frontend/graphiql/node_modules gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,88 @@
+"""Large stores, written straight into the stream: what as many creations through the API would have left there.
+
+Bodies are made by the log's own codec, in the order that a busy worker leaves; the fences are left out, because every
+job is new and nobody else writes.
+"""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
+import msgspec
+from msgspec import Raw
+from nats.aio.client import Client
+
+from benchmarks.stack import EMAIL
+from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
+from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.request import JobRequest
+from gql_jobs.log import subjects
+from gql_jobs.log.codec import encode
+from gql_jobs.settings import Settings
+
+_WINDOW = 2000
+"""Messages between two acknowledgements; the server drops what it has not the room to hold."""
+_ROUND = 1000
+"""Jobs that are queued together before they run."""
+
+
+async def queue_up(url: str, jobs: int) -> None:
+    """Queue no-op jobs in an empty stream."""
+    await _write(url, _queued(jobs))
+
+
+async def finish(url: str, jobs: int) -> int:
+    """Write the whole histories of finished no-op jobs into an empty stream; returns the number of messages."""
+    return await _write(url, _finished(jobs))
+
+
+async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
+    client = Client()
+    await client.connect(url, pending_size=1 << 26)
+    written = 0
+    while window := list(islice(messages, _WINDOW)):
+        for subject, body in window[:-1]:
+            await client.publish(subject, encode(body))
+        subject, body = window[-1]
+        answer = msgspec.json.decode((await client.request(subject, encode(body), timeout=30)).data)
+        written += len(window)
+        if answer.get("seq") != written:
+            raise RuntimeError(f"message {written} was answered with {answer}")
+    await client.close()
+    return written
+
+
+def _submissions() -> Iterator[tuple[str, Body]]:
+    registry = load_job_types(("benchmarks.job_types",))
+    job_type = registry.get("noop")
+    assert job_type is not None
+    request = JobRequest.of(job_type, job_type.validate(EMAIL, "payload"))
+    settings = Settings()
+    while True:
+        job_id = str(uuid.uuid4())
+        spec = request.spec(datetime.now(UTC), settings)
+        yield job_id, Submission(spec=spec)
+
+
+def _queued(jobs: int) -> Iterator[tuple[str, Body]]:
+    for job_id, body in islice(_submissions(), jobs):
+        assert isinstance(body, Submission)
+        yield subjects.queued(job_id, body.spec.queue, body.spec.priority), body
+
+
+def _finished(jobs: int) -> Iterator[tuple[str, Body]]:
+    submissions, seq = _submissions(), 0
+    for start in range(0, jobs, _ROUND):
+        ids: list[tuple[str, int]] = []
+        for job_id, body in islice(submissions, min(_ROUND, jobs - start)):
+            assert isinstance(body, Submission)
+            seq += 1
+            ids.append((job_id, seq))
+            yield subjects.queued(job_id, body.spec.queue, body.spec.priority), body
+        for job_id, submission in ids:
+            started = Started(submission=submission, attempt=1, worker_id="worker-1")
+            yield subjects.event(job_id, Kind.STARTED), started
+            completed = Completed(submission=submission, attempt=1, worker_id="worker-1", result=Raw(b"{}"))
+            yield subjects.event(job_id, Kind.COMPLETED), completed
+            seq += 2
