@@ -107,15 +107,19 @@ class System:
         return [*(node.program for node in self.nodes), *(api.program for api in self.apis), *self.workers]
 
     async def ready(self, http: httpx.AsyncClient) -> None:
-        """Wait until every process runs, every node is healthy and every API wants requests.
+        """Wait until every process runs, every node has been healthy and every API has wanted requests.
+
+        Each has to say so once from now on, not all in the same moment: on a busy machine one is late now and then.
 
         :raises TimeoutError: naming what is not.
         """
         began = said_at = time.monotonic()
+        nodes, apis = self.nodes, self.apis
         while True:
+            nodes = [node for node in nodes if not await node.healthy(http)]
+            apis = [api for api in apis if not await api.ready(http)]
             missing = [program.name for program in self.programs if program.pid is None]
-            missing += [node.name for node in self.nodes if not await node.healthy(http)]
-            missing += [api.program.name for api in self.apis if not await api.ready(http)]
+            missing += [*(node.name for node in nodes), *(api.program.name for api in apis)]
             if not missing:
                 return
             now = time.monotonic()
