@@ -75,12 +75,11 @@ def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
     database = _open(path)
     try:
         _prepare(database)
-        if _schema(database) == _own_schema() and _meta(database) == {
-            "format": FORMAT,
-            "stream_created": stream_created,
-        }:
+        tables = _schema(database)
+        if tables == _own_schema() and _meta(database) == {"format": FORMAT, "stream_created": stream_created}:
             return database
-        log.info("the index %s is not one of this stream and is built anew", path)
+        if tables:
+            log.info("the index %s is not one of this stream and is built anew", path)
     except sqlite3.DatabaseError as error:
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
     database.close()

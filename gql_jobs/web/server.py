@@ -32,13 +32,17 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
     """
     server = http_server(settings, imports)
     listeners = listen(host, port)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        # Before uvicorn listens to signals, or once more after a clean stop: it raises what it has heard again.
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     if announce:
         graphql = f"{url(host, listeners[0].getsockname()[1])}{PATH}"
         names = ("GraphiQL", "API") if settings.graphiql else ("API",)
         print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
-    # uvicorn raises the signal once more after a clean stop, which would make an error of it.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, _stopped)
     server.run(listeners)
     opening: Opening = server.app.state.opening
     if opening.refusal is not None:
@@ -97,7 +101,3 @@ class HttpServer(uvicorn.Server):
             server.close()
         await self.app.state.closing.finish(FAREWELL)
         await super().shutdown(sockets)
-
-
-def _stopped(_signal: int, _frame: FrameType | None) -> None:
-    """The server has stopped by then."""

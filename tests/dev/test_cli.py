@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,8 @@ from gql_jobs.cli import cli
 from tests.by_hand import plain_nats
 from tests.serving import free_port
 
+# Every test here starts commands, which a busy machine keeps waiting.
+pytestmark = pytest.mark.timeout(180)
 _MODULE = """
 from gql_jobs import Model, job_type
 class P(Model): text: str
@@ -34,7 +38,7 @@ async def _run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str
         env={**os.environ, **environment},
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()
@@ -103,26 +107,37 @@ async def test_a_server_without_jetstream_is_a_sentence(tmp_path: Path, command:
     assert "Traceback" not in err
 
 
-async def test_the_api_says_where_it_is_and_answers_there_at_once(tmp_path: Path) -> None:
+@asynccontextmanager
+async def _api(folder: Path) -> AsyncIterator[tuple[Process, str]]:
+    """``gql-jobs api`` without a NATS server, once it has printed its address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gql_jobs", "api", "--port", "0"),
-        cwd=tmp_path,
+        cwd=folder,
         stdout=PIPE,
         env={**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}"},
     )
     assert process.stdout is not None
     try:
-        said = [(await asyncio.wait_for(process.stdout.readline(), 20)).decode().split() for _ in range(2)]
+        said = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode().split() for _ in range(2)]
         assert [name for name, _ in said] == ["GraphiQL", "API"]
-        async with httpx.AsyncClient(trust_env=False) as client:
-            alive = await client.get(said[1][1].replace("/graphql", "/healthz"))
-        assert alive.status_code == 200
-        process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        yield process, said[1][1]
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.wait()
+
+
+async def test_the_api_says_where_it_is_and_answers_there_at_once(tmp_path: Path) -> None:
+    async with _api(tmp_path) as (process, url), httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        assert (await client.get(url.replace("/graphql", "/healthz"))).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_the_api_stops_from_the_moment_on_at_which_it_says_where_it_is(tmp_path: Path) -> None:
+    async with _api(tmp_path) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -133,7 +148,7 @@ async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         client = await nats.connect(line.split()[1])
         await client.close()
         code, _, err = await _run("nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data", cwd=tmp_path)
