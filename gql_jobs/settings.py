@@ -118,6 +118,40 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.", json_schema_extra=API)
+    max_sockets: int = Field(
+        20_000, ge=1, description="WebSockets and streams over HTTP that may be open in all.", json_schema_extra=API
+    )
+    max_sockets_per_client: int = Field(
+        500, ge=1, description="WebSockets and streams that one address may hold open.", json_schema_extra=API
+    )
+    max_socket_operations: int = Field(
+        100, ge=1, description="Operations that may run on one WebSocket at a time.", json_schema_extra=API
+    )
+    max_socket_age: float = Field(
+        86_400,
+        gt=0,
+        description="How long a WebSocket or a stream may last before its client has to come back.",
+        json_schema_extra=API,
+    )
+    socket_init_timeout: float = Field(
+        10.0, gt=0, description="How long a WebSocket may take for its `connection_init`.", json_schema_extra=API
+    )
+    socket_idle_timeout: float = Field(
+        3600.0, gt=0, description="How long a WebSocket may be open without an operation.", json_schema_extra=API
+    )
+    socket_ping_interval: float = Field(
+        20.0,
+        gt=0,
+        description="How often WebSockets are pinged; one that does not answer for as long is closed.",
+        json_schema_extra=API,
+    )
+    write_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="How long a client may take nothing of a response over HTTP before it is given up.",
+        json_schema_extra=API,
+    )
+    query_timeout: float = Field(30.0, gt=0, description="How long a query may take.", json_schema_extra=API)
     max_document_tokens: int = Field(
         5_000, ge=100, description="Tokens in a GraphQL document, and comments likewise.", json_schema_extra=API
     )
@@ -145,6 +179,12 @@ class Settings(BaseSettings):
         description="Read plain fields past GraphQL's executor: the same answers, faster. Off only to compare.",
         json_schema_extra=API,
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",),
+        description="Host names that requests may be sent to, separated by commas: `jobs.example.com,*.example.org`. "
+        "Health checks and metrics are answered under any.",
+        json_schema_extra=API,
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Origins that browsers may call the API from, separated by commas: "
@@ -152,14 +192,40 @@ class Settings(BaseSettings):
         json_schema_extra=API,
     )
 
-    @field_validator("cors_origins", mode="before")
+    metrics: bool = Field(True, description="Serve /metrics for Prometheus.", json_schema_extra=API)
+    metrics_operations: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names of GraphQL operations that are timed one by one, separated by commas; all others count as "
+        "`other`.",
+        json_schema_extra=API,
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Serve /metrics at this port or the next free one above it; 0 takes any. Off without it.",
+        json_schema_extra=WORKER,
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address that /metrics listens at.", json_schema_extra=WORKER
+    )
+
+    @field_validator("allowed_hosts", "cors_origins", "metrics_operations", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
             return json.loads(value)
-        return tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[^*/\s]+", host):
+                raise ValueError("a host is a name such as jobs.example.com, or *.example.com for all below it")
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -14,6 +14,7 @@ from gql_jobs.settings import Settings
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = [name for name, service in SERVICES.items() if "build" in service]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 VARIABLES = {f"GQL_JOBS_{name.upper()}" for name in Settings.model_fields}
 SERVICE_KEYS = {
@@ -24,6 +25,7 @@ SERVICE_KEYS = {
     "healthcheck",
     "image",
     "ports",
+    "profiles",
     "restart",
     "stop_grace_period",
     "volumes",
@@ -38,7 +40,7 @@ def parsed(arguments: list[str]) -> None:
     command.make_context(arguments[0], arguments[1:])
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_every_service_runs_a_command_that_exists(name: str) -> None:
     parsed(SERVICES[name]["command"])
 
@@ -48,7 +50,7 @@ def test_the_image_runs_a_command_that_exists() -> None:
     parsed([word.strip(' "') for word in listed.split(",")])
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_every_variable_is_a_setting(name: str) -> None:
     assert set(SERVICES[name].get("environment", {})) <= VARIABLES
 
@@ -63,7 +65,8 @@ def test_every_service_is_made_of_known_parts(name: str) -> None:
     assert set(service) <= SERVICE_KEYS
     assert set(service.get("depends_on", {})) <= set(SERVICES)
     volumes = [volume.split(":")[0] for volume in service.get("volumes", [])]
-    assert set(volumes) <= set(COMPOSE["volumes"])
+    assert all((ROOT / volume).exists() for volume in volumes if volume.startswith("./"))
+    assert {volume for volume in volumes if not volume.startswith("./")} <= set(COMPOSE["volumes"])
     assert "healthcheck" in service or "HEALTHCHECK" in DOCKERFILE
 
 
@@ -72,6 +75,13 @@ def test_nats_is_reachable_with_its_monitoring_and_says_its_sync_policy() -> Non
     assert {port.rsplit(":", 1)[-1] for port in nats["ports"]} == {"4222", "8222"}
     assert nats["volumes"]
     assert "GQL_JOBS_SYNC_ALWAYS" in nats["environment"]
+
+
+def test_prometheus_scrapes_services_at_the_ports_they_listen_at() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    ports = {name: found["port"] for job in scraped for found in job["dns_sd_configs"] for name in found["names"]}
+    api, worker = SERVICES["api"]["command"], SERVICES["worker"]["environment"]
+    assert ports == {"api": int(api[api.index("--port") + 1]), "worker": int(worker["GQL_JOBS_METRICS_PORT"])}
 
 
 def test_workers_can_be_scaled() -> None:

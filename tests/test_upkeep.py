@@ -29,6 +29,7 @@ from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.views.tally import Tally
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to, say
 from tests.deadline import until
@@ -97,7 +98,7 @@ async def _rows_of(runtime: Runtime, path: Path) -> dict[str, list[tuple[Any, ..
 
 
 def _feed(runtime: Runtime, index: Index, reader: Reader) -> AbstractAsyncContextManager[Feed]:
-    return run_feed(runtime.connection, index, EventBus(reader.events_after, index.position))
+    return run_feed(runtime.connection, index, EventBus(reader.events_after, index.position), Tally((), 0))
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("unheard of")])

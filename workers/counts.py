@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 
 class Counts:
-    """Only ever added to. Read from anywhere within the event loop's thread."""
+    """Only ever added to, and within the event loop's thread."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()

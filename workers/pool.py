@@ -11,20 +11,24 @@ import secrets
 import socket
 from datetime import UTC, datetime
 
+from gql_jobs.background import in_background
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.log.connection import connect
 from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.presence import Heartbeat, beat_for_ever, say
 from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.metrics.loop_lag import LoopLag
 from gql_jobs.settings import Settings
 from workers.abilities import Abilities, open_abilities
 from workers.attempt import Stop
 from workers.cancellations import follow_cancellations
+from workers.counts import Counts
 from workers.cpu_processes import open_cpu_processes
 from workers.execution import Execution
 from workers.intake import Intake
 from workers.leases import keep_leases
+from workers.metrics import serve_metrics
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,26 @@ class Pool:
         """Set to begin stage one."""
         self.hand_back = asyncio.Event()
         """Set to begin stage two before the grace period is over."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS is connected."""
+        return self._connection.connected
+
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return len(self._runner.running)
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that may run at a time."""
+        return self._settings.num_workers
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done and met."""
+        return self._runner.counts
 
     async def run(self, first_seq: int) -> None:
         """Work until told to stop; ``first_seq``: where cancellations are followed from."""
@@ -134,8 +158,8 @@ class Pool:
             hostname=socket.gethostname(),
             queues=self._queues,
             job_types=self._abilities.types(self._queues),
-            concurrency=self._settings.num_workers,
-            running=len(self._runner.running),
+            concurrency=self.capacity,
+            running=self.running,
             started_at=self._started_at,
             leaving=leaving,
         )
@@ -170,5 +194,8 @@ async def run_pool(
             pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
-            await pool.run(first_seq)
+            lag = LoopLag()
+            with serve_metrics(settings, pool, lag):
+                async with in_background(lag.run()):
+                    await pool.run(first_seq)
             log.info("worker %s has stopped", pool.id)

@@ -101,6 +101,7 @@ describe_enum(
             "The operation asks for too much at once: `extensions.actual` of a measure (`extensions.measure`: depth, "
             "cost, …) above `extensions.limit`."
         ),
+        "TIMEOUT": "The query took too long and was given up.",
         "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
         "BAD_REQUEST": "The request is not one of GraphQL over HTTP, or not one that this transport serves.",
         "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",

@@ -25,13 +25,39 @@ class _Account(msgspec.Struct):
     limits: _Limits = msgspec.field(default_factory=_Limits)
 
 
+class StoreUse(msgspec.Struct, frozen=True):
+    """What is stored and what may be, in bytes: of the server or of the account, whichever is fuller."""
+
+    used: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """How full it is: 1 is full."""
+        return self.used / self.limit
+
+
+async def store_use(connection: Connection, settings: Settings) -> StoreUse:
+    """How full the store is now.
+
+    :raises ApiError, QueueUnavailable: if the server does not say.
+    """
+    account = msgspec.json.decode(await connection.api("INFO"), type=_Account)
+    # A server tells nobody its own limit. It may have a copy of everything, and of nothing twice.
+    on_one_server = StoreUse(account.storage // settings.replicas, settings.max_store_bytes)
+    theirs = account.limits.max_storage
+    if theirs <= 0:
+        return on_one_server
+    return max(on_one_server, StoreUse(account.storage, theirs), key=lambda use: use.share)
+
+
 class Capacity:
     """Only creations ask; events, retries and firings of schedules are never refused."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
-        self._account = _Account()
+        self._use = StoreUse(0, settings.max_store_bytes)
         self._known_until = 0.0
 
     async def refuse_if_full(self) -> None:
@@ -45,16 +71,9 @@ class Capacity:
             self._known_until = now + MAX_AGE
             try:
                 async with asyncio.timeout(PATIENCE):
-                    self._account = msgspec.json.decode(await self._connection.api("INFO"), type=_Account)
+                    self._use = await store_use(self._connection, self._settings)
             except (ApiError, QueueUnavailable, TimeoutError):
                 return
-        # A server tells nobody its own limit. It may have a copy of everything, and of nothing twice.
-        on_one_server = self._account.storage // self._settings.replicas
-        self._check(on_one_server, self._settings.max_store_bytes)
-        if self._account.limits.max_storage > 0:
-            self._check(self._account.storage, self._account.limits.max_storage)
-
-    def _check(self, used: int, store: int) -> None:
-        limit = round(store * self._settings.queue_full_ratio)
-        if used > limit:
-            raise QueueFull(f"The store holds {used} of at most {limit} bytes.")
+        limit = round(self._use.limit * self._settings.queue_full_ratio)
+        if self._use.used > limit:
+            raise QueueFull(f"The store holds {self._use.used} of at most {limit} bytes.")

@@ -17,6 +17,7 @@ from gql_jobs.log.connection import Connection
 from gql_jobs.log.tail import Tail, TailMessage
 from gql_jobs.views.bus import EventBus
 from gql_jobs.views.index import Index, Unread
+from gql_jobs.views.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class Feed:
     fallen behind since; ``lag``: messages behind.
     """
 
-    def __init__(self, connection: Connection, index: Index, bus: EventBus) -> None:
+    def __init__(self, connection: Connection, index: Index, bus: EventBus, tally: Tally) -> None:
         self._index = index
         self._bus = bus
+        self._tally = tally
         self._tail = Tail(connection, subjects.FOLDED, index.position + 1)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
@@ -137,6 +139,7 @@ class Feed:
         self._applied += len(batch)
         events = self._index.apply(messages, batch[-1].seq, unread)
         self._bus.publish(events)
+        self._tally.count(events)
         while self._waiters and self._waiters[0][0] <= self.position:
             _, _, reached = heapq.heappop(self._waiters)
             if not reached.done():
@@ -144,8 +147,8 @@ class Feed:
 
 
 @asynccontextmanager
-async def run_feed(connection: Connection, index: Index, bus: EventBus) -> AsyncIterator[Feed]:
+async def run_feed(connection: Connection, index: Index, bus: EventBus, tally: Tally) -> AsyncIterator[Feed]:
     """The feed, running until the block ends; if it fails, so does the block."""
-    feed = Feed(connection, index, bus)
+    feed = Feed(connection, index, bus, tally)
     async with in_background(feed.run()):
         yield feed

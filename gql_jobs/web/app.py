@@ -8,15 +8,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
 
+from gql_jobs.background import in_background
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.metrics.loop_lag import LoopLag
 from gql_jobs.settings import Settings
-from gql_jobs.web import artifacts, graphiql, health
+from gql_jobs.web import artifacts, graphiql, health, metrics
 from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.body_limit import BodyLimit
 from gql_jobs.web.endpoint import Endpoint
+from gql_jobs.web.headers import AllowedHosts, SecurityHeaders
+from gql_jobs.web.metrics import ApiMetrics
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.runtime import Runtime
+from gql_jobs.web.sockets import CountedSockets, Sockets
 
 PATH = "/graphql"
 
@@ -30,8 +35,11 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
     """
-    schema = build_schema(load_job_types(imports), settings, plain_fields=settings.plain_fields)
+    schema = build_schema(
+        load_job_types(imports), settings, plain_fields=settings.plain_fields, named=settings.metrics_operations
+    )
     endpoint = Endpoint(schema, settings)
+    sockets, lag = Sockets(), LoopLag()
 
     def opened(runtime: Runtime) -> None:
         app.state.runtime = runtime
@@ -43,7 +51,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.create_task(app.state.opening.run())
         try:
-            yield
+            async with in_background(lag.run()):
+                yield
         finally:
             opening.cancel()
             await asyncio.wait({opening})
@@ -52,12 +61,18 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app = FastAPI(title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.closing = endpoint.closing
     app.state.opening = Opening(settings, imports, opened)
+    app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
     app.include_router(health.router)
+    if settings.metrics:
+        app.include_router(metrics.router)
     app.include_router(artifacts.router)
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(CountedSockets, sockets=sockets)
+    app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
+    app.add_middleware(SecurityHeaders)
     if settings.cors_origins:
         # Added last and so outermost: a refusal of the limit must be readable for a browser as well.
         app.add_middleware(

@@ -1,4 +1,6 @@
-"""The end of long-lived connections when the process stops: one after another, so that clients do not return as one."""
+"""The end of long-lived connections, of old ones and when the process stops: one after another, so that clients do not
+return as one.
+"""
 
 import asyncio
 import random
@@ -9,24 +11,35 @@ _PER_SECOND = 500
 """Connections that are closed in a second while there is time for it; a few are closed at once."""
 
 
-class Closing:
-    """The open sockets and streams of a process."""
+RESTART = "Service restart"
+AGE = "Maximum age reached"
 
-    def __init__(self) -> None:
-        self._open: dict[object, Callable[[], None]] = {}
+
+class Closing:
+    """The open sockets and streams of a process.
+
+    :param max_age: seconds after which a connection has to end; up to a tenth less, so that those of one moment part.
+    """
+
+    def __init__(self, max_age: float = 86_400.0) -> None:
+        self._max_age = max_age
+        self._open: dict[object, Callable[[str], None]] = {}
         self._begun = False
         self._none_left = asyncio.Event()
 
     @contextmanager
-    def told(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Within the block, ``leave`` is called (once, and from the event loop) when the connection has to end."""
+    def told(self, leave: Callable[[str], None]) -> Iterator[None]:
+        """Within the block, ``leave`` is called, with the reason, when the connection has to end."""
         key = object()
         self._open[key] = leave
         if self._begun:
-            leave()
+            leave(RESTART)
+        age = self._max_age * random.uniform(0.9, 1)  # noqa: S311
+        old = asyncio.get_running_loop().call_later(age, leave, AGE)
         try:
             yield
         finally:
+            old.cancel()
             del self._open[key]
             if self._begun and not self._open:
                 self._none_left.set()
@@ -49,4 +62,4 @@ class Closing:
     def _tell(self, key: object) -> None:
         leave = self._open.get(key)
         if leave is not None:
-            leave()
+            leave(RESTART)

@@ -13,6 +13,7 @@ from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
+from gql_jobs.web.admission import Admission, Held
 from gql_jobs.web.closing import Closing
 from gql_jobs.web.execution import Execution, Operation, Result
 from gql_jobs.web.http_request import Refused, read_operation
@@ -36,11 +37,15 @@ class Endpoint:
     """The schema on the wire, as an ASGI application. The lifespan brings what it works with: ``app.state.opening``."""
 
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
-        self.closing = Closing()
-        self._execution = Execution(schema)
+        self.closing = Closing(settings.max_socket_age)
+        self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
+        self._execution = Execution(schema, settings.query_timeout)
         self._has_page = settings.graphiql
         self._origins = normalize_allowed_origins(settings.cors_origins)
-        self._sockets = TransportWs(self._execution, _new_context, SocketLimits(), self.closing)
+        limits = SocketLimits(
+            settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
+        )
+        self._sockets = TransportWs(self._execution, _new_context, limits, self.closing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or serve a WebSocket."""
@@ -65,15 +70,19 @@ class Endpoint:
             raise Refused(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
         if media_type in {EVENT_STREAM, MULTIPART}:
-            return self._stream(operation, media_type, request.headers.get("last-event-id"))
+            return self._stream(operation, media_type, request)
         if media_type is None:
             raise Refused(406, _NEEDS_STREAM if operation.type is OperationType.SUBSCRIPTION else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type)
 
-    def _stream(self, operation: Operation, media_type: str, last_event_id: str | None) -> ASGIApp:
+    def _stream(self, operation: Operation, media_type: str, request: Request) -> ASGIApp:
+        refused = self._admission.refusal(request.scope)
+        if refused is not None:
+            message = f"{refused[0].upper()}{refused[1:]}."
+            raise Refused(429, message, code=ErrorCode.RATE_LIMITED.value, headers={"Retry-After": "10"})
         if media_type == EVENT_STREAM:
-            operation.context.resume_after = last_event_id or None
-        return StreamedResponse(
+            operation.context.resume_after = request.headers.get("last-event-id") or None
+        response = StreamedResponse(
             self._execution.results(operation),
             AS_EVENTS if media_type == EVENT_STREAM else AS_PARTS,
             self.closing,
@@ -81,6 +90,7 @@ class Endpoint:
             # Half a mutation would be neither done nor refused.
             finished=operation.type is OperationType.MUTATION,
         )
+        return Held(response, self._admission)
 
     async def _single(self, operation: Operation, media_type: str) -> Response:
         result = await self._execution.result(operation)
@@ -100,7 +110,12 @@ class Endpoint:
             # Before it is accepted, this is a 403.
             await send({"type": "websocket.close"})
             return
-        await self._sockets(scope, receive, send)
+        refused = self._admission.refusal(scope)
+        if refused is not None:
+            await self._sockets.turn_away(scope, receive, send, refused)
+            return
+        with self._admission.held(scope):
+            await self._sockets(scope, receive, send)
 
     def _may_connect(self, origin: str, host: str) -> bool:
         """Whether a page of that origin may: a browser applies no CORS to WebSockets, so the server has to."""

@@ -1,5 +1,6 @@
 """Running operations: what every transport does between a request and the bytes of its results."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -49,8 +50,13 @@ class Operation(Struct, frozen=True):
 class Execution:
     """Runs operations against the schema."""
 
-    def __init__(self, schema: JobsSchema) -> None:
+    def __init__(self, schema: JobsSchema, query_timeout: float = 30.0) -> None:
+        """:param query_timeout: seconds that a query may take.
+
+        Mutations are not cut short: half of one would be neither done nor refused, and each write of it has its time.
+        """
         self._schema = schema
+        self._query_timeout = query_timeout
 
     def operation(self, request: OperationRequest, context: Context) -> Operation:
         """The operation that a request asks for.
@@ -63,24 +69,35 @@ class Execution:
     async def result(self, operation: Operation) -> Result:
         """The result of a query or a mutation."""
         request = operation.request
+        limit = self._query_timeout if operation.type is OperationType.QUERY else None
         try:
-            result = await self._schema.execute(
-                request.query,
-                variable_values=request.variables,
-                context_value=operation.context,
-                operation_name=request.operation_name,
-                operation_extensions=request.extensions,
-            )
+            async with asyncio.timeout(limit) as patience:
+                result = await self._schema.execute(
+                    request.query,
+                    variable_values=request.variables,
+                    context_value=operation.context,
+                    operation_name=request.operation_name,
+                    operation_extensions=request.extensions,
+                )
             return _result(result)
         except CannotGetOperationTypeError as error:
             message = GraphQLError(error.as_http_error_reason())
             return refusal([coded(message, DocumentError.GRAPHQL_VALIDATION_FAILED)])
         except Exception as error:  # noqa: BLE001
-            return _unexpected(error)
+            return self._too_slow() if patience.expired() else _unexpected(error)
+
+    def _too_slow(self) -> Result:
+        message = (
+            f"The query took longer than {self._query_timeout:g} s. Ask for less: a smaller page, a narrower filter."
+        )
+        return refusal([GraphQLError(message, extensions={"code": ErrorCode.TIMEOUT.value})])
 
     async def results(self, operation: Operation) -> AsyncGenerator[Result, None]:
         """The results of any operation: one of a query or mutation, those of a subscription as its events happen."""
         request, context = operation.request, operation.context
+        if operation.type in {OperationType.QUERY, OperationType.MUTATION}:
+            yield await self.result(operation)
+            return
         try:
             stream: Any = await self._schema.stream(
                 request.query,

@@ -1,6 +1,7 @@
 """Reading the operation out of an HTTP request, and refusing what holds none."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -16,12 +17,20 @@ _IN_URL = ("variables", "extensions")
 class Refused(Exception):
     """The request is answered with that HTTP status and one error."""
 
-    def __init__(self, status: int, message: str, *, allow: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = DocumentError.BAD_REQUEST.value,
+        headers: Mapping[str, str] | None = None,
+        allow: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.code = DocumentError.BAD_REQUEST.value
-        self.headers = {"Allow": allow} if allow else {}
+        self.code = code
+        self.headers = {**(headers or {}), **({"Allow": allow} if allow else {})}
 
 
 async def read_operation(request: Request) -> OperationRequest:

@@ -43,6 +43,11 @@ class Opening:
             raise QueueUnavailable("The server is still starting: it has not reached NATS yet.")
         return self._runtime
 
+    @property
+    def opened(self) -> Runtime | None:
+        """The runtime, once it is open."""
+        return self._runtime
+
     async def checks(self) -> dict[str, Check]:
         """What has to hold before this process should be sent requests."""
         return {"nats": Check(False, self._trouble)} if self._runtime is None else await self._runtime.checks()

@@ -29,6 +29,7 @@ from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.views.tally import Tally
 from gql_jobs.views.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Runtime(Struct):
     reader: Reader
     feed: Feed
     bus: EventBus
+    tally: Tally
     watch: Watch
     presence: Presence
     artifacts: ArtifactStore
@@ -151,7 +153,8 @@ async def open_runtime(
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, TOMBSTONE_TTL))
         reader = await stack.enter_async_context(open_reader(index))
         bus = EventBus(reader.events_after, index.position)
-        feed = await stack.enter_async_context(run_feed(connection, index, bus))
+        tally = Tally((kind.name for kind in registry), stream.state.last_seq)
+        feed = await stack.enter_async_context(run_feed(connection, index, bus, tally))
         artifacts = ArtifactStore(job_log, settings)
         upkeep = Upkeep(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(upkeep.run()))
@@ -165,6 +168,7 @@ async def open_runtime(
             reader=reader,
             feed=feed,
             bus=bus,
+            tally=tally,
             watch=Watch(connection, index, feed, bus, commands),
             artifacts=artifacts,
             presence=await stack.enter_async_context(watch_workers(connection)),

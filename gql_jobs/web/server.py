@@ -1,12 +1,15 @@
 """Serving the application with uvicorn until a signal comes."""
 
+import asyncio
 import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
@@ -54,14 +57,17 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
 def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
     """The server that ``serve`` runs, not started yet; it is given the sockets to listen on."""
     app = create_app(settings, imports)
-    config = uvicorn.Config(
+    config = ServerConfig(
         app,
+        write_timeout=settings.write_timeout,
         loop="auto",
-        http="httptools",
+        http=PatientProtocol,
         ws=SocketProtocol,
         # Compression costs every socket memory and every event time, for messages of some hundred bytes.
         ws_per_message_deflate=False,
         ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=settings.socket_ping_interval,
+        ws_ping_timeout=settings.socket_ping_interval,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -70,6 +76,41 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         server_header=False,
     )
     return HttpServer(config, app)
+
+
+class ServerConfig(uvicorn.Config):
+    """uvicorn's configuration, with ``write_timeout``: the seconds that a client may take nothing of a response."""
+
+    def __init__(self, app: FastAPI, *, write_timeout: float, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.write_timeout = write_timeout
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with an end for a client that does not read: a response would wait for it without end."""
+
+    _giving_up: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The buffer is full; the connection is cut if it is not emptied in time."""
+        super().pause_writing()
+        assert isinstance(self.config, ServerConfig)
+        self._giving_up = self.loop.call_later(self.config.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._read_on()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or was cut off."""
+        self._read_on()
+        super().connection_lost(exc)
+
+    def _read_on(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):

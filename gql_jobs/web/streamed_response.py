@@ -82,7 +82,12 @@ class StreamedResponse:
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send results until there are no more, the client goes away, or the process stops."""
         left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with self._closing.told(lambda: left.set_result(None)):
+
+        def leave(_reason: str) -> None:
+            if not left.done():
+                left.set_result(None)
+
+        with self._closing.told(leave):
             gone = asyncio.create_task(_gone(receive))
             try:
                 await self._send_stream(send, gone, left)

@@ -21,7 +21,9 @@ from gql_jobs.web.socket_writer import SocketWriter
 
 PROTOCOL = "graphql-transport-ws"
 
+GOING_AWAY = 1001
 SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
 BAD_REQUEST = 4400
 UNAUTHORIZED = 4401
 NOT_ACCEPTABLE = 4406
@@ -37,6 +39,8 @@ class SocketLimits(Struct, frozen=True):
     """Seconds from the handshake to ``connection_init``."""
     operations: int = 100
     """Operations that may run on it at a time, queries among them."""
+    idle_timeout: float = 3600.0
+    """Seconds that it may be open without an operation."""
 
 
 class Violation(Exception):
@@ -81,15 +85,29 @@ class TransportWs:
             finally:
                 await connection.end()
 
+    async def turn_away(self, scope: Scope, receive: Receive, send: Send, reason: str) -> None:
+        """Close a socket that cannot be served now, so that its client tries again later.
+
+        Accepted first: a browser does not let its page see why a handshake was refused.
+        """
+        await receive()
+        offered = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
+        await send({"type": "websocket.accept", "subprotocol": offered})
+        await SocketWriter(send).close(TRY_AGAIN_LATER, reason)
+
     async def _read(self, connection: "_Connection", receive: Receive) -> None:
         try:
-            async with asyncio.timeout(self._limits.init_timeout) as patience:
+            async with asyncio.timeout(self._limits.init_timeout) as connection.patience:
                 while (message := await receive())["type"] == "websocket.receive":
                     await connection.hear(_text(message))
-                    if connection.initialised:
-                        patience.reschedule(None)
+                    connection.wait_on()
         except TimeoutError:
+            if connection.initialised:
+                raise Violation(GOING_AWAY, "Idle: no operation has been running") from None
             raise Violation(INIT_TIMEOUT, "Connection initialisation timeout") from None
+        finally:
+            # Operations end after it, and nothing more is waited for.
+            connection.patience = None
 
 
 class _Connection:
@@ -108,6 +126,15 @@ class _Connection:
         """Mutations that still run though the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.initialised = False
+        self.patience: asyncio.Timeout | None = None
+        """How long the next message is waited for."""
+
+    def wait_on(self) -> None:
+        """Wait for the next message: without end while an operation runs, or for as long as a socket may be idle."""
+        if self.patience is None or not self.initialised:
+            return
+        idle_until = asyncio.get_running_loop().time() + self._limits.idle_timeout
+        self.patience.reschedule(None if self._running else idle_until)
 
     async def hear(self, text: str) -> None:
         """Do what a message of the client asks for.
@@ -129,9 +156,9 @@ class _Connection:
         else:
             raise Violation(BAD_REQUEST, f"Invalid message: there is no type {kind!r}")
 
-    def leave(self) -> None:
+    def leave(self, reason: str) -> None:
         """Close the socket so that the client comes back, to another process."""
-        self._start(self._writer.close(SERVICE_RESTART, "Service restart"))
+        self._start(self._writer.close(SERVICE_RESTART, reason))
 
     async def end(self) -> None:
         """End the operations of a closed socket."""
@@ -184,6 +211,7 @@ class _Connection:
                 await self._writer.complete(running.id)
         finally:
             self._forget(running)
+            self.wait_on()
 
     def _is_wanted(self, running: "_Running") -> bool:
         """Whether the client waits for results; it may have given the id to another operation by now."""

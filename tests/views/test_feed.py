@@ -26,6 +26,7 @@ from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import open_reader
+from gql_jobs.views.tally import Tally
 from tests.by_hand import report, say
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
@@ -42,7 +43,7 @@ async def _fed(connection: Connection, path: Path) -> AsyncIterator[tuple[Feed, 
     with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
         async with open_reader(index) as reader:
             bus = EventBus(reader.events_after, index.position)
-            async with run_feed(connection, index, bus) as feed:
+            async with run_feed(connection, index, bus, Tally((), 0)) as feed:
                 await until(lambda: feed.caught_up, "the feed has caught up")
                 yield feed, index
 

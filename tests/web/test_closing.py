@@ -15,7 +15,7 @@ class _Connection:
         self._ended = ended
         self._told.enter_context(closing.told(self.leave))
 
-    def leave(self) -> None:
+    def leave(self, _reason: str) -> None:
         self._ended()
         self._told.close()
 
@@ -33,7 +33,7 @@ async def test_a_connection_is_told_at_once_and_waited_for() -> None:
 
 async def test_connections_that_do_not_end_are_waited_for_no_longer_than_there_is_time() -> None:
     closing = Closing()
-    with closing.told(lambda: None):
+    with closing.told(lambda _: None):
         await asyncio.wait_for(closing.finish(0.01), 5)
 
 
@@ -41,7 +41,7 @@ async def test_a_connection_that_opens_too_late_is_told_when_it_opens() -> None:
     closing = Closing()
     await closing.finish(1)
     told: list[bool] = []
-    with closing.told(lambda: told.append(True)):
+    with closing.told(lambda _: told.append(True)):
         assert told
 
 

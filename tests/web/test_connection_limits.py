@@ -1,0 +1,164 @@
+"""What a browser may cost that opens a thousand sockets, never reads, or stays: only itself."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from websockets import Subprotocol
+from websockets.asyncio.client import ClientConnection, connect
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.settings import Settings
+from gql_jobs.web.app import create_app
+from gql_jobs.web.execution import Execution
+from gql_jobs.web.operation_request import operation_request
+from tests.api.operations import asked, create_many
+from tests.serving import HOST, PROTOCOL, ServedApi, free_port, hear, say, serving
+from tests.shipped import shipped_schema
+
+WATCH = "subscription { jobEvents { cursor job { rawPayload } } }"
+EVENTS = {"Accept": "text/event-stream"}
+
+
+def _alone(folder: Path, **limits: Any) -> Settings:
+    """Settings of a server without NATS: what is refused here needs none."""
+    return Settings(nats_url=f"nats://127.0.0.1:{free_port()}", data_dir=folder, **limits)
+
+
+async def _end(opened: ClientConnection) -> tuple[int, str]:
+    """The close code and the reason of a socket that the server closes."""
+    async with asyncio.timeout(10):
+        await opened.wait_closed()
+    assert opened.close_code is not None
+    return opened.close_code, opened.close_reason or ""
+
+
+async def _turned_away(port: int) -> tuple[int, str]:
+    url = f"ws://{HOST}:{port}/graphql"
+    async with connect(url, subprotocols=[Subprotocol(PROTOCOL)], proxy=None) as opened:
+        return await _end(opened)
+
+
+async def test_a_client_may_hold_so_many_connections_and_is_told_to_try_later(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, max_sockets_per_client=2), opened=False) as api:
+        async with api.raw_socket(), api.raw_socket() as last:
+            code, reason = await _turned_away(api.port)
+            assert code == 1013
+            assert reason == "2 connections are open from this address, which is the limit"
+            answer = await api.http.post("/graphql", json={"query": WATCH}, headers=EVENTS)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
+            assert answer.json()["errors"][0]["extensions"]["code"] == "RATE_LIMITED"
+            assert (await api.ask("{ __typename }"))["__typename"] == "Query"
+            await last.close()
+        async with api.raw_socket():
+            pass
+
+
+async def test_a_socket_that_lasts_is_closed_so_that_its_client_comes_back(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, max_socket_age=0.2), opened=False) as api, api.raw_socket() as opened:
+        assert await _end(opened) == (1012, "Maximum age reached")
+
+
+async def test_a_socket_without_an_operation_is_closed_after_a_while(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, socket_idle_timeout=0.2), opened=False) as api, api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload={"query": "{ __typename }"})
+        assert [(await hear(opened))["type"] for _ in range(2)] == ["next", "complete"]
+        assert await _end(opened) == (1001, "Idle: no operation has been running")
+
+
+async def test_a_socket_may_run_so_many_operations_at_a_time(settings: Settings) -> None:
+    limited = settings.model_copy(update={"max_socket_operations": 1, "socket_idle_timeout": 0.05})
+    async with serving(limited) as api, api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload={"query": WATCH})
+        await api.subscribers(1)
+        refusal = await api.refused_on(opened, "2", "{ __typename }")
+        assert refusal["extensions"]["code"] == "RATE_LIMITED"
+        # The socket is not idle while its subscription waits for events.
+        await create_many(api, [asked()])
+        assert (await hear(opened))["id"] == "1"
+
+
+async def test_a_message_above_the_size_limit_closes_the_socket(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, max_body_bytes=2000), opened=False) as api, api.raw_socket() as opened:
+        await say(opened, type="ping", payload={"pad": "x" * 2000})
+        assert (await _end(opened))[0] == 1009
+
+
+async def test_a_socket_that_answers_no_ping_is_closed(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, socket_ping_interval=0.2), opened=False) as api:
+        reader, writer = await asyncio.open_connection(HOST, api.port)
+        handshake = [
+            "GET /graphql HTTP/1.1",
+            "Host: localhost",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol: graphql-transport-ws",
+        ]
+        writer.write("\r\n".join([*handshake, "", ""]).encode())
+        async with asyncio.timeout(20):
+            heard = await reader.read()
+        assert b"\x03\xe9keepalive ping timeout" in heard
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def unread(settings: Settings) -> AsyncIterator[ServedApi]:
+    """An API that gives up at once on who does not read, with one such client on a stream."""
+    async with serving(settings.model_copy(update={"write_timeout": 0.3}), send_buffer=4096) as api:
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect((HOST, api.port))
+        request = httpx.Request("GET", f"http://{HOST}:{api.port}/graphql", params={"query": WATCH}, headers=EVENTS)
+        target = request.url.raw_path.decode()
+        narrow.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
+        try:
+            yield api
+        finally:
+            narrow.close()
+
+
+async def test_a_client_that_does_not_read_its_stream_is_given_up(unread: ServedApi) -> None:
+    await unread.subscribers(1)
+    await create_many(unread, [asked({"saves": "x" * 20_000}) for _ in range(50)])
+    await unread.subscribers(0)
+
+
+async def test_a_query_may_take_so_long() -> None:
+    async def page(*_: object, **__: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    services: Any = SimpleNamespace(reader=SimpleNamespace(page=page))
+    execution = Execution(shipped_schema(), query_timeout=0.05)
+    request = operation_request({"query": "{ jobs { totalCount } }"})
+    result = await execution.result(execution.operation(request, Context(lambda: services)))
+    assert result.refused
+    (error,) = result.errors or []
+    assert error["extensions"]["code"] == "TIMEOUT"
+    assert "longer than 0.05 s" in error["message"]
+
+
+async def test_other_host_names_are_refused_but_for_probes() -> None:
+    app = create_app(Settings(allowed_hosts=("jobs.example.com", "*.example.org")))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        query = {"query": "{ __typename }"}
+        for host, status in ("jobs.example.com", 200), ("a.example.org:8000", 200), ("evil.example", 400):
+            assert (await client.get("/graphql", params=query, headers={"Host": host})).status_code == status
+        assert (await client.get("/healthz", headers={"Host": "10.0.0.1"})).status_code == 200
+
+
+async def test_every_answer_tells_browsers_what_not_to_do() -> None:
+    app = create_app(Settings())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        for path in "/healthz", "/graphql?query={__typename}", "/nowhere":
+            headers = (await client.get(path)).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "same-origin"
