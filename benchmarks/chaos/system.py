@@ -22,7 +22,7 @@ JOB_TYPES = "benchmarks.chaos.probe_jobs"
 ROOT = Path(__file__).parents[2]
 LEASE = 2.0
 """Seconds of the lease of a delivery: short, so that a pause outlasts it soon."""
-GRACE = 4.0
+GRACE = 2.0
 """Seconds that running jobs get after SIGTERM; shorter than some jobs are, so that some are handed back."""
 _READY_WITHIN = 120.0
 _SAY_EVERY = 5.0
