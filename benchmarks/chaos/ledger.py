@@ -56,7 +56,6 @@ class Ledger:
     cancelled: set[str] = field(default_factory=set)
     retried: set[str] = field(default_factory=set)
     poisonous: set[str] = field(default_factory=set)
-    delayed: set[str] = field(default_factory=set)
     vanished: set[str] = field(default_factory=set)
     observations: list[Observation] = field(default_factory=list)
     ack_times: "array[float]" = field(default_factory=lambda: array("d"))

@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks.chaos import stream
 from benchmarks.chaos.checker import Evidence, Findings, check
 from benchmarks.chaos.client import COUNT, Client, NotSent, Refused, Unanswered, http_pools
+from benchmarks.chaos.creation import LANES, Creation
 from benchmarks.chaos.ledger import Ledger
-from benchmarks.chaos.load import LANES, Amount, Creation, Load
+from benchmarks.chaos.load import Amount, Load
 from benchmarks.chaos.nemesis import Fault, Nemesis, Outcome, plan, unrecovered
 from benchmarks.chaos.subscriptions import Subscriptions
 from benchmarks.chaos.system import Shape, System, running

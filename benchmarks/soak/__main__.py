@@ -21,8 +21,9 @@ from nats.errors import Error as NatsError
 
 from benchmarks.chaos import stream
 from benchmarks.chaos.client import Client, http_pools
+from benchmarks.chaos.creation import LANES
 from benchmarks.chaos.ledger import Ledger
-from benchmarks.chaos.load import LANES, Amount, Load
+from benchmarks.chaos.load import Amount, Load
 from benchmarks.chaos.subscriptions import Subscriptions
 from benchmarks.chaos.system import Shape, System, running
 from benchmarks.soak.samples import Samples
