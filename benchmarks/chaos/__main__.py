@@ -59,9 +59,9 @@ def main() -> None:
 
 
 async def _bounded(planned: Plan, folder: Path) -> Result:
-    """Twice the time that was meant and ten minutes more: then something hangs, which is a broken promise too."""
+    """Four times what was meant and ten minutes more: then something hangs, which is a broken promise too."""
     meant = max(planned.amount.jobs / planned.amount.rate, planned.faults * 2 * _SECONDS_A_FAULT)
-    async with asyncio.timeout(2 * meant + 600):
+    async with asyncio.timeout(4 * meant + 600):
         return await carry_out(planned, folder)
 
 
