@@ -122,11 +122,13 @@ async def _sample(system: System, samples: Samples) -> None:
 
 
 def _newest(samples: Samples) -> str:
-    return ", ".join(
-        f"{process} {values[-1]:.0f} MiB"
-        for (process, measure), values in samples.values.items()
-        if measure == "rss_mib"
-    )
+    """Memory, and tasks where they are known, of each process."""
+    shown = []
+    for (process, measure), values in samples.values.items():
+        if measure == "rss_mib":
+            tasks = samples.values.get((process, "tasks"))
+            shown.append(f"{process} {values[-1]:.0f} MiB" + (f" {tasks[-1]:.0f} tasks" if tasks else ""))
+    return ", ".join(shown)
 
 
 async def _visit(subscriptions: Subscriptions, chance: random.Random) -> None:
