@@ -54,7 +54,7 @@ def load() -> list[Record]:
 def save(measured: Sequence[Record], *, whole: bool) -> None:
     """Keep records: all anew, or in place of those of the same bench, system and metric."""
     kept = [] if whole else load()
-    new = {(r["bench"], r["system"], r["metric"]): r for r in measured if whole or r["bench"] != "machine"}
+    new = {(r["bench"], r["system"], r["metric"]): r for r in measured}
     old = [r for r in kept if (r["bench"], r["system"], r["metric"]) not in new]
     RESULTS.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in (*old, *new.values()))
