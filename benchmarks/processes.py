@@ -1,6 +1,7 @@
 """Processes under measurement: started, listened to, metered, and stopped whatever happens."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,7 +32,7 @@ class Program:
         self._log = log
         self.pid = process.pid
 
-    async def line(self, within: float = 60.0) -> str:
+    async def line(self, within: float = 240.0) -> str:
         """The next line that it prints.
 
         :raises Failed: if it prints none in ``within`` seconds.
@@ -44,6 +46,12 @@ class Program:
         if not line:
             raise Failed(f"it ended: {self.last_words()}")
         return line.decode().strip()
+
+    async def value(self, within: float = 240.0) -> Any:
+        """The next line that is JSON; libraries may print what they like before it."""
+        while True:
+            with suppress(json.JSONDecodeError):
+                return json.loads(await self.line(within))
 
     async def ended(self, within: float = 600.0) -> None:
         """Wait for its end.
@@ -168,7 +176,7 @@ def free_port() -> int:
         return port
 
 
-async def listening(port: int, process: Program, within: float = 60.0) -> None:
+async def listening(port: int, process: Program, within: float = 240.0) -> None:
     """Wait until somebody listens on a port.
 
     :raises Failed: if the process has ended, or nobody does in time.

@@ -65,7 +65,7 @@ class QueuePeer:
     async def fill(self, store: Store, jobs: int) -> float:
         """Enqueue jobs; returns the seconds that it took."""
         async with self.program(store, "fill", str(jobs)) as filling:
-            return float(await filling.line(within=600))
+            return float(await filling.value(within=600))
 
     def contender(self, measure: Callable[["QueuePeer", Plan], Any]) -> Contender:
         """This system in a bench."""
@@ -125,8 +125,8 @@ async def drain(peer: QueuePeer, jobs: int) -> Drained:
         empty = store.disk()
         await peer.fill(store, jobs)
         async with peer.program(store, "work", str(jobs)) as worker:
-            await worker.line()
-            first, last = json.loads(await worker.line(within=900))
+            await worker.value()
+            first, last = await worker.value(within=900)
             cpu = {"worker": cpu_seconds([worker.pid]), "store": cpu_seconds([store.pid])}
             memory = {"worker": resident_mib([worker.pid]), "store": resident_mib([store.pid])}
         return Drained(jobs / (last - first), cpu, memory, (store.disk() - empty) / jobs)

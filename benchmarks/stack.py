@@ -61,7 +61,7 @@ class Stack:
             )  # fmt: skip
             self.workers.append(await self._processes.enter_async_context(worker))
 
-    async def workers_ready(self, number: int = 1, within: float = 30.0) -> None:
+    async def workers_ready(self, number: int = 1, within: float = 240.0) -> None:
         """Wait until so many workers have been heard of."""
         deadline = time.monotonic() + within
         while len((await self.asker.ask("{ workers { id } }"))["workers"]) < number:

@@ -1,7 +1,6 @@
 """What a queue does: take jobs in, run them, start one soon; and what that costs."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -116,11 +115,11 @@ async def _start_latency_ours(plan: Plan) -> list[Sample]:
 async def _start_latency_peer(peer: QueuePeer, plan: Plan) -> list[Sample]:
     jobs = plan.size(300, 100)
     async with peer.ready_store() as store, peer.program(store, "stamp", str(jobs)) as worker:
-        await worker.line()
+        await worker.value()
         await asyncio.sleep(1)
         async with peer.program(store, "send", str(jobs), str(RATE)) as sender:
-            latencies = json.loads(await worker.line(within=60))
-            await sender.line()
+            latencies = await worker.value()
+            await sender.value()
         return percentiles("start_latency", "", latencies)
 
 
