@@ -15,8 +15,8 @@ from benchmarks.processes import Program, free_port, listening, program
 from benchmarks.queue_peers import NODE_MODULES, PEERS, PYTHON
 
 UVICORN = (
-    "--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools",
-    "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
+    "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "120",
+    "--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import uvloop
 
@@ -65,7 +66,7 @@ def summary(raw: str) -> str:
 
 
 @asynccontextmanager
-async def _hammered(system: stack.Stack, query: str, variables: dict[str, object]) -> AsyncIterator[None]:
+async def _hammered(system: stack.Stack, query: str, variables: dict[str, Any]) -> AsyncIterator[None]:
     async with hammering(system.port, graphql_request(system.port, query, variables), 50) as tally:
         async with asyncio.timeout(60):
             while tally.answers < WARM_ANSWERS:  # noqa: ASYNC110 - the tally wakes nobody

@@ -91,13 +91,13 @@ def _summary(measured: Sequence[Record]) -> str:
     head = ("work", "gql-jobs", "ahead of (ours : theirs)", "behind (ours : theirs)")
     shown = [f"![{title}](benchmarks/results/{bench}.svg)" for (bench, _), title in CHARTS.items()
              if any(r["bench"] == bench for r in measured)]  # fmt: skip
-    return "\n\n".join([_where(measured), markdown(head, rows), "\n".join(shown)])
+    return "\n\n".join([_where(measured), *([markdown(head, rows), "\n".join(shown)] if rows else [])])
 
 
 def _where(measured: Sequence[Record]) -> str:
     machine = next((r for r in measured if r["bench"] == "machine"), None)
     if machine is None:
-        return ""
+        return "No run is kept yet: `make bench` writes this."
     about = machine["settings"]
     load = max(about["load_average"])
     quiet = (
