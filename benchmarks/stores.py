@@ -100,8 +100,9 @@ async def _accepting(programs: Path, port: int, process: Program) -> None:
 
 
 def _postgres_programs() -> Path | None:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).parent
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return installed[-1].parent if installed else None
+    """The folder with all of them: what is on the PATH may be a part only."""
+    on_path = [Path(found)] if (found := shutil.which("pg_isready")) else []
+    for ready in (*sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_isready"), reverse=True), *on_path):
+        if (ready.parent / "initdb").exists():
+            return ready.parent
+    return None

@@ -88,9 +88,9 @@ def parsed(_context: Any, data: dict[str, Any]) -> DocumentNode:
 _validated: dict[int, tuple[DocumentNode, list[GraphQLError]]] = {}
 
 
-def validated(schema: GraphQLSchema, document: DocumentNode, *rest: Any) -> list[GraphQLError]:
+def validated(schema: GraphQLSchema, document: DocumentNode, **rules: Any) -> list[GraphQLError]:
     if id(document) not in _validated:
-        _validated[id(document)] = (document, validate(schema, document, *rest))
+        _validated[id(document)] = (document, validate(schema, document, **rules))
     return _validated[id(document)][1]
 
 
