@@ -74,16 +74,17 @@ class Upkeep:
         random.shuffle(found)
         newest = 0
         for job_ids in _chunks(found):
-            ended = [job for job_id in job_ids if (job := self._ended(job_id)) is not None]
+            ended = [job for job_id in job_ids if (job := self._ended(job_id, before)) is not None]
             outcomes = await expire_ended(self._log, self._artifacts, ended, before)
             newest = max([newest, *(outcome for outcome in outcomes if isinstance(outcome, int))])
             _tell_first(outcomes)
         await self._feed.wait_for(newest, SETTLE)
         return len(found) == _BATCH and newest > 0
 
-    def _ended(self, job_id: str) -> Ended | None:
+    def _ended(self, job_id: str, before: datetime) -> Ended | None:
         job = self._index.job(job_id)
-        if job is None or job.finished_at is None:
+        # Since it was found it may have been retried, and ended again.
+        if job is None or job.finished_at is None or job.finished_at >= before:
             return None
         has_artifacts = bool(self._index.artifacts(job_id))
         return Ended(job_id, job.finished_at, job.last_seq, has_artifacts, self._index.messages(job_id))

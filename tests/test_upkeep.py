@@ -161,6 +161,21 @@ async def test_a_job_that_cannot_be_expired_keeps_none_of_the_others(
     assert await _gone(runtime, stuck)
 
 
+async def test_a_job_that_was_retried_and_ended_again_since_it_was_found_is_kept(
+    runtime: Runtime, job_log: JobLog, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await bring_to(job_log, runtime.commands, (await runtime.commands.create(request())).job, JobStatus.COMPLETED)
+    await _applied(runtime)
+
+    async def found(*_: Any) -> list[str]:
+        return [job.id]
+
+    monkeypatch.setattr(runtime.reader, "finished", found)
+    parts = (runtime.artifacts, runtime.index, runtime.reader, runtime.feed)
+    await Upkeep(job_log, *parts, settings=settings).sweep()
+    assert await runtime.commands.find(job.id) is not None
+
+
 async def _fill(job_log: JobLog, commands: JobCommands) -> list[Job]:
     """Dead letters until the next job is refused."""
     letters: list[Job] = []

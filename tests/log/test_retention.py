@@ -7,13 +7,14 @@ from functools import partial
 import pytest
 
 from gql_jobs.jobs.errors import InvalidState, NotFound
-from gql_jobs.jobs.messages import Completed, Kind, Started
+from gql_jobs.jobs.fold import fold
+from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
-from gql_jobs.log.job_log import JobLog, job_events
+from gql_jobs.log.job_log import JobLog, Write, job_events, whole_job
 from gql_jobs.log.retention import Ended, delete_remains, expire, expire_ended
 from gql_jobs.log.stored import StoredMessage, last_message, messages_of
 from gql_jobs.settings import Settings
@@ -116,6 +117,56 @@ async def test_jobs_expire_together_as_an_index_knows_them(
     assert found.status is JobStatus.QUEUED
     copies = [copy async for copy in messages_of(connection, subjects.ALL, stream=subjects.DEAD_LETTERS)]
     assert copies == []
+
+
+async def _half_expired(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
+    """As a sweeper leaves a job when even the room of its submissions is taken by somebody else."""
+    job = await _ended(job_log, commands, status)
+    await job_log.delete([job.submission_seq])
+    assert await commands.find(job.id) is None
+    return job
+
+
+async def test_an_expiry_that_a_full_store_cut_short_is_finished_by_the_next_sweep(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection
+) -> None:
+    job = await _half_expired(job_log, commands, JobStatus.COMPLETED)
+    assert not await expire(job_log, artifacts, job.id, datetime.now(UTC) - timedelta(days=1))
+    assert await expire(job_log, artifacts, job.id, _tomorrow())
+    assert [m.subject for m in await stored(connection)] == [subjects.event(job.id, Kind.EXPIRED)]
+
+
+async def test_a_creation_under_the_key_of_a_job_that_is_half_expired_finishes_its_expiry_first(
+    commands: JobCommands, job_log: JobLog
+) -> None:
+    old = await _half_expired(job_log, commands, JobStatus.COMPLETED)
+    renewed = await commands.create(request(idempotency_key="k"))
+    assert (renewed.job.id, renewed.deduplicated) == (old.id, False)
+    # An index that was away still has the old job, and ends with the new one like any other.
+    as_known: Job | None = old
+    for message in await job_log.history(old.id, old.last_seq + 1):
+        told = message.read()
+        assert told is not None
+        as_known = fold(as_known, told)
+    assert as_known is not None
+    assert (as_known.status, as_known.submission_seq) == (JobStatus.QUEUED, renewed.job.submission_seq)
+    assert (await commands.create(request(idempotency_key="k"))).deduplicated
+
+
+async def test_a_retry_that_crosses_an_expiry_in_a_full_store_is_a_job_by_itself(
+    commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore
+) -> None:
+    job = await _half_expired(job_log, commands, JobStatus.DEAD_LETTER)
+    # What retryJob writes if it had read the job before.
+    body = Submission(spec=job.spec, event_seq=job.event_seq)
+    subject = subjects.queued(job.id, job.spec.queue, job.spec.priority)
+    seq = await job_log.append(Write(job.id, subject, body, whole_job(job.id, job.last_seq)))
+    assert not await expire(job_log, artifacts, job.id, _tomorrow())
+    found = await commands.find(job.id)
+    assert found is not None
+    assert (found.status, found.submission_seq, found.spec) == (JobStatus.QUEUED, seq, job.spec)
+    done = await bring_to(job_log, commands, found, JobStatus.COMPLETED)
+    assert done.attempt == 1
 
 
 async def test_what_no_index_knows_of_goes_with_the_remains(
