@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 2.0
 """Seconds between the consumer's signs of life; it is made anew when two are missed."""
-BATCH = 512
+BATCH = 2048
 """Messages handed out together at most."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ may. Whoever meets it, be it a read or a write, is told to come again, and the f
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -20,12 +20,14 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.fold import Event, events_of, fold
-from gql_jobs.jobs.messages import Kind, Message, Saved
+from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job
+from gql_jobs.views.changes import Changes, Known
 from gql_jobs.views.damage import READ_ERRORS, is_damage
-from gql_jobs.views.tables import event_of, job_of, job_row, microseconds, new_database, open_database, state_blob
+from gql_jobs.views.tables import event_of, job_of, microseconds, new_database, open_database
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ T = TypeVar("T")
 _CACHED_JOBS = 10_000
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 _HISTORY = (
-    "SELECT seq, nth, kind, state FROM events WHERE job_id = :id"
-    " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job_id = :id"
+    "SELECT seq, nth, kind, state FROM events WHERE job = :number"
+    " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number"
 )
 
 
@@ -70,7 +72,7 @@ class Index:
     def __init__(self, path: Path, stream_created: str, database: sqlite3.Connection) -> None:
         self.path = path
         self._stream_created = stream_created
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, Known] = OrderedDict()
         self.generation = 0
         """How often the file was replaced while it was open."""
         self.rebuilt = 0
@@ -88,7 +90,7 @@ class Index:
         self.unreadable: int = database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
         """Messages set aside."""
 
-    def apply(self, messages: Iterable[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
+    def apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
         """Fold messages into the index, up to ``position``; returns the events that clients see, in order.
 
         None at all if the file turned out to be damaged: it is begun anew then, and everything has to come again.
@@ -117,10 +119,9 @@ class Index:
         self.rebuilt += 1
         self.on_renewal()
 
-    def _apply(self, messages: Iterable[Message], position: int, unread: Iterable[Unread]) -> list[Event]:
-        changes = _Changes(self._job)
-        for message in messages:
-            changes.fold(message)
+    def _apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread]) -> list[Event]:
+        changes = Changes(self._known({message.job_id for message in messages}))
+        changes.fold(messages)
         horizon = max(self.horizon, changes.horizon)
         with self._transaction() as database:
             changes.store(database)
@@ -134,6 +135,22 @@ class Index:
         self._remember(changes.after)
         return changes.events
 
+    def _known(self, job_ids: Iterable[str]) -> dict[str, Known]:
+        """The jobs of these ids that there are; all that are not in memory are read at once."""
+        known: dict[str, Known] = {}
+        missing: list[str] = []
+        for job_id in job_ids:
+            cached = self._jobs.get(job_id)
+            if cached is not None:
+                known[job_id] = cached
+            else:
+                missing.append(job_id)
+        sql = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self._database.execute(sql, (msgspec.json.encode(missing).decode(),)) if missing else ()
+        for number, job_id, spec, state in rows:
+            known[job_id] = Known(number, job_of(job_id, spec, state))
+        return known
+
     def job(self, job_id: str) -> Job | None:
         """The job as of ``position``; an index that meets damage here is begun anew and knows no job."""
         try:
@@ -145,11 +162,8 @@ class Index:
             return None
 
     def _job(self, job_id: str) -> Job | None:
-        cached = self._jobs.get(job_id)
-        if cached is not None:
-            return cached
-        row = self._database.execute("SELECT spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return job_of(*row) if row is not None else None
+        found = self._jobs.get(job_id) or self._known((job_id,)).get(job_id)
+        return found.job if found is not None else None
 
     @_guarded
     def events(self, job_id: str) -> list[Event]:
@@ -179,12 +193,13 @@ class Index:
     def messages(self, job_id: str) -> list[tuple[int, Kind]]:
         """Sequence and kind of the job's messages, as far as they became events."""
         sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
-        return [(seq, Kind(kind)) for seq, kind in self._database.execute(sql, {"id": job_id})]
+        rows = self._database.execute(sql, {"number": self._number_of(job_id)})
+        return [(seq, Kind(kind)) for seq, kind in rows]
 
     @_guarded
     def first_seq(self, job_id: str) -> int:
         """Where the job's history begins in the stream; 1 for a job that is not known here."""
-        row = self._database.execute("SELECT min(seq) FROM events WHERE job_id = ?", (job_id,)).fetchone()
+        row = self._database.execute("SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),)).fetchone()
         return row[0] or 1
 
     @_guarded
@@ -208,11 +223,15 @@ class Index:
         self._database.close()
 
     def _events(self, job_id: str, order: str) -> list[Event]:
-        spec = self._database.execute("SELECT spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        if spec is None:
+        found = self._database.execute("SELECT number, spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if found is None:
             return []
-        rows = self._database.execute(_HISTORY + order, {"id": job_id})
-        return [event_of(seq, nth, kind, spec[0], state) for seq, nth, kind, state in rows]
+        rows = self._database.execute(_HISTORY + order, {"number": found[0]})
+        return [event_of(Cursor(seq, nth), kind, job_id, found[1], state) for seq, nth, kind, state in rows]
+
+    def _number_of(self, job_id: str) -> int | None:
+        row = self._database.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return row[0] if row is not None else None
 
     def _number(self, key: str) -> int:
         row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -230,101 +249,13 @@ class Index:
             raise
         self._database.execute("COMMIT")
 
-    def _remember(self, jobs: dict[str, Job | None]) -> None:
-        for job_id, job in jobs.items():
+    def _remember(self, jobs: Mapping[str, Known | None]) -> None:
+        for job_id, known in jobs.items():
             self._jobs.pop(job_id, None)
-            if job is not None:
-                self._jobs[job_id] = job
+            if known is not None:
+                self._jobs[job_id] = known
         while len(self._jobs) > _CACHED_JOBS:
             self._jobs.popitem(last=False)
-
-
-class _Changes:
-    """What a batch of messages does, worked out in memory before the transaction."""
-
-    def __init__(self, job: Callable[[str], Job | None]) -> None:
-        self._job = job
-        self.before: dict[str, Job | None] = {}
-        self.after: dict[str, Job | None] = {}
-        self.events: list[Event] = []
-        self.horizon = 0
-        self._removed: dict[str, int] = {}
-        self._artifacts: dict[tuple[str, str], Artifact] = {}
-
-    def fold(self, message: Message) -> None:
-        job_id = message.job_id
-        if job_id not in self.after:
-            self.before[job_id] = self.after[job_id] = self._job(job_id)
-        job = self.after[job_id]
-        if job is not None and isinstance(message.body, Saved):
-            self._artifacts[job_id, message.body.artifact.name] = message.body.artifact
-        after = fold(job, message)
-        self.events += events_of(job, message, after)
-        if message.kind is Kind.EXPIRED and after is None:
-            # Also of a job that was deleted before this index was begun: something may be left of it.
-            self._removed[job_id] = microseconds(message.at)
-            # One of an older version does not say where the events ended.
-            self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else 0))
-        if job is not None and after is None:
-            self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job_id}
-            self.events = [event for event in self.events if event.job.id != job_id]
-            self.horizon = max(self.horizon, job.last_seq)
-        self.after[job_id] = after
-
-    def store(self, database: sqlite3.Connection) -> None:
-        self._remove(database)
-        changed = [job for job_id, job in self.after.items() if job is not None and job is not self._was(job_id)]
-        database.executemany(
-            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-            " status = excluded.status, updated = excluded.updated, finished = excluded.finished,"
-            " state = excluded.state",
-            [job_row(job) for job in changed],
-        )
-        tags = [(tag, job.id) for job in changed if self._was(job.id) is None for tag in job.spec.tags]
-        database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
-        self._store_events(database)
-        files = [(*key, msgspec.json.encode(artifact)) for key, artifact in self._artifacts.items()]
-        database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", files)
-        self._count(database)
-
-    def _was(self, job_id: str) -> Job | None:
-        return None if job_id in self._removed else self.before[job_id]
-
-    def _store_events(self, database: sqlite3.Connection) -> None:
-        progress = {e.job.id: e for e in self.events if e.kind is Kind.PROGRESS}
-        lasting = [e for e in self.events if e.kind is not Kind.PROGRESS]
-        database.executemany(
-            "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)",
-            [(e.cursor.seq, e.cursor.nth, e.job.id, e.kind.value, state_blob(e.job)) for e in lasting],
-        )
-        database.executemany(
-            "INSERT OR REPLACE INTO progress VALUES (?, ?, ?)",
-            [(job_id, e.cursor.seq, state_blob(e.job)) for job_id, e in progress.items()],
-        )
-
-    def _remove(self, database: sqlite3.Connection) -> None:
-        ids = [(job_id,) for job_id in self._removed]
-        known = [job for job_id in self._removed if (job := self.before[job_id]) is not None]
-        tags = [(tag, job.id) for job in known for tag in job.spec.tags]
-        database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?)", self._removed.items())
-        database.executemany("DELETE FROM jobs WHERE id = ?", ids)
-        database.executemany("DELETE FROM events WHERE job_id = ?", ids)
-        database.executemany("DELETE FROM progress WHERE job_id = ?", ids)
-        database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
-        database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
-
-    def _count(self, database: sqlite3.Connection) -> None:
-        deltas: dict[tuple[str, str, str, int], int] = {}
-        for job_id, after in self.after.items():
-            for job, delta in ((self.before[job_id], -1), (after, 1)):
-                if job is not None:
-                    spec = job.spec
-                    key = (job.status.value, spec.type, spec.queue, spec.priority.rank)
-                    deltas[key] = deltas.get(key, 0) + delta
-        database.executemany(
-            "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, delta) for key, delta in deltas.items() if delta],
-        )
 
 
 def _now() -> str:

@@ -88,14 +88,14 @@ def read_page(
         found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_key(after, order))
     direction = "DESC" if order.descending else "ASC"
     sql = (
-        f"SELECT spec, state, {', '.join(columns)} FROM jobs{found.sql}"  # noqa: S608
+        f"SELECT id, spec, state, {', '.join(columns)} FROM jobs{found.sql}"  # noqa: S608
         f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
     )
     rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
     shown = rows[:first]
     return Page(
-        jobs=[job_of(row[0], row[1]) for row in shown],
-        cursors=[_cursor(order, list(row[2:])) for row in shown],
+        jobs=[job_of(*row[:3]) for row in shown],
+        cursors=[_cursor(order, list(row[3:])) for row in shown],
         has_next=len(rows) > first,
         has_previous=after is not None or offset > 0,
     )

@@ -26,18 +26,20 @@ T = TypeVar("T")
 
 THREADS = 2
 _EVENTS_AFTER = """
-SELECT e.seq, e.nth, e.kind, jobs.spec, e.state FROM (
-  SELECT seq, nth, job_id, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
-  UNION ALL SELECT seq, 0, job_id, 'progress', state FROM progress WHERE seq > :seq
+SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM (
+  SELECT seq, nth, job, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
+  UNION ALL SELECT seq, 0, job, 'progress', state FROM progress WHERE seq > :seq
   ORDER BY seq, nth LIMIT :limit
-) AS e JOIN jobs ON jobs.id = e.job_id ORDER BY e.seq, e.nth
+) AS e JOIN jobs ON jobs.number = e.job ORDER BY e.seq, e.nth
 """
 _EVENTS_OF_JOB_AFTER = """
-SELECT e.seq, e.nth, e.kind, jobs.spec, e.state FROM (
-  SELECT seq, nth, job_id, kind, state FROM events WHERE job_id = :id AND (seq, nth) > (:seq, :nth)
-  UNION ALL SELECT seq, 0, job_id, 'progress', state FROM progress WHERE job_id = :id AND seq > :seq
+SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM jobs JOIN (
+  SELECT seq, nth, job, kind, state FROM events
+  WHERE job = (SELECT number FROM jobs WHERE id = :id) AND (seq, nth) > (:seq, :nth)
+  UNION ALL SELECT seq, 0, job, 'progress', state FROM progress
+  WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
   ORDER BY seq, nth LIMIT :limit
-) AS e JOIN jobs ON jobs.id = e.job_id ORDER BY e.seq, e.nth
+) AS e ON jobs.number = e.job ORDER BY e.seq, e.nth
 """
 
 
@@ -97,7 +99,7 @@ class Reader:
         """The next ``limit`` events behind a cursor, of one job or of all, with the newest progress of each job."""
         sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
         values = {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit}
-        return await self._read(lambda db: [event_of(*row) for row in db.execute(sql, values)])
+        return await self._read(lambda db: [event_of(Cursor(*row[:2]), *row[2:]) for row in db.execute(sql, values)])
 
     async def overdue(self, before: datetime) -> list[str]:
         """Ids of scheduled jobs whose time had come before that moment."""

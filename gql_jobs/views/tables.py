@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec import UNSET, Raw, Struct
 
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import Job, JobState, Spec
+from gql_jobs.jobs.model import Job, JobError, JobStatus, Spec
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,8 @@ FORMAT = "3"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
-  id TEXT PRIMARY KEY, type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+  type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
   spec BLOB NOT NULL, state BLOB NOT NULL
 );
@@ -46,13 +46,11 @@ CREATE TABLE counts (
   PRIMARY KEY (status, type, queue, priority)
 ) WITHOUT ROWID;
 CREATE TABLE events (
-  seq INTEGER NOT NULL, nth INTEGER NOT NULL, job_id TEXT NOT NULL, kind TEXT NOT NULL, state BLOB NOT NULL,
+  seq INTEGER NOT NULL, nth INTEGER NOT NULL, job INTEGER NOT NULL, kind TEXT NOT NULL, state BLOB NOT NULL,
   PRIMARY KEY (seq, nth)
 ) WITHOUT ROWID;
-CREATE INDEX events_job ON events (job_id, seq, nth);
-CREATE TABLE progress (
-  job_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL
-) WITHOUT ROWID;
+CREATE INDEX events_job ON events (job, seq, nth);
+CREATE TABLE progress (job INTEGER PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL);
 CREATE INDEX progress_seq ON progress (seq);
 CREATE TABLE artifacts (
   job_id TEXT NOT NULL, name TEXT NOT NULL, artifact BLOB NOT NULL, PRIMARY KEY (job_id, name)
@@ -62,10 +60,33 @@ CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason 
 """
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_encode = msgspec.json.Encoder().encode
+_MICROSECOND = timedelta(microseconds=1)
+_encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
-_decode_state = msgspec.json.Decoder(JobState).decode
-_STATE_FIELDS = JobState.__struct_fields__
+_encode_state = msgspec.msgpack.Encoder().encode
+
+
+class _State(Struct, array_like=True, frozen=True):
+    """The state of a job as it is stored, the fields in the order in which ``state_blob`` writes them."""
+
+    status: JobStatus
+    submission_seq: int
+    last_seq: int
+    updated_at: datetime
+    event_seq: int
+    attempt: int
+    progress: int
+    progress_message: str | None
+    worker_id: str | None
+    errors: tuple[JobError, ...]
+    result: bytes | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+    superseded_attempt: int | None
+
+
+_decode_state = msgspec.msgpack.Decoder(_State).decode
 
 
 def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
@@ -126,6 +147,8 @@ def _prepare(database: sqlite3.Connection) -> None:
     # Without an fsync per commit: what a power loss takes away is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -65536")
+    # Pages that are written again and again, as those of indexes are, are moved into the file once.
+    database.execute("PRAGMA wal_autocheckpoint = 4000")
 
 
 def _schema(database: sqlite3.Connection) -> dict[str, str]:
@@ -146,38 +169,82 @@ def _meta(database: sqlite3.Connection) -> dict[str, str]:
 
 def microseconds(moment: datetime) -> int:
     """Since 1970, exact."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
-def job_row(job: Job) -> tuple[Any, ...]:
-    """The row of table ``jobs``, in the order of its columns."""
+def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
+    """The row of table ``jobs`` of a job that was not there, in the order of its columns."""
     spec = job.spec
     return (
+        number,
         job.id,
         spec.type,
         spec.queue,
-        job.status.value,
+        job.status,
         spec.priority.rank,
         microseconds(spec.created_at),
         microseconds(job.updated_at),
         0 if job.finished_at is None else microseconds(job.finished_at),
         None if spec.run_at is None else microseconds(spec.run_at),
-        _encode(spec),
-        state_blob(job),
+        _encode_spec(spec),
+        state,
     )
 
 
+def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
+    """What of the row may change, and its number: status, updated, finished, state, number."""
+    finished = 0 if job.finished_at is None else microseconds(job.finished_at)
+    return job.status, microseconds(job.updated_at), finished, state, number
+
+
 def state_blob(job: Job) -> bytes:
-    """A job without its spec, which is stored once and not with every event."""
-    return _encode(replace(job, spec=UNSET))
+    """A job without its id and its spec, which are stored once and not with every event."""
+    result = job.result_json
+    return _encode_state(
+        (
+            job.status,
+            job.submission_seq,
+            job.last_seq,
+            job.updated_at,
+            job.event_seq,
+            job.attempt,
+            job.progress,
+            job.progress_message,
+            job.worker_id,
+            job.errors,
+            None if result is UNSET else bytes(result),
+            job.started_at,
+            job.finished_at,
+            job.next_attempt_at,
+            job.superseded_attempt,
+        )
+    )
 
 
-def job_of(spec: bytes, state: bytes) -> Job:
-    """The job that two blobs make."""
-    decoded = _decode_state(state)
-    return Job(spec=_decode_spec(spec), **{name: getattr(decoded, name) for name in _STATE_FIELDS})
+def job_of(job_id: str, spec: bytes, state: bytes) -> Job:
+    """The job that a row makes."""
+    stored = _decode_state(state)
+    return Job(
+        id=job_id,
+        spec=_decode_spec(spec),
+        status=stored.status,
+        submission_seq=stored.submission_seq,
+        last_seq=stored.last_seq,
+        updated_at=stored.updated_at,
+        event_seq=stored.event_seq,
+        attempt=stored.attempt,
+        progress=stored.progress,
+        progress_message=stored.progress_message,
+        worker_id=stored.worker_id,
+        errors=stored.errors,
+        result_json=UNSET if stored.result is None else Raw(stored.result),
+        started_at=stored.started_at,
+        finished_at=stored.finished_at,
+        next_attempt_at=stored.next_attempt_at,
+        superseded_attempt=stored.superseded_attempt,
+    )
 
 
-def event_of(seq: int, nth: int, kind: str, spec: bytes, state: bytes) -> Event:
-    """The event that a row of ``events`` (or of ``progress``) and its job's spec make."""
-    return Event(Kind(kind), Cursor(seq, nth), job_of(spec, state))
+def event_of(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:
+    """The event that a row of ``events`` (or of ``progress``) and its job's row make."""
+    return Event(Kind(kind), cursor, job_of(job_id, spec, state))

@@ -16,6 +16,7 @@ from gql_jobs.jobs.messages import Completed, Started
 from gql_jobs.settings import Settings
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import open_reader
+from gql_jobs.views.tables import FORMAT
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.deadline import until
 from tests.library import CREATED
@@ -67,7 +68,7 @@ def _foreign(path: Path) -> None:
     with database:
         database.execute("CREATE TABLE meta (key TEXT, value TEXT)")
         database.execute("CREATE TABLE jobs (id TEXT, pay INTEGER)")
-        database.execute("INSERT INTO meta VALUES ('format', '2'), ('stream_created', ?)", (CREATED,))
+        database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, CREATED))
     database.close()
 
 

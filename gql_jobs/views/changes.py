@@ -1,0 +1,140 @@
+"""What a batch of messages does to the index: folded in memory first, then written, one statement a kind of row.
+
+A job that many messages of the batch speak of is read once and written once; what nobody changed is not written at all.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.fold import Event, events_of, fold
+from gql_jobs.jobs.messages import Kind, Message, Saved
+from gql_jobs.jobs.model import Job
+from gql_jobs.views.tables import changed_row, microseconds, new_row, state_blob
+
+_NEW = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CHANGED = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ? WHERE number = ?"
+_COUNTED = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+
+
+class Known(NamedTuple):
+    """A job and its number in the index: the sequence of the message that it began with."""
+
+    number: int
+    job: Job
+
+
+class Changes:
+    """Made of the jobs that the messages speak of, as far as the index has them."""
+
+    def __init__(self, known: Mapping[str, Known]) -> None:
+        self._before = known
+        self.after: dict[str, Known | None] = dict(known)
+        self.events: list[Event] = []
+        self.horizon = 0
+        self._removed: dict[str, int] = {}
+        self._artifacts: dict[tuple[str, str], Artifact] = {}
+
+    def fold(self, messages: Iterable[Message]) -> None:
+        """Apply messages in their order."""
+        known = self.after
+        for message in messages:
+            job_id = message.job_id
+            was = known.get(job_id)
+            job = was.job if was is not None else None
+            after = fold(job, message)
+            if after is job:
+                self._apart_from_state(job, message)
+                continue
+            self.events += events_of(job, message, after)
+            if after is None:
+                self._expire(job, message)
+                known[job_id] = None
+            else:
+                known[job_id] = Known(was.number if was is not None else message.seq, after)
+
+    def _apart_from_state(self, job: Job | None, message: Message) -> None:
+        if job is not None and isinstance(message.body, Saved):
+            self._artifacts[job.id, message.body.artifact.name] = message.body.artifact
+        elif job is None and message.kind is Kind.EXPIRED:
+            # A job that was deleted before this index was begun: something may be left of it.
+            self._expire(None, message)
+
+    def _expire(self, job: Job | None, message: Message) -> None:
+        self._removed[message.job_id] = microseconds(message.at)
+        # One of an older version does not say where the events ended.
+        self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else job.last_seq))
+        if job is not None:
+            self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job.id}
+            self.events = [event for event in self.events if event.job.id != job.id]
+
+    def store(self, database: sqlite3.Connection) -> None:
+        """Write it all, within a transaction of the caller's."""
+        if self._removed:
+            self._remove(database)
+        blobs: dict[int, bytes] = {}
+        self._store_jobs(database, blobs)
+        self._store_events(database, blobs)
+        files = [(*key, msgspec.json.encode(artifact)) for key, artifact in self._artifacts.items()]
+        database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", files)
+
+    def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
+        new, changed, tags = [], [], []
+        counted: dict[tuple[str, str, str, int], int] = {}
+        for job_id, now in self.after.items():
+            was = self._before.get(job_id)
+            if now is was:
+                continue
+            if was is not None:
+                _count(counted, was.job, -1)
+            if now is None:
+                continue
+            number, job = now
+            _count(counted, job, 1)
+            blob = blobs[id(job)] = state_blob(job)
+            if was is not None and was.number == number:
+                changed.append(changed_row(number, job, blob))
+            else:
+                new.append(new_row(number, job, blob))
+                tags += [(tag, job_id) for tag in job.spec.tags]
+        database.executemany(_NEW, new)
+        database.executemany(_CHANGED, changed)
+        database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
+        database.executemany(_COUNTED, [(*key, delta) for key, delta in counted.items() if delta])
+
+    def _store_events(self, database: sqlite3.Connection, blobs: Mapping[int, bytes]) -> None:
+        lasting: list[tuple[int, int, int, str, bytes]] = []
+        progress: dict[int, tuple[int, int, bytes]] = {}
+        for event in self.events:
+            kind, (seq, nth), job = event.kind, event.cursor, event.job
+            known = self.after[job.id]
+            assert known is not None
+            # The last event of a job shows it as its own row does.
+            blob = blobs.get(id(job)) or state_blob(job)
+            if kind is Kind.PROGRESS:
+                progress[known.number] = (known.number, seq, blob)
+            else:
+                lasting.append((seq, nth, known.number, str(kind), blob))
+        database.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", lasting)
+        database.executemany("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", progress.values())
+
+    def _remove(self, database: sqlite3.Connection) -> None:
+        known = [was for job_id in self._removed if (was := self._before.get(job_id)) is not None]
+        numbers = [(was.number,) for was in known]
+        ids = [(was.job.id,) for was in known]
+        tags = [(tag, was.job.id) for was in known for tag in was.job.spec.tags]
+        database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?)", self._removed.items())
+        database.executemany("DELETE FROM jobs WHERE number = ?", numbers)
+        database.executemany("DELETE FROM events WHERE job = ?", numbers)
+        database.executemany("DELETE FROM progress WHERE job = ?", numbers)
+        database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
+        database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
+
+
+def _count(counted: dict[tuple[str, str, str, int], int], job: Job, by: int) -> None:
+    spec = job.spec
+    key = (str(job.status), spec.type, spec.queue, spec.priority.rank)
+    counted[key] = counted.get(key, 0) + by
