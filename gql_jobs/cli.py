@@ -146,6 +146,23 @@ def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None)
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
+@_data_dir
+@_imports
+def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) -> None:
+    """Examine streams, consumers and indexes: what is wrong, and what to do. Changes nothing; exit 1 if anything is."""
+    with _sentences():
+        from gql_jobs.doctor.visit import as_text, examine, in_json  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        registry = _job_types(imports)
+        configure_logging()
+        findings = asyncio.run(examine(settings, registry))
+    click.echo(in_json(findings) if as_json else as_text(findings))
+    sys.exit(1 if findings else 0)
+
+
+@cli.command()
 @click.option("--check", is_flag=True, help="Compare with the file instead of printing; exit 1 if they differ.")
 @click.option("--file", type=click.Path(dir_okay=False, path_type=Path), default="schema.graphql", show_default=True)
 @_imports

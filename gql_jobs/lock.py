@@ -88,3 +88,16 @@ def _alive(holder: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds that lock file; it is neither made nor taken."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(fd)
+    finally:
+        # Closing gives back what the try may have taken.
+        os.close(fd)

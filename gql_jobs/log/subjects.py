@@ -27,6 +27,7 @@ EVENTS = "jobs.*.event.*"
 CANCELLATIONS = "jobs.*.event.cancelled"
 DEAD_LETTER_EVENTS = "jobs.*.event.dead_letter"
 PROGRESS = "jobs.*.progress"
+CHECKPOINTS = "jobs.*.checkpoint"
 ARTIFACTS = "jobs.*.artifact.*"
 FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS, ARTIFACTS)
 """What the feed reads; checkpoints and notes stay out of it."""

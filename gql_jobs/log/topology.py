@@ -198,8 +198,16 @@ async def unsuitable_streams(connection: Connection, settings: Settings) -> str 
             config = (await stream_info(connection, name)).config
         except ApiError as error:
             return f"the stream {name}: {error.description}"
-        more_copies = config.get("num_replicas", 1) > settings.replicas
-        for key, value in wanted.items():
-            if not _has(config, key, value) and not (key == "num_replicas" and more_copies):
-                return f"the stream {name} has {key} {config.get(key)!r}, not {value!r}"
+        for key in missing(config, wanted):
+            return f"the stream {name} has {key} {config.get(key)!r}, not {wanted[key]!r}"
     return None
+
+
+def missing(config: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The settings that a stream has otherwise than wanted; more copies than wanted are as good."""
+    more_copies = config.get("num_replicas", 1) > wanted["num_replicas"]
+    return [
+        key
+        for key, value in wanted.items()
+        if not _has(config, key, value) and not (key == "num_replicas" and more_copies)
+    ]

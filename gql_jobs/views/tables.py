@@ -96,10 +96,9 @@ def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
     database = _open(path)
     try:
         _prepare(database)
-        tables = _schema(database)
-        if tables == _own_schema() and _meta(database) == {"format": FORMAT, "stream_created": stream_created}:
+        if meta_of(database, stream_created) is not None:
             return database
-        if tables:
+        if _schema(database):
             log.info("the index %s is not one of this stream and is built anew", path)
     except sqlite3.DatabaseError as error:
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
@@ -162,9 +161,14 @@ def _own_schema() -> dict[str, str]:
         return _schema(database)
 
 
-def _meta(database: sqlite3.Connection) -> dict[str, str]:
-    rows = database.execute("SELECT key, value FROM meta WHERE key IN ('format', 'stream_created')")
-    return dict(rows.fetchall())
+def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
+    """The position of an index of this version of the stream that was created at that time; None for any other."""
+    if _schema(database) != _own_schema():
+        return None
+    meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
+    if (meta.get("format"), meta.get("stream_created")) != (FORMAT, stream_created):
+        return None
+    return int(meta.get("position", "0"))
 
 
 def microseconds(moment: datetime) -> int:

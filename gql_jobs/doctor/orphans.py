@@ -1,0 +1,64 @@
+"""Is anything stored that belongs to nothing any more?"""
+
+from datetime import UTC, datetime, timedelta
+
+from gql_jobs.doctor.finding import Finding, several
+from gql_jobs.doctor.patient import Patient
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.log import subjects
+from gql_jobs.log.inspection import CHUNKS, chunks, stored_objects, subjects_of
+
+CHECK = "orphans"
+UPLOAD = timedelta(hours=1)
+"""An upload that has stored nothing for so long has died."""
+_HARMLESS = "They are in nobody's way but take room; "
+
+
+async def check_orphans(patient: Patient) -> list[Finding]:
+    """Dead letters, progress and checkpoints without their job, and files that no job speaks of."""
+    return await _dead_letters(patient) + await _remains(patient) + await _files(patient)
+
+
+async def _dead_letters(patient: Patient) -> list[Finding]:
+    found = []
+    async for subject in subjects_of(patient.connection, subjects.DEAD_LETTERS, subjects.DEAD_LETTER_EVENTS):
+        job = patient.index.job(subject.split(".")[1])
+        if job is None or job.status is not JobStatus.DEAD_LETTER:
+            found.append(subject)
+    advice = f"{_HARMLESS}remove each with: nats stream purge {subjects.DEAD_LETTERS} --subject SUBJECT"
+    return several(CHECK, f"dead letters in {subjects.DEAD_LETTERS} are of jobs that are none", advice, found)
+
+
+async def _remains(patient: Patient) -> list[Finding]:
+    found = [
+        subject
+        for matching in (subjects.PROGRESS, subjects.CHECKPOINTS)
+        async for subject in subjects_of(patient.connection, subjects.STREAM, matching)
+        if patient.index.job(subject.split(".")[1]) is None
+    ]
+    advice = f"{_HARMLESS}remove each with: nats stream purge {subjects.STREAM} --subject SUBJECT"
+    return several(CHECK, "progress reports and checkpoints are of jobs that are gone", advice, found)
+
+
+async def _files(patient: Patient) -> list[Finding]:
+    objects = await stored_objects(patient.connection)
+    whole = {stored.nuid for stored in objects}
+    died_before = datetime.now(UTC) - UPLOAD
+    partial = [nuid async for nuid, at in chunks(patient.connection) if nuid not in whole and at < died_before]
+    unknown = [stored.name for stored in objects if not stored.deleted and not _is_recorded(patient, stored.name)]
+    return several(
+        CHECK,
+        "uploads of artifacts were never finished",
+        f"{_HARMLESS}remove each with: nats stream purge OBJ_artifacts --subject '{CHUNKS}NAME'",
+        partial,
+    ) + several(
+        CHECK,
+        "files in the object store are artifacts of no job",
+        f"{_HARMLESS}remove each with: nats object rm artifacts NAME",
+        unknown,
+    )
+
+
+def _is_recorded(patient: Patient, name: str) -> bool:
+    saved = patient.index.artifacts(name.split("/", 1)[0])
+    return any(artifact.object == name for artifact in saved)

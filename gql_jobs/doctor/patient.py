@@ -1,0 +1,64 @@
+"""What the checks look at: the connection, the settings, and an index that was built from the stream just now."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msgspec import Struct
+
+from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.connection import Connection
+from gql_jobs.log.inspection import last_folded
+from gql_jobs.log.presence import Presence, watch_workers
+from gql_jobs.log.topology import stream_info
+from gql_jobs.settings import Settings
+from gql_jobs.views.bus import EventBus
+from gql_jobs.views.feed import Feed, run_feed
+from gql_jobs.views.index import Index, open_index
+from gql_jobs.views.reader import Reader, open_reader
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at where the stream ends."""
+_NEVER = 1e9
+
+
+class Patient(Struct):
+    """``index`` goes on following the stream while the checks run; ``presence`` has heard who works."""
+
+    settings: Settings
+    registry: Registry
+    connection: Connection
+    stream_created: str
+    index: Index
+    reader: Reader
+    feed: Feed
+    presence: Presence
+
+    async def follow(self) -> None:
+        """Bring the index to what is the stream's end now."""
+        # The message that was last may be gone before the feed has come to it.
+        while not await self.feed.wait_for(await last_folded(self.connection), LOOK_EVERY):
+            continue
+
+
+@asynccontextmanager
+async def examined(settings: Settings, registry: Registry, connection: Connection) -> AsyncIterator[Patient]:
+    """A patient until the block ends; its index is built beside those of the API processes and thrown away.
+
+    :raises ApiError: if there is no stream.
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    stream = await stream_info(connection)
+    with (
+        TemporaryDirectory(prefix="gql-jobs-doctor-") as folder,
+        open_index(Path(folder) / "rebuilt.sqlite", stream.created, stream.state.last_seq, _NEVER) as index,
+    ):
+        async with (
+            open_reader(index) as reader,
+            watch_workers(connection) as presence,
+            run_feed(connection, index, EventBus(reader.events_after, 0)) as feed,
+        ):
+            patient = Patient(settings, registry, connection, stream.created, index, reader, feed, presence)
+            await patient.follow()
+            yield patient
