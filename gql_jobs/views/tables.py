@@ -22,7 +22,7 @@ from gql_jobs.jobs.model import Job, JobError, JobStatus, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "3"
+FORMAT = "4"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """
@@ -38,7 +38,8 @@ CREATE INDEX jobs_updated ON jobs (updated, id);
 CREATE INDEX jobs_finished ON jobs (finished, id);
 CREATE INDEX jobs_priority ON jobs (priority, created, id);
 CREATE INDEX jobs_status ON jobs (status, created, id);
-CREATE INDEX jobs_type ON jobs (type, status, created, id);
+CREATE INDEX jobs_type ON jobs (type, created, id);
+CREATE INDEX jobs_type_status ON jobs (type, status, created, id);
 CREATE INDEX jobs_queue ON jobs (queue, status, updated);
 CREATE TABLE tags (tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID;
 CREATE TABLE counts (
