@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "expired", "unreadable")
+TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "notes", "expired", "unreadable")
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:

@@ -17,7 +17,9 @@ from gql_jobs.jobs.messages import (
     Failed,
     Kind,
     Message,
+    Noted,
     Progress,
+    Receipt,
     Released,
     Saved,
     Started,
@@ -43,6 +45,7 @@ KIND_OF: dict[type[Body], Kind] = {
     Released: Kind.RELEASED,
     Expired: Kind.EXPIRED,
     Saved: Kind.ARTIFACT,
+    Noted: Kind.NOTE,
 }
 
 
@@ -96,6 +99,12 @@ def tell(seq: int, body: Body, job_id: str = JOB) -> Message:
 def artifact(name: str = "a.txt") -> Artifact:
     """A file of a job."""
     return Artifact(name, "text/plain", size_bytes=3, sha256="00" * 32, created_at=BEGAN, object=f"here/{name}")
+
+
+def noted(seq: int, receipt: Receipt, cancelled_seq: int, job_id: str = JOB) -> Message:
+    """A receipt for a cancellation."""
+    body = Noted(submission=1, receipt=receipt, cancelled_seq=cancelled_seq, attempt=1, worker_id="w1")
+    return tell(seq, body, job_id)
 
 
 def queued(seq: int = 1, *, job_id: str = JOB, event_seq: int = 0, after_expiry: bool = False, **asked: Any) -> Message:

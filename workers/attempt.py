@@ -3,7 +3,7 @@
 import asyncio
 from enum import StrEnum
 
-from gql_jobs.jobs.messages import Kind, Submission
+from gql_jobs.jobs.messages import Kind, Receipt, Submission
 from gql_jobs.log import subjects
 from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import Fence, JobLog, job_events
@@ -23,6 +23,8 @@ class Stop(StrEnum):
 class Attempt:
     """``started_seq`` is the sequence of its ``started`` event: every write of the attempt is fenced by it.
 
+    ``cancelled_seq``: of the event that cancelled it; ``ending``: how its handler
+    ended; ``told``: writes the receipt that it was told.
     ``delivery`` is the newest of its submission: the lease of an earlier one ran out while NATS was away.
     """
 
@@ -35,6 +37,9 @@ class Attempt:
         self.started_seq = 0
         self.started_at = 0.0
         self.adopted = False
+        self.cancelled_seq = 0
+        self.ending = Receipt.FINISHED
+        self.told: asyncio.Task[None] | None = None
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
 
     @property
@@ -58,8 +63,16 @@ class Attempt:
         last = await log.last(subjects.events(self.job_id))
         if (last.seq if last is not None else 0) == self.started_seq:
             return True
-        self.stop(Stop.CANCELLED if last is not None and last.kind is Kind.CANCELLED else Stop.SUPERSEDED)
+        if last is not None and last.kind is Kind.CANCELLED:
+            self.cancel(last.seq)
+        else:
+            self.stop(Stop.SUPERSEDED)
         return False
+
+    def cancel(self, seq: int) -> None:
+        """Have the handler stopped by the cancellation of that sequence."""
+        self.cancelled_seq = seq
+        self.stop(Stop.CANCELLED)
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped; the first reason counts."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from gql_jobs.log import codec, subjects
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.tail import Tail
-from workers.attempt import Attempt, InHand, Stop
+from workers.attempt import Attempt, InHand
 
 log = logging.getLogger(__name__)
 
@@ -25,4 +25,4 @@ async def follow_cancellations(connection: Connection, start: int, running: Mapp
                 continue
             attempt = running.get((named[0], body.submission))
             if attempt is not None:
-                attempt.stop(Stop.CANCELLED)
+                attempt.cancel(message.seq)

@@ -45,6 +45,7 @@ class AttemptContext:
         self._flusher: asyncio.Task[None] | None = None
         self._unsent = False
         self._closed = False
+        self._stopping = False
         self.percent = start.progress
         self.message = start.message
         self.saved: Any = None
@@ -68,7 +69,7 @@ class AttemptContext:
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
             return
-        if self._closed:
+        if self._stopping or self._closed:
             raise AttemptStoppedError("The attempt has been stopped.")
         self._loop.call_soon_threadsafe(self._report, whole, cut)
 
@@ -100,6 +101,10 @@ class AttemptContext:
         stored = await self._log.last(subjects.checkpoint(self.job_id))
         if stored is not None:
             self.saved = msgspec.json.decode(stored.data)
+
+    def stopping(self) -> None:
+        """A handler in a thread shall end: it is told at its next report."""
+        self._stopping = True
 
     async def close(self) -> None:
         """Nothing is reported any more. What was last reported travels with the event that follows."""

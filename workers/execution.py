@@ -10,6 +10,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.registry import JobType, Registry
 from workers.attempt import Attempt, Stop
 from workers.context import AttemptContext
@@ -42,11 +43,13 @@ class Execution:
             return Failure("UnknownJobType", f"No job type {attempt.spec.type!r} is registered here.", retryable=False)
         payload = bytes(attempt.spec.payload)
         if job_type.cpu_bound:
-            return await _supervised(attempt, self._processes.run(job_type, payload, context, max_result))
+            running = self._processes.run(job_type, payload, context, max_result)
+            return await _supervised(attempt, context, running, stopped=Receipt.KILLED)
         invocation = prepare(job_type, payload)
         if isinstance(invocation, Failure):
             return invocation
-        return await _supervised(attempt, _here(invocation, job_type, context, max_result))
+        running = _here(invocation, job_type, context, max_result)
+        return await _supervised(attempt, context, running, stopped=Receipt.STOPPED)
 
 
 async def _here(
@@ -87,7 +90,12 @@ async def _in_thread(handler: Callable[..., Any], context: AttemptContext, paylo
 
     name = f"{HANDLER}{context.job_id}"
     threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
-    await ended.wait()
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        # The thread hears of it at its next report, if it makes one.
+        await ended.wait()
+        raise
     return outcome[0]()
 
 
@@ -95,8 +103,10 @@ def _raise(error: BaseException) -> None:
     raise RuntimeError("The handler raised StopIteration.") if isinstance(error, StopIteration) else error
 
 
-async def _supervised(attempt: Attempt, running: Coroutine[Any, Any, Succeeded | Failure]) -> Outcome:
-    """The handler's own outcome, unless the timeout or a stop comes first."""
+async def _supervised(
+    attempt: Attempt, context: AttemptContext, running: Coroutine[Any, Any, Succeeded | Failure], *, stopped: Receipt
+) -> Outcome:
+    """The handler's own outcome, unless the timeout or a stop comes first; ``stopped``: how it ends then."""
     task = asyncio.create_task(running, name=f"{HANDLER}{attempt.job_id}")
     either: set[asyncio.Future[Any]] = {task, attempt.stopped}
     timeout = attempt.spec.timeout
@@ -109,12 +119,18 @@ async def _supervised(attempt: Attempt, running: Coroutine[Any, Any, Succeeded |
         return Failure("Timeout", f"The attempt took longer than {timeout:g} s.")
     finally:
         if not task.done():
-            await _end(task, attempt)
+            context.stopping()
+            attempt.ending = stopped if await _ends(task) else Receipt.IGNORED
+            if attempt.ending is Receipt.IGNORED:
+                log.warning("the handler of job %s ignores its cancellation and is abandoned", attempt.job_id)
 
 
-async def _end(task: "asyncio.Task[Any]", attempt: Attempt) -> None:
+async def _ends(task: "asyncio.Task[Any]") -> bool:
+    """Whether the handler ends within the grace period, now that it is told to."""
     task.cancel()
     _, unfinished = await asyncio.wait({task}, timeout=STOP_GRACE)
     if unfinished:
-        log.warning("the handler of job %s ignores its cancellation and is abandoned", attempt.job_id)
+        # Once more, for what only waits for a thread.
+        task.cancel()
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    return not unfinished

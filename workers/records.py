@@ -18,6 +18,7 @@ from workers.attempt import Attempt
 from workers.context import AttemptContext
 from workers.counts import Counts
 from workers.outcome import Failure, Succeeded, job_error, with_errors
+from workers.receipts import Receipts
 from workers.retry import retry_delay
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ HAND_BACK_DELAY = 0.05
 class Records:
     """Writes outcomes, and tells log and counts of them."""
 
-    def __init__(self, job_log: JobLog, settings: Settings, worker_id: str, counts: Counts) -> None:
+    def __init__(self, job_log: JobLog, settings: Settings, worker_id: str, receipts: Receipts, counts: Counts) -> None:
         self._log = job_log
         self._settings = settings
         self._worker_id = worker_id
+        self._receipts = receipts
         self._counts = counts
 
     async def succeeded(
@@ -97,6 +99,7 @@ class Records:
     async def cancelled(self, attempt: Attempt) -> None:
         """The event that cancelled it is in the log already."""
         self._ended(attempt, "cancelled")
+        await self._receipts.ended(attempt)
         await attempt.delivery.ack()
 
     def lost(self, attempt: Attempt) -> None:
@@ -118,6 +121,9 @@ class Records:
             if superseded.last is None or superseded.last.kind in TERMINAL:
                 self._counts.late += 1
                 log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
+                if superseded.last is not None and superseded.last.kind is Kind.CANCELLED:
+                    attempt.cancelled_seq = superseded.last.seq
+                    await self._receipts.ended(attempt)
                 await attempt.delivery.ack()
             else:
                 self.lost(attempt)

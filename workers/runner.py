@@ -18,6 +18,7 @@ from workers.counts import Counts
 from workers.execution import Execution
 from workers.handover import Handovers, Offer
 from workers.outcome import Failure, Succeeded
+from workers.receipts import Receipts
 from workers.records import Records
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class Runner:
         self.counts = Counts()
         self.handovers = Handovers(job_log.connection, worker_id, self._take)
         self._claims = Claims(job_log, worker_id, abilities, self.handovers, self.counts)
-        self._records = Records(job_log, settings, worker_id, self.counts)
+        self._receipts = Receipts(job_log, worker_id)
+        self._records = Records(job_log, settings, worker_id, self._receipts, self.counts)
         self.running: dict[InHand, Attempt] = {}
 
     async def run(self, delivery: Delivery) -> None:
@@ -103,7 +105,8 @@ class Runner:
             await self._restored(context)
         max_result = self._log.connection.max_payload - HEADROOM
         try:
-            outcome = await self._execution.run(attempt, context, max_result)
+            with self._receipts.handler_of(attempt):
+                outcome = await self._execution.run(attempt, context, max_result)
         finally:
             await context.close()
         match outcome:

@@ -25,6 +25,15 @@ class SortDirection(StrEnum):
     DESC = "desc"
 
 
+class CancellationOutcome(StrEnum):
+    """How the handler of a cancelled job ended."""
+
+    STOPPED = "stopped"
+    KILLED = "killed"
+    IGNORED = "ignored"
+    FINISHED = "finished"
+
+
 # An enum cannot be extended, so the one that clients see is made of both; mypy knows only literal members.
 ErrorCode = cast("Any", StrEnum)("ErrorCode", [(c.name, c.value) for c in (*errors.ErrorCode, *DocumentError)])
 
@@ -69,6 +78,17 @@ describe_enum(
     SortDirection,
     "Which end of the order comes first.",
     {"ASC": "Smallest or oldest first.", "DESC": "Greatest or newest first."},
+)
+
+describe_enum(
+    CancellationOutcome,
+    "How the handler of a cancelled job ended.",
+    {
+        "STOPPED": "It ended when it was told to.",
+        "KILLED": "Its process was killed.",
+        "IGNORED": "It did not end within the grace period of 5 s and was given up; it may still be running.",
+        "FINISHED": "It had ended by itself before it could be told; what it returned was discarded.",
+    },
 )
 
 describe_enum(

@@ -10,6 +10,7 @@ import msgspec
 import strawberry
 from strawberry.scalars import JSON
 
+from gql_jobs.graphql.cancellation import Cancellation
 from gql_jobs.graphql.context import Info, services
 from gql_jobs.jobs import artifact, model
 from gql_jobs.jobs.model import JobPriority, JobStatus
@@ -78,6 +79,11 @@ class Job:
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
         return [_artifact_of(self.id, saved) for saved in await services(info).saved(self.id)]
+
+    @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
+    def cancellation(self, info: Info) -> Cancellation | None:
+        job = self.source
+        return Cancellation.of(job, services(info).index.notes(job.id, job.event_seq))
 
     @strawberry.field(
         graphql_type=list[_EVENT],

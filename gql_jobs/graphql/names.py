@@ -4,6 +4,8 @@ RESERVED = frozenset(
     {
         "Boolean",
         "CancelJobPayload",
+        "Cancellation",
+        "CancellationOutcome",
         "CreateJobInput",
         "CreateJobPayload",
         "CreateJobsPayload",

@@ -29,6 +29,17 @@ class Kind(StrEnum):
     RELEASED = "released"
     EXPIRED = "expired"
     ARTIFACT = "artifact"
+    NOTE = "note"
+
+
+class Receipt(StrEnum):
+    """What became of a cancellation at the worker that ran the job."""
+
+    DELIVERED = "delivered"
+    STOPPED = "stopped"
+    IGNORED = "ignored"
+    KILLED = "killed"
+    FINISHED = "finished"
 
 
 class Body(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
@@ -107,6 +118,15 @@ class Saved(Body, frozen=True, kw_only=True):
     """A file of the job is complete in the object store. Never changes the job's state."""
 
     artifact: Artifact
+
+
+class Noted(Body, frozen=True, kw_only=True):
+    """A receipt for the cancellation whose event has the sequence ``cancelled_seq``. Never changes the job's state."""
+
+    receipt: Receipt
+    cancelled_seq: int
+    attempt: Count
+    worker_id: str
 
 
 class Message(Struct, frozen=True):

@@ -22,6 +22,7 @@ _BODIES: dict[Kind, type[Body]] = {
     Kind.RELEASED: messages.Released,
     Kind.EXPIRED: messages.Expired,
     Kind.ARTIFACT: messages.Saved,
+    Kind.NOTE: messages.Noted,
 }
 _DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in _BODIES.items()}
 _encoder = msgspec.json.Encoder()
@@ -55,7 +56,7 @@ def decode(kind: Kind, data: bytes) -> Body:
 
 
 def read(subject: str, data: bytes, seq: int, at: datetime, nonce: str | None = None) -> Message | None:
-    """A stored message as a value, or None for subjects outside the fold (checkpoints, notes).
+    """A stored message as a value, or None for subjects outside the fold (checkpoints).
 
     :raises Unreadable: if it is none of ours.
     """

@@ -187,7 +187,7 @@ class JobCommands:
         if existing is None and half_expired(history):
             # What the sweeper has begun has to be finished first: an index that knows the old job must hear of its end.
             with suppress(Superseded):
-                await self._log.append(tombstone(write.job_id, history[-1].seq))
+                await self._log.append(tombstone(write.job_id, _last_event(history), history[-1].seq))
             history = await self._log.history(write.job_id, history[0].seq)
         if existing is None and history:
             renewed = renewal(write, history)

@@ -38,11 +38,11 @@ class Ended(NamedTuple):
     messages: Sequence[tuple[int, Kind]]
 
 
-def tombstone(job_id: str, last_seq: int) -> Write:
-    """The ``expired`` event of a job to which nothing at all has happened since ``last_seq``."""
+def tombstone(job_id: str, event_seq: int, last_seq: int) -> Write:
+    """The ``expired`` event of a job that ended with ``event_seq``, unless anything has happened since ``last_seq``."""
     headers = {subjects.MESSAGE_TTL: f"{TOMBSTONE_TTL}s"}
     return Write(
-        job_id, subjects.event(job_id, Kind.EXPIRED), Expired(event_seq=last_seq), whole_job(job_id, last_seq), headers
+        job_id, subjects.event(job_id, Kind.EXPIRED), Expired(event_seq=event_seq), whole_job(job_id, last_seq), headers
     )
 
 
@@ -55,7 +55,7 @@ async def expire_ended(
 
     :returns: for each job the sequence of its ``expired`` event, 0 if it has changed since or is gone, or the failure.
     """
-    outcomes = await job_log.append_in_order([tombstone(job.job_id, job.last_seq) for job in jobs])
+    outcomes = await job_log.append_in_order([tombstone(job.job_id, job.last_seq, job.last_seq) for job in jobs])
     expired = [job for job, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, int)]
     await _delete_known(job_log, [job for job in expired if not job.has_artifacts])
     await asyncio.gather(*(delete_remains(job_log, artifacts, job.job_id) for job in expired if job.has_artifacts))
@@ -88,7 +88,8 @@ async def expire(
     finished_at = _finished_at(history)
     if finished_at is None or finished_at >= finished_before:
         return 0
-    end = tombstone(job_id, history[-1].seq)
+    last_event = max(message.seq for message in history if message.is_event)
+    end = tombstone(job_id, last_event, history[-1].seq)
     try:
         try:
             seq = await job_log.append(end)

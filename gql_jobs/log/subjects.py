@@ -29,10 +29,11 @@ DEAD_LETTER_EVENTS = "jobs.*.event.dead_letter"
 PROGRESS = "jobs.*.progress"
 CHECKPOINTS = "jobs.*.checkpoint"
 ARTIFACTS = "jobs.*.artifact.*"
-FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS, ARTIFACTS)
-"""What the feed reads; checkpoints and notes stay out of it."""
+NOTES = "jobs.*.note"
+FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS, ARTIFACTS, NOTES)
+"""What the feed reads; checkpoints stay out of it."""
 
-UNFOLDED = frozenset({"checkpoint", "note"})
+UNFOLDED = frozenset({"checkpoint"})
 """Last tokens of a job's messages outside the fold."""
 
 WORKERS = "workers.*"
@@ -111,12 +112,10 @@ def kind_of(subject: str) -> tuple[str, Kind] | None:
     match subject.split("."):
         case ["jobs", job_id, "queued", _, _]:
             return job_id, Kind.QUEUED
-        case ["jobs", job_id, "scheduled"]:
-            return job_id, Kind.SCHEDULED
+        case ["jobs", job_id, "scheduled" | "progress" | "note" as kind]:
+            return job_id, Kind(kind)
         case ["jobs", job_id, "artifact", _]:
             return job_id, Kind.ARTIFACT
-        case ["jobs", job_id, "progress"]:
-            return job_id, Kind.PROGRESS
         case ["jobs", job_id, "event", name] if name in _EVENT_KINDS:
             return job_id, Kind(name)
     return None

@@ -13,6 +13,7 @@ from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Saved
 from gql_jobs.jobs.model import Job
+from gql_jobs.views.notes import note_row
 from gql_jobs.views.tables import changed_row, microseconds, new_row, state_blob
 
 _NEW = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -37,6 +38,7 @@ class Changes:
         self.horizon = 0
         self._removed: dict[str, int] = {}
         self._artifacts: dict[tuple[str, str], Artifact] = {}
+        self._notes: list[Message] = []
 
     def fold(self, messages: Iterable[Message]) -> None:
         """Apply messages in their order."""
@@ -59,6 +61,8 @@ class Changes:
     def _apart_from_state(self, job: Job | None, message: Message) -> None:
         if job is not None and isinstance(message.body, Saved):
             self._artifacts[job.id, message.body.artifact.name] = message.body.artifact
+        elif job is not None and message.kind is Kind.NOTE:
+            self._notes.append(message)
         elif job is None and message.kind is Kind.EXPIRED:
             # A job that was deleted before this index was begun: something may be left of it.
             self._expire(None, message)
@@ -68,6 +72,7 @@ class Changes:
         # One of an older version does not say where the events ended.
         self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else job.last_seq))
         if job is not None:
+            self._notes = [note for note in self._notes if note.job_id != job.id]
             self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job.id}
             self.events = [event for event in self.events if event.job.id != job.id]
 
@@ -80,6 +85,7 @@ class Changes:
         self._store_events(database, blobs)
         files = [(*key, msgspec.json.encode(artifact)) for key, artifact in self._artifacts.items()]
         database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", files)
+        database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", map(note_row, self._notes))
 
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
         new, changed, tags = [], [], []
@@ -131,6 +137,7 @@ class Changes:
         database.executemany("DELETE FROM events WHERE job = ?", numbers)
         database.executemany("DELETE FROM progress WHERE job = ?", numbers)
         database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
+        database.executemany("DELETE FROM notes WHERE job_id = ?", ids)
         database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
 
 

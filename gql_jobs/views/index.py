@@ -27,6 +27,7 @@ from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job
 from gql_jobs.views.changes import Changes, Known
 from gql_jobs.views.damage import READ_ERRORS, is_damage
+from gql_jobs.views.notes import Note, notes_of
 from gql_jobs.views.tables import event_of, job_of, microseconds, new_database, open_database
 
 log = logging.getLogger(__name__)
@@ -195,6 +196,11 @@ class Index:
         sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
         rows = self._database.execute(sql, {"number": self._number_of(job_id)})
         return [(seq, Kind(kind)) for seq, kind in rows]
+
+    @_guarded
+    def notes(self, job_id: str, cancelled_seq: int) -> list[Note]:
+        """The receipts of the cancellation of that sequence, oldest first."""
+        return notes_of(self._database, job_id, cancelled_seq)
 
     @_guarded
     def first_seq(self, job_id: str) -> int:

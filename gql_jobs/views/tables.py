@@ -22,7 +22,7 @@ from gql_jobs.jobs.model import Job, JobError, JobStatus, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "4"
+FORMAT = "5"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """
@@ -55,6 +55,10 @@ CREATE TABLE progress (job INTEGER PRIMARY KEY, seq INTEGER NOT NULL, state BLOB
 CREATE INDEX progress_seq ON progress (seq);
 CREATE TABLE artifacts (
   job_id TEXT NOT NULL, name TEXT NOT NULL, artifact BLOB NOT NULL, PRIMARY KEY (job_id, name)
+) WITHOUT ROWID;
+CREATE TABLE notes (
+  job_id TEXT NOT NULL, seq INTEGER NOT NULL, cancelled_seq INTEGER NOT NULL, receipt TEXT NOT NULL,
+  at INTEGER NOT NULL, attempt INTEGER NOT NULL, worker_id TEXT NOT NULL, PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;
 CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
@@ -175,6 +179,11 @@ def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
 def microseconds(moment: datetime) -> int:
     """Since 1970, exact."""
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(since_1970: int) -> datetime:
+    """The time of that many microseconds."""
+    return _EPOCH + timedelta(microseconds=since_1970)
 
 
 def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from tests.api.operations import (
     ahead,
     create,
     ended,
+    example,
     find,
     history,
     kinds,
@@ -55,6 +56,25 @@ async def test_a_scheduled_job_is_cancelled_and_its_time_passes_unnoticed(
     await ended(api, later["id"])
     assert kinds(await history(api, job["id"])) == ["Scheduled", "Cancelled"]
     assert (await find(api, job["id"]))["status"] == "CANCELLED"
+
+
+async def test_a_running_job_s_cancellation_shows_what_became_of_it(
+    api: ServedApi, worker: RunningWorker, tmp_path: Path
+) -> None:
+    assert worker.task is not None
+    job = await create(api, {"gate": str(tmp_path / "never")})
+    running = await reached(api, job["id"], "PROCESSING")
+    await _cancel(api, job)
+
+    async def receipted() -> Data | None:
+        told: Data = (await api.ask(example("job"), id=job["id"]))["job"]["cancellation"]
+        return told if told["outcome"] is not None else None
+
+    told = await until(receipted, "the end of the handler is receipted")
+    assert (told["outcome"], told["workerId"]) == ("STOPPED", running["workerId"])
+    assert told["requestedAt"] <= told["deliveredAt"] <= told["endedAt"]
+    untouched = await create(api)
+    assert (await api.ask(example("job"), id=untouched["id"]))["job"]["cancellation"] is None
 
 
 async def test_a_job_that_waits_for_its_retry_is_cancelled(api: ServedApi, settings: Settings) -> None:

@@ -17,13 +17,14 @@ from gql_jobs.jobs.messages import (
     Kind,
     Message,
     Progress,
+    Receipt,
     Released,
     Saved,
     Started,
     Submission,
 )
 from gql_jobs.jobs.model import Job, JobStatus
-from tests.stories import JOB, after, artifact, at, error, job_after, queued, said, scheduled, spec, tell
+from tests.stories import JOB, after, artifact, at, error, job_after, noted, queued, said, scheduled, spec, tell
 
 S = JobStatus
 WORDS: dict[Kind, type[AttemptBody]] = {
@@ -60,6 +61,8 @@ def _said_of(job: Job | None, kind: Kind) -> Message:
         return tell(9, Expired(submission=submission))
     if kind is Kind.ARTIFACT:
         return tell(9, Saved(artifact=artifact()))
+    if kind is Kind.NOTE:
+        return noted(9, Receipt.STOPPED, event_seq)
     if kind is Kind.STARTED:
         attempt += 1
     return said(9, WORDS[kind], attempt, submission)

@@ -8,7 +8,7 @@ import pytest
 
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.fold import fold
-from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
+from gql_jobs.jobs.messages import Completed, Kind, Receipt, Started, Submission
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
@@ -20,7 +20,7 @@ from gql_jobs.log.stored import StoredMessage, last_message, messages_of
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, report, say, stored
 from tests.deadline import until
-from tests.stories import request
+from tests.stories import noted, request
 
 ENDED = [JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED]
 
@@ -39,6 +39,8 @@ async def _ended(job_log: JobLog, commands: JobCommands, status: JobStatus) -> J
     job = (await commands.create(request(idempotency_key="k"))).job
     await report(job_log, job, 10)
     ended = await bring_to(job_log, commands, job, status)
+    note = noted(0, Receipt.STOPPED, ended.event_seq, job.id).body
+    await job_log.append(Write(job.id, subjects.note(job.id), note, job_events(job.id, ended.event_seq)))
     if status is JobStatus.DEAD_LETTER:
         copied = partial(last_message, job_log.connection, subjects.ALL, subjects.DEAD_LETTERS)
         await until(copied, "the dead letter is copied")

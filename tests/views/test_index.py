@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 
 from gql_jobs.jobs.cursor import Cursor
-from gql_jobs.jobs.messages import Completed, Expired, Failed, Kind, Message, Progress, Saved, Started
+from gql_jobs.jobs.messages import (
+    Cancelled,
+    Completed,
+    Expired,
+    Failed,
+    Kind,
+    Message,
+    Progress,
+    Receipt,
+    Saved,
+    Started,
+)
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.views.index import Index, Unread, open_index
 from tests.rows import counted, rows
-from tests.stories import JOB, OTHER, after, artifact, queued, said, scheduled, tell
+from tests.stories import JOB, OTHER, after, artifact, at, noted, queued, said, scheduled, tell
 
 CREATED = "2026-01-31T12:00:00Z"
 DAY = 86_400.0
@@ -238,3 +249,18 @@ def test_more_jobs_than_are_cached_are_all_there(path: Path, monkeypatch: pytest
 def _status(index: Index, job_id: str) -> JobStatus | None:
     job = index.job(job_id)
     return job.status if job is not None else None
+
+
+def test_the_receipts_of_a_cancellation_stay_until_the_job_expires(path: Path) -> None:
+    story = [
+        *(queued(1), said(2, Started), tell(3, Cancelled(submission=1))),
+        *(noted(4, Receipt.DELIVERED, 3), noted(5, Receipt.KILLED, 3), noted(6, Receipt.STOPPED, 2)),
+    ]
+    with _open(path) as index:
+        assert index.apply([*story, noted(7, Receipt.STOPPED, 3, OTHER)], 7)[-1].kind is Kind.CANCELLED
+        assert index.job(JOB) == after(*story[:3])
+        assert [(n.receipt, n.at) for n in index.notes(JOB, 3)] == [(Receipt.DELIVERED, at(4)), (Receipt.KILLED, at(5))]
+        assert index.notes(OTHER, 3) == []
+        index.apply([tell(8, Expired(submission=1))], 8)
+        assert index.notes(JOB, 3) == []
+    assert rows(path)["notes"] == []

@@ -99,14 +99,15 @@ async def running(runtime: Runtime, *job_ids: str, attempt: int = 1, within: flo
 
 
 async def history(connection: Connection, job_id: str) -> list[Message]:
-    """The job's messages as the stream has them, oldest first; checkpoints and notes left out."""
+    """The job's messages as the stream has them, oldest first; checkpoints left out."""
     stored = [message async for message in messages_of(connection, subjects.job(job_id))]
     return [message for message in (one.read() for one in stored) if message is not None]
 
 
 async def kinds(connection: Connection, job_id: str) -> list[Kind]:
-    """What happened to the job, oldest first, but for progress."""
-    return [message.kind for message in await history(connection, job_id) if message.kind is not Kind.PROGRESS]
+    """What happened to the job, oldest first, but for progress and receipts."""
+    outside = {Kind.PROGRESS, Kind.NOTE}
+    return [message.kind for message in await history(connection, job_id) if message.kind not in outside]
 
 
 async def assert_one_end(connection: Connection, job_id: str) -> None:
