@@ -13,6 +13,7 @@ from gql_jobs import JobContext
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.delivery import Delivery
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
@@ -186,4 +187,28 @@ async def test_a_coroutine_that_blocks_the_worker_s_event_loop_is_not_taken_over
         job_id = await create(runtime, blocks=2.5, seconds=0.5, trace=trace, max_retries=0)
         job = await ended(runtime, job_id)
     assert (job.status, job.attempt, job.errors) == (JobStatus.COMPLETED, 1, ())
+    assert len(trace.read_text().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("nats")
+async def test_a_lost_ack_costs_a_redelivery_that_is_dropped(
+    runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    ack, lost = Delivery.ack, 0
+
+    async def lost_at_first(delivery: Delivery) -> None:
+        nonlocal lost
+        lost += not delivery.redelivered
+        if delivery.redelivered:
+            await ack(delivery)
+
+    monkeypatch.setattr(Delivery, "ack", lost_at_first)
+    async with running_worker(settings):
+        job_id = await create(runtime, trace=trace)
+        await ended(runtime, job_id)
+        await _redelivered(runtime, 2)
+        await done_with(runtime.connection)
+    assert lost == 1
+    assert await kinds(runtime.connection, job_id) == ONE_ATTEMPT
     assert len(trace.read_text().splitlines()) == 1
