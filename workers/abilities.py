@@ -26,9 +26,11 @@ class Abilities:
         job_type = self._registry.get(type_name)
         if job_type is None:
             return True
-        if type_name not in self._found:
-            self._found[type_name] = asyncio.create_task(self._look(job_type), name=f"ability {type_name}")
-        return await asyncio.shield(self._found[type_name])
+        found = self._found.get(type_name)
+        if found is None or (found.done() and found.exception() is not None):
+            # Anew where it could not be found out, for want of a process for example.
+            found = self._found[type_name] = asyncio.create_task(self._look(job_type), name=f"ability {type_name}")
+        return await asyncio.shield(found)
 
     def types(self, queues: tuple[str, ...]) -> tuple[str, ...]:
         """The types of these queues, without those that turned out to lack something here."""
