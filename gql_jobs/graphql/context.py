@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import strawberry
-from graphql import DocumentNode
 
 from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.fold import Event
@@ -63,8 +62,6 @@ class Context:
 
     open_services: Callable[[], Services]
     """Asked by each operation, because a socket may be older than they are; raises QueueUnavailable until then."""
-    document: DocumentNode | None = None
-    """The operation's syntax tree, where the transport has parsed it already."""
     connection_params: dict[str, object] | None = None
     """The payload of ``connection_init``, for an operation on a WebSocket."""
     resume_after: str | None = None
@@ -72,6 +69,9 @@ class Context:
     that reconnects by itself repeats the request as it first was."""
     cursor: str | None = None
     """The cursor of the event that the subscription has brought last, whether or not the client selects it."""
+
+    looked: bool = False
+    """Set when a resolver looks at more than the event it was given."""
 
 
 Info = strawberry.Info[Context, None]
@@ -82,4 +82,5 @@ def services(info: Info) -> Services:
 
     :raises QueueUnavailable: while the server is starting.
     """
+    info.context.looked = True
     return info.context.open_services()

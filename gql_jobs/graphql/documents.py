@@ -5,15 +5,11 @@ Only what is valid is kept, and no more than a browser that makes up texts could
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
 
-from graphql import DocumentNode, OperationDefinitionNode, get_operation_ast
+from graphql import DocumentNode
 from msgspec import Struct, field
-from strawberry.extensions import SchemaExtension
-from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.complexity import Complexity
-from gql_jobs.graphql.context import Context
 
 MOST = 1000
 """Documents that are kept."""
@@ -26,12 +22,6 @@ class Known(Struct):
 
     document: DocumentNode
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
-
-
-def operation_type(document: DocumentNode | None, operation_name: str | None) -> OperationType | None:
-    """What a request asks to run; None where the document cannot be read or leaves open which operation is meant."""
-    operation = get_operation_ast(document, operation_name) if document is not None else None
-    return OperationType(operation.operation.value) if isinstance(operation, OperationDefinitionNode) else None
 
 
 class Documents:
@@ -57,29 +47,3 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-class KnownDocuments(SchemaExtension):
-    """Neither parses nor validates a document that was valid before, nor parses one that the transport has parsed."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-
-    def on_parse(self) -> Iterator[None]:
-        """Put the known document in place of its text."""
-        context = self.execution_context
-        known = self._documents.find(context.query or "")
-        if known is not None:
-            context.graphql_document = known.document
-            # An empty list, unlike None, says that validation has been done.
-            context.pre_execution_errors = []
-        elif isinstance(context.context, Context):
-            context.graphql_document = context.context.document
-        yield
-
-    def on_validate(self) -> Iterator[None]:
-        """Remember a document without errors."""
-        yield
-        context = self.execution_context
-        if context.query and context.graphql_document is not None and not context.pre_execution_errors:
-            self._documents.keep(context.query, context.graphql_document)

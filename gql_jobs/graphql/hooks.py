@@ -13,14 +13,12 @@ from graphql import (
     GraphQLObjectType,
     GraphQLOneOfDirective,
     GraphQLSchema,
-    OperationDefinitionNode,
     get_named_type,
     is_input_object_type,
 )
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.schema_directives import OneOf
-from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
@@ -32,17 +30,6 @@ def core_schema(schema: Any) -> GraphQLSchema:
     core = schema._schema  # noqa: SLF001
     assert isinstance(core, GraphQLSchema)
     return core
-
-
-def is_ambiguous(operation: ExecutionContext) -> bool:
-    """Whether the document has several operations and the request does not say which to run: Strawberry runs the first.
-
-    ``ExecutionContext.operation_name`` is the first operation's name where the request gave none.
-    """
-    if operation.graphql_document is None or operation._provided_operation_name is not None:  # noqa: SLF001
-        return False
-    definitions = operation.graphql_document.definitions
-    return sum(isinstance(definition, OperationDefinitionNode) for definition in definitions) > 1
 
 
 class EventExecutor(StrawberryGraphQLCoreExecutionContext):

@@ -3,22 +3,13 @@
 Holds for every transport alike: the refusal is an error of the operation.
 """
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-from graphql import (
-    DocumentNode,
-    FragmentDefinitionNode,
-    GraphQLError,
-    GraphQLSyntaxError,
-    OperationDefinitionNode,
-    get_operation_ast,
-)
-from strawberry.extensions import SchemaExtension
+from graphql import FragmentDefinitionNode, GraphQLError, GraphQLSchema, GraphQLSyntaxError
 
 from gql_jobs.graphql.complexity import Complexity, Measurement, TooDeep
-from gql_jobs.graphql.documents import Documents
-from gql_jobs.graphql.hooks import core_schema
+from gql_jobs.graphql.documents import Known
+from gql_jobs.graphql.errors import Asked
 from gql_jobs.graphql.queries import LARGEST_PAGE
 from gql_jobs.jobs.errors import TooComplex
 
@@ -78,53 +69,26 @@ def refusal_of(found: Complexity, limits: OperationLimits) -> TooComplex | None:
     return None
 
 
-class EnforcedLimits(SchemaExtension):
-    """Refuses the operation of one request; made anew for each, as its execution context is."""
+def gave_up(error: GraphQLSyntaxError) -> GraphQLError | None:
+    """The refusal of a document that the parser gave up midway, so that the rest of it cost nothing."""
+    if not error.message.endswith(_ABORTED):
+        return None
+    error.message = error.message.removeprefix("Syntax Error: ")
+    error.extensions = {"code": TooComplex.code.value}
+    return error
 
-    def __init__(self, limits: OperationLimits, documents: Documents) -> None:
-        super().__init__()
-        self._limits = limits
-        self._documents = documents
 
-    def on_operation(self) -> Iterator[None]:
-        """Bound what the parser reads. It is given up midway, so the rest of an endless document costs nothing."""
-        self.execution_context.parse_options.update(parse_options(self._limits))  # type: ignore[typeddict-item]
-        yield
-
-    def on_parse(self) -> Iterator[None]:
-        """Say what was too much, where the parser gave up."""
-        yield
-        for error in self.execution_context.pre_execution_errors or ():
-            if isinstance(error, GraphQLSyntaxError) and error.message.endswith(_ABORTED):
-                error.message = error.message.removeprefix("Syntax Error: ")
-                error.extensions = {"code": TooComplex.code.value}
-
-    def on_validate(self) -> Iterator[None]:
-        """Measure the operation first: validation is skipped where there is an error already."""
-        refusal = self._refusal()
-        if refusal is not None:
-            self.execution_context.pre_execution_errors = [GraphQLError(refusal.message, original_error=refusal)]
-        yield
-
-    def _refusal(self) -> TooComplex | None:
-        context = self.execution_context
-        document = context.graphql_document
-        operation = get_operation_ast(document, context.operation_name) if document is not None else None
-        if document is None or not isinstance(operation, OperationDefinitionNode):
-            return None
-        known = self._documents.find(context.query or "")
-        found = known.complexity.get(context.operation_name) if known is not None else None
-        if found is None:
-            walk = self._walk(document)
-            try:
-                found = walk.operation(operation)
-            except TooDeep as error:
-                return TooComplex("depth", self._limits.max_operation_depth, error.depth)
-            if known is not None and not walk.used_variables:
-                known.complexity[context.operation_name] = found
-        return refusal_of(found, self._limits)
-
-    def _walk(self, document: DocumentNode) -> Measurement:
-        context = self.execution_context
-        fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
-        return Measurement(core_schema(context.schema), fragments, context.variables or {}, LARGEST_PAGE)
+def refusal(schema: GraphQLSchema, asked: Asked, known: Known | None, limits: OperationLimits) -> TooComplex | None:
+    """The refusal of an operation that asks for too much; what a known document comes to is measured once."""
+    name = asked.node.name.value if asked.node.name else None
+    found = known.complexity.get(name) if known is not None else None
+    if found is None:
+        fragments = {d.name.value: d for d in asked.document.definitions if isinstance(d, FragmentDefinitionNode)}
+        walk = Measurement(schema, fragments, asked.variables, LARGEST_PAGE)
+        try:
+            found = walk.operation(asked.node)
+        except TooDeep as error:
+            return TooComplex("depth", limits.max_operation_depth, error.depth)
+        if known is not None and not walk.used_variables:
+            known.complexity[name] = found
+    return refusal_of(found, limits)

@@ -1,30 +1,27 @@
 """The schema, made from a registry. The only place that puts the parts of the API together."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import strawberry
-from graphql import DocumentNode, GraphQLError, GraphQLSyntaxError, parse
-from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
+from strawberry.types import ExecutionResult
 
-from gql_jobs.graphql.documents import Documents, KnownDocuments
+from gql_jobs.graphql.context import Context, Services
 from gql_jobs.graphql.enums import ErrorCode
-from gql_jobs.graphql.errors import ErrorCodes
 from gql_jobs.graphql.event_types import EVENT_TYPES
 from gql_jobs.graphql.hooks import EventExecutor, call_directly, core_schema, describe_one_of, enforce_one_of
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
-from gql_jobs.graphql.limits import EnforcedLimits, OperationLimits, parse_options
+from gql_jobs.graphql.limits import OperationLimits
 from gql_jobs.graphql.mutations import mutations
+from gql_jobs.graphql.operations import Operation, OperationRequest, Operations
 from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.graphql.subscriptions import Subscription
-from gql_jobs.graphql.timing import OperationTimes, TimedOperation
+from gql_jobs.graphql.timing import OperationTimes
 from gql_jobs.jobs.registry import Registry
 
 _FOR_LINTERS = """\
@@ -46,9 +43,6 @@ class JobsSchema(strawberry.Schema):
         named: Iterable[str],
     ) -> None:
         self.registered = registered
-        self.documents = Documents()
-        self.times = OperationTimes(frozenset(named))
-        self._parse_options = parse_options(limits) if limits is not None else {}
         mutation = mutations(registered, create_job_input(registered))
         describe_one_of()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
@@ -57,34 +51,45 @@ class JobsSchema(strawberry.Schema):
             mutation=mutation.type,
             subscription=Subscription,
             types=types,
-            extensions=self._extensions(limits),
-            execution_context_class=executor,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
         for name, resolver in mutation.resolvers.items():
             call_directly(self, "Mutation", name, resolver)
-        roots = (core_schema(self).query_type, core_schema(self).mutation_type)
-        self.times.fields = frozenset(name for root in roots if root is not None for name in root.fields)
+        core = core_schema(self)
+        roots = (core.query_type, core.mutation_type)
+        fields = frozenset(name for root in roots if root is not None for name in root.fields)
+        self.times = OperationTimes(frozenset(named), fields)
+        self.operations = Operations(core, executor, limits, self.times)
 
-    def _extensions(self, limits: OperationLimits | None) -> list[Callable[[], SchemaExtension]]:
-        """Factories, because an instance would be shared by requests that run at the same time."""
-        timed, known = partial(TimedOperation, self.times), partial(KnownDocuments, self.documents)
-        enforced = [] if limits is None else [partial(EnforcedLimits, limits, self.documents)]
-        return [timed, ErrorCodes, known, *enforced]
+    async def execute(  # type: ignore[override]
+        self,
+        query: str,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Context | None = None,
+        operation_name: str | None = None,
+    ) -> ExecutionResult:
+        """The result of one query or mutation, as ``operations`` runs it."""
+        return await self.operations.execute(self._operation(query, variable_values, context_value, operation_name))
 
-    def parse(self, text: str) -> DocumentNode | None:
-        """The syntax tree of a document; None where it cannot be read, which its execution says."""
-        known = self.documents.find(text)
-        if known is not None:
-            return known.document
-        try:
-            return parse(text, **self._parse_options)
-        except GraphQLSyntaxError:
-            return None
+    async def subscribe(  # type: ignore[override]
+        self,
+        query: str,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Context | None = None,
+        operation_name: str | None = None,
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of one subscription, as ``operations`` runs it."""
+        return self.operations.subscribe(self._operation(query, variable_values, context_value, operation_name))
 
-    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Nothing: ``ErrorCodes`` logs what is unexpected, and a refusal is no news for the log."""
+    def _operation(
+        self, query: str, variables: dict[str, Any] | None, context: Context | None, name: str | None
+    ) -> Operation:
+        return self.operations.operation(OperationRequest(query, variables, name), context or Context(_nothing_open))
+
+
+def _nothing_open() -> Services:
+    raise AttributeError("no services are open")
 
 
 def build_schema(

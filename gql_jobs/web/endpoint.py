@@ -2,20 +2,21 @@
 
 import logging
 
+from graphql import OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
-from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.operations import Operation
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.admission import Admission, Held
 from gql_jobs.web.closing import Closing
-from gql_jobs.web.execution import Execution, Operation, Result
+from gql_jobs.web.execution import Execution, Result
 from gql_jobs.web.http_request import Refused, read_operation
 from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
 from gql_jobs.web.opening import Opening
@@ -39,7 +40,7 @@ class Endpoint:
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
         self.closing = Closing(settings.max_socket_age)
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
-        self._execution = Execution(schema, settings.query_timeout)
+        self._execution = Execution(schema.operations, settings.query_timeout)
         self._has_page = settings.graphiql
         self._origins = normalize_allowed_origins(settings.cors_origins)
         limits = SocketLimits(

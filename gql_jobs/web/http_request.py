@@ -7,8 +7,9 @@ from typing import Any
 from starlette.requests import Request
 
 from gql_jobs.graphql.enums import DocumentError
+from gql_jobs.graphql.operations import OperationRequest
 from gql_jobs.web.json_codec import decode
-from gql_jobs.web.operation_request import MalformedRequest, OperationRequest, operation_request
+from gql_jobs.web.operation_request import MalformedRequest, operation_request
 
 _MEDIA_TYPE = "application/json"
 _IN_URL = ("variables", "extensions")

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.request import parse_http_list
 
-from strawberry.types.graphql import OperationType
+from graphql import OperationType
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"

@@ -2,20 +2,11 @@
 
 from typing import Any
 
-from msgspec import Struct
+from gql_jobs.graphql.operations import OperationRequest
 
 
 class MalformedRequest(Exception):
     """A part of the request is missing or of the wrong type; the message says which."""
-
-
-class OperationRequest(Struct, frozen=True):
-    """One operation to run."""
-
-    query: str
-    variables: dict[str, Any] | None = None
-    operation_name: str | None = None
-    extensions: dict[str, Any] | None = None
 
 
 def operation_request(value: Any) -> OperationRequest:

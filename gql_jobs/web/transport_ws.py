@@ -6,15 +6,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from graphql import GraphQLError
+from graphql import GraphQLError, OperationType
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
-from strawberry.types.graphql import OperationType
 
 from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.operations import Operation
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.web.closing import Closing
-from gql_jobs.web.execution import Execution, Operation, refusal
+from gql_jobs.web.execution import Execution, refusal
 from gql_jobs.web.json_codec import decode
 from gql_jobs.web.operation_request import MalformedRequest, operation_request, optional_object
 from gql_jobs.web.socket_writer import SocketWriter

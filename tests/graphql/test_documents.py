@@ -21,7 +21,7 @@ async def test_a_valid_document_is_parsed_once_and_answers_the_same_again(schema
 
     assert answers[0].errors is answers[1].errors is None
     assert answers[0].data == answers[1].data
-    assert len(schema.documents) == 1
+    assert len(schema.operations.documents) == 1
 
 
 @pytest.mark.parametrize("text", ["{ nothing }", "{ jobTypes { name ", "{ job }"])
@@ -33,7 +33,7 @@ async def test_a_document_with_errors_is_not_remembered_and_refused_the_same_aga
     first, second = ([error.formatted for error in answer.errors or []] for answer in answers)
     assert first == second
     assert first[0]["extensions"]["code"].startswith("GRAPHQL_")
-    assert len(schema.documents) == 0
+    assert len(schema.operations.documents) == 0
 
 
 async def test_the_documents_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch, schema: JobsSchema) -> None:
@@ -41,12 +41,12 @@ async def test_the_documents_used_last_are_remembered(monkeypatch: pytest.Monkey
     for name in ("A", "B", "A", "C"):
         await schema.execute(f"query {name} {{ __typename }}")
 
-    assert schema.documents.find("query A { __typename }") is not None
-    assert schema.documents.find("query B { __typename }") is None
+    assert schema.operations.documents.find("query A { __typename }") is not None
+    assert schema.operations.documents.find("query B { __typename }") is None
 
 
 async def test_a_document_too_long_to_be_worth_its_memory_is_not_remembered(schema: JobsSchema) -> None:
     answer = await schema.execute("{ __typename }" + " " * documents.LONGEST)
 
     assert answer.errors is None
-    assert len(schema.documents) == 0
+    assert len(schema.operations.documents) == 0

@@ -114,7 +114,7 @@ async def test_a_known_document_is_measured_anew_only_for_its_variables(
     fixed = "{ __typename }"
     for document in paged, fixed, fixed:
         await schema.execute(document, {"n": 1})
-    assert schema.documents.find(paged) is not None
+    assert schema.operations.documents.find(paged) is not None
     assert (await _refusal(schema, paged, n=500))["measure"] == "cost"
     monkeypatch.delattr(Measurement, "operation")
     assert (await schema.execute(fixed)).errors is None

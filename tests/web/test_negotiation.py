@@ -1,7 +1,7 @@
 """What a client accepts, and what it is answered with."""
 
 import pytest
-from strawberry.types.graphql import OperationType
+from graphql import OperationType
 
 from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
 

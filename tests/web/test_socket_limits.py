@@ -22,7 +22,7 @@ class _Socket:
     """The server's side of a socket, whose client is the test."""
 
     def __init__(self, limits: SocketLimits) -> None:
-        transport = TransportWs(Execution(shipped_schema()), lambda _: Context(_not_open), limits, Closing())
+        transport = TransportWs(Execution(shipped_schema().operations), lambda _: Context(_not_open), limits, Closing())
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self._heard: asyncio.Queue[Message] = asyncio.Queue()
         self._said.put_nowait({"type": "websocket.connect"})

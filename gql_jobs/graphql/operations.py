@@ -1,0 +1,234 @@
+"""Operations from their text to their results: parsed, measured, validated, run on graphql-core.
+
+Strawberry makes the schema and calls the resolvers; running an operation through it as well costs more than running
+the operation (its extension hooks alone take 0.1 ms). Every error that leaves here has its code.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from typing import Any, cast
+
+import graphql
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    GraphQLSyntaxError,
+    OperationDefinitionNode,
+    OperationType,
+    get_operation_ast,
+    validate,
+)
+from graphql.execution import create_source_event_stream
+from msgspec import Struct
+from strawberry.execution.is_awaitable import optimized_is_awaitable
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+
+from gql_jobs.graphql.audience import Audience, Audiences
+from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.documents import Documents
+from gql_jobs.graphql.enums import DocumentError
+from gql_jobs.graphql.errors import Asked, ErrorCodes
+from gql_jobs.graphql.faults import RULES, coded
+from gql_jobs.graphql.hooks import EventExecutor
+from gql_jobs.graphql.limits import OperationLimits, gave_up, parse_options, refusal
+from gql_jobs.graphql.timing import OperationTimes
+
+Variables = dict[str, Any]
+
+
+class Refused(Exception):
+    """The operation is not run; each of the errors has its code."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__(*errors)
+        self.errors = errors
+
+
+class OperationRequest(Struct, frozen=True):
+    """What a client asks to run."""
+
+    query: str
+    """The document."""
+    variables: Variables | None = None
+    operation_name: str | None = None
+    extensions: dict[str, Any] | None = None
+
+
+class Operation(Struct, frozen=True):
+    """One operation, ready to be run once."""
+
+    request: OperationRequest
+    context: Context
+    document: DocumentNode | None
+    """None where the request's document cannot be read: running it says so."""
+    type: OperationType | None
+    """None where the document leaves open which operation is meant: running it says so."""
+
+
+class Operations:
+    """Runs operations against one schema."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        executor: type[EventExecutor],
+        limits: OperationLimits | None,
+        times: OperationTimes,
+    ) -> None:
+        self._schema = schema
+        self._executor = executor
+        self._limits = limits
+        self._parse_options = parse_options(limits) if limits is not None else {}
+        self._times = times
+        self._codes = ErrorCodes(schema)
+        self._audiences = Audiences()
+        self.documents = Documents()
+
+    def operation(self, request: OperationRequest, context: Context) -> Operation:
+        """The operation that a request asks for; ``context`` is for this operation alone."""
+        try:
+            document = self._parse(request.query)
+        except Refused:
+            return Operation(request, context, None, None)
+        node = get_operation_ast(document, request.operation_name)
+        return Operation(request, context, document, getattr(node, "operation", None))
+
+    def _parse(self, text: str) -> DocumentNode:
+        known = self.documents.find(text)
+        if known is not None:
+            return known.document
+        try:
+            return graphql.parse(text, **self._parse_options)
+        except GraphQLSyntaxError as error:
+            raise Refused([gave_up(error) or coded(error, DocumentError.GRAPHQL_PARSE_FAILED)]) from None
+        except RecursionError:
+            message = "The document is nested too deeply to be read."
+            raise _refusal(message, DocumentError.GRAPHQL_PARSE_FAILED) from None
+
+    def _prepare(self, operation: Operation) -> Asked:
+        """The operation, allowed and valid. Measured before it is validated, whose rules cost more.
+
+        :raises Refused: if it is not.
+        """
+        request = operation.request
+        known = self.documents.find(request.query)
+        document = known.document if known else operation.document or self._parse(request.query)
+        asked = Asked(document, _chosen(document, request.operation_name), request.variables or {})
+        too_much = refusal(self._schema, asked, known, self._limits) if self._limits is not None else None
+        if too_much is not None:
+            raise Refused([_located(too_much)])
+        if known is None:
+            errors = validate(self._schema, document, RULES)
+            if errors:
+                raise Refused(self._codes.of_validation(errors))
+            self.documents.keep(request.query, document)
+        return asked
+
+    async def execute(self, operation: Operation) -> ExecutionResult:
+        """The one result of a query or a mutation; a ``PreExecutionError`` if it was not run."""
+        began = time.perf_counter()
+        try:
+            asked = self._prepare(operation)
+            executor = self._single(asked, operation)
+        except Refused as refused:
+            return self._refused(refused.errors)
+        result = await self._run(executor, asked)
+        self._times.took(asked.node, time.perf_counter() - began)
+        return result
+
+    def _single(self, asked: Asked, operation: Operation) -> EventExecutor:
+        if asked.node.operation is OperationType.SUBSCRIPTION:
+            raise _refusal("A subscription has many results, for which there is no room here.")
+        return self._build(asked, operation)
+
+    async def subscribe(self, operation: Operation) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of a subscription, one an event; a ``PreExecutionError`` alone if it was not run."""
+        try:
+            asked = self._prepare(operation)
+            executor = self._build(asked, operation)
+            source = await self._source(executor, asked)
+        except Refused as refused:
+            yield self._refused(refused.errors)
+            return
+        request = operation.request
+        audience = self._audiences.of(request.query, request.operation_name, asked.variables)
+        try:
+            async with aclosing(source) as events:
+                async for event in events:
+                    yield audience.result(event) or await self._event(executor, asked, event, audience)
+        except Exception as error:  # noqa: BLE001
+            yield self._refused(self._codes.of_execution([_located(error)], asked))
+
+    async def _event(self, executor: EventExecutor, asked: Asked, event: Any, audience: Audience) -> ExecutionResult:
+        context: Context = executor.context_value
+        context.looked = False
+        result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), asked)
+        return result if context.looked else audience.keep(event, result)
+
+    async def _source(self, executor: EventExecutor, asked: Asked) -> AsyncGenerator[Any, None]:
+        """The events that a subscription's resolver brings.
+
+        :raises Refused: by the resolver.
+        """
+        source: Any = create_source_event_stream(executor)
+        if executor.is_awaitable(source):
+            source = await source
+        if isinstance(source, graphql.ExecutionResult):
+            raise Refused(self._codes.of_execution(source.errors or [], asked))
+        return cast("AsyncGenerator[Any, None]", source)
+
+    def _build(self, asked: Asked, operation: Operation) -> EventExecutor:
+        """:raises Refused: for variables that do not fit."""
+        executor = self._executor.build(
+            self._schema,
+            asked.document,
+            context_value=operation.context,
+            raw_variable_values=asked.variables,
+            operation_name=asked.node.name.value if asked.node.name else None,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
+            operation_extensions=operation.request.extensions,
+        )
+        if isinstance(executor, list):
+            raise Refused(self._codes.of_execution(executor, asked))
+        return cast("EventExecutor", executor)
+
+    def _refused(self, errors: list[GraphQLError]) -> PreExecutionError:
+        self._times.refused(errors)
+        return PreExecutionError(data=None, errors=errors)
+
+    async def _run(self, executor: EventExecutor, asked: Asked) -> ExecutionResult:
+        try:
+            found = executor.execute_operation()
+            result = cast("graphql.ExecutionResult", await found if isinstance(found, Awaitable) else found)
+        except Exception as error:  # noqa: BLE001
+            result = graphql.ExecutionResult(None, [_located(error)])
+        errors = result.errors
+        if errors:
+            errors = self._codes.of_execution(errors, asked)
+            self._times.refused(errors)
+        return ExecutionResult(data=result.data, errors=errors)
+
+
+def _located(error: Exception) -> GraphQLError:
+    return error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
+
+
+def _refusal(message: str, code: DocumentError = DocumentError.GRAPHQL_VALIDATION_FAILED) -> Refused:
+    return Refused([coded(GraphQLError(message), code)])
+
+
+def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """:raises Refused: if the request leaves open which operation is meant, or names none of them."""
+    node = get_operation_ast(document, name)
+    if isinstance(node, OperationDefinitionNode):
+        return node
+    if name is not None:
+        message = f'Unknown operation named "{name}".'
+    elif any(isinstance(definition, OperationDefinitionNode) for definition in document.definitions):
+        message = "The document has several operations; operationName must say which of them to run."
+    else:
+        message = "The document has no operation."
+    raise _refusal(message)
