@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -37,6 +38,7 @@ from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import run_feed
 from gql_jobs.views.index import open_index
 from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.views.tally import Tally
 
 WINDOW = 2_000
 """Publications that may wait for their acknowledgement."""
@@ -84,7 +86,7 @@ class Loader:
             return
         while number not in self._submission:
             await self._acknowledged(len(self._sent) - 1)
-        facts = {"submission": self._submission[number], "attempt": 1, "worker_id": "w1"}
+        facts: dict[str, Any] = {"submission": self._submission[number], "attempt": 1, "worker_id": "w1"}
         body = Started(**facts) if kind is Kind.STARTED else Completed(**facts, result=Raw(b'{"ok":true}'))
         await self._send(subjects.event(job_id, kind), body, None)
 
@@ -119,7 +121,7 @@ async def build(connection: Connection, path: Path, last_seq: int) -> float:
     with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
         async with (
             open_reader(index) as reader,
-            run_feed(connection, index, EventBus(reader.events_after, index.position)) as feed,
+            run_feed(connection, index, EventBus(reader.events_after, index.position), Tally((), 0)) as feed,
         ):
             assert await feed.wait_for(last_seq, 36_000)
             return time.perf_counter() - began

@@ -17,6 +17,7 @@ from gql_jobs.views.bus import EventBus
 from gql_jobs.views.feed import Feed, run_feed
 from gql_jobs.views.index import Index, open_index
 from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.views.tally import Tally
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at where the stream ends."""
@@ -57,7 +58,7 @@ async def examined(settings: Settings, registry: Registry, connection: Connectio
         async with (
             open_reader(index) as reader,
             watch_workers(connection) as presence,
-            run_feed(connection, index, EventBus(reader.events_after, 0)) as feed,
+            run_feed(connection, index, EventBus(reader.events_after, 0), Tally((), 0)) as feed,
         ):
             patient = Patient(settings, registry, connection, stream.created, index, reader, feed, presence)
             await patient.follow()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gql_jobs.jobs.claim import TERMINAL, Drop, Exhausted, Start, decide, first_start
+from gql_jobs.jobs.claim import TERMINAL, Decision, Drop, Exhausted, Start, decide, first_start
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import (
     AttemptBody,
@@ -81,7 +81,7 @@ class World:
         body: Submission = self.log[submission - 1].body
         redelivered = self.deliveries[submission] > 1
         now = at(len(self.log)) + (LATER if due else timedelta())
-        decision = first_start(body) if not redelivered else None
+        decision: Decision | None = first_start(body) if not redelivered else None
         while True:
             if decision is None:
                 decision = decide(body, submission, self.last_event, redelivered=redelivered, now=now)
@@ -149,6 +149,9 @@ class World:
         assert set(ends.values()) <= {1}
 
 
+OUTCOMES: list[type[AttemptBody]] = [Completed, Failed, Failed, DeadLetter, Released]
+
+
 def _step(world: World, draw: st.DataObject) -> None:
     acts = ["deliver"] * 4 + ["finish", "finish", "crash"] * bool(world.in_hand) + ["think", "retry"]
     match draw.draw(st.sampled_from(acts + ["cancel"] * bool(world.cancellations))):
@@ -157,7 +160,7 @@ def _step(world: World, draw: st.DataObject) -> None:
                 submission = draw.draw(st.sampled_from(unacked))
                 world.deliver(submission, draw.draw(st.integers(1, 3)), due=draw.draw(st.booleans()))
         case "finish":
-            kind = draw.draw(st.sampled_from([Completed, Failed, Failed, DeadLetter, Released]))
+            kind: type[AttemptBody] = draw.draw(st.sampled_from(OUTCOMES))
             number = draw.draw(st.integers(0, len(world.in_hand) - 1))
             world.finish(number, kind, acks=draw.draw(st.booleans()))
         case "crash":

@@ -136,7 +136,7 @@ async def test_a_query_may_take_so_long() -> None:
         await asyncio.get_running_loop().create_future()
 
     services: Any = SimpleNamespace(reader=SimpleNamespace(page=page))
-    execution = Execution(shipped_schema(), query_timeout=0.05)
+    execution = Execution(shipped_schema().operations, query_timeout=0.05)
     request = operation_request({"query": "{ jobs { totalCount } }"})
     result = await execution.result(execution.operation(request, Context(lambda: services)))
     assert result.refused
