@@ -150,7 +150,10 @@ def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None)
 @_data_dir
 @_imports
 def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) -> None:
-    """Examine streams, consumers and indexes: what is wrong, and what to do. Changes nothing; exit 1 if anything is."""
+    """Examine streams, consumers and indexes.
+
+    Says what is wrong and what to do about it, and changes nothing. Exit 1 if anything is wrong.
+    """
     with _sentences():
         from gql_jobs.doctor.visit import as_text, examine, in_json  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gql_jobs.jobs.request import JobRequest
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import creation
 from gql_jobs.log.embedded import embedded_server
-from gql_jobs.log.job_log import JobLog, job_events, open_job_log
+from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
@@ -85,7 +86,8 @@ class _Recording:
             for job in (running, released):
                 await self._until(job.id, lambda job: job.status is JobStatus.PROCESSING)
             cancelled = await self._runtime.commands.cancel(running.id)
-            await self._log.rollup(subjects.note(running.id), b'{"v":1}', job_events(running.id, cancelled.last_seq))
+            receipts = partial(self._runtime.index.notes, running.id, cancelled.event_seq)
+            await until(lambda: len(receipts()) == 2, "the worker has said what became of the cancellation")
             worker.stop_fetching.set()
             worker.hand_back.set()
             await self._until(released.id, lambda job: job.status is JobStatus.QUEUED)

@@ -160,9 +160,11 @@ async def test_a_retry_that_crosses_an_expiry_in_a_full_store_is_a_job_by_itself
 ) -> None:
     job = await _half_expired(job_log, commands, JobStatus.DEAD_LETTER)
     # What retryJob writes if it had read the job before.
+    last = await job_log.last(subjects.job(job.id))
+    assert last is not None
     body = Submission(spec=job.spec, event_seq=job.event_seq)
     subject = subjects.queued(job.id, job.spec.queue, job.spec.priority)
-    seq = await job_log.append(Write(job.id, subject, body, whole_job(job.id, job.last_seq)))
+    seq = await job_log.append(Write(job.id, subject, body, whole_job(job.id, last.seq)))
     assert not await expire(job_log, artifacts, job.id, _tomorrow())
     found = await commands.find(job.id)
     assert found is not None
