@@ -57,6 +57,7 @@ class Tail:
         self._consumer: str | None = None
         self._consumer_seq = 0
         self._behind = 0
+        self._idle = False
         self._subscription: Subscription | None = None
         self.pending: int | None = None
         """Messages stored beyond what was handed out when the consumer was made; None before that."""
@@ -84,7 +85,8 @@ class Tail:
                     if self.pending == 0:
                         yield []
                 batch = await self._take()
-                if batch:
+                if batch or self._idle:
+                    self._idle = False
                     yield batch
                 if not self._broken and not self._arrived:
                     await self._wait()
@@ -134,8 +136,16 @@ class Tail:
             await self._quietly(self._connection.publish(message.reply, b""))
         if stalled := headers.get("Nats-Consumer-Stalled"):
             await self._quietly(self._connection.publish(stalled, b""))
-        if (last := headers.get("Nats-Last-Consumer")) and int(last) != self._consumer_seq:
+        last = headers.get("Nats-Last-Consumer")
+        if last is None:
+            return
+        if int(last) != self._consumer_seq:
             self._broken = True
+        elif not stalled:
+            # The server sends it when it has nothing to send: what the last delivery said was behind it has been
+            # removed since, replaced by newer progress or expired.
+            self._behind = 0
+            self._idle = True
 
     async def _quietly(self, publication: Any) -> None:
         try:

@@ -52,6 +52,23 @@ async def _ephemerals(connection: Connection) -> list[str]:
     return [name for name in consumers if not name.startswith("queue-")]
 
 
+async def test_a_tail_that_hears_nothing_more_is_not_behind(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last delivery may have counted messages that are removed before they are sent."""
+    monkeypatch.setattr(tail, "HEARTBEAT", 0.1)
+    following = Tail(connection, (subjects.ALL,), 1)
+    batches = following.batches()
+    assert await anext(batches) == []
+    async with open_publisher(connection) as publisher:
+        await _publish(publisher, 1)
+        assert len(await anext(batches)) == 1
+        following._behind = 2  # noqa: SLF001
+        assert await anext(batches) == []
+        assert following.lag == 0
+    await batches.aclose()
+
+
 async def test_what_is_there_comes_first_and_an_empty_batch_says_that_nothing_is_behind(
     connection: Connection,
 ) -> None:
