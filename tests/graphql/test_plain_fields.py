@@ -150,7 +150,7 @@ def answers(schema: GraphQLSchema, text: str, context: Any = None, root: Any = N
     return [asyncio.run(answer(executor)) for executor in (EventExecutor, PlainExecutor)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_any_document_is_answered_the_same_in_the_same_order(
     schema: JobsSchema, context: Context, data: st.DataObject

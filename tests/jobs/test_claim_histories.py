@@ -173,7 +173,7 @@ def _step(world: World, draw: st.DataObject) -> None:
             world.retry()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_every_submission_ends_once_whatever_the_workers_go_through(data: st.DataObject) -> None:
     world = World()

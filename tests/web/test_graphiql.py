@@ -87,7 +87,7 @@ async def test_it_can_be_switched_off() -> None:
 
 @built
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_browser_without_a_network_watches_a_job_of_the_examples_to_its_end(tmp_path: Path) -> None:
     strangers: list[str] = []
     troubles: list[str] = []
@@ -103,6 +103,7 @@ async def test_a_browser_without_a_network_watches_a_job_of_the_examples_to_its_
 
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
         page = await browser.new_page(viewport={"width": 1280, "height": 720})
+        page.set_default_timeout(90_000)
         page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         await page.route("**/*", pass_on)
@@ -121,5 +122,5 @@ async def _run(page: Page, tab: str, awaited: str) -> str:
     await page.get_by_role("tab", name=tab, exact=True).click()
     await page.get_by_role("button", name="Execute query").click()
     result = page.locator(".result-window")
-    await result.get_by_text(awaited).first.wait_for(timeout=30_000)
+    await result.get_by_text(awaited).first.wait_for()
     return (await result.inner_text()).replace("\xa0", " ")
