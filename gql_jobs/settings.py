@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     max_operation_aliases: int = Field(50, ge=0, description="Aliases in an operation.", json_schema_extra=API)
     max_operation_directives: int = Field(100, ge=0, description="Directives in an operation.", json_schema_extra=API)
     max_operation_cost: int = Field(
-        25_000,
+        50_000,
         ge=100,
         description="Values that an operation may ask for, with the sizes of lists counted.",
         json_schema_extra=API,

@@ -231,14 +231,18 @@ EVERYTHING = """{ thing { ...T nested { ...T } others { text nested { number } }
 fragment T on Thing { text number ratio flag colour moment day price maybe words }"""
 
 
+@pytest.fixture(scope="module")
+def things() -> GraphQLSchema:
+    return core_schema(strawberry.Schema(Root))
+
+
 @pytest.mark.parametrize("field", sorted(RIGHT))
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__ + str(value)[:12])
-def test_a_value_of_any_other_kind_is_left_to_the_executor(field: str, value: Any) -> None:
-    schema = core_schema(strawberry.Schema(Root))
+def test_a_value_of_any_other_kind_is_left_to_the_executor(things: GraphQLSchema, field: str, value: Any) -> None:
     odd = Thing(**{**RIGHT, field: value})
     outer = Thing(**{**RIGHT, "nested": odd, "others": [odd, None]})
 
-    usual, past = answers(schema, EVERYTHING, root=Root(thing=outer, things=[odd, Thing(**RIGHT)]))
+    usual, past = answers(things, EVERYTHING, root=Root(thing=outer, things=[odd, Thing(**RIGHT)]))
 
     assert repr(past) == repr(usual)
 
