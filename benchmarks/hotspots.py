@@ -19,7 +19,9 @@ import uvloop
 from benchmarks import stack
 from benchmarks.http_load import graphql_request, hammering
 from benchmarks.machine import raise_file_limit
-from benchmarks.measures.servers import CREATION, EVENTS, FINISHED, PAGE, WARM_ANSWERS
+from benchmarks.measures.pushes import EVENTS
+from benchmarks.measures.requests import FINISHED, PAGE, WARM_ANSWERS
+from benchmarks.measures.target import CREATION
 from benchmarks.processes import program
 from benchmarks.queue_peers import PYTHON
 from benchmarks.socket_load import subscriptions

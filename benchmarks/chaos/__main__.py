@@ -24,7 +24,7 @@ from benchmarks.chaos.nemesis import ON_A_CLUSTER, ON_ONE_NODE, Fault
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.run import Plan, Result, carry_out
 from benchmarks.chaos.servers import server_program
-from benchmarks.chaos.system import ROOT, Shape
+from benchmarks.chaos.system import ROOT, Shape, log_progress
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,7 @@ _CLUSTER = 3
 def main() -> None:
     """Parse the arguments, run, print, and exit with 1 if a promise was broken."""
     options = _parser().parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
-    for noisy in ("httpx", "nats"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    log_progress()
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     planned = _plan(options, seed)
     folder = Path(tempfile.mkdtemp(prefix="gql-jobs-chaos-"))

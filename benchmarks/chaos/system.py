@@ -29,6 +29,13 @@ _SAY_EVERY = 5.0
 _OK = 200
 
 
+def log_progress() -> None:
+    """Have a run tell how it gets on, on standard error; results go to standard output."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    for noisy in ("httpx", "nats"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
 @dataclass(frozen=True)
 class Shape:
     """How much of everything. ``sync_always``: nats-server flushes before each acknowledgement.

@@ -25,7 +25,7 @@ from benchmarks.chaos.creation import LANES
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.load import Amount, Load
 from benchmarks.chaos.subscriptions import Subscriptions
-from benchmarks.chaos.system import Shape, System, running
+from benchmarks.chaos.system import Shape, System, log_progress, running
 from benchmarks.soak.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,7 @@ _VISITORS = 20
 def main() -> None:
     """Parse the arguments, run, print, and exit with 1 if anything grew."""
     options = _parser().parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
-    for noisy in ("httpx", "nats"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    log_progress()
     samples, ledger = Samples(), Ledger()
     with tempfile.TemporaryDirectory(prefix="gql-jobs-soak-") as folder:
         uvloop.run(_soak(options, Path(folder), samples, ledger))

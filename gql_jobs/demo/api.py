@@ -9,6 +9,7 @@ from gql import Client, GraphQLRequest
 from gql.client import AsyncClientSession, ReconnectingAsyncClientSession
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
+from pydantic.alias_generators import to_camel
 
 from gql_jobs.demo.promises import Broken
 
@@ -74,7 +75,7 @@ class Api:
     async def unserved(self, types: list[str]) -> set[str]:
         """The queues of these types (by their names in payloads) that no worker serves at the moment."""
         answer = await self._queries.execute(GraphQLRequest(SERVED))
-        queues = {_in_payload(kind["name"]): kind["queue"] for kind in answer["jobTypes"]}
+        queues = {to_camel(kind["name"]): kind["queue"] for kind in answer["jobTypes"]}
         missing = set(types) - queues.keys()
         if missing:
             raise Broken(f"The server has no job type {', '.join(sorted(missing))}.")
@@ -85,11 +86,6 @@ class Api:
         answer = await self._queries.execute(GraphQLRequest(document, variable_values=variables))
         found: dict[str, Any] = answer[root]
         return found
-
-
-def _in_payload(name: str) -> str:
-    head, *others = name.split("_")
-    return head + "".join(word.capitalize() for word in others)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from gql_jobs.doctor.finding import Finding
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.topology import OLDEST_SERVER, dead_letter_stream, jobs_stream, missing, stream_info
+from gql_jobs.log.topology import OLDEST_SERVER, dead_letter_stream, is_too_old, jobs_stream, missing, stream_info
 from gql_jobs.settings import Settings
 
 CHECK = "streams"
@@ -11,7 +11,7 @@ CHECK = "streams"
 async def check_streams(connection: Connection, settings: Settings) -> list[Finding]:
     """The server's version, and each stream against what the API would make. Needs no stream to be there."""
     found: list[Finding] = []
-    if tuple(int(part) for part in connection.server_version.split(".")) < OLDEST_SERVER:
+    if is_too_old(connection):
         oldest = ".".join(map(str, OLDEST_SERVER))
         found.append(
             Finding(

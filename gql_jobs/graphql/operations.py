@@ -62,10 +62,13 @@ class Operation(Struct, frozen=True):
 
     request: OperationRequest
     context: Context
-    document: DocumentNode | None
-    """None where the request's document cannot be read: running it says so."""
-    type: OperationType | None
-    """None where the document leaves open which operation is meant: running it says so."""
+    chosen: tuple[DocumentNode, OperationDefinitionNode] | Refused
+    """The syntax trees of the document and of the operation that is meant; or why there are none."""
+
+    @property
+    def type(self) -> OperationType | None:
+        """None where the document cannot be read or leaves open which operation is meant: running it says so."""
+        return None if isinstance(self.chosen, Refused) else self.chosen[1].operation
 
 
 class Operations:
@@ -91,10 +94,9 @@ class Operations:
         """The operation that a request asks for; ``context`` is for this operation alone."""
         try:
             document = self._parse(request.query)
-        except Refused:
-            return Operation(request, context, None, None)
-        node = get_operation_ast(document, request.operation_name)
-        return Operation(request, context, document, getattr(node, "operation", None))
+            return Operation(request, context, (document, _chosen(document, request.operation_name)))
+        except Refused as refused:
+            return Operation(request, context, refused)
 
     def _parse(self, text: str) -> DocumentNode:
         known = self.documents.find(text)
@@ -113,18 +115,19 @@ class Operations:
 
         :raises Refused: if it is not.
         """
+        if isinstance(operation.chosen, Refused):
+            raise operation.chosen
         request = operation.request
+        asked = Asked(*operation.chosen, request.variables or {})
         known = self.documents.find(request.query)
-        document = known.document if known else operation.document or self._parse(request.query)
-        asked = Asked(document, _chosen(document, request.operation_name), request.variables or {})
         too_much = refusal(self._schema, asked, known, self._limits) if self._limits is not None else None
         if too_much is not None:
             raise Refused([_located(too_much)])
         if known is None:
-            errors = validate(self._schema, document, RULES)
+            errors = validate(self._schema, asked.document, RULES)
             if errors:
                 raise Refused(self._codes.of_validation(errors))
-            self.documents.keep(request.query, document)
+            self.documents.keep(request.query, asked.document)
         return asked
 
     async def execute(self, operation: Operation) -> ExecutionResult:

@@ -36,14 +36,8 @@ from gql_jobs.graphql.hooks import EventExecutor, attribute_of, enum_class, obje
 Finish = Callable[[Any], Any]
 """From an attribute's value to what the answer says; raises ``Unplain``."""
 
-_EXACT: dict[str, tuple[type, ...]] = {
-    "DateTime": (datetime,),
-    "Date": (date,),
-    "Time": (time,),
-    "UUID": (UUID,),
-    "Decimal": (Decimal,),
-}
-"""The scalars that are written by their own function, and the types for which that cannot fail."""
+_EXACT: dict[str, type] = {"DateTime": datetime, "Date": date, "Time": time, "UUID": UUID, "Decimal": Decimal}
+"""The scalars that are written by their own function, and the type for which that cannot fail."""
 _LARGEST_INT = 2**31
 
 
@@ -155,7 +149,7 @@ def _scalar(of: GraphQLScalarType) -> Finish:
         raise Unplain
 
     def finish(value: Any) -> Any:
-        if type(value) not in exact:
+        if type(value) is not exact:
             raise Unplain
         return write(value)
 

@@ -10,7 +10,7 @@ from msgspec import field
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.stored import last_message
+from gql_jobs.log.stored import last_message, subjects_page
 
 CHUNKS = f"$O.{BUCKET}.C."
 _OBJECTS = f"OBJ_{BUCKET}"
@@ -39,15 +39,6 @@ class ConsumerInfo(msgspec.Struct):
 class _Consumers(msgspec.Struct):
     total: int
     consumers: list[ConsumerInfo] | None = None
-
-
-class _State(msgspec.Struct):
-    subjects: dict[str, int] | None = None
-
-
-class _Subjects(msgspec.Struct):
-    state: _State
-    total: int = 0
 
 
 class StoredObject(msgspec.Struct):
@@ -101,18 +92,16 @@ async def subjects_of(connection: Connection, stream: str, matching: str) -> Asy
     """
     seen = 0
     while True:
-        body = {"subjects_filter": matching, "offset": seen}
         try:
-            answer = await connection.api(f"STREAM.INFO.{stream}", body, _TIMEOUT)
+            page = await subjects_page(connection, stream, matching, seen, _TIMEOUT)
         except ApiError as error:
             if error.err_code == _NO_STREAM:
                 return
             raise
-        page = msgspec.json.decode(answer, type=_Subjects)
-        for subject in page.state.subjects or ():
+        for subject in page.subjects:
             seen += 1
             yield subject
-        if not page.state.subjects or seen >= page.total:
+        if not page.subjects or seen >= page.total:
             return
 
 

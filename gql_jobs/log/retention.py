@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from gql_jobs.jobs.claim import TERMINAL
 from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.messages import Expired, Kind
 from gql_jobs.log import subjects
@@ -24,7 +25,7 @@ TOMBSTONE_TTL = 7 * 86_400
 """Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
 _COPIED_WITHIN = timedelta(seconds=10)
 """A dead letter that has no copy by then had one that was removed, at a retry or by hand."""
-_ENDS = frozenset({Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED})
+_ENDS = TERMINAL - {Kind.EXPIRED}
 _SUBMISSIONS = frozenset({Kind.QUEUED, Kind.SCHEDULED})
 
 
@@ -135,13 +136,10 @@ async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
             for job, seq in letters
         )
     )
-    messages = [message for job in jobs for message in job.messages]
-    await job_log.delete([seq for seq, kind in messages if kind in _SUBMISSIONS])
-    await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
+    await _delete_messages(job_log, [message for job in jobs for message in job.messages])
 
 
 async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[StoredMessage]) -> None:
-    """Submissions first: each of them would make a job."""
     for message in messages:
         if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
@@ -149,8 +147,13 @@ async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messag
             # Before the event itself: whoever looks for the remains knows by the event that there is a copy.
             wait = message is messages[-1] and datetime.now(UTC) - message.at < _COPIED_WITHIN
             await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait)
-    await job_log.delete([message.seq for message in messages if message.kind in _SUBMISSIONS])
-    await job_log.delete([message.seq for message in messages if message.kind not in _SUBMISSIONS])
+    await _delete_messages(job_log, [(message.seq, message.kind) for message in messages])
+
+
+async def _delete_messages(job_log: JobLog, messages: Sequence[tuple[int, Kind | None]]) -> None:
+    """Submissions first: each of them would make a job."""
+    await job_log.delete([seq for seq, kind in messages if kind in _SUBMISSIONS])
+    await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
 
 
 def _finished_at(history: list[StoredMessage]) -> datetime | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.log import codec, subjects
-from gql_jobs.log.connection import ApiError, Connection
+from gql_jobs.log.connection import API_TIMEOUT, ApiError, Connection
 
 NO_MESSAGE = 10037
 _SEQUENCE_NOT_FOUND = 10043
@@ -74,8 +74,16 @@ class _State(msgspec.Struct):
     subjects: dict[str, int] | None = None
 
 
-class _Info(msgspec.Struct):
+class SubjectsPage(msgspec.Struct):
+    """A part of a stream's subjects with how many messages each has, and of how many subjects in all."""
+
     state: _State
+    total: int = 0
+
+    @property
+    def subjects(self) -> dict[str, int]:
+        """By subject, how many messages."""
+        return self.state.subjects or {}
 
 
 _decode = msgspec.json.Decoder(_Found).decode
@@ -132,8 +140,22 @@ async def count_by_subject(connection: Connection, subject_filter: str) -> dict[
 
     :raises ApiError: | QueueUnavailable:
     """
-    answer = await connection.api(f"STREAM.INFO.{subjects.STREAM}", {"subjects_filter": subject_filter})
-    return msgspec.json.decode(answer, type=_Info).state.subjects or {}
+    return (await subjects_page(connection, subjects.STREAM, subject_filter)).subjects
+
+
+async def subjects_page(
+    connection: Connection,
+    stream: str,
+    subject_filter: str,
+    offset: int = 0,
+    timeout: float = API_TIMEOUT,  # noqa: ASYNC109
+) -> SubjectsPage:
+    """The stream's subjects that match, from ``offset`` on, as many as the server tells at once.
+
+    :raises ApiError: | QueueUnavailable:
+    """
+    body = {"subjects_filter": subject_filter, "offset": offset}
+    return msgspec.json.decode(await connection.api(f"STREAM.INFO.{stream}", body, timeout), type=SubjectsPage)
 
 
 async def _get(connection: Connection, stream: str, body: dict[str, object]) -> StoredMessage | None:

@@ -101,8 +101,7 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
     :raises UnsuitableServer: if the server is too old or refuses.
     :raises QueueUnavailable: if it does not answer.
     """
-    version = tuple(int(part) for part in connection.server_version.split("."))
-    if version < OLDEST_SERVER:
+    if is_too_old(connection):
         raise UnsuitableServer(
             f"The NATS server is version {connection.server_version}; gql-jobs needs "
             f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
@@ -115,6 +114,11 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
                 if error.err_code != _NAME_IN_USE:
                     raise
                 await update_stream(connection, config)
+
+
+def is_too_old(connection: Connection) -> bool:
+    """Whether the server is older than ``OLDEST_SERVER``."""
+    return tuple(int(part) for part in connection.server_version.split(".")) < OLDEST_SERVER
 
 
 async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
@@ -130,7 +134,7 @@ async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
     if replicas > config["num_replicas"]:
         log.warning("the stream %s keeps its %d copies; fewer have to be asked for with the NATS CLI", name, replicas)
     wanted = {**present, **config, "num_replicas": max(replicas, config["num_replicas"])}
-    if any(not _has(present, key, value) for key, value in wanted.items()):
+    if missing(present, wanted):
         await connection.api(f"STREAM.UPDATE.{name}", wanted, _TIMEOUT)
 
 

@@ -15,8 +15,8 @@ from gql_jobs.metrics.histogram import JOBS, Histogram
 
 UNKNOWN = "unknown"
 """The label of job types that this process does not know: whatever other processes write, labels stay few."""
-ENDED = (JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
-RAN = (JobStatus.COMPLETED, JobStatus.RETRYING, JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
+ENDED = tuple(status for status in JobStatus if status.is_terminal)
+RAN = (*ENDED, JobStatus.RETRYING)
 _MOST_AGAIN = 10_000
 
 ByType = dict[tuple[str, ...], int]

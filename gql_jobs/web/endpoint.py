@@ -22,7 +22,7 @@ from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTI
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.replies import refusal
 from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse
-from gql_jobs.web.transport_ws import PROTOCOL, SocketLimits, TransportWs
+from gql_jobs.web.transport_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Endpoint:
             return
         refused = self._admission.refusal(scope)
         if refused is not None:
-            await self._sockets.turn_away(scope, receive, send, refused)
+            await self._sockets.turn_away(scope, receive, send, TRY_AGAIN_LATER, refused)
             return
         with self._admission.held(scope):
             await self._sockets(scope, receive, send)

@@ -68,14 +68,11 @@ class TransportWs:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
-        writer = SocketWriter(send)
-        await receive()
         if PROTOCOL not in scope["subprotocols"]:
-            # Accepted first: a browser does not let its page see why a handshake was refused.
-            await send({"type": "websocket.accept"})
-            await writer.close(NOT_ACCEPTABLE, f"Subprotocol not acceptable: this server speaks {PROTOCOL}")
+            reason = f"Subprotocol not acceptable: this server speaks {PROTOCOL}"
+            await self.turn_away(scope, receive, send, NOT_ACCEPTABLE, reason)
             return
-        await send({"type": "websocket.accept", "subprotocol": PROTOCOL})
+        writer = await _accepted(scope, receive, send)
         connection = _Connection(self._execution, lambda: self._new_context(scope), self._limits, writer)
         with self._closing.told(connection.leave):
             try:
@@ -85,15 +82,13 @@ class TransportWs:
             finally:
                 await connection.end()
 
-    async def turn_away(self, scope: Scope, receive: Receive, send: Send, reason: str) -> None:
-        """Close a socket that cannot be served now, so that its client tries again later.
+    async def turn_away(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
+        """Close a socket that is not served.
 
         Accepted first: a browser does not let its page see why a handshake was refused.
         """
-        await receive()
-        offered = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-        await send({"type": "websocket.accept", "subprotocol": offered})
-        await SocketWriter(send).close(TRY_AGAIN_LATER, reason)
+        writer = await _accepted(scope, receive, send)
+        await writer.close(code, reason)
 
     async def _read(self, connection: "_Connection", receive: Receive) -> None:
         try:
@@ -250,6 +245,13 @@ class _Running:
         self.id = operation_id
         self.operation = operation
         self.task: asyncio.Task[None] | None = None
+
+
+async def _accepted(scope: Scope, receive: Receive, send: Send) -> SocketWriter:
+    await receive()
+    spoken = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
+    await send({"type": "websocket.accept", "subprotocol": spoken})
+    return SocketWriter(send)
 
 
 def _text(message: Message) -> str:
