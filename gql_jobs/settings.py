@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.", json_schema_extra=API)
+    request_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="How long a client may take to send the head of a request, and how long to send its body.",
+        json_schema_extra=API,
+    )
     max_sockets: int = Field(
         20_000, ge=1, description="WebSockets and streams over HTTP that may be open in all.", json_schema_extra=API
     )

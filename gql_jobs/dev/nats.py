@@ -7,15 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from gql_jobs.dev.child import how, restart_delay
+from gql_jobs.dev.probe import port_to_use
+from gql_jobs.listening import CannotListen
 from gql_jobs.log.embedded import EmbeddedServer, EmbeddedServerError, embedded_server
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MONITORING = 8222
+"""Where NATS's monitoring is looked for by habit."""
+
 
 @asynccontextmanager
 async def kept_server(settings: Settings, port: int) -> AsyncIterator[EmbeddedServer]:
     """A server that is there for as long as the context is; yields its first incarnation.
+
+    Its monitoring is at port 8222, or at a free one where that is taken.
 
     :raises FolderInUse, EmbeddedServerError: if the first one cannot be started.
     """
@@ -37,7 +44,8 @@ async def kept_server(settings: Settings, port: int) -> AsyncIterator[EmbeddedSe
 async def _keep(
     settings: Settings, port: int, started: "asyncio.Future[EmbeddedServer]", stopping: asyncio.Event
 ) -> None:
-    monitor_port = deaths = 0
+    deaths = 0
+    monitor_port = _usual_port()
     while True:
         try:
             async with embedded_server(
@@ -54,7 +62,11 @@ async def _keep(
                 reason = how(code) if code is not None else ""
         except EmbeddedServerError as error:
             if not started.done():
-                raise
+                if not monitor_port:
+                    raise
+                # Another server may have taken the port since it was found free.
+                monitor_port = 0
+                continue
             reason = str(error)
         if stopping.is_set():
             return
@@ -62,6 +74,13 @@ async def _keep(
         log.warning("nats-server ended by itself (%s); starting it again in %.1f s", reason, restart_delay(deaths))
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), restart_delay(deaths))
+
+
+def _usual_port() -> int:
+    try:
+        return port_to_use("127.0.0.1", MONITORING)
+    except CannotListen:
+        return 0
 
 
 async def _first(server: EmbeddedServer, stopping: asyncio.Event) -> int | None:

@@ -5,6 +5,7 @@ A reader sees what the index has committed, so whatever a mutation has waited fo
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from gql_jobs.views.tables import event_of, microseconds, read_only
 T = TypeVar("T")
 
 THREADS = 2
+_STEPS = 100_000
+"""Instructions of SQLite, about a millisecond, after which it is asked whether anybody still waits."""
 _EVENTS_AFTER = """
 SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM (
   SELECT seq, nth, job, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
@@ -48,6 +51,10 @@ class _Opened(NamedTuple):
 
     generation: int
     database: sqlite3.Connection
+
+
+class _Abandoned(Exception):
+    """Nobody waits for this read any more; nobody sees this either."""
 
 
 class Reader:
@@ -114,14 +121,21 @@ class Reader:
         return [row[0] for row in rows]
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        generation = self._index.generation
-        work = partial(self._with_connection, generation, read)
+        generation, abandoned = self._index.generation, threading.Event()
+        work = partial(self._with_connection, generation, read, abandoned)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except READ_ERRORS as error:
             raise self._index.failed(error, generation) from error
+        finally:
+            # After a timeout, or where the client has gone, the thread must be there for others.
+            abandoned.set()
 
-    def _with_connection(self, generation: int, read: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_connection(
+        self, generation: int, read: Callable[[sqlite3.Connection], T], abandoned: threading.Event
+    ) -> T:
+        if abandoned.is_set():
+            raise _Abandoned
         opened = self._free.get()
         try:
             # A file that was replaced meanwhile would be read as it was, for ever.
@@ -130,6 +144,8 @@ class Reader:
                     opened.database.close()
                 opened = None
                 opened = _Opened(generation, read_only(self._index.path))
+            # Not interrupt(): that passes without effect between two statements, or meets the next read.
+            opened.database.set_progress_handler(abandoned.is_set, _STEPS)
             return read(opened.database)
         finally:
             self._free.put(opened)

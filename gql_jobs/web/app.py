@@ -69,7 +69,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.request_timeout)
     app.add_middleware(CountedSockets, sockets=sockets)
     app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
     app.add_middleware(SecurityHeaders)

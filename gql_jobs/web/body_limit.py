@@ -1,17 +1,22 @@
-"""The size limit of HTTP request bodies: nothing larger is ever held in memory, declared or chunked."""
+"""The limits of HTTP request bodies, declared or chunked: none larger is held in memory, none is waited for long."""
+
+import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gql_jobs.jobs.errors import PayloadTooLarge
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
 from gql_jobs.web.replies import refusal
 
 
 class BodyLimit:
-    """Answers 413 to a request whose body is larger than ``limit`` bytes. Plain ASGI: a body passes unbuffered."""
+    """Answers 413 to a request whose body is larger than ``limit`` bytes, and 408 to one whose body takes longer than
+    ``timeout`` seconds to come in, however steadily. Plain ASGI: a body passes unbuffered.
+    """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, timeout: float) -> None:
         self._app = app
         self._limit = limit
+        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -22,13 +27,20 @@ class BodyLimit:
         if declared is not None and declared > self._limit:
             await self._refuse(declared, scope, receive, send)
             return
-        body = _Body(receive, send, self._limit)
+        body = _Body(receive, send, self._limit, self._timeout)
         try:
             await self._app(scope, body.receive, body.send)
         except _TooLarge:
             if body.answered:
                 raise
             await self._refuse(None, scope, receive, send)
+        except _TooSlow:
+            if body.answered:
+                raise
+            message = f"The request body did not come within {self._timeout:g} s."
+            # What comes later belongs to this request, not to the next one.
+            headers = {"Connection": "close"}
+            await refusal(408, message, ErrorCode.TIMEOUT.value, headers=headers)(scope, receive, send)
 
     async def _refuse(self, size: int | None, scope: Scope, receive: Receive, send: Send) -> None:
         error = PayloadTooLarge("The request body", size, self._limit)
@@ -39,17 +51,29 @@ class _TooLarge(Exception):
     """More came than the limit allows. Raised into whoever reads the body."""
 
 
-class _Body:
-    """The body of one request, counted while it comes in."""
+class _TooSlow(Exception):
+    """The body has not come in time. Raised likewise."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+
+class _Body:
+    """The body of one request, counted and timed while it comes in."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int, timeout: float) -> None:
         self._receive = receive
         self._send = send
         self._left = limit
+        self._until: float | None = asyncio.get_running_loop().time() + timeout
         self.answered = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise _TooSlow from None
+        if not message.get("more_body"):
+            # Behind the body, only the client's leaving is waited for.
+            self._until = None
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gql_jobs.graphql.enums import DocumentError
+from gql_jobs.web.replies import refusal
 
 PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for by address, by probes that know no name. They hold nothing of a client's."""
@@ -40,9 +42,25 @@ class AllowedHosts:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app = app
-        self._checked = TrustedHostMiddleware(app, allowed_hosts=[*hosts], www_redirect=False)
+        self._names = frozenset(host.lower() for host in hosts)
+        self._endings = tuple(host[1:].lower() for host in hosts if host.startswith("*"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         is_probe = scope["type"] == "http" and scope["path"] in PROBED
-        await (self._app if is_probe else self._checked)(scope, receive, send)
+        if scope["type"] == "lifespan" or is_probe or self._allows(Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        # A WebSocket is refused by the same answer, before its handshake.
+        message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
+        await refusal(400, message, DocumentError.BAD_REQUEST.value)(scope, receive, send)
+
+    def _allows(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        return name in self._names or name.endswith(self._endings)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    # The address [::1] has colons, too.
+    return name if colon and not port.endswith("]") else host

@@ -60,6 +60,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
     config = ServerConfig(
         app,
         write_timeout=settings.write_timeout,
+        request_timeout=settings.request_timeout,
         loop="auto",
         http=PatientProtocol,
         ws=SocketProtocol,
@@ -79,38 +80,64 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, with ``write_timeout``: the seconds that a client may take nothing of a response."""
+    """uvicorn's configuration, and seconds: for which a client may take nothing of a response (``write_timeout``), and
+    in which it has to send the head of a request (``request_timeout``).
+    """
 
-    def __init__(self, app: FastAPI, *, write_timeout: float, **options: Any) -> None:
+    def __init__(self, app: FastAPI, *, write_timeout: float, request_timeout: float, **options: Any) -> None:
         super().__init__(app, **options)
         self.write_timeout = write_timeout
+        self.request_timeout = request_timeout
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with an end for a client that does not read: a response would wait for it without end."""
+    """uvicorn's HTTP, with an end for a client that does not read, or does not say what it wants: both would be waited
+    for without end.
+    """
 
-    _giving_up: asyncio.TimerHandle | None = None
+    config: ServerConfig
+    _unread: asyncio.TimerHandle | None = None
+    _unasked: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there; it has to ask for something soon."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins: its head has to come soon."""
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        _cancel(self._unasked)
+        super().on_headers_complete()
 
     def pause_writing(self) -> None:
         """The buffer is full; the connection is cut if it is not emptied in time."""
         super().pause_writing()
-        assert isinstance(self.config, ServerConfig)
-        self._giving_up = self.loop.call_later(self.config.write_timeout, self.transport.abort)
+        self._unread = self.loop.call_later(self.config.write_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has read."""
-        self._read_on()
+        _cancel(self._unread)
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was cut off."""
-        self._read_on()
+        _cancel(self._unread)
+        _cancel(self._unasked)
         super().connection_lost(exc)
 
-    def _read_on(self) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
-            self._giving_up = None
+    def _await_head(self) -> None:
+        _cancel(self._unasked)
+        self._unasked = self.loop.call_later(self.config.request_timeout, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -123,6 +150,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             # What a client does not read is never flushed, and a close waits for that.
             self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
         super().keepalive_timeout()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on. What is no text is the client's fault: it gets the code for that, the log no traceback."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError as error:
+                self.conn.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
 
 class HttpServer(uvicorn.Server):

@@ -20,7 +20,7 @@ async def _echo_size(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=BodyLimit(_echo_size, LIMIT))
+    transport = httpx.ASGITransport(app=BodyLimit(_echo_size, LIMIT, timeout=10))
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 

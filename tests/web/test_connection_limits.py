@@ -1,8 +1,10 @@
 """What a browser may cost that opens a thousand sockets, never reads, or stays: only itself."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +59,65 @@ async def test_a_client_may_hold_so_many_connections_and_is_told_to_try_later(tm
             await last.close()
         async with api.raw_socket():
             pass
+
+
+async def test_a_stream_is_a_connection_until_it_ends(settings: Settings) -> None:
+    watch = {"query": WATCH}
+    async with serving(settings.model_copy(update={"max_sockets_per_client": 1})) as api:
+        async with api.http.stream("GET", "/graphql", params=watch, headers=EVENTS) as stream:
+            assert stream.status_code == 200
+            for accept in EVENTS["Accept"], "multipart/mixed;subscriptionSpec=1.0":
+                answer = await api.http.get("/graphql", params=watch, headers={"Accept": accept})
+                assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
+                (error,) = answer.json()["errors"]
+                assert error["message"] == "1 connections are open from this address, which is the limit."
+                assert error["extensions"] == {"code": "RATE_LIMITED"}
+            assert (await _turned_away(api.port))[0] == 1013
+        await api.subscribers(0)
+        async with api.http.stream("GET", "/graphql", params=watch, headers=EVENTS) as stream:
+            assert stream.status_code == 200
+
+
+async def test_a_client_that_does_not_finish_the_head_of_its_request_is_cut_off(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, request_timeout=0.1), opened=False) as api, asyncio.timeout(10):
+        for said in b"", b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-":
+            reader, writer = await asyncio.open_connection(HOST, api.port)
+            writer.write(said)
+            assert await _heard(reader) == b""
+            writer.close()
+
+
+async def test_a_body_that_comes_too_slowly_is_answered_408(tmp_path: Path) -> None:
+    async with serving(_alone(tmp_path, request_timeout=0.1), opened=False) as api, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(HOST, api.port)
+        head = ["POST /graphql HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 100"]
+        writer.write("\r\n".join([*head, "", "{"]).encode())
+        status, _, body = (await _heard(reader)).partition(b"\r\n\r\n")
+        assert status.startswith(b"HTTP/1.1 408 ")
+        (error,) = json.loads(body)["errors"]
+        assert error["message"] == "The request body did not come within 0.1 s."
+        assert error["extensions"] == {"code": "TIMEOUT"}
+        writer.close()
+
+
+async def _heard(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server ends the connection, which it may do without politeness."""
+    heard = b""
+    with suppress(ConnectionResetError):
+        while part := await reader.read(1000):
+            heard += part
+    return heard
+
+
+async def test_text_that_is_no_utf_8_closes_the_socket_with_1007(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(_alone(tmp_path), opened=False) as api:
+        for text in b"\xff", [b'{"type": "\xc3', b'\x28"}']:
+            async with api.raw_socket() as opened:
+                await opened.send(text, text=True)
+                assert (await _end(opened))[0] == 1007
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_socket_that_lasts_is_closed_so_that_its_client_comes_back(tmp_path: Path) -> None:
@@ -146,11 +207,16 @@ async def test_a_query_may_take_so_long() -> None:
 
 
 async def test_other_host_names_are_refused_but_for_probes() -> None:
-    app = create_app(Settings(allowed_hosts=("jobs.example.com", "*.example.org")))
+    app = create_app(Settings(allowed_hosts=("jobs.example.com", "*.example.org", "[::1]")))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
         query = {"query": "{ __typename }"}
-        for host, status in ("jobs.example.com", 200), ("a.example.org:8000", 200), ("evil.example", 400):
-            assert (await client.get("/graphql", params=query, headers={"Host": host})).status_code == status
+        served = "Jobs.example.com", "a.example.org:8000", "[::1]:8000"
+        for host, status in *((host, 200) for host in served), ("evil.example", 400):
+            answer = await client.get("/graphql", params=query, headers={"Host": host})
+            assert answer.status_code == status
+        (error,) = answer.json()["errors"]
+        assert error["extensions"] == {"code": "BAD_REQUEST"}
+        assert "GQL_JOBS_ALLOWED_HOSTS" in error["message"]
         assert (await client.get("/healthz", headers={"Host": "10.0.0.1"})).status_code == 200
 
 
