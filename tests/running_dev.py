@@ -61,7 +61,8 @@ async def running_dev(folder: Path, *arguments: str, **environment: str) -> Asyn
     """``gql-jobs dev`` on free ports, with its data below the folder; killed when the block ends, if it still runs."""
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", str(folder / "data"), *arguments),
+            *(sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--monitor-port", "0"),
+            *("--data-dir", str(folder / "data"), *arguments),
             cwd=folder,
             stdout=out,
             stderr=err,

@@ -19,16 +19,15 @@ MONITORING = 8222
 
 
 @asynccontextmanager
-async def kept_server(settings: Settings, port: int) -> AsyncIterator[EmbeddedServer]:
+async def kept_server(settings: Settings, port: int, monitor_port: int | None = None) -> AsyncIterator[EmbeddedServer]:
     """A server that is there for as long as the context is; yields its first incarnation.
 
-    Its monitoring is at port 8222, or at a free one where that is taken.
-
+    :param monitor_port: where its monitoring is; without one at 8222, or at a free port where that is taken.
     :raises FolderInUse, EmbeddedServerError: if the first one cannot be started.
     """
     started: asyncio.Future[EmbeddedServer] = asyncio.get_running_loop().create_future()
     stopping = asyncio.Event()
-    keeper = asyncio.create_task(_keep(settings, port, started, stopping))
+    keeper = asyncio.create_task(_keep(settings, port, monitor_port, started, stopping))
     try:
         await asyncio.wait((keeper, started), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
@@ -42,10 +41,16 @@ async def kept_server(settings: Settings, port: int) -> AsyncIterator[EmbeddedSe
 
 
 async def _keep(
-    settings: Settings, port: int, started: "asyncio.Future[EmbeddedServer]", stopping: asyncio.Event
+    settings: Settings,
+    port: int,
+    monitor_port: int | None,
+    started: "asyncio.Future[EmbeddedServer]",
+    stopping: asyncio.Event,
 ) -> None:
     deaths = 0
-    monitor_port = _usual_port()
+    may_move = monitor_port is None
+    if monitor_port is None:
+        monitor_port = _usual_port()
     while True:
         try:
             async with embedded_server(
@@ -62,10 +67,10 @@ async def _keep(
                 reason = how(code) if code is not None else ""
         except EmbeddedServerError as error:
             if not started.done():
-                if not monitor_port:
+                if not may_move:
                     raise
                 # Another server may have taken the port since it was found free.
-                monitor_port = 0
+                may_move, monitor_port = False, 0
                 continue
             reason = str(error)
         if stopping.is_set():

@@ -38,6 +38,8 @@ class Options:
     host: str
     port: int
     nats_port: int
+    monitor_port: int | None
+    """Of NATS; None for 8222, or a free one where that is taken."""
     imports: tuple[str, ...]
 
 
@@ -97,14 +99,15 @@ class Supervisor:
         }
         nats = []
         if self._settings.nats_url is None:
-            server = await stack.enter_async_context(kept_server(self._settings, self._options.nats_port))
+            ports = (self._options.nats_port, self._options.monitor_port)
+            server = await stack.enter_async_context(kept_server(self._settings, *ports))
             environment["GQL_JOBS_NATS_URL"] = server.url
             nats = [("NATS", server.url), ("Monitoring", server.monitor_url)]
-        ports = await stack.enter_async_context(self._mailbox())
-        mailbox = url("127.0.0.1", ports["http_port"])
+        mail_ports = await stack.enter_async_context(self._mailbox())
+        mailbox = url("127.0.0.1", mail_ports["http_port"])
         environment |= {
             "GQL_JOBS_SMTP_HOST": "127.0.0.1",
-            "GQL_JOBS_SMTP_PORT": str(ports["smtp_port"]),
+            "GQL_JOBS_SMTP_PORT": str(mail_ports["smtp_port"]),
             "GQL_JOBS_SMTP_TLS": "none",
         }
         api = await stack.enter_async_context(self._child("API", self._api_command, environment))

@@ -1,0 +1,38 @@
+// Apollo Client: subscriptions on a WebSocket of graphql-ws, everything else over HTTP.
+import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache } from '@apollo/client';
+import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
+import { createClient } from 'graphql-ws';
+import { OperationTypeNode } from 'graphql';
+import WebSocket from 'ws'; // browsers have their own
+import { CREATE, WATCH } from './operations.mjs';
+import { Record } from './record.mjs';
+import { resumed } from './resume.mjs';
+
+const record = await Record.of();
+const socket = createClient({
+  url: record.url.replace('http', 'ws'),
+  webSocketImpl: WebSocket,
+  retryAttempts: 0, // it would subscribe again with the same variables, and see everything twice
+});
+const link = ApolloLink.split(
+  ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
+  new GraphQLWsLink(socket),
+  new HttpLink({ uri: record.url }),
+);
+const client = new ApolloClient({ link, cache: new InMemoryCache() });
+
+record.begin((await client.mutate({ mutation: gql(CREATE) })).data.createJob.job);
+
+await resumed(
+  record,
+  (variables) =>
+    new Promise((ended, lost) => {
+      client.subscribe({ query: gql(WATCH), variables, fetchPolicy: 'no-cache' }).subscribe({
+        next: ({ data, error }) => (error ? lost(error) : record.note(data.jobProgress)),
+        error: lost,
+        complete: ended,
+      });
+    }),
+);
+await socket.dispose();
+await record.compare();
