@@ -14,7 +14,7 @@ import yaml
 from gql_jobs.settings import Settings
 from tests.api.operations import create, ended
 from tests.running import running_worker
-from tests.scraped import scrape
+from tests.scraped import Samples, scrape
 from tests.serving import free_port, serving
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -64,15 +64,10 @@ def test_every_alert_is_tested_to_fire_and_has_its_paragraph() -> None:
 
 
 async def test_every_metric_and_label_that_is_asked_for_exists(settings: Settings) -> None:
-    port = free_port()
-    shown = settings.model_copy(update={"metrics_port": port})
-    async with serving(settings) as api, running_worker(shown), httpx.AsyncClient() as http:
-        job = await create(api)
-        await ended(api, job["id"])
-        pages = await scrape(api.http) | await scrape(http, f"http://127.0.0.1:{port}/metrics")
     labels: dict[str, set[str]] = {}
-    for name, pairs in pages:
-        labels.setdefault(name, set()).update(label for label, _ in pairs)
+    for page in await _pages(settings):
+        for name, pairs in page:
+            labels.setdefault(name, set()).update(label for label, _ in pairs)
     for query in [*QUERIES, *(rule["expr"] for rule in RULES)]:
         names = re.findall(r"\b(?:gql_jobs|process)_\w+", query) or re.findall(r"\bup\b", query)
         assert names, query
@@ -81,6 +76,35 @@ async def test_every_metric_and_label_that_is_asked_for_exists(settings: Setting
         assert set(names) <= set(labels), query
         known = set.union(*(labels[name] for name in names))
         assert _labels(query) <= known | ADDED, query
+
+
+async def test_every_query_of_the_dashboard_finds_something(settings: Settings, tmp_path: Path) -> None:
+    pages = zip(("gql-jobs-api", "gql-jobs-worker"), await _pages(settings), strict=True)
+    series = [
+        {"series": _selector(name, {**dict(labels), "job": job, "instance": job}), "values": f"{value} {value}"}
+        for job, page in pages
+        for (name, labels), value in page.items()
+    ]
+    found = [{"labels": "{}", "value": 1}]
+    expected = [{"expr": f"count({query}) > bool 0", "eval_time": "1m", "exp_samples": found} for query in QUERIES]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": expected}
+    (tmp_path / "queries_test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    _promtool("test", "rules", "queries_test.yml", folder=tmp_path)
+
+
+async def _pages(settings: Settings) -> list[Samples]:
+    """What an API process and a worker show when a job is completed, one has failed, and a request was refused."""
+    port = free_port()
+    shown = settings.model_copy(update={"metrics_port": port})
+    async with serving(settings) as api, running_worker(shown), httpx.AsyncClient() as http:
+        await ended(api, (await create(api, {"failAttempts": 1}))["id"])
+        await ended(api, (await create(api, {"permanent": True}))["id"], "DEAD_LETTER")
+        await api.refusal("{ nothing }")
+        return [await scrape(api.http), await scrape(http, f"http://127.0.0.1:{port}/metrics")]
+
+
+def _selector(name: str, labels: dict[str, str]) -> str:
+    return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels.items())}}}"
 
 
 def _labels(query: str) -> set[str]:
