@@ -1,4 +1,4 @@
-"""Others' audits: npm's graphql-http against a running server, @graphql-eslint against schema.graphql.
+"""Others' audits: graphql-http of a running server, @graphql-eslint of the schema, Grafana's types of the dashboard.
 
 ``python -m tests.audits.run``; it needs Node and npm, and installs the audits beside this file.
 """
@@ -17,6 +17,8 @@ from tests.serving import HOST, serving
 
 HERE = Path(__file__).parent
 SCHEMA = ROOT / "schema.graphql"
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
+STRICTLY = ("--strict", "--noEmit", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler")
 QUIETLY = ("--no-package-lock", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error")
 
 
@@ -28,7 +30,7 @@ async def main() -> int:
         return 1
     if await _run("npm", "install", *QUIETLY):
         return 1
-    return await _over_http() + await _lint()
+    return await _over_http() + await _lint() + await _dashboard()
 
 
 async def _over_http() -> int:
@@ -44,6 +46,18 @@ async def _lint() -> int:
     arguments = ("eslint", "--max-warnings", "0", "--stdin", "--stdin-filename", SCHEMA.name)
     failed = await _run("npx", "--no-install", *arguments, stdin=SCHEMA, SCHEMA=str(SCHEMA), NODE_ENV="production")
     print(f"schema lint: {'failed' if failed else 'passed'}")  # noqa: T201
+    return failed
+
+
+async def _dashboard() -> int:
+    # As a literal, because TypeScript checks the values and the names of all properties of those only.
+    typed = HERE / "node_modules" / "dashboard.ts"
+    typed.write_text(
+        f"import type {{ Dashboard }} from '@grafana/schema';\n"
+        f"export const dashboard: Dashboard = {DASHBOARD.read_text()};\n"
+    )
+    failed = await _run("npx", "--no-install", "tsc", *STRICTLY, str(typed.relative_to(HERE)))
+    print(f"dashboard: {'failed' if failed else 'passed'}")  # noqa: T201
     return failed
 
 
