@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -193,6 +194,11 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def without_nats(folder: Path, **limits: Any) -> Settings:
+    """Settings of a server that will not find NATS: what is refused before a job is asked for needs none."""
+    return Settings(nats_url=f"nats://{HOST}:{free_port()}", data_dir=folder, **limits)
 
 
 def request_of(document: str, variables: Data) -> GraphQLRequest:

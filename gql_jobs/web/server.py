@@ -1,22 +1,18 @@
 """Serving the application with uvicorn until a signal comes."""
 
-import asyncio
 import signal
 import socket
 import sys
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode
 
 from gql_jobs.listening import listen, url
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
 from gql_jobs.web.opening import Opening
+from gql_jobs.web.protocols import PatientProtocol, ServerConfig, SocketProtocol
 
 FAREWELL = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""
@@ -77,90 +73,6 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         server_header=False,
     )
     return HttpServer(config, app)
-
-
-class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, and seconds: for which a client may take nothing of a response (``write_timeout``), and
-    in which it has to send the head of a request (``request_timeout``).
-    """
-
-    def __init__(self, app: FastAPI, *, write_timeout: float, request_timeout: float, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.write_timeout = write_timeout
-        self.request_timeout = request_timeout
-
-
-class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with an end for a client that does not read, or does not say what it wants: both would be waited
-    for without end.
-    """
-
-    config: ServerConfig
-    _unread: asyncio.TimerHandle | None = None
-    _unasked: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there; it has to ask for something soon."""
-        super().connection_made(transport)
-        self._await_head()
-
-    def on_message_begin(self) -> None:
-        """A request begins: its head has to come soon."""
-        super().on_message_begin()
-        self._await_head()
-
-    def on_headers_complete(self) -> None:
-        """The head is there."""
-        _cancel(self._unasked)
-        super().on_headers_complete()
-
-    def pause_writing(self) -> None:
-        """The buffer is full; the connection is cut if it is not emptied in time."""
-        super().pause_writing()
-        self._unread = self.loop.call_later(self.config.write_timeout, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        _cancel(self._unread)
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone, or was cut off."""
-        _cancel(self._unread)
-        _cancel(self._unasked)
-        super().connection_lost(exc)
-
-    def _await_head(self) -> None:
-        _cancel(self._unasked)
-        self._unasked = self.loop.call_later(self.config.request_timeout, self.transport.abort)
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
-
-
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets, with another end for a client that does not answer pings: it is gone, or does not read."""
-
-    def keepalive_timeout(self) -> None:
-        """Close the socket with a code that clients come back after; uvicorn's own, 1011, is fatal for them."""
-        if not (self.close_sent or self.transport.is_closing()):
-            self.conn.fail(CloseCode.GOING_AWAY, "keepalive ping timeout")
-            # What a client does not read is never flushed, and a close waits for that.
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-        super().keepalive_timeout()
-
-    def send_receive_event_to_app(self) -> None:
-        """Pass a message on. What is no text is the client's fault: it gets the code for that, the log no traceback."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError as error:
-                self.conn.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
-                self.handle_parser_exception()
-                return
-        super().send_receive_event_to_app()
 
 
 class HttpServer(uvicorn.Server):

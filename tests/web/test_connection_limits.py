@@ -1,10 +1,8 @@
 """What a browser may cost that opens a thousand sockets, never reads, or stays: only itself."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,16 +18,11 @@ from gql_jobs.web.app import create_app
 from gql_jobs.web.execution import Execution
 from gql_jobs.web.operation_request import operation_request
 from tests.api.operations import asked, create_many
-from tests.serving import HOST, PROTOCOL, ServedApi, free_port, hear, say, serving
+from tests.serving import HOST, PROTOCOL, ServedApi, hear, say, serving, without_nats
 from tests.shipped import shipped_schema
 
 WATCH = "subscription { jobEvents { cursor job { rawPayload } } }"
 EVENTS = {"Accept": "text/event-stream"}
-
-
-def _alone(folder: Path, **limits: Any) -> Settings:
-    """Settings of a server without NATS: what is refused here needs none."""
-    return Settings(nats_url=f"nats://127.0.0.1:{free_port()}", data_dir=folder, **limits)
 
 
 async def _end(opened: ClientConnection) -> tuple[int, str]:
@@ -47,7 +40,7 @@ async def _turned_away(port: int) -> tuple[int, str]:
 
 
 async def test_a_client_may_hold_so_many_connections_and_is_told_to_try_later(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, max_sockets_per_client=2), opened=False) as api:
+    async with serving(without_nats(tmp_path, max_sockets_per_client=2), opened=False) as api:
         async with api.raw_socket(), api.raw_socket() as last:
             code, reason = await _turned_away(api.port)
             assert code == 1013
@@ -78,41 +71,10 @@ async def test_a_stream_is_a_connection_until_it_ends(settings: Settings) -> Non
             assert stream.status_code == 200
 
 
-async def test_a_client_that_does_not_finish_the_head_of_its_request_is_cut_off(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, request_timeout=0.1), opened=False) as api, asyncio.timeout(10):
-        for said in b"", b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-":
-            reader, writer = await asyncio.open_connection(HOST, api.port)
-            writer.write(said)
-            assert await _heard(reader) == b""
-            writer.close()
-
-
-async def test_a_body_that_comes_too_slowly_is_answered_408(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, request_timeout=0.1), opened=False) as api, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection(HOST, api.port)
-        head = ["POST /graphql HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 100"]
-        writer.write("\r\n".join([*head, "", "{"]).encode())
-        status, _, body = (await _heard(reader)).partition(b"\r\n\r\n")
-        assert status.startswith(b"HTTP/1.1 408 ")
-        (error,) = json.loads(body)["errors"]
-        assert error["message"] == "The request body did not come within 0.1 s."
-        assert error["extensions"] == {"code": "TIMEOUT"}
-        writer.close()
-
-
-async def _heard(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the server ends the connection, which it may do without politeness."""
-    heard = b""
-    with suppress(ConnectionResetError):
-        while part := await reader.read(1000):
-            heard += part
-    return heard
-
-
 async def test_text_that_is_no_utf_8_closes_the_socket_with_1007(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(_alone(tmp_path), opened=False) as api:
+    async with serving(without_nats(tmp_path), opened=False) as api:
         for text in b"\xff", [b'{"type": "\xc3', b'\x28"}']:
             async with api.raw_socket() as opened:
                 await opened.send(text, text=True)
@@ -121,12 +83,15 @@ async def test_text_that_is_no_utf_8_closes_the_socket_with_1007(
 
 
 async def test_a_socket_that_lasts_is_closed_so_that_its_client_comes_back(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, max_socket_age=0.2), opened=False) as api, api.raw_socket() as opened:
+    async with serving(without_nats(tmp_path, max_socket_age=0.2), opened=False) as api, api.raw_socket() as opened:
         assert await _end(opened) == (1012, "Maximum age reached")
 
 
 async def test_a_socket_without_an_operation_is_closed_after_a_while(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, socket_idle_timeout=0.2), opened=False) as api, api.raw_socket() as opened:
+    async with (
+        serving(without_nats(tmp_path, socket_idle_timeout=0.2), opened=False) as api,
+        api.raw_socket() as opened,
+    ):
         await say(opened, id="1", type="subscribe", payload={"query": "{ __typename }"})
         assert [(await hear(opened))["type"] for _ in range(2)] == ["next", "complete"]
         assert await _end(opened) == (1001, "Idle: no operation has been running")
@@ -145,13 +110,13 @@ async def test_a_socket_may_run_so_many_operations_at_a_time(settings: Settings)
 
 
 async def test_a_message_above_the_size_limit_closes_the_socket(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, max_body_bytes=2000), opened=False) as api, api.raw_socket() as opened:
+    async with serving(without_nats(tmp_path, max_body_bytes=2000), opened=False) as api, api.raw_socket() as opened:
         await say(opened, type="ping", payload={"pad": "x" * 2000})
         assert (await _end(opened))[0] == 1009
 
 
 async def test_a_socket_that_answers_no_ping_is_closed(tmp_path: Path) -> None:
-    async with serving(_alone(tmp_path, socket_ping_interval=0.2), opened=False) as api:
+    async with serving(without_nats(tmp_path, socket_ping_interval=0.2), opened=False) as api:
         reader, writer = await asyncio.open_connection(HOST, api.port)
         handshake = [
             "GET /graphql HTTP/1.1",

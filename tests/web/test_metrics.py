@@ -10,7 +10,7 @@ from tests.api.operations import CREATE, ahead, asked, create, ended
 from tests.deadline import until
 from tests.running import running_worker
 from tests.scraped import reader, scrape
-from tests.serving import free_port, serving
+from tests.serving import serving, without_nats
 
 HIDDEN = "query Hidden { workers { id } }"
 SHOWN = "query Shown { workers { id } }"
@@ -93,7 +93,7 @@ async def test_operations_errors_and_sockets_are_counted_under_few_labels(settin
 
 async def test_the_page_is_there_before_nats_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    settings = Settings(nats_url=f"nats://127.0.0.1:{free_port()}", data_dir=tmp_path)
+    settings = without_nats(tmp_path)
     async with serving(settings, opened=False) as api:
         await api.refusal(CREATE, input=asked())
         read = reader(await scrape(api.http))
@@ -102,6 +102,6 @@ async def test_the_page_is_there_before_nats_is(tmp_path: Path, caplog: pytest.L
 
 
 async def test_the_page_can_be_turned_off(tmp_path: Path) -> None:
-    settings = Settings(nats_url=f"nats://127.0.0.1:{free_port()}", data_dir=tmp_path, metrics=False)
+    settings = without_nats(tmp_path, metrics=False)
     async with serving(settings, opened=False) as api:
         assert (await api.http.get("/metrics")).status_code == 404
