@@ -130,7 +130,7 @@ def _first(message: Message) -> Job:
         id=message.job_id,
         spec=spec,
         status=MOVES[None, message.kind] or S.QUEUED,
-        submission_seq=0 if cancelled else message.seq,
+        submission_seq=message.body.submission if cancelled else message.seq,
         last_seq=message.seq,
         updated_at=message.at,
         event_seq=message.seq if cancelled else message.body.event_seq,

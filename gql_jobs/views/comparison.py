@@ -26,6 +26,7 @@ _ROWS = {
     "progress": "SELECT jobs.id, seq, 0, '', p.state FROM {0}.progress AS p JOIN {0}.jobs ON number = job",
     "tags": "SELECT job_id, tag FROM {0}.tags",
     "artifacts": "SELECT job_id, name, artifact FROM {0}.artifacts",
+    "notes": "SELECT * FROM {0}.notes",
 }
 
 
@@ -59,7 +60,8 @@ def story(path: Path, job_id: str) -> list[Any]:
         progress = database.execute("SELECT seq, state FROM progress WHERE job = ?", (number,)).fetchall()
         tags = database.execute("SELECT tag FROM tags WHERE job_id = ? ORDER BY tag", (job_id,)).fetchall()
         files = database.execute("SELECT name, artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
-        return [told, events, progress, tags, files.fetchall()]
+        notes = database.execute("SELECT * FROM notes WHERE job_id = ? ORDER BY seq", (job_id,))
+        return [told, events, progress, tags, files.fetchall(), notes.fetchall()]
 
 
 def miscounted(path: Path) -> list[str]:

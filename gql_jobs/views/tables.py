@@ -22,7 +22,7 @@ from gql_jobs.jobs.model import Job, JobError, JobStatus, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "5"
+FORMAT = "6"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """

@@ -14,14 +14,14 @@ import pytest
 from gql_jobs.doctor.finding import Finding
 from gql_jobs.doctor.visit import as_text, examine
 from gql_jobs.jobs.ids import new_job_id
-from gql_jobs.jobs.messages import DeadLetter, Started
+from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
 from gql_jobs.jobs.model import Job, JobPriority
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
-from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.lanes import Lane
 from gql_jobs.log.stored import last_message
 from gql_jobs.log.topology import jobs_stream
@@ -31,7 +31,7 @@ from tests.by_hand import report, say
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import JOB_TYPES, ROOT
-from tests.stories import request
+from tests.stories import noted, request
 from tests.views.test_damage import overwrite
 
 needs_worker = pytest.mark.usefixtures("worker")
@@ -160,16 +160,19 @@ TAMPERING = {
     "a job less": "DELETE FROM jobs WHERE number = 1",
     "an event less": "DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)",
     "a tag less": "DELETE FROM tags",
+    "a receipt less": "DELETE FROM notes",
+    "another receipt": "UPDATE notes SET receipt = 'ignored'",
     "a counter": "UPDATE counts SET n = n + 1",
 }
 
 
 @needs_worker
 async def test_an_index_that_does_not_tell_what_the_stream_tells(
-    runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gql_jobs.doctor.indexes.PAUSE", 0)
     await _stories(runtime)
+    await _receipted(runtime, job_log)
     path = runtime.index.path
     for sql in TAMPERING.values():
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -187,7 +190,17 @@ async def test_an_index_that_does_not_tell_what_the_stream_tells(
     assert await _examined(settings) == []
 
 
-_TABLES = ("jobs", "events", "tags", "counts")
+_TABLES = ("jobs", "events", "tags", "counts", "notes")
+
+
+async def _receipted(runtime: Runtime, job_log: JobLog) -> None:
+    """A job that was cancelled, with the receipt of its worker."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    job = await runtime.commands.cancel((await runtime.commands.create(request(run_at=later))).job.id)
+    note = noted(0, Receipt.STOPPED, job.event_seq, job.id).body
+    seq = await job_log.append(Write(job.id, subjects.note(job.id), note, job_events(job.id, job.event_seq)))
+    assert await runtime.feed.wait_for(seq, 10)
+    assert len(runtime.index.notes(job.id, job.event_seq)) == 1
 
 
 async def test_an_index_file_that_is_damaged(runtime: Runtime, settings: Settings) -> None:

@@ -219,6 +219,8 @@ def test_of_a_job_cancelled_before_its_time_the_cancellation_alone_makes_the_job
     assert after(tell(2, Cancelled(submission=1))) is None
     job = job_after(tell(2, Cancelled(submission=1, spec=spec(run_at=at(3600)))))
     assert (job.status, job.event_seq, job.finished_at) == (S.CANCELLED, 2, at(2))
+    cancelled = tell(2, Cancelled(submission=1, spec=scheduled(1).body.spec))
+    assert job_after(cancelled) == job_after(scheduled(1), cancelled)
     again = fold(job, queued(3, event_seq=2, run_at=at(3600)))
     assert again is not None
     assert again.status is S.QUEUED
