@@ -1,4 +1,5 @@
-"""What an API process does now and then for all: expire jobs past their retention, fire overdue schedules.
+"""What an API process does now and then for all: expire jobs past their retention, fire overdue schedules,
+take out dead letters that a retry has left behind.
 
 Every process may do it at the same time: each step is fenced, so only one of them succeeds.
 """
@@ -10,8 +11,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.connection import ApiError
+from gql_jobs.log.dead_letters import remove_left_over
+from gql_jobs.log.inspection import subjects_of
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.retention import Ended, delete_remains, expire_ended
 from gql_jobs.log.schedules import fire_overdue
@@ -30,6 +35,10 @@ SWEEP_PAUSE = 5.0
 """Seconds between two sweeps."""
 SETTLE = 5.0
 """Seconds that the index has to hear of what was expired before it is asked for more."""
+LETTERS_EVERY = 300.0
+"""Seconds between two looks at all dead letters, of which there may be many."""
+COPIED_AGO = timedelta(minutes=1)
+"""A younger copy is left to whoever moves the job: the index may not have heard of that yet."""
 _BATCH = 2000
 _AT_A_TIME = 100
 
@@ -46,6 +55,7 @@ class Upkeep:
         self._reader = reader
         self._feed = feed
         self._retention = timedelta(seconds=settings.retention)
+        self._letters_at = 0.0
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -60,7 +70,7 @@ class Upkeep:
         that everything else needs.
         """
         more = False
-        for part in (self._expire, self._fire, self._clear):
+        for part in (self._expire, self._fire, self._clear, self._remove_letters):
             try:
                 more |= await part(datetime.now(UTC))
             except Exception as error:  # noqa: BLE001  # whatever it was, the next sweep tries again
@@ -107,6 +117,26 @@ class Upkeep:
             some = some or bool(cleared)
             _tell_first(outcomes)
         return len(found) == _BATCH and some
+
+    async def _remove_letters(self, now: datetime) -> bool:
+        """Copies in jobs-dlq of jobs that are no dead letters, as the index has it; the leader has the last word."""
+        clock = asyncio.get_running_loop().time()
+        if clock < self._letters_at or not self._feed.caught_up:
+            return False
+        self._letters_at = clock + LETTERS_EVERY
+        found: list[str] = []
+        letters = subjects_of(self._log.connection, subjects.DEAD_LETTERS, subjects.DEAD_LETTER_EVENTS)
+        async for subject, number in letters:
+            job_id = subject.split(".")[1]
+            job = self._index.job(job_id)
+            if number > 1 or job is None or job.status is not JobStatus.DEAD_LETTER:
+                found.append(job_id)
+            # A page of them is long, and others want the loop.
+            await asyncio.sleep(0)
+        for job_ids in _chunks(found):
+            removals = (remove_left_over(self._log, job_id, now - COPIED_AGO) for job_id in job_ids)
+            _tell_first(await asyncio.gather(*removals, return_exceptions=True))
+        return False
 
 
 def _chunks(job_ids: Sequence[str]) -> list[Sequence[str]]:

@@ -20,20 +20,32 @@ async def check_orphans(patient: Patient) -> list[Finding]:
 
 
 async def _dead_letters(patient: Patient) -> list[Finding]:
-    found = []
-    async for subject in subjects_of(patient.connection, subjects.DEAD_LETTERS, subjects.DEAD_LETTER_EVENTS):
+    orphans, repeated = [], []
+    async for subject, number in subjects_of(patient.connection, subjects.DEAD_LETTERS, subjects.DEAD_LETTER_EVENTS):
         job = patient.index.job(subject.split(".")[1])
         if job is None or job.status is not JobStatus.DEAD_LETTER:
-            found.append(subject)
-    advice = f"{_HARMLESS}remove each with: nats stream purge {subjects.DEAD_LETTERS} --subject SUBJECT"
-    return several(CHECK, f"dead letters in {subjects.DEAD_LETTERS} are of jobs that are none", advice, found)
+            orphans.append(subject)
+        elif number > 1:
+            repeated.append(subject)
+    advice = (
+        f"{_HARMLESS}an API process removes what a retry has left behind within minutes; what stays, remove with: "
+        f"nats stream purge {subjects.DEAD_LETTERS} --subject SUBJECT"
+    )
+    return several(
+        CHECK, f"dead letters in {subjects.DEAD_LETTERS} are of jobs that are none", advice, orphans
+    ) + several(
+        CHECK,
+        f"dead letters in {subjects.DEAD_LETTERS} have copies of earlier submissions beside them",
+        f"{advice} --keep 1",
+        repeated,
+    )
 
 
 async def _remains(patient: Patient) -> list[Finding]:
     found = [
         subject
         for matching in (subjects.PROGRESS, subjects.CHECKPOINTS)
-        async for subject in subjects_of(patient.connection, subjects.STREAM, matching)
+        async for subject, _ in subjects_of(patient.connection, subjects.STREAM, matching)
         if patient.index.job(subject.split(".")[1]) is None
     ]
     advice = f"{_HARMLESS}remove each with: nats stream purge {subjects.STREAM} --subject SUBJECT"

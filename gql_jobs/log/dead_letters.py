@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from datetime import datetime
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.model import Job
 from gql_jobs.log import subjects
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.stored import delete_message, last_message, messages_of
+from gql_jobs.log.job_log import JobLog, folded
+from gql_jobs.log.stored import StoredMessage, delete_message, last_message, messages_of
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,41 @@ async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int
             log.warning("the dead letter of job %s was not found in %s", job_id, subjects.DEAD_LETTERS)
     except (QueueUnavailable, ApiError) as error:
         log.warning("the dead letter of job %s stays in %s: %s", job_id, subjects.DEAD_LETTERS, error)
+
+
+async def remove_left_over(job_log: JobLog, job_id: str, copied_before: datetime) -> int:
+    """Take out copies that a retry or an expiry has left behind because NATS went away in between.
+
+    The copies are listed first and the job is read from the leader after them, so that a dead letter that is written
+    meanwhile is not among them. One goes only if the job's history proves that it is past.
+
+    :param copied_before: younger copies are left, for whoever has just moved the job removes them.
+    :returns: how many have been removed.
+    :raises QueueUnavailable: | ApiError:
+    """
+    connection, subject = job_log.connection, subjects.event(job_id, Kind.DEAD_LETTER)
+    copies = [
+        (copy.seq, _origin(copy.header(subjects.SOURCE)))
+        async for copy in messages_of(connection, subject, stream=subjects.DEAD_LETTERS)
+        if copy.at < copied_before
+    ]
+    history = await job_log.history(job_id) if copies else []
+    job = folded(history)
+    past = [seq for seq, origin in copies if _is_past(origin, history, job)]
+    for seq in past:
+        await delete_message(connection, seq, subjects.DEAD_LETTERS)
+    return len(past)
+
+
+def _is_past(origin: int, history: list[StoredMessage], job: Job | None) -> bool:
+    """Whether the job has gone on since its dead letter ``origin``, or has expired.
+
+    A history without anything newer proves nothing: a leader that has just been chosen may know less.
+    """
+    if job is None:
+        return any(message.kind is Kind.EXPIRED and message.seq > origin for message in history)
+    # A dead letter is the last that happens to a job before it is retried or expires.
+    return job.last_seq > origin
 
 
 async def _remove(connection: Connection, subject: str, event_seq: int) -> bool:

@@ -85,8 +85,8 @@ async def consumers(connection: Connection) -> list[ConsumerInfo]:
             return found
 
 
-async def subjects_of(connection: Connection, stream: str, matching: str) -> AsyncIterator[str]:
-    """The subjects of a stream's messages that match; none if there is no such stream.
+async def subjects_of(connection: Connection, stream: str, matching: str) -> AsyncIterator[tuple[str, int]]:
+    """The subjects of a stream's messages that match, each with how many it has; none if there is no such stream.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -98,9 +98,9 @@ async def subjects_of(connection: Connection, stream: str, matching: str) -> Asy
             if error.err_code == _NO_STREAM:
                 return
             raise
-        for subject in page.subjects:
+        for subject, number in page.subjects.items():
             seen += 1
-            yield subject
+            yield subject, number
         if not page.subjects or seen >= page.total:
             return
 
@@ -111,7 +111,7 @@ async def stored_objects(connection: Connection) -> list[StoredObject]:
     :raises QueueUnavailable: if the server does not answer.
     """
     found: list[StoredObject] = []
-    async for subject in subjects_of(connection, _OBJECTS, f"$O.{BUCKET}.M.>"):
+    async for subject, _ in subjects_of(connection, _OBJECTS, f"$O.{BUCKET}.M.>"):
         message = await last_message(connection, subject, _OBJECTS)
         if message is not None:
             found.append(msgspec.json.decode(message.data, type=StoredObject))
@@ -123,7 +123,7 @@ async def chunks(connection: Connection) -> AsyncIterator[tuple[str, datetime]]:
 
     :raises QueueUnavailable: if the server does not answer.
     """
-    async for subject in subjects_of(connection, _OBJECTS, f"{CHUNKS}>"):
+    async for subject, _ in subjects_of(connection, _OBJECTS, f"{CHUNKS}>"):
         message = await last_message(connection, subject, _OBJECTS)
         if message is not None:
             yield subject.removeprefix(CHUNKS), message.at
