@@ -35,7 +35,7 @@ async def test_both_numbers_of_a_refused_fence_are_known(connection: Connection,
     error = {"error": {"code": 400, "err_code": number, "description": "wrong last sequence: 7"}, "seq": 0}
 
     async def refuse(message: Msg) -> None:
-        """As a stream does; a real one answers the second only when its leader has just changed."""
+        """As a stream does; one of a single node never answers the second."""
         await connection.publish(message.reply, json.dumps(error).encode())
 
     stream = await connection.subscribe("traps.fenced", refuse)
