@@ -2,18 +2,15 @@
 
 import asyncio
 import re
-import shutil
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.deadline import until
 from tests.running import ROOT
-from tests.running_dev import Dev, running_dev
+from tests.running_dev import Dev
 
 EXAMPLES = ROOT / "examples"
 HELPERS = {"line", "operations", "record", "resume"}
@@ -24,20 +21,7 @@ EVENT_SOURCE = EXAMPLES / "javascript" / "event_source.mjs"
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
-    """What the examples are written for, with its mailbox that refuses a mail twice."""
-    async with running_dev(tmp_path_factory.mktemp("dev")) as running:
-        await running.ready()
-        yield running
-
-
 async def _started(client: Path, dev: Dev) -> Process:
-    if client.suffix == ".mjs":
-        if shutil.which("node") is None:
-            pytest.skip("Node.js is not installed")
-        if not (EXAMPLES / "javascript" / "node_modules").is_dir():
-            pytest.skip("the npm packages of the examples are not installed: make examples")
     program = "node" if client.suffix == ".mjs" else sys.executable
     return await asyncio.create_subprocess_exec(program, client, dev.urls()["API"], stdout=PIPE, stderr=STDOUT)
 

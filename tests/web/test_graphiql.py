@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,21 +15,11 @@ from playwright.async_api import Page, Route, async_playwright
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.app import create_app
+from tests.chromium import CHROMIUM, FLAGS
 from tests.running_dev import running_dev
 
-CHROMIUM = shutil.which("chromium")
 SCREENSHOT = os.environ.get("SCREENSHOT")
 """Where to keep what the browser shows; the picture in docs/ is made so."""
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Nothing but this machine can be reached, whoever asks.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 built = pytest.mark.skipif(not (graphiql.FILES / "graphiql.js").is_file(), reason="not built: make graphiql")
 
 
@@ -101,7 +90,7 @@ async def test_a_browser_without_a_network_watches_a_job_of_the_examples_to_its_
                 strangers.append(route.request.url)
                 await route.abort()
 
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = await browser.new_page(viewport={"width": 1280, "height": 720})
         page.set_default_timeout(90_000)
         page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
