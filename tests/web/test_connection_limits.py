@@ -1,6 +1,7 @@
 """What a browser may cost that opens a thousand sockets, never reads, or stays: only itself."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.settings import Settings
@@ -191,6 +193,18 @@ async def test_other_host_names_are_refused_but_for_probes() -> None:
         assert error["extensions"] == {"code": "BAD_REQUEST"}
         assert "GQL_JOBS_ALLOWED_HOSTS" in error["message"]
         assert (await client.get("/healthz", headers={"Host": "10.0.0.1"})).status_code == 200
+
+
+async def test_a_socket_under_another_host_name_is_refused_before_it_opens(tmp_path: Path) -> None:
+    async with serving(without_nats(tmp_path, allowed_hosts=("jobs.example.com",)), opened=False) as api:
+        there: dict[str, Any] = {"host": HOST, "port": api.port, "proxy": None}
+        with pytest.raises(InvalidStatus) as refused:
+            await connect("ws://evil.example/graphql", **there)
+        assert refused.value.response.status_code == 400
+        (error,) = json.loads(refused.value.response.body or b"{}")["errors"]
+        assert error["extensions"] == {"code": "BAD_REQUEST"}
+        async with connect("ws://jobs.example.com/graphql", subprotocols=[Subprotocol(PROTOCOL)], **there):
+            pass
 
 
 async def test_every_answer_tells_browsers_what_not_to_do() -> None:
