@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.by_hand import plain_nats
 from tests.deadline import until
 from tests.processes import all_ended, tree
-from tests.running_dev import running_dev
+from tests.running_dev import Dev, running_dev
 
 _SLOW_JOBS = """
 import asyncio
@@ -75,14 +76,9 @@ async def test_a_second_dev_in_the_folder_says_so(tmp_path: Path) -> None:
             assert "Traceback" not in other.err
 
 
-@pytest.mark.parametrize("part", ["gql_jobs api", "workers", "gql_jobs.dev.mailbox", "nats-server"])
-async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path, part: str) -> None:
+async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path) -> None:
     async with running_dev(tmp_path) as dev:
         urls = await dev.ready()
-        victim = dev.child(part)
-        assert victim is not None
-        victim.kill()
-        await until(lambda: "ended by itself" in dev.err, "dev says that it died")
 
         async def answers() -> bool:
             names = ("API", "Mailbox", "Monitoring")
@@ -93,8 +89,17 @@ async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path, p
                 except httpx.TransportError:
                     return False
 
-        await until(answers, "everything answers again", within=30)
-        await until(lambda: dev.child("workers"), "the worker runs")
+        for number, part in enumerate(("gql_jobs api", "workers", "gql_jobs.dev.mailbox", "nats-server"), 1):
+            victim = await until(partial(dev.child, part), f"{part} runs", within=30)
+            victim.kill()
+            await until(lambda told=number: dev.err.count("ended by itself") >= told, f"dev says that {part} died")  # type: ignore[misc]
+            await until(partial(_another, dev, part, victim.pid), f"{part} runs again", within=30)
+            await until(answers, "everything answers again", within=30)
+
+
+def _another(dev: Dev, part: str, pid: int) -> bool:
+    child = dev.child(part)
+    return child is not None and child.pid != pid
 
 
 async def test_ctrl_c_while_it_starts_is_a_clean_stop(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ async def test_threads_that_never_end_do_not_use_up_the_threads(
     def well(context: JobContext, _: Any) -> dict[str, int]:
         return {"attempt": context.attempt}
 
+    monkeypatch.setattr(execution, "STOP_GRACE", 0.2)
     try:
         handled_by(monkeypatch, deaf)
         for _ in range(min(32, (os.cpu_count() or 1) + 4)):
