@@ -150,22 +150,17 @@ async def test_no_start_is_left_without_a_successor_under_load(
         await assert_one_end(runtime.connection, job.id)
 
 
-async def test_a_handler_deaf_to_its_cancellation_does_not_keep_the_worker(
+async def test_handlers_deaf_to_their_cancellation_do_not_keep_the_worker(
     runtime: Runtime, settings: Settings, tmp_path: Path
 ) -> None:
-    async with worker_process(_grace(settings, 0)) as process:
-        job_id = await create(runtime, gate=tmp_path / "never", deaf=True)
-        await running(runtime, job_id, within=20)
-        process.terminate()
-        assert await _exit_code(process, 15) == 0
-    assert await kinds(runtime.connection, job_id) == [Kind.QUEUED, Kind.STARTED, Kind.RELEASED]
-
-
-async def test_a_thread_that_never_ends_does_not_keep_the_worker(runtime: Runtime, settings: Settings) -> None:
-    deaf = JobType("deaf_thread", payload=Model, result=Model, handler="registered:elsewhere")
+    in_thread = JobType("deaf_thread", payload=Model, result=Model, handler="registered:elsewhere")
     async with worker_process(_grace(settings, 0), "--import", "tests.workers.deaf_jobs") as process:
-        job_id = (await runtime.commands.create(JobRequest.of(deaf, Model()))).job.id
-        await running(runtime, job_id, within=20)
+        jobs = [
+            await create(runtime, gate=tmp_path / "never", deaf=True),
+            (await runtime.commands.create(JobRequest.of(in_thread, Model()))).job.id,
+        ]
+        await running(runtime, *jobs, within=20)
         process.terminate()
         assert await _exit_code(process, 15) == 0
-    assert await kinds(runtime.connection, job_id) == [Kind.QUEUED, Kind.STARTED, Kind.RELEASED]
+    for job_id in jobs:
+        assert await kinds(runtime.connection, job_id) == [Kind.QUEUED, Kind.STARTED, Kind.RELEASED]
