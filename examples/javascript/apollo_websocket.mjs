@@ -8,6 +8,7 @@ import { CREATE, WATCH } from './operations.mjs';
 import { Record } from './record.mjs';
 import { resumed } from './resume.mjs';
 
+globalThis.WebSocket ??= WebSocket; // before Node 22, Apollo would not find it
 const record = await Record.of();
 const socket = createClient({
   url: record.url.replace('http', 'ws'),

@@ -12,6 +12,8 @@ from websockets.frames import CloseCode
 from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.web.replies import refusal
 
+CUT = "gql_jobs.cut"
+"""An extension of the HTTP scope: ``now`` ends the connection behind what has been sent, the response unfinished."""
 HEAD_BYTES = 1 << 16
 """What the request line and the headers may have together."""
 
@@ -60,6 +62,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: its head has to come soon."""
         super().on_message_begin()
+        self.scope["extensions"] = {CUT: {"now": self.transport.close}}
         self._await_head()
 
     def on_headers_complete(self) -> None:

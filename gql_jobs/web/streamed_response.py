@@ -11,6 +11,7 @@ from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.web import event_stream, multipart
 from gql_jobs.web.closing import Closing
 from gql_jobs.web.execution import Result
+from gql_jobs.web.protocols import CUT
 
 _ALWAYS = [
     (b"cache-control", b"no-cache, no-transform"),
@@ -34,6 +35,8 @@ class StreamFormat(Struct, frozen=True):
     end: bytes
     interrupted: Callable[[], bytes]
     """What is sent last where the operation goes on elsewhere: anything but its completion."""
+    broken_off: bool
+    """Whether the response is left unfinished behind that, which no client takes for the end of its subscription."""
 
 
 AS_EVENTS = StreamFormat(
@@ -44,6 +47,8 @@ AS_EVENTS = StreamFormat(
     heartbeat_interval=event_stream.HEARTBEAT_INTERVAL,
     end=event_stream.END,
     interrupted=event_stream.opening,
+    # urql takes the end of a response for the end of its subscription; a lost connection is an error for it.
+    broken_off=True,
 )
 AS_PARTS = StreamFormat(
     headers=multipart.HEADERS,
@@ -53,6 +58,7 @@ AS_PARTS = StreamFormat(
     heartbeat_interval=multipart.HEARTBEAT_INTERVAL,
     end=multipart.END,
     interrupted=lambda: multipart.failure(_STOPPING, DocumentError.SERVER_STOPPING),
+    broken_off=False,
 )
 
 
@@ -79,7 +85,7 @@ class StreamedResponse:
         self._resumed = resumed
         self._finished = finished
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send results until there are no more, the client goes away, or the process stops."""
         left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -90,11 +96,13 @@ class StreamedResponse:
         with self._closing.told(leave):
             gone = asyncio.create_task(_gone(receive))
             try:
-                await self._send_stream(send, gone, left)
+                await self._send_stream(send, gone, left, _cut(scope))
             finally:
                 gone.cancel()
 
-    async def _send_stream(self, send: Send, gone: "asyncio.Task[None]", left: "asyncio.Future[None]") -> None:
+    async def _send_stream(
+        self, send: Send, gone: "asyncio.Task[None]", left: "asyncio.Future[None]", cut: Callable[[], None] | None
+    ) -> None:
         pace = _Pace(self._results, gone, left)
         written = self._format
         try:
@@ -113,7 +121,11 @@ class StreamedResponse:
                 silence = b"" if left.done() else written.heartbeat
                 chunk = silence if result is None else written.result(result)
             last = written.end if pace.over else chunk + written.interrupted()
-            await send({"type": "http.response.body", "body": last})
+            broken_off = written.broken_off and not pace.over and cut is not None
+            await send({"type": "http.response.body", "body": last, "more_body": broken_off})
+            if broken_off and cut is not None:
+                cut()
+                await gone
         finally:
             await pace.close(finished=self._finished)
 
@@ -150,6 +162,12 @@ class _Pace:
 
     async def _taken(self) -> Result | None:
         return await anext(self._results, None)
+
+
+def _cut(scope: Scope) -> Callable[[], None] | None:
+    """What ends the connection; other servers than ours have nothing of the kind, and finish the response."""
+    now: Callable[[], None] | None = scope.get("extensions", {}).get(CUT, {}).get("now")
+    return now
 
 
 async def _gone(receive: Receive) -> None:

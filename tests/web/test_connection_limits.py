@@ -89,12 +89,16 @@ async def test_a_socket_that_lasts_is_closed_so_that_its_client_comes_back(tmp_p
         assert await _end(opened) == (1012, "Maximum age reached")
 
 
-async def test_a_stream_that_lasts_ends_without_being_complete(settings: Settings) -> None:
-    async with serving(settings.model_copy(update={"max_socket_age": 0.2})) as api, asyncio.timeout(10):
-        answer = await api.http.get("/graphql", params={"query": WATCH}, headers=EVENTS)
-    assert answer.status_code == 200
-    assert "retry:" in answer.text
-    assert "event:" not in answer.text
+async def test_a_stream_that_lasts_breaks_off(settings: Settings) -> None:
+    async with (
+        serving(settings.model_copy(update={"max_socket_age": 0.2})) as api,
+        asyncio.timeout(10),
+        api.http.stream("GET", "/graphql", params={"query": WATCH}, headers=EVENTS) as stream,
+    ):
+        texts = stream.aiter_text()
+        assert (await anext(texts)).startswith("retry:")
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            assert not [text async for text in texts if "event:" in text]
 
 
 async def test_a_socket_without_an_operation_is_closed_after_a_while(tmp_path: Path) -> None:
