@@ -5,9 +5,8 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.job_types import Nothing, Ticks
+from benchmarks.job_types import Letter, Nothing, Ticks
 from gql_jobs import JobContext
-from gql_jobs.jobs.types.email import EmailPayload
 
 MARKS = "BENCHMARKS_MARKS"
 """The environment variable that names the file of times."""
@@ -25,7 +24,7 @@ class _Marks:
 _marks = _Marks()
 
 
-async def noop(context: JobContext, payload: EmailPayload) -> Nothing:  # noqa: ARG001
+async def noop(context: JobContext, payload: Letter) -> Nothing:  # noqa: ARG001
     """Note when the first of these began in this process."""
     if not _marks.begun:
         _marks.begun = True
@@ -33,7 +32,7 @@ async def noop(context: JobContext, payload: EmailPayload) -> Nothing:  # noqa: 
     return Nothing()
 
 
-async def stamp(context: JobContext, payload: EmailPayload) -> Nothing:  # noqa: ARG001
+async def stamp(context: JobContext, payload: Letter) -> Nothing:  # noqa: ARG001
     """Note how long after the moment in the body this line is reached, in seconds."""
     _marks.add(time.monotonic() - float(payload.body))
     return Nothing()

@@ -40,6 +40,8 @@ from gql_jobs.views.index import open_index
 from gql_jobs.views.reader import Reader, open_reader
 from gql_jobs.views.tally import Tally
 
+ANSWER = 10.0
+"""Seconds within which the server acknowledges a publication."""
 WINDOW = 2_000
 """Publications that may wait for their acknowledgement."""
 AT_A_TIME = 1_000
@@ -91,7 +93,7 @@ class Loader:
         await self._send(subjects.event(job_id, kind), body, None)
 
     async def _send(self, subject: str, body: Body, number: int | None) -> None:
-        self._sent.append((number, await self._publisher.send(subject, encode(body), {})))
+        self._sent.append((number, await self._publisher.send(subject, encode(body), None, ANSWER)))
         if len(self._sent) >= WINDOW:
             await self._acknowledged(WINDOW // 2)
 

@@ -34,6 +34,8 @@ from gql_jobs.settings import Settings
 from gql_jobs.upkeep import Upkeep
 from gql_jobs.web.runtime import Runtime, open_runtime
 
+ANSWER = 10.0
+"""Seconds within which the server acknowledges so many."""
 AT_ONCE = 500
 RATE = 20.0
 """Jobs created a second while the sweeper runs."""
@@ -47,7 +49,7 @@ async def _fill(publisher: Publisher, number: int) -> int:
         sent: list[asyncio.Future[int]] = []
         for _ in range(min(AT_ONCE, number - start)):
             for subject, body in _life(last + 1):
-                sent.append(await publisher.send(subject, body))
+                sent.append(await publisher.send(subject, body, None, ANSWER))
                 last += 1
         await asyncio.gather(*sent)
     return last

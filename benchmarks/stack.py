@@ -1,7 +1,7 @@
 """gql-jobs as a user runs it: one nats-server, one API, worker processes; all promises on, default settings.
 
-The file store is durable, every event is fenced and kept, the index follows, every line is logged. What differs from
-the defaults is in the settings of the records.
+The file store is durable, every event is fenced and kept, the index follows. What differs from the defaults is in the
+settings of the records; the log level does, because the other systems have no line for every job either.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ EMAIL = {
     "body": "Hello Ada,\n\nthe report that you asked for is ready. It is kept for a week.\n\nYours,\nthe reports",
 }
 STORE_BYTES = 32 << 30
+LOG_LEVEL = "WARNING"
 
 
 @dataclass
@@ -57,7 +58,10 @@ class Stack:
         for _ in range(number):
             worker = program(
                 python(), "-m", "workers", "--concurrency", str(concurrency), "--import", "benchmarks.job_types",
-                environment={"GQL_JOBS_NATS_URL": self.nats.url, MARKS: str(self.folder / "marks")},
+                environment={
+                    "GQL_JOBS_NATS_URL": self.nats.url, "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
+                    MARKS: str(self.folder / "marks"),
+                },
             )  # fmt: skip
             self.workers.append(await self._processes.enter_async_context(worker))
 

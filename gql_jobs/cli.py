@@ -70,7 +70,7 @@ def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> N
         from gql_jobs.dev.nats import run_nats  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
-        _prepare()
+        _prepare(settings)
         sys.exit(asyncio.run(run_nats(settings, host, port, monitor_port)))
 
 
@@ -86,7 +86,7 @@ def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]
 
         settings = _settings(data_dir=data_dir)
         _job_types(imports)
-        has_parent = _prepare()
+        has_parent = _prepare(settings)
         serve(settings, imports, host, port, announce=not has_parent)
 
 
@@ -133,7 +133,7 @@ def dev(
 
         settings = _settings(data_dir=data_dir, num_workers=workers)
         _job_types(imports)
-        _prepare()
+        _prepare(settings)
         sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports))))
 
 
@@ -149,7 +149,7 @@ def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None)
         from gql_jobs.dev.mailbox import run  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
-        _prepare()
+        _prepare(settings)
         run(host, smtp_port, http_port, settings.data_dir)
 
 
@@ -167,7 +167,7 @@ def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) ->
 
         settings = _settings(data_dir=data_dir)
         registry = _job_types(imports)
-        configure_logging()
+        configure_logging(settings.log_level)
         findings = asyncio.run(examine(settings, registry))
     click.echo(in_json(findings) if as_json else as_text(findings))
     sys.exit(1 if findings else 0)
@@ -199,9 +199,9 @@ def _renewal(file: Path, imports: tuple[str, ...]) -> str:
     return shlex.join(["gql-jobs", "schema", *(f"--import={module}" for module in imports)]) + f" > {file}"
 
 
-def _prepare() -> bool:
+def _prepare(settings: Settings) -> bool:
     """Whether ``dev`` has started this process, and says itself where everything is."""
-    configure_logging()
+    configure_logging(settings.log_level)
     return stop_with_parent()
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, field_validator
@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     )
     nats_creds: FilePath | None = Field(
         None, description="Credentials file for the NATS server.", json_schema_extra=API_WORKER
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least that is logged; INFO has a line for every step of a job.", json_schema_extra=ALL
     )
     data_dir: Path = Field(
         Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.", json_schema_extra=ALL

@@ -31,6 +31,7 @@ def main() -> None:
     overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
     try:
         settings = Settings(**overrides)
+        configure_logging(settings.log_level)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
         uvloop.run(_work(settings, registry, queues))

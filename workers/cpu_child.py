@@ -48,10 +48,10 @@ _PROGRESS_PAUSE = 0.05
 """Seconds between two reports that leave the process; the last one always does."""
 
 
-def begin(lifeline: str) -> None:
+def begin(lifeline: str, log_level: int) -> None:
     """Called once in a new process: Ctrl-C is the worker's business, and the worker's end is ours."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging()
+    configure_logging(log_level)
     # Computing may wait; heartbeats, and the API on the same machine, may not.
     os.nice(NICENESS)
     # What a handler leaves behind when it is killed goes with its worker's folder.

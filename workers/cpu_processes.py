@@ -44,7 +44,8 @@ class _Process:
     def __init__(self, lifeline: str) -> None:
         # Spawned: a fork would copy the locks of this process's threads in whatever state they are.
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPool(1, initializer=cpu_child.begin, initargs=(lifeline,), context=context)
+        level = logging.getLogger().getEffectiveLevel()
+        self.pool = ProcessPool(1, initializer=cpu_child.begin, initargs=(lifeline, level), context=context)
         self.jobs = 0
 
     def kill(self) -> None:

@@ -15,7 +15,11 @@ CONCURRENCY = 100
 MOST = 100_000
 RATE = 50
 """Jobs per second while their start is timed."""
-OUR_SETTINGS = {"concurrency": CONCURRENCY, "keeps": "queue, results, full history and index in files"}
+OUR_SETTINGS = {
+    "concurrency": CONCURRENCY,
+    "log_level": stack.LOG_LEVEL,
+    "keeps": "queue, results, full history and index in files",
+}
 
 
 def _jobs(plan: Plan) -> int:

@@ -27,16 +27,12 @@ class Delivery:
         self._clock = asyncio.get_running_loop().time
         _, delivered, seq, _, _, _ = ack_tokens(message.reply)
         self.subject = message.subject
+        named = subjects.kind_of(message.subject)
+        self.job_id = named[0] if named is not None else ""
         self.seq = int(seq)
         self.delivered = int(delivered)
         self.arrived = self._clock()
         self.deadline = self.arrived + ack_wait
-
-    @property
-    def job_id(self) -> str:
-        """Whose submission it is."""
-        named = subjects.kind_of(self.subject)
-        return named[0] if named is not None else ""
 
     @property
     def redelivered(self) -> bool:

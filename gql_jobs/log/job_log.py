@@ -26,7 +26,6 @@ from gql_jobs.log.publisher import (
     Refused,
     StoreFull,
     Unacknowledged,
-    acknowledged,
     open_publisher,
 )
 from gql_jobs.log.stored import StoredMessage, deletion, last_message, messages_of, says_gone
@@ -131,15 +130,10 @@ class JobLog:
         """
         for start in range(0, len(seqs), DELETIONS_AT_ONCE):
             sent = [
-                await self._publisher.send(DELETION, msgspec.json.encode(deletion(seq)))
+                await self._publisher.send(DELETION, msgspec.json.encode(deletion(seq)), None, DELETIONS_TIMEOUT)
                 for seq in seqs[start : start + DELETIONS_AT_ONCE]
             ]
-            try:
-                async with asyncio.timeout(DELETIONS_TIMEOUT):
-                    answers = await asyncio.gather(*sent, return_exceptions=True)
-            except TimeoutError:
-                raise QueueUnavailable("The stream did not delete all messages in time.") from None
-            for answer in answers:
+            for answer in await asyncio.gather(*sent, return_exceptions=True):
                 gone = isinstance(answer, Refused) and says_gone(answer.err_code, answer.description)
                 if isinstance(answer, BaseException) and not gone:
                     raise QueueUnavailable(f"A message was not deleted: {answer}.") from answer
@@ -178,12 +172,12 @@ class _Append:
         self._deadline = None if patience is None else asyncio.get_running_loop().time() + patience
         self._in_doubt = False
         self._sent: asyncio.Future[int] | None = None
-        self._failure: Exception = QueueUnavailable("NATS did not answer in time; nothing was stored.")
+        self._failure: Exception | None = None
 
     async def send(self) -> None:
         """Send without waiting for the acknowledgement; ``outcome`` tries again and says what failed."""
         try:
-            self._sent = await self._publisher.send(self._write.subject, self._data, self._headers)
+            self._sent = await self._send()
         except QueueUnavailable as error:
             self._failure = error
         except MessageTooLarge:
@@ -191,26 +185,29 @@ class _Append:
 
     async def outcome(self) -> int:
         """Try until the outcome is known or the patience is over."""
+        if self._deadline is None:
+            return await self._tries()
         try:
             async with asyncio.timeout_at(self._deadline):
-                while True:
-                    try:
-                        return await self._once()
-                    except (QueueUnavailable, QueueFull) as error:
-                        if isinstance(error, QueueFull) and self._deadline is not None and not self._in_doubt:
-                            raise
-                        self._failure = error
-                    await asyncio.sleep(RETRY_PAUSE)
+                return await self._tries()
         except TimeoutError:
-            raise (self._unknown() if self._in_doubt else self._failure) from None
+            raise (self._unknown() if self._in_doubt else self._failure or _silent()) from None
+
+    async def _tries(self) -> int:
+        while True:
+            try:
+                return await self._once()
+            except (QueueUnavailable, QueueFull) as error:
+                if isinstance(error, QueueFull) and self._deadline is not None and not self._in_doubt:
+                    raise
+                self._failure = error
+            await asyncio.sleep(RETRY_PAUSE)
 
     async def _once(self) -> int:
-        if self._sent is None:
-            self._sent = await self._publisher.send(self._write.subject, self._data, self._headers)
-        sent, self._sent = self._sent, None
+        sent, self._sent = self._sent or await self._send(), None
         doubted, self._in_doubt = self._in_doubt, True
         try:
-            return await acknowledged(sent, ACK_TIMEOUT)
+            return await sent
         except FenceRefused:
             self._in_doubt = doubted
         except Unacknowledged:
@@ -219,6 +216,9 @@ class _Append:
             self._in_doubt = doubted
             raise _public(error) from error
         return await self._stored()
+
+    async def _send(self) -> asyncio.Future[int]:
+        return await self._publisher.send(self._write.subject, self._data, self._headers, ACK_TIMEOUT)
 
     async def _stored(self) -> int:
         """Our write's sequence, if the leader has it; if nothing else moved the fence, it may be tried again."""
@@ -237,6 +237,10 @@ class _Append:
             "unknown. Look the job up before trying again.",
             self._write.job_id,
         )
+
+
+def _silent() -> QueueUnavailable:
+    return QueueUnavailable("NATS did not answer in time; nothing was stored.")
 
 
 def _public(error: Exception) -> Exception:

@@ -7,6 +7,7 @@ server refuses. It decides nothing: what a refusal means is the log's business.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 from nats.aio.msg import Msg
@@ -63,19 +64,28 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._number = 0
 
-    async def send(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> asyncio.Future[int]:
+    async def send(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        timeout: float,  # noqa: ASYNC109 - it is counted from the sending, whoever waits when
+    ) -> asyncio.Future[int]:
         """Send and return the future of the message's sequence; messages are stored in the order of the calls.
 
-        The future fails with ``FenceRefused``, ``StoreFull``, ``Refused`` or, where no stream listens,
-        ``QueueUnavailable``.
+        The future fails with ``FenceRefused``, ``StoreFull``, ``Refused``, ``Unacknowledged`` after ``timeout`` seconds
+        or, where no stream listens, ``QueueUnavailable``.
 
         :raises QueueUnavailable: if nothing was sent because the server is away.
         """
         self._number += 1
         token = str(self._number)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+        # A timer of the loop costs a fifth of a timeout context around each wait.
+        timer = loop.call_later(timeout, _give_up, future, timeout)
         self._waiting[token] = future
-        future.add_done_callback(lambda _: self._waiting.pop(token, None))
+        future.add_done_callback(partial(self._answered, token, timer))
         try:
             await self._connection.publish(subject, data, f"{self._inbox}.{token}", headers)
         except BaseException:
@@ -83,13 +93,20 @@ class Publisher:
             raise
         return future
 
+    def _answered(self, token: str, timer: asyncio.TimerHandle, future: asyncio.Future[int]) -> None:
+        timer.cancel()
+        del self._waiting[token]
+        if not future.cancelled():
+            # Seen, also where nobody waits for it any more.
+            future.exception()
+
     async def publish(self, subject: str, data: bytes, headers: dict[str, str], timeout: float) -> int:  # noqa: ASYNC109
         """The sequence under which the message was stored.
 
         :raises FenceRefused: | StoreFull | Refused | QueueUnavailable: nothing was stored.
         :raises Unacknowledged: no answer within ``timeout`` seconds.
         """
-        return await acknowledged(await self.send(subject, data, headers), timeout)
+        return await (await self.send(subject, data, headers, timeout))
 
     async def _on_ack(self, message: Msg) -> None:
         future = self._waiting.get(message.subject.rsplit(".", 1)[-1])
@@ -113,17 +130,9 @@ def _refusal(error: _Error) -> Exception:
     return Refused(error.description, error.err_code)
 
 
-async def acknowledged(future: asyncio.Future[int], timeout: float) -> int:  # noqa: ASYNC109
-    """Wait for one acknowledgement.
-
-    :raises Unacknowledged: after ``timeout`` seconds.
-    """
-    try:
-        # Not wait_for, which loses a cancellation that meets the acknowledgement (Python 3.11).
-        async with asyncio.timeout(timeout):
-            return await future
-    except TimeoutError:
-        raise Unacknowledged(f"no acknowledgement within {timeout:g} s") from None
+def _give_up(future: asyncio.Future[int], timeout: float) -> None:
+    if not future.done():
+        future.set_exception(Unacknowledged(f"no acknowledgement within {timeout:g} s"))
 
 
 @asynccontextmanager

@@ -67,6 +67,11 @@ class Tail:
         """Messages that are stored and not handed out, as far as was heard; None while no consumer says so."""
         return None if self._broken else max(self._behind, len(self._arrived))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has arrived that is not handed out."""
+        return not self._arrived
+
     def rewind(self, start: int) -> None:
         """Begin again with the first sequence wanted."""
         self._next = start

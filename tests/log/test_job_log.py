@@ -99,9 +99,15 @@ async def test_a_write_whose_acknowledgement_was_lost_is_recognised_as_stored(
 class _Twice(Publisher):
     """Sends everything a second time, as a writer does who heard nothing."""
 
-    async def send(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> "asyncio.Future[int]":
-        first = await super().send(subject, data, headers)
-        second = await super().send(subject, data, headers)
+    async def send(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> "asyncio.Future[int]":
+        first = await super().send(subject, data, headers, timeout)
+        second = await super().send(subject, data, headers, timeout)
         await first
         return second
 

@@ -43,7 +43,7 @@ async def _following(connection: Connection, filters: tuple[str, ...] = (subject
 
 
 async def _publish(publisher: Publisher, count: int, subject: str = subjects.note(JOB)) -> None:
-    futures = [await publisher.send(subject, b"x" * 100, {}) for _ in range(count)]
+    futures = [await publisher.send(subject, b"x" * 100, {}, 5.0) for _ in range(count)]
     await asyncio.gather(*futures)
 
 
