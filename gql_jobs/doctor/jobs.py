@@ -40,4 +40,4 @@ async def _abandoned(patient: Patient, before: datetime) -> list[str]:
         found += [job.id for job in page.jobs if job.updated_at < before and job.worker_id not in heard]
         if not page.has_next:
             return found
-        after = page.cursors[-1]
+        after = page.cursor(-1)

@@ -6,6 +6,7 @@
 import strawberry
 
 from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.hooks import compute, computed
 from gql_jobs.graphql.job_types import Job
 from gql_jobs.graphql.registered import present
 from gql_jobs.jobs.filter import JobFilter
@@ -29,27 +30,33 @@ class PageInfo:
 @strawberry.type(description="A page of jobs.")
 class JobConnection:
     filter: strawberry.Private[JobFilter]
+    page: strawberry.Private[Page]
     nodes: list[Job] = strawberry.field(description="The jobs of this page.")
-    edges: list[JobEdge] = strawberry.field(description="The jobs of this page, each with its cursor.")
-    page_info: PageInfo = strawberry.field(description="Where this page lies in the list.")
+    edges: list[JobEdge] = computed(description="The jobs of this page, each with its cursor.")
+    page_info: PageInfo = computed(description="Where this page lies in the list.")
 
     @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
     async def total_count(self, info: Info) -> int:
         return await services(info).reader.count(self.filter)
 
 
+def _edges(shown: JobConnection) -> list[JobEdge]:
+    return [JobEdge(cursor=shown.page.cursor(n), node=node) for n, node in enumerate(shown.nodes)]
+
+
+def _page_info(shown: JobConnection) -> PageInfo:
+    page = shown.page
+    return PageInfo(
+        has_next_page=page.has_next,
+        has_previous_page=page.has_previous,
+        start_cursor=page.cursor(0) if page.jobs else None,
+        end_cursor=page.cursor(-1) if page.jobs else None,
+    )
+
+
+compute(JobConnection, edges=_edges, page_info=_page_info)
+
+
 def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
     """The page as clients see it."""
-    nodes = [present(info, job) for job in page.jobs]
-    cursors = page.cursors
-    return JobConnection(
-        filter=filter_,
-        nodes=nodes,
-        edges=[JobEdge(cursor=cursor, node=node) for cursor, node in zip(cursors, nodes, strict=True)],
-        page_info=PageInfo(
-            has_next_page=page.has_next,
-            has_previous_page=page.has_previous,
-            start_cursor=cursors[0] if cursors else None,
-            end_cursor=cursors[-1] if cursors else None,
-        ),
-    )
+    return JobConnection(filter=filter_, page=page, nodes=[present(info, job) for job in page.jobs])

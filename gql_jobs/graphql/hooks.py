@@ -54,6 +54,26 @@ def attribute_of(field: GraphQLField) -> str | None:
     return definition.python_name
 
 
+def computed(description: str) -> Any:
+    """A field whose value is a property of its class, which ``compute`` sets; the constructor does not take it.
+
+    A job has twenty fields and most documents ask for few of them, of fifty jobs at a time.
+    """
+    field = strawberry.field(description=description)
+    # A StrawberryField is one of dataclasses, but decides this by itself.
+    field.init = False
+    return field
+
+
+def compute(cls: type, **readers: Callable[[Any], Any]) -> None:
+    """Set the values of the fields that are ``computed``.
+
+    Not in the class's own body: there the dataclass would take a property for the field's default.
+    """
+    for name, read in readers.items():
+        setattr(cls, name, property(read))
+
+
 def enum_class(enum: GraphQLEnumType) -> type[Enum]:
     """The Python class of an enum of the schema."""
     assert isinstance(enum, CustomGraphQLEnumType)

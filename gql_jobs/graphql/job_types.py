@@ -4,6 +4,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from strawberry.scalars import JSON
 
 from gql_jobs.graphql.cancellation import Cancellation
 from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.hooks import compute, computed
 from gql_jobs.jobs import artifact, model
 from gql_jobs.jobs.model import JobPriority, JobStatus
 
@@ -42,28 +44,28 @@ _EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.event_types")
 @strawberry.interface(description="A job, whatever its type.")
 class Job:
     source: strawberry.Private[model.Job]
-    id: strawberry.ID = strawberry.field(description="A UUID.")
-    type: str = strawberry.field(description="The name of the job type, as `email`.")
-    queue: str = strawberry.field(description="The queue that workers take it from.")
-    status: JobStatus = strawberry.field(description="Where the job stands.")
-    priority: JobPriority = strawberry.field(description="Which job starts first when workers are busy.")
-    progress: int = strawberry.field(description="How far the work is, in percent: 0 to 100.")
-    progress_message: str | None = strawberry.field(description="What the handler said it is doing.")
-    attempt: int = strawberry.field(
+    id: strawberry.ID = computed(description="A UUID.")
+    type: str = computed(description="The name of the job type, as `email`.")
+    queue: str = computed(description="The queue that workers take it from.")
+    status: JobStatus = computed(description="Where the job stands.")
+    priority: JobPriority = computed(description="Which job starts first when workers are busy.")
+    progress: int = computed(description="How far the work is, in percent: 0 to 100.")
+    progress_message: str | None = computed(description="What the handler said it is doing.")
+    attempt: int = computed(
         description="The attempt that runs or ran last, from 1; 0 before the first. Starts again with a retry by hand."
     )
-    retry_count: int = strawberry.field(description="Attempts after the first. Starts again with a retry by hand.")
-    max_retries: int = strawberry.field(description="How many attempts may follow the first.")
-    worker_id: str | None = strawberry.field(description="The worker that runs it or ran it last.")
-    error: JobError | None = strawberry.field(description="The latest failure; null once the job has completed.")
-    tags: list[str] = strawberry.field(description="The tags it was created with.")
-    created_at: datetime = strawberry.field(description="When it was created.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    run_at: datetime | None = strawberry.field(description="When it was to run at the earliest; null for at once.")
-    started_at: datetime | None = strawberry.field(description="When the latest attempt started.")
-    finished_at: datetime | None = strawberry.field(description="When it reached its terminal state.")
-    next_attempt_at: datetime | None = strawberry.field(description="When the next attempt starts, while RETRYING.")
-    duration_ms: int | None = strawberry.field(
+    retry_count: int = computed(description="Attempts after the first. Starts again with a retry by hand.")
+    max_retries: int = computed(description="How many attempts may follow the first.")
+    worker_id: str | None = computed(description="The worker that runs it or ran it last.")
+    error: JobError | None = computed(description="The latest failure; null once the job has completed.")
+    tags: list[str] = computed(description="The tags it was created with.")
+    created_at: datetime = computed(description="When it was created.")
+    updated_at: datetime = computed(description="When it last changed.")
+    run_at: datetime | None = computed(description="When it was to run at the earliest; null for at once.")
+    started_at: datetime | None = computed(description="When the latest attempt started.")
+    finished_at: datetime | None = computed(description="When it reached its terminal state.")
+    next_attempt_at: datetime | None = computed(description="When the next attempt starts, while RETRYING.")
+    duration_ms: int | None = computed(
         description="How long the last attempt ran, in milliseconds; null until the job has ended."
     )
 
@@ -129,35 +131,37 @@ def error_of(error: model.JobError) -> JobError:
     )
 
 
-def job_fields(job: model.Job) -> dict[str, Any]:
-    """The constructor arguments that all kinds of job share."""
-    spec, error = job.spec, job.error
-    return {
-        "source": job,
-        "id": job.id,
-        "type": spec.type,
-        "queue": spec.queue,
-        "status": job.status,
-        "priority": spec.priority,
-        "progress": job.progress,
-        "progress_message": job.progress_message,
-        "attempt": job.attempt,
-        "retry_count": job.retry_count,
-        "max_retries": spec.max_retries,
-        "worker_id": job.worker_id,
-        "error": error_of(error) if error is not None else None,
-        "tags": spec.tags,
-        "created_at": spec.created_at,
-        "updated_at": job.updated_at,
-        "run_at": spec.run_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "next_attempt_at": job.next_attempt_at,
-        "duration_ms": milliseconds(job),
-    }
-
-
 def milliseconds(job: model.Job) -> int | None:
     """How long the last attempt ran. No longer than an Int can say: 24 days."""
     duration = job.duration
     return min(max(round(duration.total_seconds() * 1000), 0), 2**31 - 1) if duration is not None else None
+
+
+def _error(shown: Job) -> JobError | None:
+    error = shown.source.error
+    return error_of(error) if error is not None else None
+
+
+compute(
+    Job,
+    id=attrgetter("source.id"),
+    type=attrgetter("source.spec.type"),
+    queue=attrgetter("source.spec.queue"),
+    status=attrgetter("source.status"),
+    priority=attrgetter("source.spec.priority"),
+    progress=attrgetter("source.progress"),
+    progress_message=attrgetter("source.progress_message"),
+    attempt=attrgetter("source.attempt"),
+    retry_count=attrgetter("source.retry_count"),
+    max_retries=attrgetter("source.spec.max_retries"),
+    worker_id=attrgetter("source.worker_id"),
+    error=_error,
+    tags=attrgetter("source.spec.tags"),
+    created_at=attrgetter("source.spec.created_at"),
+    updated_at=attrgetter("source.updated_at"),
+    run_at=attrgetter("source.spec.run_at"),
+    started_at=attrgetter("source.started_at"),
+    finished_at=attrgetter("source.finished_at"),
+    next_attempt_at=attrgetter("source.next_attempt_at"),
+    duration_ms=lambda shown: milliseconds(shown.source),
+)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from gql_jobs.graphql.context import Info
-from gql_jobs.graphql.job_types import Job, UnknownJob, job_fields
+from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.names import TypeNames
 from gql_jobs.graphql.payload_types import PayloadTypes, Shape
 from gql_jobs.jobs import model
@@ -44,30 +44,34 @@ class RegisteredTypes:
             name: payload_types.input(job_type.payload, f"{job_type.graphql_name}PayloadInput")
             for name, job_type in self.job_types.items()
         }
-        self._verdicts: dict[tuple[str, bytes], bool] = {}
+        self._verdicts: dict[tuple[type[BaseModel], bytes], bool] = {}
 
     def present(self, job: model.Job) -> Job:
         """The job as an object of its type, or an UnknownJob."""
         job_type = self.job_types.get(job.spec.type)
         if job_type is None or not self._fits(job_type, job):
-            return UnknownJob(**job_fields(job))
-        return cast("Job", self.objects[job_type.name](**job_fields(job)))
+            return UnknownJob(source=job)
+        return cast("Job", self.objects[job_type.name](source=job))
 
     def _fits(self, job_type: JobType, job: model.Job) -> bool:
-        """The payload never changes, and checking one costs up to 50 µs (an e-mail address): its verdict is kept.
+        return self._reads(job_type.payload, job.spec.payload) and (
+            job.result is None or self._reads(job_type.result, job.result)
+        )
 
-        By the payload itself, for the hash beside it may be wrong in a message that others have written.
+    def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
+        """Checking costs up to 50 µs (an e-mail address), and pages show the same jobs again: the verdict is kept.
+
+        By the text itself, for the hash beside a payload may be wrong in a message that others have written.
         """
-        payload = bytes(job.spec.payload)
-        key = (job_type.name, payload)
+        key = (model_class, bytes(stored))
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = _reads(job_type.payload, job.spec.payload)
-            if len(payload) <= _LONGEST_KEPT:
+            verdict = _reads(*key)
+            if len(key[1]) <= _LONGEST_KEPT:
                 if len(self._verdicts) >= _MOST_VERDICTS:
                     self._verdicts.clear()
                 self._verdicts[key] = verdict
-        return verdict and (job.result is None or _reads(job_type.result, job.result))
+        return verdict
 
 
 class HasRegisteredTypes(Protocol):
@@ -87,9 +91,9 @@ def payload_member(job_type: JobType) -> str:
     return to_camel(job_type.name)
 
 
-def _reads(model_class: type[BaseModel], stored: Raw) -> bool:
+def _reads(model_class: type[BaseModel], stored: bytes) -> bool:
     try:
-        return _expressible(model_class.model_validate_json(bytes(stored)))
+        return _expressible(model_class.model_validate_json(stored))
     except (ValueError, RecursionError):
         return False
 

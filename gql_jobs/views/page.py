@@ -24,12 +24,18 @@ _KEYS: dict[OrderField, tuple[str, ...]] = {
 
 
 class Page(msgspec.Struct, frozen=True):
-    """``cursors[i]`` is the place of ``jobs[i]``."""
+    """``keys[i]`` is what ``order`` sorts ``jobs[i]`` by."""
 
     jobs: list[Job]
-    cursors: list[str]
+    order: JobOrder
+    keys: list[list[int | str]]
     has_next: bool
     has_previous: bool
+
+    def cursor(self, n: int) -> str:
+        """The place of ``jobs[n]``. Made when it is asked for: fifty cost a tenth of a page, and few documents ask."""
+        place = msgspec.json.encode(_Place(self.order.field, self.order.descending, self.keys[n]))
+        return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
 class _Place(msgspec.Struct, array_like=True, frozen=True):
@@ -95,7 +101,8 @@ def read_page(
     shown = rows[:first]
     return Page(
         jobs=[job_of(*row[:3]) for row in shown],
-        cursors=[_cursor(order, list(row[3:])) for row in shown],
+        order=order,
+        keys=[list(row[3:]) for row in shown],
         has_next=len(rows) > first,
         has_previous=after is not None or offset > 0,
     )
@@ -109,11 +116,6 @@ def count(database: sqlite3.Connection, job_filter: JobFilter) -> int:
     found = where(job_filter)
     what = "total(n) FROM counts" if counted else "count(*) FROM jobs"
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
-
-
-def _cursor(order: JobOrder, key: list[int | str]) -> str:
-    place = msgspec.json.encode(_Place(order.field, order.descending, key))
-    return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
 def _key(cursor: str, order: JobOrder) -> list[int | str]:

@@ -97,7 +97,7 @@ def test_all_pages_hold_every_job_that_was_there_once_and_in_order_while_others_
                 shown += page.jobs
                 if not page.has_next:
                     break
-                after = page.cursors[-1]
+                after = page.cursor(-1)
                 everybody += _arrive(index, later.pop() if later else [])
     places = [_place(order, job) for job in shown]
     assert places == sorted(set(places), reverse=order.descending)
