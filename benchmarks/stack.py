@@ -37,6 +37,8 @@ EMAIL = {
 }
 STORE_BYTES = 32 << 30
 LOG_LEVEL = "WARNING"
+SOCKETS = 20_000
+"""All of them come from one address here."""
 
 
 @dataclass
@@ -155,6 +157,8 @@ async def running(
             "GQL_JOBS_NATS_URL": nats.url,
             "GQL_JOBS_DATA_DIR": str(folder),
             "GQL_JOBS_MAX_STORE_BYTES": str(STORE_BYTES),
+            "GQL_JOBS_MAX_SOCKETS_PER_CLIENT": str(SOCKETS),
+            "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
         }
         command = (python(), "-m", "gql_jobs", "api", "--port", str(port), "--import", "benchmarks.job_types")
         api = await stack.enter_async_context(program(*command, environment=environment))

@@ -21,6 +21,7 @@ from gql_jobs.web.headers import AllowedHosts, SecurityHeaders
 from gql_jobs.web.metrics import ApiMetrics
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.runtime import Runtime
+from gql_jobs.web.shortcut import Shortcut
 from gql_jobs.web.sockets import CountedSockets, Sockets
 
 PATH = "/graphql"
@@ -69,6 +70,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
+    app.add_middleware(Shortcut, path=PATH, to=endpoint)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.request_timeout)
     app.add_middleware(CountedSockets, sockets=sockets)
     app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)

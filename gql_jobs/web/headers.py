@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gql_jobs.graphql.enums import DocumentError
@@ -11,10 +11,10 @@ from gql_jobs.web.replies import refusal
 PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for by address, by probes that know no name. They hold nothing of a client's."""
 _SAID = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
 }
 
 
@@ -29,9 +29,9 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _SAID.items():
-                    headers.setdefault(name, value)
+                own = message["headers"]
+                named = {name for name, _ in own}
+                message["headers"] = [*own, *(said for said in _SAID.items() if said[0] not in named)]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
