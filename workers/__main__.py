@@ -10,6 +10,7 @@ import sys
 import uvloop
 from pydantic import ValidationError
 
+from gql_jobs import garbage
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
@@ -34,6 +35,7 @@ def main() -> None:
         configure_logging(settings.log_level)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
+        garbage.settle()
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
         print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201

@@ -144,6 +144,7 @@ BENCHES = (
     Bench(
         "cost", "the same with 100 000 jobs: rate, CPU seconds, memory and bytes on disk",
         (_ours(_cost_ours), *(p.contender(_cost_peer) for p in (SAQ, TASKIQ_BATCH, PGQUEUER, BULLMQ))),
+        repetitions=1,
     ),
     Bench("drain_scaling", "the same as drain with two worker processes", (_ours(_scaling),)),
     Bench(

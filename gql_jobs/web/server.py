@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from gql_jobs import garbage
 from gql_jobs.listening import listen, url
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
@@ -42,6 +43,7 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
         graphql = f"{url(host, listeners[0].getsockname()[1])}{PATH}"
         names = ("GraphiQL", "API") if settings.graphiql else ("API",)
         print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
+    garbage.settle()
     server.run(listeners)
     opening: Opening = server.app.state.opening
     if opening.refusal is not None:
