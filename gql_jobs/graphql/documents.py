@@ -5,6 +5,7 @@ Only what is valid is kept, and no more than a browser that makes up texts could
 """
 
 from collections import OrderedDict
+from typing import Any
 
 from graphql import DocumentNode
 from msgspec import Struct, field
@@ -22,6 +23,8 @@ class Known(Struct):
 
     document: DocumentNode
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
+    plans: dict[str | None, Any] | None = None
+    """How its fields are read; None where that may differ from one execution to the next."""
 
 
 class Documents:
@@ -41,7 +44,8 @@ class Documents:
         """Remember a document that is valid."""
         if len(text) > LONGEST or text in self._kept:
             return
-        self._kept[text] = Known(document)
+        # Only directives make variables decide what is selected, and there is none without its sign.
+        self._kept[text] = Known(document, plans=None if "@" in text else {})
         if len(self._kept) > MOST:
             self._kept.popitem(last=False)
 

@@ -39,6 +39,12 @@ class EventExecutor(StrawberryGraphQLCoreExecutionContext):
     dictionary that all events of the subscription share: it would grow for as long as somebody watches.
     """
 
+    def use_plan(self, plans: dict[str | None, Any]) -> None:
+        """Go by what executions of this very document have kept, by the operation's name; this one keeps nothing.
+
+        Only for a document in which no variable decides what is selected.
+        """
+
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
         """The executor of one event."""
         executor = super().build_per_event_executor(payload)

@@ -196,6 +196,10 @@ class Operations:
         )
         if isinstance(executor, list):
             raise Refused(self._codes.of_execution(executor, asked))
+        known = self.documents.find(operation.request.query)
+        # Another tree of the same text, where two requests have brought it at once, would leave its nodes in the plan.
+        if known is not None and known.document is asked.document and known.plans is not None:
+            cast("EventExecutor", executor).use_plan(known.plans)
         return cast("EventExecutor", executor)
 
     def _refused(self, errors: list[GraphQLError]) -> PreExecutionError:

@@ -1,7 +1,7 @@
 """Fields that only read an attribute, read without asking the executor about each.
 
 A page of 50 jobs with 10 fields is 500 calls of the executor, a dozen microseconds each, to find 500 attributes. Here a
-selection becomes a list of readers, once per operation, and a job the dictionary that they make: a tenth of the time.
+selection becomes a list of readers, once per document, and a job the dictionary that they make: a tenth of the time.
 It is the executor's own answer or none: whatever is not of exactly the expected kind (a resolver, a null where none may
 be, a value of another type) is ``Unplain``, and the executor does the field as if nothing had been tried. Nothing here
 may call a resolver or report an error.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from math import isfinite
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -29,12 +29,15 @@ from graphql import (
     is_composite_type,
     is_object_type,
 )
-from graphql.execution.collect_fields import FieldDetailsList
+from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_subfields
+from graphql.execution.values import VariableValues
 
 from gql_jobs.graphql.hooks import EventExecutor, attribute_of, enum_class, object_name
 
 Finish = Callable[[Any], Any]
 """From an attribute's value to what the answer says; raises ``Unplain``."""
+
+Collect = Callable[[GraphQLObjectType, FieldDetailsList], CollectedFields]
 
 _EXACT: dict[str, type] = {"DateTime": datetime, "Date": date, "Time": time, "UUID": UUID, "Decimal": Decimal}
 """The scalars that are written by their own function, and the type for which that cannot fail."""
@@ -53,36 +56,61 @@ class Read(NamedTuple):
     finish: Finish
 
 
+class Plan:
+    """The readers of one operation's fields, by the identity of their nodes: for no longer than the document lives.
+
+    :param variables: what the conditions of its directives are decided by.
+    """
+
+    def __init__(self, executor: EventExecutor, variables: VariableValues) -> None:
+        self.schema = executor.schema
+        # Not the executor's own method: with it, the plan would hold one request's context.
+        self.collect: Collect = partial(
+            collect_subfields, executor.schema, executor.fragments, variables, executor.operation
+        )
+        self._reads: dict[tuple[GraphQLObjectType, tuple[int, ...]], Read | None] = {}
+
+    def read(self, parent_type: GraphQLObjectType, details: FieldDetailsList) -> Read | None:
+        """The field's reader, if there can be one."""
+        key = (parent_type, tuple([id(one.node) for one in details]))
+        if key not in self._reads:
+            self._reads[key] = self._read_or_none(parent_type, details)
+        return self._reads[key]
+
+    def _read_or_none(self, parent_type: GraphQLObjectType, details: FieldDetailsList) -> Read | None:
+        try:
+            return _read(self, parent_type, "", details)
+        except Unplain:
+            return None
+
+
 class PlainExecutor(EventExecutor):
     """Executes operations; plain fields by readers, all others as its base class does."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # By the fields' nodes, which live as long as the operation. Shared by the events of a subscription.
-        self._reads: dict[tuple[GraphQLObjectType, tuple[int, ...]], Read | None] = {}
+        # Shared by the events of a subscription.
+        self._plan = Plan(self, self.variable_values)
+
+    def use_plan(self, plans: dict[str | None, Any]) -> None:
+        """Read by the plan of the executions before, or begin one for those to come."""
+        name = self.operation.name.value if self.operation.name else None
+        if name not in plans:
+            plans[name] = Plan(self, VariableValues({}, {}))
+        self._plan = plans[name]
 
     def execute_field(
         self, parent_type: GraphQLObjectType, source: Any, field_details_list: FieldDetailsList, *where: Any
     ) -> Any:
         """The field's value; by its reader where it has one that can answer."""
-        key = (parent_type, tuple([id(details.node) for details in field_details_list]))
-        if key not in self._reads:
-            self._reads[key] = _read_or_none(self, parent_type, field_details_list)
-        read = self._reads[key]
+        read = self._plan.read(parent_type, field_details_list)
         if read is not None:
             with suppress(Exception):  # Reading has no effect, so the executor may come upon the same error itself.
                 return read.finish(read.get(source))
         return super().execute_field(parent_type, source, field_details_list, *where)
 
 
-def _read_or_none(executor: EventExecutor, parent_type: GraphQLObjectType, details: FieldDetailsList) -> Read | None:
-    try:
-        return _read(executor, parent_type, "", details)
-    except Unplain:
-        return None
-
-
-def _read(executor: EventExecutor, parent_type: GraphQLObjectType, key: str, details: FieldDetailsList) -> Read:
+def _read(plan: Plan, parent_type: GraphQLObjectType, key: str, details: FieldDetailsList) -> Read:
     if any(one.fragment_variable_values is not None for one in details):
         raise Unplain
     name = details[0].node.name.value
@@ -92,22 +120,22 @@ def _read(executor: EventExecutor, parent_type: GraphQLObjectType, key: str, det
     attribute = attribute_of(field) if field is not None else None
     if field is None or attribute is None:
         raise Unplain
-    return Read(key, attrgetter(attribute), _finish(executor, field.type, details))
+    return Read(key, attrgetter(attribute), _finish(plan, field.type, details))
 
 
-def _finish(executor: EventExecutor, of: GraphQLOutputType, details: FieldDetailsList) -> Finish:
+def _finish(plan: Plan, of: GraphQLOutputType, details: FieldDetailsList) -> Finish:
     if isinstance(of, GraphQLNonNull):
         # No reader takes None, so a null where none may be is left to the executor.
-        return _finish_present(executor, of.of_type, details)
-    present = _finish_present(executor, of, details)
+        return _finish_present(plan, of.of_type, details)
+    present = _finish_present(plan, of, details)
     return lambda value: None if value is None else present(value)
 
 
-def _finish_present(executor: EventExecutor, of: GraphQLOutputType, details: FieldDetailsList) -> Finish:
+def _finish_present(plan: Plan, of: GraphQLOutputType, details: FieldDetailsList) -> Finish:
     if isinstance(of, GraphQLList):
-        return _list(_finish(executor, of.of_type, details))
+        return _list(_finish(plan, of.of_type, details))
     if is_composite_type(of):
-        return _Selection(executor, of, details)
+        return _Selection(plan, of, details)
     if isinstance(of, GraphQLEnumType):
         return _enum(of)
     if isinstance(of, GraphQLScalarType):
@@ -184,24 +212,24 @@ _SIMPLE: dict[str, Finish] = {"String": _text, "ID": _text, "Int": _int, "Float"
 
 
 class _Selection:
-    """What is selected of an object, a plan for each class that it turns out to be."""
+    """What is selected of an object, readers for each class that it turns out to be."""
 
-    def __init__(self, executor: EventExecutor, of: Any, details: FieldDetailsList) -> None:
-        self._executor = executor
+    def __init__(self, plan: Plan, of: Any, details: FieldDetailsList) -> None:
+        self._plan = plan
         self._of = of
         self._details = details
-        self._plans: dict[type, tuple[Read, ...]] = {}
+        self._reads: dict[type, tuple[Read, ...]] = {}
 
     def __call__(self, value: Any) -> dict[str, Any]:
-        reads = self._plans.get(type(value))
+        reads = self._reads.get(type(value))
         if reads is None:
-            reads = self._plans[type(value)] = self._plan(type(value))
+            reads = self._reads[type(value)] = self._readers(type(value))
         return {key: finish(get(value)) for key, get, finish in reads}
 
-    def _plan(self, of: type) -> tuple[Read, ...]:
-        object_type = _object_type(self._executor.schema, self._of, of)
-        fields = self._executor.collect_subfields(object_type, self._details).grouped_field_set
-        return tuple(_read(self._executor, object_type, key, details) for key, details in fields.items())
+    def _readers(self, of: type) -> tuple[Read, ...]:
+        object_type = _object_type(self._plan.schema, self._of, of)
+        fields = self._plan.collect(object_type, self._details).grouped_field_set
+        return tuple(_read(self._plan, object_type, key, details) for key, details in fields.items())
 
 
 def _object_type(schema: GraphQLSchema, expected: Any, of: type) -> GraphQLObjectType:

@@ -29,9 +29,11 @@ from graphql import (
     parse,
     validate,
 )
+from graphql.execution.collect_fields import collect_subfields
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from gql_jobs.graphql import plain_fields
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.hooks import EventExecutor, core_schema
 from gql_jobs.graphql.plain_fields import PlainExecutor
@@ -107,6 +109,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
 def documents(draw: st.DrawFn, schema: GraphQLSchema) -> str:
     """A query of the jobs, with any selection below them."""
     number = count()
+    directives = draw(st.sampled_from([[""], ["", "", "", " @include(if: $yes)", " @skip(if: $yes)"]]))
 
     def selection(of: GraphQLNamedType, depth: int, *, apart: bool) -> str:
         fields = {
@@ -121,7 +124,7 @@ def documents(draw: st.DrawFn, schema: GraphQLSchema) -> str:
             inner = "" if is_leaf_type(below) else selection(below, depth - 1, apart=apart)
             # The same name twice is merged; below a condition on the type it might mean another type.
             alias = f"{name}_{next(number)}: " if apart or draw(st.booleans()) else ""
-            directive = draw(st.sampled_from(["", "", "", " @include(if: $yes)", " @skip(if: $yes)"]))
+            directive = draw(st.sampled_from(directives))
             parts.append(f"{alias}{name}{directive} {inner}")
         if is_abstract_type(of) and depth > 0:
             kinds = draw(st.lists(st.sampled_from(schema.get_possible_types(of)), max_size=2))
@@ -129,12 +132,12 @@ def documents(draw: st.DrawFn, schema: GraphQLSchema) -> str:
         return "{ " + " ".join(parts) + " }"
 
     connection, job = schema.type_map["JobConnection"], schema.type_map["Job"]
-    yes = draw(st.sampled_from(["true", "false"]))
     found = draw(st.sampled_from(IDS))
-    return (
-        f"query ($yes: Boolean! = {yes}) {{ jobs {selection(connection, DEEPEST, apart=False)}"
+    asked = (
+        f"{{ jobs {selection(connection, DEEPEST, apart=False)}"
         f' job(id: "{found}") {selection(job, DEEPEST, apart=False)} }}'
     )
+    return f"query ($yes: Boolean!) {asked}" if "$yes" in asked else asked
 
 
 def answers(schema: GraphQLSchema, text: str, context: Any = None, root: Any = None) -> list[tuple[Any, Any]]:
@@ -150,18 +153,25 @@ def answers(schema: GraphQLSchema, text: str, context: Any = None, root: Any = N
     return [asyncio.run(answer(executor)) for executor in (EventExecutor, PlainExecutor)]
 
 
+@pytest.fixture(scope="module")
+def usual_schema() -> JobsSchema:
+    return build_schema(load_job_types(JOB_TYPES), plain_fields=False)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
-def test_any_document_is_answered_the_same_in_the_same_order(
-    schema: JobsSchema, context: Context, data: st.DataObject
+def test_any_document_is_answered_the_same_in_the_same_order_however_often_and_with_which_variables(
+    schema: JobsSchema, usual_schema: JobsSchema, context: Context, data: st.DataObject
 ) -> None:
-    core = core_schema(schema)
-    text = data.draw(documents(core))
-    assume(not validate(core, parse(text)))
-    usual, past = answers(core, text, context)
+    text = data.draw(documents(core_schema(schema)))
+    assume(not validate(core_schema(schema), parse(text)))
 
-    assert past == usual
-    assert repr(past) == repr(usual)
+    async def answer(by: JobsSchema, *, yes: bool) -> str:
+        result = await by.execute(text, {"yes": yes}, context)
+        return repr((result.data, [error.formatted for error in result.errors or []]))
+
+    for yes in (True, False, True):
+        assert asyncio.run(answer(schema, yes=yes)) == asyncio.run(answer(usual_schema, yes=yes))
 
 
 class Colour(Enum):
@@ -267,13 +277,37 @@ def test_plain_fields_of_a_page_never_reach_the_executor(monkeypatch: pytest.Mon
     assert BEGAN.isoformat() == answer.data["jobs"]["nodes"][0]["createdAt"]
 
 
+@pytest.mark.parametrize(("selected", "kept"), [("id status", True), ("id status @skip(if: false)", False)])
+def test_what_is_selected_is_found_once_for_a_document_without_conditions(
+    monkeypatch: pytest.MonkeyPatch, context: Context, selected: str, *, kept: bool
+) -> None:
+    plain = build_schema(load_job_types(JOB_TYPES))
+    text = f"query Page($first: Int) {{ jobs(first: $first) {{ nodes {{ {selected} }} }} }}"
+    planned = 0
+
+    def counting(*of: Any) -> Any:
+        nonlocal planned
+        planned += 1
+        return collect_subfields(*of)
+
+    monkeypatch.setattr("gql_jobs.graphql.plain_fields.collect_subfields", counting)
+
+    def sizes(*firsts: int) -> list[int]:
+        answers = [asyncio.run(plain.execute(text, {"first": first}, context)) for first in firsts]
+        return [len(answer.data["jobs"]["nodes"]) for answer in answers if answer.data is not None]
+
+    # The first finds that the document is valid, and keeps the plan with it.
+    assert sizes(1) == [1]
+    before = planned
+    assert sizes(2, 3, 0) == [2, 3, 0]
+    assert (planned > before) is not kept
+
+
 async def _awaited(result: Any) -> Any:
     return await result
 
 
 def test_every_enum_and_scalar_of_the_schema_that_jobs_show_has_a_reader(schema: JobsSchema) -> None:
-    from gql_jobs.graphql import plain_fields  # noqa: PLC0415
-
     core = core_schema(schema)
     job = core.type_map["Job"]
     assert is_object_type(job) or is_abstract_type(job)
