@@ -109,7 +109,11 @@ class JobLog:
         for write in writes:
             appends.append(_Append(self, self._publisher, write, PATIENCE))
             await appends[-1].send()
-        return await asyncio.gather(*(append.outcome() for append in appends), return_exceptions=True)
+        # A task each only for those that have to be tried again: all others are answered in this order anyway.
+        seqs = [await append.acknowledged() for append in appends]
+        again = [append.outcome() for append, seq in zip(appends, seqs, strict=True) if seq is None]
+        outcomes = iter(await asyncio.gather(*again, return_exceptions=True))
+        return [seq if seq is not None else next(outcomes) for seq in seqs]
 
     async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:
         """Store a message that replaces the older ones of its subject; tried once.
@@ -182,6 +186,14 @@ class _Append:
             self._failure = error
         except MessageTooLarge:
             log.debug("nothing was sent on %s", self._write.subject)
+
+    async def acknowledged(self) -> int | None:
+        """The sequence, if what was sent is acknowledged; else there is something to find out."""
+        if self._sent is None:
+            return None
+        if not self._sent.done():
+            await asyncio.wait({self._sent})
+        return None if self._sent.cancelled() or self._sent.exception() else self._sent.result()
 
     async def outcome(self) -> int:
         """Try until the outcome is known or the patience is over."""
