@@ -2,6 +2,7 @@
 
 import base64
 import random
+from contextlib import closing
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -14,6 +15,8 @@ from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import AttemptBody, Cancelled, Completed, DeadLetter, Failed, Message, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
+from gql_jobs.views.page import read_page
+from gql_jobs.views.tables import read_only
 from tests.library import Library
 from tests.stories import BEGAN, queued, said, tell
 
@@ -107,6 +110,43 @@ def shelf(library: Library) -> Shelf:
 @pytest.mark.parametrize("first", [1, 7, 150, 500])
 async def test_all_pages_together_are_all_jobs_in_their_order(shelf: Shelf, order: JobOrder, first: int) -> None:
     assert await shelf.pages(JobFilter(), order, first) == shelf.expected(JobFilter(), order)
+
+
+@pytest.mark.parametrize(
+    ("job_filter", "order"),
+    [
+        (JobFilter(queue=("default",)), JobOrder()),
+        (JobFilter(status=(JobStatus.COMPLETED, JobStatus.DEAD_LETTER)), JobOrder()),
+        (JobFilter(status=(JobStatus.COMPLETED,)), JobOrder(OrderField.UPDATED_AT)),
+        (JobFilter(type=("email",)), JobOrder(OrderField.FINISHED_AT, descending=False)),
+        (JobFilter(type=("email",), queue=("default",)), JobOrder(OrderField.PRIORITY)),
+    ],
+)
+def test_a_page_of_what_many_jobs_match_is_found_in_order_and_not_sorted(
+    shelf: Shelf, job_filter: JobFilter, order: JobOrder
+) -> None:
+    ids, plan = _page_and_plan(shelf, job_filter, order)
+
+    assert ids == shelf.expected(job_filter, order)[:5]
+    assert "TEMP B-TREE" not in plan
+
+
+def test_the_few_jobs_that_match_are_looked_up_and_not_walked_to(shelf: Shelf) -> None:
+    few = JobFilter(queue=("default",), type=("email",), priority=(JobPriority.LOW,), status=(JobStatus.CANCELLED,))
+    ids, plan = _page_and_plan(shelf, few, JobOrder(OrderField.UPDATED_AT))
+
+    assert ids == shelf.expected(few, JobOrder(OrderField.UPDATED_AT))[:5]
+    assert "SEARCH jobs USING INDEX" in plan
+
+
+def _page_and_plan(shelf: Shelf, job_filter: JobFilter, order: JobOrder) -> tuple[list[str], str]:
+    asked: list[str] = []
+    with closing(read_only(shelf.library.index.path)) as database:
+        database.set_trace_callback(asked.append)
+        page = read_page(database, job_filter, order, first=5, after=None, offset=0)
+        database.set_trace_callback(None)
+        plan = database.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
+    return [job.id for job in page.jobs], "; ".join(row[3] for row in plan)
 
 
 @pytest.mark.parametrize("order", [o for o in ORDERS if o.field in {OrderField.CREATED_AT, OrderField.PRIORITY}])
