@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.chaos.load import Amount
-from benchmarks.chaos.nemesis import ON_A_CLUSTER, ON_ONE_NODE, Fault
+from benchmarks.chaos.nemesis import AWAY, ON_A_CLUSTER, ON_ONE_NODE, Fault
 from benchmarks.chaos.report import Report
 from benchmarks.chaos.run import Plan, Result, carry_out
 from benchmarks.chaos.servers import server_program
@@ -73,7 +73,8 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
     rate = options.rate or max(options.jobs / max(options.faults * _SECONDS_A_FAULT, 10), 1)
     amount = Amount(seed, options.jobs, rate, poisons=options.faults // 10 + 1)
     kinds = tuple(Fault[name] for name in options.only) or (ON_A_CLUSTER if options.cluster else ON_ONE_NODE)
-    return Plan(shape, amount, options.faults, kinds)
+    away = AWAY if options.away is None else (options.away, options.away)
+    return Plan(shape, amount, options.faults, kinds, away)
 
 
 def _report(options: argparse.Namespace, seed: int, result: Result, seconds: float) -> Report:
@@ -82,6 +83,7 @@ def _report(options: argparse.Namespace, seed: int, result: Result, seconds: flo
     command += " --sync always" if options.sync == "always" else ""
     command += "".join(f" --only {name}" for name in options.only)
     command += f" --rate {options.rate:g}" if options.rate else ""
+    command += f" --away {options.away:g}" if options.away is not None else ""
     return Report(command, seed, _versions(), result.findings, result.outcomes, seconds)
 
 
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
     kinds = [fault.name for fault in Fault]
     parser.add_argument("--only", action="append", default=[], choices=kinds, help="kinds of faults; repeatable")
+    parser.add_argument("--away", type=float, help="seconds until a killed NATS node runs again (default: 0 to 3)")
     parser.add_argument("--keep", action="store_true", help="keep stores and logs even if nothing was broken")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

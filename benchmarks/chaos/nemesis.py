@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _NATS_PAUSE = (16.0, 20.0)
 """Seconds; longer than every timeout of our clients: 10 s of a request, 15 s until a silent NATS counts as gone."""
+AWAY = (0.0, 3.0)
+"""Seconds until a killed NATS node is started again, if nothing else is asked for."""
 _RECOVERED_WITHIN = 120.0
 _POLL = 0.05
 
@@ -77,12 +79,16 @@ def plan(seed: int, count: int, kinds: tuple[Fault, ...]) -> list[Fault]:
 class Nemesis:
     """Does the faults to one system."""
 
-    def __init__(self, system: System, client: Client, ledger: Ledger, seed: int) -> None:
+    def __init__(
+        self, system: System, client: Client, ledger: Ledger, seed: int, away: tuple[float, float] = AWAY
+    ) -> None:
+        """:param away: seconds, at least and at most, until a killed NATS node is started again."""
         self._system = system
         self._client = client
         self._ledger = ledger
         self._seed = seed
         self._chance = random.Random(seed)  # noqa: S311
+        self._away = away
         self._canaries = 0
         self.begun = 0
         self.outcomes: list[Outcome] = []
@@ -159,10 +165,10 @@ class Nemesis:
         await self._kill(self._chance.choice(self._system.apis).program)
 
     async def _kill_nats(self) -> None:
-        await self._kill(self._chance.choice(self._system.nodes).program, away=self._chance.uniform(0, 3))
+        await self._kill(self._chance.choice(self._system.nodes).program, away=self._chance.uniform(*self._away))
 
     async def _kill_leader(self) -> None:
-        await self._kill((await self._leader()).program, away=self._chance.uniform(0, 3))
+        await self._kill((await self._leader()).program, away=self._chance.uniform(*self._away))
 
     async def _pause_worker(self) -> None:
         await self._pause([self._chance.choice(self._system.workers)], self._chance.uniform(1.5, 3) * LEASE)

@@ -14,7 +14,7 @@ from benchmarks.chaos.client import COUNT, Client, NotSent, Refused, Unanswered,
 from benchmarks.chaos.creation import LANES, Creation
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.load import Amount, Load
-from benchmarks.chaos.nemesis import Fault, Nemesis, Outcome, plan, unrecovered
+from benchmarks.chaos.nemesis import AWAY, Fault, Nemesis, Outcome, plan, unrecovered
 from benchmarks.chaos.subscriptions import Subscriptions
 from benchmarks.chaos.system import Shape, System, running
 
@@ -32,12 +32,16 @@ _MOST_WATCHED = 200
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to what. ``kinds`` are the faults to choose from; the load lasts ``amount.jobs / amount.rate``."""
+    """What is done to what. ``kinds`` are the faults to choose from; the load lasts ``amount.jobs / amount.rate``.
+
+    ``away``: seconds, at least and at most, until a killed NATS node is started again.
+    """
 
     shape: Shape
     amount: Amount
     faults: int
     kinds: tuple[Fault, ...]
+    away: tuple[float, float] = AWAY
 
 
 @dataclass
@@ -71,7 +75,7 @@ async def _measure(
     planned: Plan, system: System, client: Client, ledger: Ledger, subscriptions: Subscriptions
 ) -> Result:
     seed = planned.amount.seed
-    nemesis = Nemesis(system, client, ledger, seed)
+    nemesis = Nemesis(system, client, ledger, seed, planned.away)
     chance = random.Random(seed)  # noqa: S311
 
     def created(job_id: str, _: Creation) -> None:
