@@ -151,17 +151,22 @@ class Operations:
         """The results of a subscription, one an event; a ``PreExecutionError`` alone if it was not run."""
         try:
             asked = self._prepare(operation)
-            executor = self._build(asked, operation)
-            source = await self._source(executor, asked)
+            source = await self._source(self._build(asked, operation), asked)
         except Refused as refused:
             yield self._refused(refused.errors)
             return
         request = operation.request
         audience = self._audiences.of(request.query, request.operation_name, asked.variables)
+        # Made at the first event that is nobody else's yet: most subscribers of a busy operation never need one.
+        executor: EventExecutor | None = None
         try:
             async with aclosing(source) as events:
                 async for event in events:
-                    yield audience.result(event) or await self._event(executor, asked, event, audience)
+                    result = audience.result(event)
+                    if result is None:
+                        executor = executor or self._build(asked, operation)
+                        result = await self._event(executor, asked, event, audience)
+                    yield result
         except Exception as error:  # noqa: BLE001
             yield self._refused(self._codes.of_execution([_located(error)], asked))
 

@@ -57,7 +57,8 @@ class Subscription:
         ] = strawberry.UNSET,
     ) -> AsyncGenerator[JobEvent, None]:
         meant = filter.value() if filter else JobFilter()
-        return await _begun(info, services(info).watch.all(meant, _cursor(info, after)))
+        # Not from its first event on, which may be hours away: the resolver would be kept waiting, with all it holds.
+        return _presented(info.context, None, await services(info).watch.open_all(meant, _cursor(info, after)))
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:

@@ -5,7 +5,6 @@ too much, its buffer is dropped and it reads on from the index, where nothing is
 """
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Self
@@ -22,15 +21,20 @@ Replay = Callable[[Cursor, str | None, int], Awaitable[list[Event]]]
 
 
 class Subscription:
-    """The events of one job, or of all, from the moment it was made: an endless async iterator."""
+    """The events of one job, or of all, from the moment it was made: an endless async iterator for one reader."""
+
+    # One for each idle subscriber: what waits, and the means of waiting, are made when they are needed.
+    __slots__ = ("_behind", "_buffer", "_job_id", "_put", "_replay", "_replayed", "cursor")
 
     def __init__(self, job_id: str | None, replay: Replay, cursor: Cursor) -> None:
         self._job_id = job_id
         self._replay = replay
-        self._buffer: OrderedDict[str | Cursor, Event] = OrderedDict()
-        self._replayed: deque[Event] = deque()
+        self._buffer: dict[str | Cursor, Event] = {}
+        self._replayed: list[Event] = []
+        """The last one first."""
         self._behind = False
-        self._wake = asyncio.Event()
+        self._put: asyncio.Future[None] | None = None
+        """What a reader waits for."""
         self.cursor = cursor
         """The last event handed out; what is at or below it is dropped."""
 
@@ -47,32 +51,34 @@ class Subscription:
         if len(self._buffer) > BUFFER:
             self._buffer.clear()
             self._behind = True
-        self._wake.set()
+        if self._put is not None and not self._put.done():
+            self._put.set_result(None)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
         while True:
-            event = await self._next()
-            if event is not None and event.cursor > self.cursor:
+            if self._replayed:
+                event = self._replayed.pop()
+            elif self._behind:
+                await self._read_on()
+                continue
+            elif self._buffer:
+                event = self._buffer.pop(next(iter(self._buffer)))
+            else:
+                self._put = asyncio.get_running_loop().create_future()
+                await self._put
+                continue
+            if event.cursor > self.cursor:
                 self.cursor = event.cursor
                 return event
 
-    async def _next(self) -> Event | None:
-        if self._replayed:
-            return self._replayed.popleft()
-        if self._behind:
-            # Cleared first: an overflow during the read sets it again.
-            self._behind = False
-            self._replayed.extend(await self._replay(self.cursor, self._job_id, _REPLAYED))
-            self._behind = self._behind or len(self._replayed) == _REPLAYED
-            return None
-        if self._buffer:
-            return self._buffer.popitem(last=False)[1]
-        self._wake.clear()
-        await self._wake.wait()
-        return None
+    async def _read_on(self) -> None:
+        # Cleared first: an overflow during the read sets it again.
+        self._behind = False
+        self._replayed = (await self._replay(self.cursor, self._job_id, _REPLAYED))[::-1]
+        self._behind = self._behind or len(self._replayed) == _REPLAYED
 
 
 class EventBus:

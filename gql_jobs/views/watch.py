@@ -5,7 +5,8 @@ no repetition, no race with a creation.
 """
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from contextlib import aclosing
+from typing import Protocol, cast
 
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.errors import InvalidArgument, NotFound, QueueUnavailable
@@ -76,10 +77,23 @@ class Watch:
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
+        async with aclosing(await self.open_all(job_filter, after)) as events:
+            async for event in events:
+                yield event
+
+    async def open_all(self, job_filter: JobFilter, after: Cursor | None = None) -> AsyncGenerator[Event, None]:
+        """What ``all`` brings, attached already and past every refusal, however long the first event is away."""
+        events = self._all(job_filter, after)
+        await anext(events)
+        return cast("AsyncGenerator[Event, None]", events)
+
+    async def _all(self, job_filter: JobFilter, after: Cursor | None) -> AsyncGenerator[Event | None, None]:
+        """First None: it has begun."""
         async with self._bus.subscribe_all() as events:
             if after is not None:
                 await self._check_cursor(after, self._index.horizon)
                 events.start_after(after)
+            yield None
             async for event in events:
                 if job_filter.matches(event.job):
                     yield event

@@ -1,6 +1,7 @@
 """The limits of HTTP request bodies, declared or chunked: none larger is held in memory, none is waited for long."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,11 +19,12 @@ class BodyLimit:
         self._limit = limit
         self._timeout = timeout
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        # What is passed on is not awaited here, so that an open socket does not keep a frame of this.
+        return (self._limited if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = _declared(scope)
         if declared is not None and declared > self._limit:
             await self._refuse(declared, scope, receive, send)

@@ -1,6 +1,9 @@
-"""What every request must name and every response carries: the hosts served, and what browsers are told not to do."""
+"""What every request must name and every response carries: the hosts served, and what browsers are told not to do.
 
-from collections.abc import Sequence
+Both hand on what they call and do not await it, so that an open socket does not keep a frame of each.
+"""
+
+from collections.abc import Awaitable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +27,7 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on."""
 
         async def with_headers(message: Message) -> None:
@@ -34,7 +37,7 @@ class SecurityHeaders:
                 message["headers"] = [*own, *(said for said in _SAID.items() if said[0] not in named)]
             await send(message)
 
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        return self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
 class AllowedHosts:
@@ -45,15 +48,14 @@ class AllowedHosts:
         self._names = frozenset(host.lower() for host in hosts)
         self._endings = tuple(host[1:].lower() for host in hosts if host.startswith("*"))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on, or refuse it."""
         is_probe = scope["type"] == "http" and scope["path"] in PROBED
         if scope["type"] == "lifespan" or is_probe or self._allows(Headers(scope=scope).get("host", "")):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         # A WebSocket is refused by the same answer, before its handshake.
         message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
-        await refusal(400, message, DocumentError.BAD_REQUEST.value)(scope, receive, send)
+        return refusal(400, message, DocumentError.BAD_REQUEST.value)(scope, receive, send)
 
     def _allows(self, host: str) -> bool:
         name = _without_port(host).lower()

@@ -16,6 +16,8 @@ class SocketWriter:
     A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
     """
 
+    __slots__ = ("_closed", "_send")
+
     def __init__(self, send: Send) -> None:
         self._send = send
         self._closed = False

@@ -45,6 +45,8 @@ class CountedSockets:
 
 
 class _Socket:
+    __slots__ = ("_is_counted", "_is_open", "_receive", "_send", "_sockets")
+
     def __init__(self, receive: Receive, send: Send, sockets: Sockets) -> None:
         self._receive = receive
         self._send = send

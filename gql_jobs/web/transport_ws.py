@@ -241,6 +241,8 @@ class _Connection:
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
+    __slots__ = ("id", "operation", "task")
+
     def __init__(self, operation_id: str, operation: Operation) -> None:
         self.id = operation_id
         self.operation = operation
