@@ -98,7 +98,8 @@ def _collected_fields() -> int:
 async def test_a_delivered_event_leaves_nothing_behind(api: ServedApi) -> None:
     async with api.socket_streams(FEED, [{}]) as (stream,):
         await api.subscribers(1)
-        await create(api)
+        # The same document as below: its plan is kept with it.
+        await create_many(api, [asked()])
         await _take(stream, 1)
         kept = _collected_fields()
         await create_many(api, [asked() for _ in range(20)])
