@@ -5,6 +5,7 @@ Only what is valid is kept, and no more than a browser that makes up texts could
 """
 
 from collections import OrderedDict
+from hashlib import sha256
 from typing import Any
 
 from graphql import DocumentNode
@@ -32,6 +33,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Known] = OrderedDict()
+        self._texts: dict[str, str] = {}
 
     def find(self, text: str) -> Known | None:
         """The document of that text, if it was valid before."""
@@ -46,8 +48,19 @@ class Documents:
             return
         # Only directives make variables decide what is selected, and there is none without its sign.
         self._kept[text] = Known(document, plans=None if "@" in text else {})
+        self._texts[digest(text)] = text
         if len(self._kept) > MOST:
-            self._kept.popitem(last=False)
+            oldest, _ = self._kept.popitem(last=False)
+            del self._texts[digest(oldest)]
+
+    def text(self, named: str) -> str | None:
+        """The text of that digest, if it was valid before and is still kept."""
+        return self._texts.get(named)
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+def digest(text: str) -> str:
+    """By which clients name a document that they do not send: SHA-256 of its UTF-8, in hexadecimal digits."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

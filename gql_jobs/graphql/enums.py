@@ -15,6 +15,7 @@ class DocumentError(StrEnum):
     BAD_REQUEST = "BAD_REQUEST"
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
     SERVER_STOPPING = "SERVER_STOPPING"
 
 
@@ -126,6 +127,7 @@ describe_enum(
         "BAD_REQUEST": "The request is not one of GraphQL over HTTP, or not one that this transport serves.",
         "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",
         "GRAPHQL_VALIDATION_FAILED": "The document does not fit this schema.",
+        "PERSISTED_QUERY_NOT_FOUND": "No document of that digest is kept here; send it again with `query`.",
         "SERVER_STOPPING": "The process that served the subscription stops; subscribe again with the last cursor.",
     },
 )

@@ -22,13 +22,14 @@ from graphql import (
 )
 from graphql.execution import create_source_event_stream
 from msgspec import Struct
+from msgspec.structs import replace
 from strawberry.execution.is_awaitable import optimized_is_awaitable
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from gql_jobs.graphql.audience import Audience, Audiences
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.documents import Documents
+from gql_jobs.graphql.documents import Documents, digest
 from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.graphql.errors import Asked, ErrorCodes
 from gql_jobs.graphql.faults import RULES, coded
@@ -51,10 +52,12 @@ class OperationRequest(Struct, frozen=True):
     """What a client asks to run."""
 
     query: str
-    """The document."""
+    """The document; empty where ``sha256`` alone names it."""
     variables: Variables | None = None
     operation_name: str | None = None
     extensions: dict[str, Any] | None = None
+    sha256: str | None = None
+    """The document's digest, from a client of persisted queries."""
 
 
 class Operation(Struct, frozen=True):
@@ -93,10 +96,24 @@ class Operations:
     def operation(self, request: OperationRequest, context: Context) -> Operation:
         """The operation that a request asks for; ``context`` is for this operation alone."""
         try:
+            request = self._with_text(request)
             document = self._parse(request.query)
             return Operation(request, context, (document, _chosen(document, request.operation_name)))
         except Refused as refused:
             return Operation(request, context, refused)
+
+    def _with_text(self, request: OperationRequest) -> OperationRequest:
+        if request.sha256 is None:
+            return request
+        if request.query:
+            if digest(request.query) != request.sha256:
+                raise _refusal("`sha256Hash` is not the digest of `query`.", DocumentError.BAD_REQUEST)
+            return request
+        text = self.documents.text(request.sha256)
+        if text is None:
+            # The words and the code that clients wait for, to send the document after all.
+            raise _refusal("PersistedQueryNotFound", DocumentError.PERSISTED_QUERY_NOT_FOUND)
+        return replace(request, query=text)
 
     def _parse(self, text: str) -> DocumentNode:
         known = self.documents.find(text)

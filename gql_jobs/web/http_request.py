@@ -47,7 +47,7 @@ async def read_operation(request: Request) -> OperationRequest:
         operation = operation_request(value)
     except MalformedRequest as malformed:
         raise Refused(400, str(malformed)) from None
-    if not operation.query:
+    if not operation.query and operation.sha256 is None:
         raise Refused(400, "`query` is empty.")
     return operation
 

@@ -16,13 +16,27 @@ def operation_request(value: Any) -> OperationRequest:
     """
     if not isinstance(value, dict):
         raise MalformedRequest("The request must be a JSON object.")
+    extensions = optional_object(value, "extensions")
+    named = _digest((extensions or {}).get("persistedQuery"))
     query = value.get("query")
+    if query is None and named is not None:
+        query = ""
     if not isinstance(query, str):
         raise MalformedRequest("`query` must be a string: the GraphQL document.")
     name = value.get("operationName")
     if not isinstance(name, str | None):
         raise MalformedRequest("`operationName` must be a string or null.")
-    return OperationRequest(query, optional_object(value, "variables"), name, optional_object(value, "extensions"))
+    return OperationRequest(query, optional_object(value, "variables"), name, extensions, named)
+
+
+def _digest(persisted: Any) -> str | None:
+    """The digest of the document, by the protocol of Apollo's automatic persisted queries, version 1."""
+    if persisted is None:
+        return None
+    named = persisted.get("sha256Hash") if isinstance(persisted, dict) and persisted.get("version") == 1 else None
+    if not isinstance(named, str):
+        raise MalformedRequest("`extensions.persistedQuery` must have the `version` 1 and a string `sha256Hash`.")
+    return named.lower()
 
 
 def optional_object(value: dict[str, Any], name: str) -> dict[str, Any] | None:
