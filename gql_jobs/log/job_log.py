@@ -214,6 +214,10 @@ class _Append:
                     raise
                 self._failure = error
             await asyncio.sleep(RETRY_PAUSE)
+            # Hundreds of writes may wait for the server; trying each ten times a second would cost the process more
+            # than its requests do.
+            while not self._log.connection.connected:  # noqa: ASYNC110 - the client wakes nobody
+                await asyncio.sleep(RETRY_PAUSE)
 
     async def _once(self) -> int:
         sent, self._sent = self._sent or await self._send(), None
