@@ -50,9 +50,9 @@ async def test_a_scheduled_job_is_cancelled_and_its_time_passes_unnoticed(
     api: ServedApi, worker: RunningWorker
 ) -> None:
     assert worker.task is not None
-    job = await create(api, runAt=ahead(seconds=0.5))
+    job = await create(api, runAt=ahead(seconds=1.5))
     await _cancel(api, job)
-    later = await create(api, runAt=ahead(seconds=0.6))
+    later = await create(api, runAt=ahead(seconds=1.6))
     await ended(api, later["id"])
     assert kinds(await history(api, job["id"])) == ["Scheduled", "Cancelled"]
     assert (await find(api, job["id"]))["status"] == "CANCELLED"
