@@ -19,6 +19,7 @@ import psutil
 from msgspec import Raw
 
 from gql_jobs.background import in_background
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import JobPriority, Spec
@@ -76,13 +77,17 @@ def _life(seq: int) -> list[tuple[str, bytes]]:
     ]
 
 
-async def _create(runtime: Runtime, seconds: list[float]) -> None:
+async def _create(runtime: Runtime, seconds: list[float], refused: list[str]) -> None:
     job_type = runtime.registry.get("email")
     assert job_type is not None
     payload = job_type.validate(PAYLOAD, "payload")
     while True:
         began = time.perf_counter()
-        await runtime.commands.create(JobRequest.of(job_type, payload))
+        try:
+            await runtime.commands.create(JobRequest.of(job_type, payload))
+        except QueueUnavailable as error:
+            refused.append(str(error))
+            print(f"{time.perf_counter():.0f} s: {error}", file=sys.stderr)
         seconds.append(time.perf_counter() - began)
         await asyncio.sleep(1 / RATE)
 
@@ -112,16 +117,17 @@ async def measured(number: int, folder: Path) -> dict[str, float]:
             this, nats = psutil.Process(), psutil.Process(server.pid)
             before = this.memory_info().rss, nats.memory_info().rss
             latencies: list[float] = []
+            refused: list[str] = []
             began, cpu, nats_cpu = time.perf_counter(), sum(this.cpu_times()[:2]), sum(nats.cpu_times()[:2])
-            async with in_background(_create(runtime, latencies)):
+            async with in_background(_create(runtime, latencies, refused)):
                 while await sweeper.sweep():
                     pass
-            swept = time.perf_counter() - began
+            seconds = time.perf_counter() - began
             return {
                 "jobs": number,
                 "fill_seconds": round(filled, 1),
-                "sweep_seconds": round(swept, 1),
-                "jobs_per_second": round(number / swept),
+                "sweep_seconds": round(seconds, 1),
+                "jobs_per_second": round(number / seconds),
                 "api_cpu_ms_per_job": round((sum(this.cpu_times()[:2]) - cpu) / number * 1e3, 3),
                 "nats_cpu_ms_per_job": round((sum(nats.cpu_times()[:2]) - nats_cpu) / number * 1e3, 3),
                 "api_mib_before": before[0] >> 20,
@@ -130,6 +136,7 @@ async def measured(number: int, folder: Path) -> dict[str, float]:
                 "nats_mib_after": nats.memory_info().rss >> 20,
                 "create_median_ms": round(statistics.median(latencies) * 1e3, 1),
                 "create_p99_ms": round(sorted(latencies)[int(len(latencies) * 0.99)] * 1e3, 1),
+                "creates_refused": len(refused),
                 "jobs_left": len(await runtime.reader.finished(datetime.now(UTC), number)),
                 "stream_messages": (await stream_info(runtime.connection)).state.messages,
             }
