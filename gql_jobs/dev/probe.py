@@ -2,9 +2,15 @@
 
 import http.client
 import json
+import random
+from contextlib import suppress
 from pathlib import Path
 
-from gql_jobs.listening import listen, reachable
+from gql_jobs.listening import CannotListen, listen, reachable
+
+_UNASKED = range(20_000, 32_000)
+"""Ports that neither Linux nor macOS nor Windows gives to who asks for any."""
+_TRIES = 20
 
 
 def port_to_use(host: str, port: int) -> int:
@@ -12,6 +18,11 @@ def port_to_use(host: str, port: int) -> int:
 
     :raises CannotListen: if nobody can listen there. Somebody may still take it before our child does.
     """
+    if port == 0:
+        # Not one that the system would choose: from those, connections get theirs, and our child listens a while later.
+        for candidate in random.sample(_UNASKED, k=_TRIES):
+            with suppress(CannotListen):
+                return port_to_use(host, candidate)
     listeners = listen(host, port)
     number: int = listeners[0].getsockname()[1]
     for listener in listeners:
