@@ -68,8 +68,8 @@ class Tail:
         return None if self._broken else max(self._behind, len(self._arrived))
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing has arrived that is not handed out."""
+    def is_emptied(self) -> bool:
+        """Whether everything that has arrived is handed out."""
         return not self._arrived
 
     def rewind(self, start: int) -> None:

@@ -98,7 +98,7 @@ class Feed:
                 self._apply(batch)
             self._judge()
             # A long catch-up must leave the event loop to others now and then.
-            await asyncio.sleep(min(PAUSE * (len(batch) - 1), MAX_PAUSE) if batch and self._tail.idle else 0)
+            await asyncio.sleep(min(PAUSE * (len(batch) - 1), MAX_PAUSE) if batch and self._tail.is_emptied else 0)
 
     def _begin_anew(self) -> None:
         self.caught_up = self._was_there = False

@@ -63,12 +63,11 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.state.closing = endpoint.closing
     app.state.opening = Opening(settings, imports, opened)
     app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
-    # Routes are tried in this order, at every request.
-    app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     app.include_router(health.router)
     if settings.metrics:
         app.include_router(metrics.router)
     app.include_router(artifacts.router)
+    app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
     app.add_middleware(Shortcut, path=PATH, to=endpoint)

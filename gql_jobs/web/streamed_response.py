@@ -96,7 +96,7 @@ class StreamedResponse:
         with self._closing.told(leave):
             gone = asyncio.create_task(_gone(receive))
             try:
-                await self._send_stream(send, gone, left, _cut(scope))
+                await self._send_stream(send, gone, left, _cut(scope) if self._format.broken_off else None)
             finally:
                 gone.cancel()
 
@@ -121,10 +121,10 @@ class StreamedResponse:
                 silence = b"" if left.done() else written.heartbeat
                 chunk = silence if result is None else written.result(result)
             last = written.end if pace.over else chunk + written.interrupted()
-            broken_off = written.broken_off and not pace.over and cut is not None
-            await send({"type": "http.response.body", "body": last, "more_body": broken_off})
-            if broken_off and cut is not None:
-                cut()
+            break_off = None if pace.over else cut
+            await send({"type": "http.response.body", "body": last, "more_body": break_off is not None})
+            if break_off is not None:
+                break_off()
                 await gone
         finally:
             await pace.close(finished=self._finished)
