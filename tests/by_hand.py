@@ -17,7 +17,8 @@ from gql_jobs.log.codec import encode
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.embedded import EmbeddedServer, embedded_server
-from gql_jobs.log.job_log import JobLog, Write, folded, job_events
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.stored import StoredMessage, messages_of
 from gql_jobs.log.tail import Tail
 from tests.deadline import until

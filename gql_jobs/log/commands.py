@@ -27,7 +27,8 @@ from gql_jobs.log import subjects
 from gql_jobs.log.capacity import Capacity
 from gql_jobs.log.connection import ApiError
 from gql_jobs.log.dead_letters import remove_dead_letter
-from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
+from gql_jobs.log.history import History, folded, read_history
+from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events, whole_job
 from gql_jobs.log.retention import half_expired, tombstone
 from gql_jobs.log.stored import StoredMessage, delete_message
 from gql_jobs.settings import Settings

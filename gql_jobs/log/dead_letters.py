@@ -9,7 +9,8 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job
 from gql_jobs.log import subjects
 from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.job_log import JobLog, folded
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.stored import StoredMessage, delete_message, last_message, messages_of
 
 log = logging.getLogger(__name__)

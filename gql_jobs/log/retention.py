@@ -16,7 +16,8 @@ from gql_jobs.jobs.messages import Expired, Kind
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.dead_letters import remove_dead_letter
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, whole_job
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog, Superseded, Write, whole_job
 from gql_jobs.log.stored import StoredMessage, count_by_subject
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from datetime import datetime
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log import subjects
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, whole_job
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog, Superseded, Write, whole_job
 from gql_jobs.log.stored import delete_message
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.log.commands import JobCommands, creation
 from gql_jobs.log.connection import Connection, MessageTooLarge
-from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, folded, job_events, open_job_log, whole_job
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, open_job_log, whole_job
 from gql_jobs.log.publisher import FenceRefused, Publisher, open_publisher
 from tests.by_hand import bring_to, report, say, stored, tailed
 from tests.stories import JOB, OTHER, attempt_body, request, spec

@@ -11,7 +11,8 @@ from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
 from gql_jobs.log.schedules import fire_overdue
 from gql_jobs.log.stored import delete_message
 from tests.by_hand import say, stored

@@ -18,7 +18,8 @@ from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.embedded import EmbeddedServer
-from gql_jobs.log.job_log import JobLog, folded
+from gql_jobs.log.history import folded
+from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.stored import last_message
 from gql_jobs.log.topology import ensure_streams, stream_info
 from gql_jobs.settings import Settings
