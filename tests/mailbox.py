@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from tests.processes import running_process
+
 
 @dataclass(frozen=True)
 class RunningMailbox:
@@ -35,14 +37,9 @@ class RunningMailbox:
 async def running_mailbox(data_dir: Path) -> AsyncIterator[RunningMailbox]:
     """A mailbox that keeps its mails under ``data_dir``."""
     command = (sys.executable, "-m", "gql_jobs.dev.mailbox", "--data-dir", str(data_dir))
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
-    assert process.stdout is not None
-    try:
+    async with running_process(*command, stdout=PIPE) as process:
+        assert process.stdout is not None
         ports = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
         yield RunningMailbox(**ports)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 10) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -1,8 +1,29 @@
 """Real processes in tests: which belong to a tree, which of them are left."""
 
+import asyncio
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import psutil
 
 from tests.deadline import until
+
+
+@asynccontextmanager
+async def running_process(*command: str, **options: Any) -> AsyncIterator[Process]:
+    """A child of this process; killed when the block ends, if it still runs.
+
+    :param options: those of ``asyncio.create_subprocess_exec``.
+    """
+    process = await asyncio.create_subprocess_exec(*command, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 def tree(pid: int) -> list[psutil.Process]:

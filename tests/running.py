@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
+from tests.processes import running_process
 from workers.pool import run_pool
 
 JOB_TYPES = ("tests.job_types.probe_jobs",)
@@ -67,10 +68,5 @@ async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[P
         "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
     }
     command = (sys.executable, "-m", "workers", "--import", *JOB_TYPES, *arguments)
-    process = await asyncio.create_subprocess_exec(*command, env=environment)
-    try:
+    async with running_process(*command, env=environment) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()

@@ -24,6 +24,7 @@ from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from gql_jobs.web.server import http_server
 from tests.deadline import until
+from tests.processes import running_process
 from tests.running import JOB_TYPES, ROOT
 
 HOST = "127.0.0.1"
@@ -167,17 +168,11 @@ async def api_process(settings: Settings, port: int, *, ready: bool = True) -> A
     }
     arguments = ("--port", str(port), "--data-dir", str(settings.data_dir), "--import", *JOB_TYPES)
     command = (sys.executable, "-m", "gql_jobs", "api", *arguments)
-    process = await asyncio.create_subprocess_exec(*command, env=environment)
-    try:
-        async with _clients(port) as (session, http):
-            api = Api(port, session, http)
-            if ready:
-                await until(lambda: is_ready(api), "the API process is ready", within=20)
-            yield api, process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    async with running_process(*command, env=environment) as process, _clients(port) as (session, http):
+        api = Api(port, session, http)
+        if ready:
+            await until(lambda: is_ready(api), "the API process is ready", within=20)
+        yield api, process
 
 
 async def is_ready(api: Api) -> bool:

@@ -12,8 +12,9 @@ from gql_jobs import garbage
 from gql_jobs.listening import listen, url
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
+from gql_jobs.web.http_protocol import PatientProtocol, ServerConfig
 from gql_jobs.web.opening import Opening
-from gql_jobs.web.protocols import PatientProtocol, ServerConfig, SocketProtocol
+from gql_jobs.web.socket_protocol import SocketProtocol
 
 FAREWELL = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""

@@ -11,7 +11,7 @@ from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.web import event_stream, multipart
 from gql_jobs.web.closing import Closing
 from gql_jobs.web.execution import Result
-from gql_jobs.web.protocols import CUT
+from gql_jobs.web.http_protocol import CUT
 
 _ALWAYS = [
     (b"cache-control", b"no-cache, no-transform"),

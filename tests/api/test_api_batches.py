@@ -79,18 +79,18 @@ async def test_all_inputs_are_checked_before_anything_is_stored(api: ServedApi) 
         assert (await stream_info(api.runtime.connection)).state.messages == 0
 
 
-async def test_ten_thousand_jobs_all_complete_and_are_counted(api: ServedApi, settings: Settings) -> None:
+async def test_thousands_of_jobs_all_complete_and_are_counted(api: ServedApi, settings: Settings) -> None:
     async def completed() -> int:
         found: int = (await page(api, filter={"status": "COMPLETED"}, first=0))["totalCount"]
         return found
 
     async def all_completed() -> bool:
-        return await completed() == 10_000
+        return await completed() == 3000
 
     batch = [asked() for _ in range(1000)]
     async with running_worker(settings.model_copy(update={"num_workers": 100})):
-        batches = [await create_many(api, batch) for _ in range(10)]
+        batches = [await create_many(api, batch) for _ in range(3)]
         await watched(api, batches[-1][-1])
         await until(all_completed, "all of them complete", within=50)
-    assert len({job_id for ids in batches for job_id in ids}) == 10_000
-    assert (await page(api, first=0))["totalCount"] == 10_000
+    assert len({job_id for ids in batches for job_id in ids}) == 3000
+    assert (await page(api, first=0))["totalCount"] == 3000

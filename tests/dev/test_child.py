@@ -15,7 +15,7 @@ import pytest
 from gql_jobs.dev.child import Child, StartFailed, restart_delay
 from gql_jobs.parent import CANNOT_START, lifeline
 from tests.deadline import until
-from tests.processes import all_ended
+from tests.processes import all_ended, running_process
 
 _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
 _DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"
@@ -117,22 +117,14 @@ async def test_the_kernel_ends_a_busy_child_with_its_parent(tmp_path: Path) -> N
 
 
 async def _watched(reaction: str, *, expected: int) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _WATCHING.format(reaction=reaction)),
-        stdin=PIPE,
-        stdout=PIPE,
-        env={**os.environ, "GQL_JOBS_PARENT_PIPE": "1"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    command = (sys.executable, "-c", _WATCHING.format(reaction=reaction))
+    env = {**os.environ, "GQL_JOBS_PARENT_PIPE": "1"}
+    async with running_process(*command, stdin=PIPE, stdout=PIPE, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         await asyncio.wait_for(process.stdout.readline(), 20)
         process.stdin.close()
         assert await asyncio.wait_for(process.wait(), 15) == expected
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_a_process_started_by_hand_does_not_watch_stdin() -> None:

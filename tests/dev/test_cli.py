@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from gql_jobs.cli import cli
 from tests.by_hand import plain_nats
+from tests.processes import running_process
 from tests.serving import free_port
 
 # Every test here starts commands, which a busy machine keeps waiting.
@@ -30,19 +31,10 @@ job_type("cli_probe", payload=P, result=R, handler="nowhere:handle")
 
 async def _run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
     """``gql-jobs`` as a user runs it: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *(str(Path(sys.executable).parent / "gql-jobs"), *arguments),
-        cwd=cwd,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**os.environ, **environment},
-    )
-    try:
+    command = (str(Path(sys.executable).parent / "gql-jobs"), *arguments)
+    env = {**os.environ, **environment}
+    async with running_process(*command, cwd=cwd, stdout=PIPE, stderr=PIPE, env=env) as process:
         out, err = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -110,21 +102,13 @@ async def test_a_server_without_jetstream_is_a_sentence(tmp_path: Path, command:
 @asynccontextmanager
 async def _api(folder: Path) -> AsyncIterator[tuple[Process, str]]:
     """``gql-jobs api`` without a NATS server, once it has printed its address."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gql_jobs", "api", "--port", "0"),
-        cwd=folder,
-        stdout=PIPE,
-        env={**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}"},
-    )
-    assert process.stdout is not None
-    try:
+    command = (sys.executable, "-m", "gql_jobs", "api", "--port", "0")
+    env = {**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+    async with running_process(*command, cwd=folder, stdout=PIPE, env=env) as process:
+        assert process.stdout is not None
         said = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode().split() for _ in range(2)]
         assert [name for name, _ in said] == ["GraphiQL", "API"]
         yield process, said[1][1]
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def test_the_api_says_where_it_is_and_answers_there_at_once(tmp_path: Path) -> None:
@@ -141,25 +125,17 @@ async def test_the_api_stops_from_the_moment_on_at_which_it_says_where_it_is(tmp
 
 
 async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gql_jobs", "nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data"),
-        cwd=tmp_path,
-        stdout=PIPE,
-    )
-    assert process.stdout is not None
-    try:
+    command = ("nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data")
+    async with running_process(sys.executable, "-m", "gql_jobs", *command, cwd=tmp_path, stdout=PIPE) as process:
+        assert process.stdout is not None
         line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         client = await nats.connect(line.split()[1])
         await client.close()
-        code, _, err = await _run("nats", "--port", "0", "--monitor-port", "0", "--data-dir", "data", cwd=tmp_path)
+        code, _, err = await _run(*command, cwd=tmp_path)
         assert code == 2
         assert f"is already used by process {process.pid}" in err
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 20) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_the_schema_is_printed_compared_and_knows_modules_of_this_folder(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import re
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.deadline import until
+from tests.processes import running_process
 from tests.running import ROOT
 from tests.running_dev import Dev, running_dev
 
@@ -24,16 +24,9 @@ EVENT_SOURCE = EXAMPLES / "javascript" / "event_source.mjs"
 pytestmark = pytest.mark.timeout(120)
 
 
-@asynccontextmanager
-async def _running(client: Path, dev: Dev) -> AsyncIterator[Process]:
+def _running(client: Path, dev: Dev) -> AbstractAsyncContextManager[Process]:
     program = "node" if client.suffix == ".mjs" else sys.executable
-    process = await asyncio.create_subprocess_exec(program, client, dev.urls()["API"], stdout=PIPE, stderr=STDOUT)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    return running_process(program, str(client), dev.urls()["API"], stdout=PIPE, stderr=STDOUT)
 
 
 async def _end(process: Process, already: str = "") -> str:

@@ -1,4 +1,4 @@
-"""uvicorn's protocols, made to end what a client leaves unfinished: uvicorn itself would wait without end."""
+"""uvicorn's HTTP, made to end what a client leaves unfinished: uvicorn itself would wait without end."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode
 
 from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.web.replies import refusal
@@ -102,92 +100,3 @@ class PatientProtocol(HttpToolsProtocol):
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
-
-
-_WRITABLE = asyncio.Event()
-"""What all sockets share while nobody has to wait: each event of its own would cost 0.8 KiB."""
-_WRITABLE.set()
-
-
-class Inbox:
-    """The messages of one socket for its one reader; an ``asyncio.Queue``, made for any number of both, takes 3 KiB."""
-
-    __slots__ = ("_messages", "_put")
-
-    def __init__(self) -> None:
-        self._messages: list[Any] = []
-        self._put: asyncio.Future[None] | None = None
-
-    def put_nowait(self, message: Any) -> None:
-        """Called by the protocol."""
-        self._messages.append(message)
-        if self._put is not None and not self._put.done():
-            self._put.set_result(None)
-
-    def empty(self) -> bool:
-        """Whether none waits."""
-        return not self._messages
-
-    async def get(self) -> Any:
-        """The next message."""
-        while not self._messages:
-            self._put = asyncio.get_running_loop().create_future()
-            await self._put
-        # Reading pauses while one waits, so that there are never many.
-        return self._messages.pop(0)
-
-
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets, with another end for a client that does not answer pings: it is gone, or does not read.
-
-    An open socket is kept small, because most of them wait: it forgets its handshake, and has no room for more
-    waiters than the one there is.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.queue = Inbox()  # type: ignore[assignment]
-        self.writable = _WRITABLE
-
-    def pause_writing(self) -> None:
-        """The buffer is full: whoever writes waits."""
-        self.writable = asyncio.Event()
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        super().resume_writing()
-        self.writable = _WRITABLE
-
-    def data_received(self, data: bytes) -> None:
-        """Read on. A handshake with too many or too long headers is answered; uvicorn leaves it without a word."""
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.transport.is_closing():
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
-
-    def start_keepalive(self) -> None:
-        """The handshake is over: its headers, cookies among them, are needed no more."""
-        # The parser keeps the request, too.
-        self.request.headers.clear()
-        del self.request, self.response
-        self.scope["headers"] = []
-        super().start_keepalive()
-
-    def keepalive_timeout(self) -> None:
-        """Close the socket with a code that clients come back after; uvicorn's own, 1011, is fatal for them."""
-        if not (self.close_sent or self.transport.is_closing()):
-            self.conn.fail(CloseCode.GOING_AWAY, "keepalive ping timeout")
-            # What a client does not read is never flushed, and a close waits for that.
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-        super().keepalive_timeout()
-
-    def send_receive_event_to_app(self) -> None:
-        """Pass a message on. What is no text is the client's fault: it gets the code for that, the log no traceback."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError as error:
-                self.conn.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
-                self.handle_parser_exception()
-                return
-        super().send_receive_event_to_app()
