@@ -1,6 +1,6 @@
 """Where the time of gql-jobs goes: py-spy looks at a process while a bench keeps it busy.
 
-``python -m benchmarks.hotspots create|page|fanout|drain``: prints the share of samples in which each function is
+``python -m benchmarks.hotspots create|bulk|page|fanout|drain``: prints the share of samples in which each function is
 running itself, and in which it is anywhere on the stack. py-spy comes with ``make bench-setup``.
 """
 
@@ -81,6 +81,13 @@ async def _create(recorder: Recorder) -> None:
         await recorder.look("API process, createJob on 50 connections", system.api.pid)
 
 
+async def _bulk(recorder: Recorder) -> None:
+    async with stack.running() as system:
+        creating = asyncio.create_task(system.fill("email", [stack.EMAIL] * 1_000_000))
+        await recorder.look("API process, createJobs of 1 000", system.api.pid)
+        creating.cancel()
+
+
 async def _page(recorder: Recorder) -> None:
     prepare = partial(finish, jobs=10_000)
     async with stack.running(prepare=prepare) as system, _hammered(system, PAGE, FINISHED):
@@ -113,7 +120,7 @@ async def _drain(recorder: Recorder) -> None:
         await system.abandon_workers()
 
 
-_PROFILES = {"create": _create, "page": _page, "fanout": _fanout, "drain": _drain}
+_PROFILES = {"create": _create, "bulk": _bulk, "page": _page, "fanout": _fanout, "drain": _drain}
 
 
 def main() -> None:
