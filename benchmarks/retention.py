@@ -16,65 +16,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from msgspec import Raw
 
+from benchmarks.stock import finish
 from gql_jobs.background import in_background
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.ids import new_job_id
-from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
-from gql_jobs.jobs.model import JobPriority, Spec
 from gql_jobs.jobs.request import JobRequest
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
 from gql_jobs.log.embedded import embedded_server
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.log.publisher import Publisher, open_publisher
 from gql_jobs.log.retention import TOMBSTONE_TTL
 from gql_jobs.log.topology import stream_info
 from gql_jobs.settings import Settings
 from gql_jobs.upkeep import Upkeep
 from gql_jobs.web.runtime import Runtime, open_runtime
 
-ANSWER = 10.0
-"""Seconds within which the server acknowledges so many."""
-AT_ONCE = 500
 RATE = 20.0
 """Jobs created a second while the sweeper runs."""
 PAYLOAD = {"to": "ann@example.org", "subject": "Hello", "body": "x" * 100}
-
-
-async def _fill(publisher: Publisher, number: int) -> int:
-    """Jobs that ended a moment ago; returns the last sequence."""
-    last = 0
-    for start in range(0, number, AT_ONCE):
-        sent: list[asyncio.Future[int]] = []
-        for _ in range(min(AT_ONCE, number - start)):
-            for subject, body in _life(last + 1):
-                sent.append(await publisher.send(subject, body, None, ANSWER))
-                last += 1
-        await asyncio.gather(*sent)
-    return last
-
-
-def _life(seq: int) -> list[tuple[str, bytes]]:
-    job_id = new_job_id()
-    spec = Spec(
-        type="email",
-        payload=Raw(json.dumps(PAYLOAD).encode()),
-        payload_hash="0" * 64,
-        queue="default",
-        priority=JobPriority.NORMAL,
-        max_retries=5,
-        timeout=300.0,
-        created_at=datetime.now(UTC),
-    )
-    started = Started(submission=seq, attempt=1, worker_id="w")
-    completed = Completed(submission=seq, attempt=1, worker_id="w", result=Raw(b"{}"))
-    return [
-        (subjects.queued(job_id, spec.queue, spec.priority), encode(Submission(spec=spec))),
-        (subjects.event(job_id, Kind.STARTED), encode(started)),
-        (subjects.event(job_id, Kind.COMPLETED), encode(completed)),
-    ]
 
 
 async def _create(runtime: Runtime, seconds: list[float], refused: list[str]) -> None:
@@ -96,13 +53,9 @@ async def measured(number: int, folder: Path) -> dict[str, float]:
     """Figures: jobs a second, CPU a job, memory in MiB, latencies of createJob in milliseconds."""
     async with embedded_server(folder / "store", max_store_bytes=100 << 30) as server:
         settings = Settings(nats_url=server.url, data_dir=folder / "data", retention=TOMBSTONE_TTL)
-        async with (
-            open_runtime(settings, ()) as runtime,
-            open_job_log(runtime.connection) as job_log,
-            open_publisher(runtime.connection) as publisher,
-        ):
+        async with open_runtime(settings, ()) as runtime, open_job_log(runtime.connection) as job_log:
             began = time.perf_counter()
-            last = await _fill(publisher, number)
+            last = await finish(server.url, number)
             filled = time.perf_counter() - began
             while not await runtime.feed.wait_for(last, 60):
                 print(f"the index is at {runtime.feed.position} of {last}", file=sys.stderr)
