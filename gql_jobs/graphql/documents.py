@@ -42,16 +42,20 @@ class Documents:
             self._kept.move_to_end(text)
         return known
 
-    def keep(self, text: str, document: DocumentNode) -> None:
-        """Remember a document that is valid."""
+    def keep(self, text: str, document: DocumentNode) -> Known | None:
+        """Remember a document that is valid; None where this very tree is not kept.
+
+        Two requests may bring a text at once, and what is kept with one tree speaks of its nodes.
+        """
         if len(text) > LONGEST or text in self._kept:
-            return
+            return None
         # Only directives make variables decide what is selected, and there is none without its sign.
-        self._kept[text] = Known(document, plans=None if "@" in text else {})
+        known = self._kept[text] = Known(document, plans=None if "@" in text else {})
         self._texts[digest(text)] = text
         if len(self._kept) > MOST:
             oldest, _ = self._kept.popitem(last=False)
             del self._texts[digest(oldest)]
+        return known
 
     def text(self, named: str) -> str | None:
         """The text of that digest, if it was valid before and is still kept."""

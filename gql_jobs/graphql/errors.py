@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, ValueNode
 
+from gql_jobs.graphql.documents import Known
 from gql_jobs.graphql.enums import DocumentError
 from gql_jobs.graphql.faults import Fault, coded, errors_of, fault_of, has_code, literal_place, variable_faults
 from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
@@ -23,6 +24,8 @@ class Asked(NamedTuple):
     document: DocumentNode
     node: OperationDefinitionNode
     variables: dict[str, Any]
+    known: Known | None = None
+    """What is kept with the document, which then is valid."""
 
 
 class ErrorCodes:

@@ -45,6 +45,9 @@ class EventExecutor(StrawberryGraphQLCoreExecutionContext):
         Only for a document in which no variable decides what is selected.
         """
 
+    def data_of(self, event: Any) -> dict[str, Any] | None:
+        """What a subscription answers to an event, where that is known without executing it."""
+
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
         """The executor of one event."""
         executor = super().build_per_event_executor(payload)
@@ -58,6 +61,12 @@ def attribute_of(field: GraphQLField) -> str | None:
     if not isinstance(definition, StrawberryField) or not definition.is_basic_field or field.args:
         return None
     return definition.python_name
+
+
+def brings_events(field: GraphQLField) -> bool:
+    """Whether the field is one of a subscription: of an event its value is the event itself."""
+    definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    return isinstance(definition, StrawberryField) and definition.is_subscription
 
 
 def computed(description: str) -> Any:

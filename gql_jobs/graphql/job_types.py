@@ -93,8 +93,10 @@ class Job:
     )
     async def events(self, info: Info) -> list[Any]:
         from gql_jobs.graphql.event_types import event_of  # noqa: PLC0415
+        from gql_jobs.graphql.registered import registered_types  # noqa: PLC0415
 
-        return [event_of(event) for event in await services(info).events(self.id)]
+        registered = registered_types(info)
+        return [event_of(event, registered) for event in await services(info).events(self.id)]
 
 
 @strawberry.type(

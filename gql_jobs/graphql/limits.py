@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from graphql import FragmentDefinitionNode, GraphQLError, GraphQLSchema, GraphQLSyntaxError
 
 from gql_jobs.graphql.complexity import Complexity, Measurement, TooDeep
-from gql_jobs.graphql.documents import Known
 from gql_jobs.graphql.errors import Asked
 from gql_jobs.graphql.queries import LARGEST_PAGE
 from gql_jobs.jobs.errors import TooComplex
@@ -78,9 +77,10 @@ def gave_up(error: GraphQLSyntaxError) -> GraphQLError | None:
     return error
 
 
-def refusal(schema: GraphQLSchema, asked: Asked, known: Known | None, limits: OperationLimits) -> TooComplex | None:
+def refusal(schema: GraphQLSchema, asked: Asked, limits: OperationLimits) -> TooComplex | None:
     """The refusal of an operation that asks for too much; what a known document comes to is measured once."""
     name = asked.node.name.value if asked.node.name else None
+    known = asked.known
     found = known.complexity.get(name) if known is not None else None
     if found is None:
         fragments = {d.name.value: d for d in asked.document.definitions if isinstance(d, FragmentDefinitionNode)}

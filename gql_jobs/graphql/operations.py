@@ -65,13 +65,13 @@ class Operation(Struct, frozen=True):
 
     request: OperationRequest
     context: Context
-    chosen: tuple[DocumentNode, OperationDefinitionNode] | Refused
+    asked: Asked | Refused
     """The syntax trees of the document and of the operation that is meant; or why there are none."""
 
     @property
     def type(self) -> OperationType | None:
         """None where the document cannot be read or leaves open which operation is meant: running it says so."""
-        return None if isinstance(self.chosen, Refused) else self.chosen[1].operation
+        return None if isinstance(self.asked, Refused) else self.asked.node.operation
 
 
 class Operations:
@@ -97,8 +97,10 @@ class Operations:
         """The operation that a request asks for; ``context`` is for this operation alone."""
         try:
             request = self._with_text(request)
-            document = self._parse(request.query)
-            return Operation(request, context, (document, _chosen(document, request.operation_name)))
+            known = self.documents.find(request.query)
+            document = known.document if known is not None else self._parse(request.query)
+            node = _chosen(document, request.operation_name)
+            return Operation(request, context, Asked(document, node, request.variables or {}, known))
         except Refused as refused:
             return Operation(request, context, refused)
 
@@ -116,9 +118,6 @@ class Operations:
         return replace(request, query=text)
 
     def _parse(self, text: str) -> DocumentNode:
-        known = self.documents.find(text)
-        if known is not None:
-            return known.document
         try:
             return graphql.parse(text, **self._parse_options)
         except GraphQLSyntaxError as error:
@@ -132,19 +131,17 @@ class Operations:
 
         :raises Refused: if it is not.
         """
-        if isinstance(operation.chosen, Refused):
-            raise operation.chosen
-        request = operation.request
-        asked = Asked(*operation.chosen, request.variables or {})
-        known = self.documents.find(request.query)
-        too_much = refusal(self._schema, asked, known, self._limits) if self._limits is not None else None
+        asked = operation.asked
+        if isinstance(asked, Refused):
+            raise asked
+        too_much = refusal(self._schema, asked, self._limits) if self._limits is not None else None
         if too_much is not None:
             raise Refused([_located(too_much)])
-        if known is None:
+        if asked.known is None:
             errors = validate(self._schema, asked.document, RULES)
             if errors:
                 raise Refused(self._codes.of_validation(errors))
-            self.documents.keep(request.query, asked.document)
+            asked = asked._replace(known=self.documents.keep(operation.request.query, asked.document))
         return asked
 
     async def execute(self, operation: Operation) -> ExecutionResult:
@@ -182,7 +179,11 @@ class Operations:
                     result = audience.result(event)
                     if result is None:
                         executor = executor or self._build(asked, operation)
-                        result = await self._event(executor, asked, event, audience)
+                        data = executor.data_of(event)
+                        if data is None:
+                            result = await self._event(executor, asked, event, audience)
+                        else:
+                            result = audience.keep(event, ExecutionResult(data=data, errors=None))
                     yield result
         except Exception as error:  # noqa: BLE001
             yield self._refused(self._codes.of_execution([_located(error)], asked))
@@ -218,10 +219,8 @@ class Operations:
         )
         if isinstance(executor, list):
             raise Refused(self._codes.of_execution(executor, asked))
-        known = self.documents.find(operation.request.query)
-        # Another tree of the same text, where two requests have brought it at once, would leave its nodes in the plan.
-        if known is not None and known.document is asked.document and known.plans is not None:
-            cast("EventExecutor", executor).use_plan(known.plans)
+        if asked.known is not None and asked.known.plans is not None:
+            cast("EventExecutor", executor).use_plan(asked.known.plans)
         return cast("EventExecutor", executor)
 
     def _refused(self, errors: list[GraphQLError]) -> PreExecutionError:

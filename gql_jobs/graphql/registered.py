@@ -81,9 +81,14 @@ class HasRegisteredTypes(Protocol):
     def registered(self) -> RegisteredTypes: ...
 
 
+def registered_types(info: Info) -> RegisteredTypes:
+    """The job types of the schema that runs this operation."""
+    return cast("HasRegisteredTypes", info.schema).registered
+
+
 def present(info: Info, job: model.Job) -> Job:
     """The job as the schema that runs this operation shows it."""
-    return cast("HasRegisteredTypes", info.schema).registered.present(job)
+    return registered_types(info).present(job)
 
 
 def payload_member(job_type: JobType) -> str:

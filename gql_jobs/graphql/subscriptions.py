@@ -12,6 +12,7 @@ import strawberry
 from gql_jobs.graphql.context import Context, Info, services
 from gql_jobs.graphql.event_types import JobEvent, event_of
 from gql_jobs.graphql.inputs import JobFilterInput
+from gql_jobs.graphql.registered import RegisteredTypes, registered_types
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.errors import NotFound
 from gql_jobs.jobs.filter import JobFilter
@@ -58,7 +59,8 @@ class Subscription:
     ) -> AsyncGenerator[JobEvent, None]:
         meant = filter.value() if filter else JobFilter()
         # Not from its first event on, which may be hours away: the resolver would be kept waiting, with all it holds.
-        return _presented(info.context, None, await services(info).watch.open_all(meant, _cursor(info, after)))
+        events = await services(info).watch.open_all(meant, _cursor(info, after))
+        return _presented(info.context, registered_types(info), None, events)
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:
@@ -73,20 +75,19 @@ async def _begun(info: Info, events: AsyncGenerator[Event, None]) -> AsyncGenera
     (``error`` over a WebSocket) and not of a first result that never was.
     """
     first = await anext(events, None)
-    return _presented(info.context, first, events)
+    return _presented(info.context, registered_types(info), first, events)
 
 
 async def _presented(
-    context: Context, first: Event | None, events: AsyncGenerator[Event, None]
+    context: Context, registered: RegisteredTypes, first: Event | None, events: AsyncGenerator[Event, None]
 ) -> AsyncGenerator[JobEvent, None]:
     async with aclosing(events):
         if first is not None:
-            yield _noted(context, first)
+            yield _noted(context, event_of(first, registered))
         async for event in events:
-            yield _noted(context, event)
+            yield _noted(context, event_of(event, registered))
 
 
-def _noted(context: Context, event: Event) -> JobEvent:
-    shown = event_of(event)
+def _noted(context: Context, shown: JobEvent) -> JobEvent:
     context.cursor = shown.cursor
     return shown

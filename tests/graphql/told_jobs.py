@@ -1,0 +1,92 @@
+"""Jobs of every kind to be asked for, and a context that answers from them, without a server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.jobs.messages import (
+    Cancelled,
+    Completed,
+    DeadLetter,
+    Failed,
+    Message,
+    Progress,
+    Released,
+    Saved,
+    Started,
+)
+from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.views.bus import EventBus
+from gql_jobs.views.index import open_index
+from gql_jobs.views.reader import Reader
+from gql_jobs.views.watch import Watch
+from tests.running import JOB_TYPES
+from tests.stories import artifact, queued, said, scheduled, spec, tell
+
+IDS = [f"018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e{n:02d}" for n in range(7)]
+
+
+def _stories() -> Iterator[Message]:
+    """A job in each state, an unknown type, a file, errors: whatever a page or an event may have to show."""
+    seq = count(1)
+    asked: list[dict[str, Any]] = [{"tags": ("a", "ä")}, {}, {"type": "gone"}, {"max_retries": 0}, {}]
+    for job_id, options in zip(IDS, asked, strict=False):
+        yield queued(next(seq), job_id=job_id, **options)
+    yield scheduled(next(seq), job_id=IDS[5])
+    told: list[tuple[str, type[Any], dict[str, Any]]] = [
+        (IDS[0], Started, {}),
+        (IDS[0], Progress, {"progress": 40, "message": "half"}),
+        (IDS[1], Started, {}),
+        (IDS[1], Completed, {}),
+        (IDS[2], Started, {}),
+        (IDS[2], Failed, {}),
+        (IDS[3], Started, {}),
+        (IDS[3], DeadLetter, {"spec": spec(max_retries=0)}),
+        (IDS[4], Started, {}),
+        (IDS[4], Released, {}),
+    ]
+    for job_id, kind, facts in told:
+        submission = IDS.index(job_id) + 1
+        body = said(0, kind, submission=submission, **facts).body
+        yield tell(next(seq), body, job_id)
+    yield tell(next(seq), Saved(artifact=artifact()), IDS[1])
+    last = queued(next(seq), job_id=IDS[6])
+    yield last
+    yield tell(next(seq), Cancelled(submission=last.seq), IDS[6])
+
+
+@contextmanager
+def told_context(path: Path) -> Iterator[Context]:
+    """A context over an index at ``path`` that holds the jobs."""
+    with open_index(path, "2026-01-31T12:00:00Z", 1000, 86_400.0) as index:
+        messages = list(_stories())
+        index.apply(messages, messages[-1].seq)
+        reader = Reader(index)
+
+        async def job(job_id: str) -> Any:
+            return index.job(job_id)
+
+        async def events(job_id: str) -> Any:
+            return index.events(job_id)
+
+        async def saved(job_id: str) -> Any:
+            return index.artifacts(job_id)
+
+        bus = EventBus(reader.events_after, index.position)
+        # Neither the stream nor its tail is asked for what the index has.
+        nobody: Any = SimpleNamespace(position=index.position)
+        services: Any = SimpleNamespace(
+            index=index,
+            reader=reader,
+            registry=load_job_types(JOB_TYPES),
+            watch=Watch(nobody, index, nobody, bus, nobody),
+            job=job,
+            events=events,
+            saved=saved,
+        )
+        yield Context(lambda: services)
+        reader.close()
