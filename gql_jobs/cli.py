@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from gql_jobs.dev.child import StartFailed
+from gql_jobs.child import StartFailed
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.listening import CannotListen
@@ -28,10 +28,12 @@ from gql_jobs.log.embedded import EmbeddedServerError
 from gql_jobs.logs import configure_logging
 from gql_jobs.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings
+from gql_jobs.siblings import Joins, run_apis, run_workers
 
 _SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
 """Failures whose message is the sentence."""
 _PORT = click.IntRange(0, 65535)
+_PROCESSES = click.IntRange(1, 64)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -77,34 +79,51 @@ def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> N
 @cli.command(short_help="Run the GraphQL API.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--processes", type=_PROCESSES, help="Processes that share the port. Default: 1.")
+@click.option("--joins", type=click.Choice(get_args(Joins)), hidden=True, help="Share the port of our parent.")
 @_data_dir
 @_imports
-def api(*, host: str, port: int, data_dir: Path | None, imports: tuple[str, ...]) -> None:
+def api(
+    *,
+    host: str,
+    port: int,
+    processes: int | None,
+    joins: Joins | None,
+    data_dir: Path | None,
+    imports: tuple[str, ...],
+) -> None:
     """Run the GraphQL API; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
     with _sentences():
-        from gql_jobs.web.server import serve  # noqa: PLC0415
-
-        settings = _settings(data_dir=data_dir)
+        settings = _settings(data_dir=data_dir, api_processes=processes)
         _job_types(imports)
         has_parent = _prepare(settings)
-        serve(settings, imports, host, port, announce=not has_parent)
+        if settings.api_processes > 1:
+            arguments = ["--data-dir", str(settings.data_dir), *_import_options(imports)]
+            sys.exit(asyncio.run(run_apis(settings, host, port, arguments)))
+        from gql_jobs.web.server import serve  # noqa: PLC0415
+
+        announce = joins == "at-once" if joins else not has_parent
+        serve(settings, imports, host, port, announce=announce, joins=joins)
 
 
 @cli.command(short_help="Run a worker.")
 @click.option("--queues", metavar="A,B", help="Default: the queues of all job types.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time, in each process.")
+@click.option("--processes", type=_PROCESSES, help="Worker processes. Default: 1.")
 @_imports
-def worker(*, queues: str | None, concurrency: int | None, imports: tuple[str, ...]) -> None:
+def worker(*, queues: str | None, concurrency: int | None, processes: int | None, imports: tuple[str, ...]) -> None:
     """Run a worker; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
     with _sentences():
-        _settings()
+        settings = _settings(worker_processes=processes)
         _job_types(imports)
-    arguments = [] if queues is None else ["--queues", queues]
-    arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
-    for module in imports:
-        arguments += ["--import", module]
+        arguments = [] if queues is None else ["--queues", queues]
+        arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
+        command = [sys.executable, "-P", "-m", "workers", *arguments, *_import_options(imports)]
+        if settings.worker_processes > 1:
+            _prepare(settings)
+            sys.exit(asyncio.run(run_workers(settings, command)))
     # Replaces this process, so that signals reach the worker itself.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606
 
 
 @cli.command(short_help="Run everything on this machine.")
@@ -196,7 +215,11 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
 
 
 def _renewal(file: Path, imports: tuple[str, ...]) -> str:
-    return shlex.join(["gql-jobs", "schema", *(f"--import={module}" for module in imports)]) + f" > {file}"
+    return shlex.join(["gql-jobs", "schema", *_import_options(imports)]) + f" > {file}"
+
+
+def _import_options(imports: tuple[str, ...]) -> list[str]:
+    return [f"--import={module}" for module in imports]
 
 
 def _prepare(settings: Settings) -> bool:

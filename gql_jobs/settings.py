@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     )
     retention: float = Field(7 * 86400, gt=0, description="How long finished jobs are kept.", json_schema_extra=API)
 
+    api_processes: int = Field(
+        1, ge=1, le=64, description="API processes that share the port. `dev` has one.", json_schema_extra=API
+    )
+    worker_processes: int = Field(
+        1, ge=1, le=64, description="Worker processes. `dev` has one.", json_schema_extra=WORKER
+    )
     num_workers: int = Field(
         3, ge=1, le=1000, description="Jobs that one worker process runs at a time.", json_schema_extra=WORKER
     )
@@ -212,12 +218,11 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=65535,
-        description="Serve /metrics at this port or the next free one above it; 0 takes any. Off without it.",
-        json_schema_extra=WORKER,
+        description="Serve /metrics at this port or the next free one above it; 0 takes any. Off without it. Of API "
+        "processes those that share a port, with /healthz and /readyz.",
+        json_schema_extra=API_WORKER,
     )
-    metrics_host: str = Field(
-        "127.0.0.1", description="The address that /metrics listens at.", json_schema_extra=WORKER
-    )
+    metrics_host: str = Field("127.0.0.1", description="The address of that port.", json_schema_extra=API_WORKER)
 
     @field_validator("allowed_hosts", "cors_origins", "metrics_operations", mode="before")
     @classmethod

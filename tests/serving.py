@@ -168,11 +168,17 @@ async def api_process(settings: Settings, port: int, *, ready: bool = True) -> A
     }
     arguments = ("--port", str(port), "--data-dir", str(settings.data_dir), "--import", *JOB_TYPES)
     command = (sys.executable, "-m", "gql_jobs", "api", *arguments)
-    async with running_process(*command, env=environment) as process, _clients(port) as (session, http):
-        api = Api(port, session, http)
+    async with running_process(*command, env=environment) as process, connected(port) as api:
         if ready:
             await until(lambda: is_ready(api), "the API process is ready", within=20)
         yield api, process
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Api]:
+    """Clients of whatever serves at that port."""
+    async with _clients(port) as (session, http):
+        yield Api(port, session, http)
 
 
 async def is_ready(api: Api) -> bool:

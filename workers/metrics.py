@@ -3,18 +3,17 @@
 It is answered from a thread, so that it tells of an event loop that stands still. Only plain counters are read there.
 """
 
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+from functools import partial
 from typing import Protocol
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from gql_jobs.listening import first_free
 from gql_jobs.metrics.families import counter, single
 from gql_jobs.metrics.loop_lag import LoopLag
 from gql_jobs.settings import Settings
@@ -22,8 +21,6 @@ from workers.counts import Counts
 
 log = logging.getLogger(__name__)
 
-_PORTS = 100
-"""How many ports are tried: processes on one machine take one after the other."""
 _PROCESS = "Of this worker process; sum over processes."
 
 
@@ -99,7 +96,8 @@ def serve_metrics(settings: Settings, work: Work, lag: LoopLag) -> Iterator[int 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(WorkerMetrics(work, lag))
-    server, thread = _listening(settings.metrics_host, settings.metrics_port, registry)
+    serve = partial(start_http_server, addr=settings.metrics_host, registry=registry)
+    server, thread = first_free(settings.metrics_port, serve)
     log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.server_port)
     try:
         yield server.server_port
@@ -107,15 +105,3 @@ def serve_metrics(settings: Settings, work: Work, lag: LoopLag) -> Iterator[int 
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _listening(host: str, first: int, registry: CollectorRegistry) -> tuple[WSGIServer, Thread]:
-    last = min(first + _PORTS, 65535) if first else 0
-    port = first
-    while True:
-        try:
-            return start_http_server(port, host, registry)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or port >= last:
-                raise
-        port += 1

@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from gql_jobs.dev.child import how, restart_delay
+from gql_jobs.child import how, restart_delay
 from gql_jobs.dev.probe import port_to_use
 from gql_jobs.listening import CannotListen
 from gql_jobs.log.embedded import EmbeddedServer, EmbeddedServerError, embedded_server

@@ -4,31 +4,27 @@ Owns which processes run, their ports, and the order in which they stop. Must le
 """
 
 import asyncio
-import logging
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from gql_jobs.dev.child import Child, StartFailed
+from gql_jobs.child import Child, StartFailed
+from gql_jobs.children import STOP_WITHIN, Children, handing_back
 from gql_jobs.dev.nats import kept_server
 from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports
 from gql_jobs.listening import url
 from gql_jobs.lock import FolderLock
 from gql_jobs.settings import Settings
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STARTS = 3
 """How often a child may end before the whole start is given up."""
 _READY_WITHIN = 120.0
-_STOP_WITHIN = 10.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -62,34 +58,15 @@ class Supervisor:
         self._options = options
         self._data_dir = _absolute(settings.data_dir)
         self._port = options.port
-        self._stopping = asyncio.Event()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._interrupts = 0
-        self._children: list[Child] = []
+        self._children = Children(handing_back(settings.shutdown_grace))
 
     async def run(self) -> int:
         """Start in order, wait, stop in the opposite order: workers, API, mailbox, nats-server."""
-        with self._signals(), FolderLock(self._data_dir / "dev.lock"):
+        with self._children.signals(), FolderLock(self._data_dir / "dev.lock"):
             self._port = port_to_use(self._options.host, self._options.port)
             async with AsyncExitStack() as stack:
-                starting = asyncio.create_task(self._start(stack))
-                stopped = asyncio.create_task(self._stopping.wait())
-                try:
-                    await self._first(starting, stopped)
-                    if starting.done():
-                        starting.result()
-                        await self._first(stopped)
-                finally:
-                    starting.cancel()
-                    stopped.cancel()
-                    await asyncio.wait((starting, stopped))
-        return 1 if any(child.killed for child in self._children) else 0
-
-    async def _first(self, *tasks: "asyncio.Task[Any]") -> None:
-        """Wait for one of them, or for the failure of a child."""
-        await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
-        if self._failure.done():
-            self._failure.result()
+                await self._children.stopped(asyncio.create_task(self._start(stack)))
+        return self._children.exit_code
 
     async def _start(self, stack: AsyncExitStack) -> None:
         environment = {
@@ -111,7 +88,7 @@ class Supervisor:
             "GQL_JOBS_SMTP_TLS": "none",
         }
         api = await stack.enter_async_context(self._child("API", self._api_command, environment))
-        grace = self._settings.shutdown_grace + _STOP_WITHIN
+        grace = self._settings.shutdown_grace + STOP_WITHIN
         await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace))
         await _until(api, lambda: asyncio.to_thread(answers_ready, self._options.host, self._port))
         self._announce([("Mailbox", mailbox), *nats])
@@ -124,7 +101,7 @@ class Supervisor:
 
     def _api_command(self) -> list[str]:
         where = ("--host", self._options.host, "--port", str(self._port))
-        return [sys.executable, "-m", "gql_jobs", "api", *where, *self._imports()]
+        return [sys.executable, "-m", "gql_jobs", "api", "--processes", "1", *where, *self._imports()]
 
     def _worker_command(self) -> list[str]:
         return [sys.executable, "-P", "-m", "workers", *self._imports()]
@@ -156,48 +133,10 @@ class Supervisor:
         name: str,
         command: Callable[[], Sequence[str]],
         environment: dict[str, str],
-        stop_within: float = _STOP_WITHIN,
+        stop_within: float = STOP_WITHIN,
     ) -> AsyncIterator[Child]:
-        child = Child(name, command, environment, stop_within)
-        self._children.append(child)
-        running = asyncio.create_task(child.run())
-        running.add_done_callback(self._ended)
-        try:
+        async with self._children.running(Child(name, command, environment, stop_within)) as child:
             yield child
-        finally:
-            await child.stop()
-            await asyncio.wait((running,))
-
-    def _ended(self, running: "asyncio.Task[None]") -> None:
-        error = running.exception()
-        if error is not None and not self._failure.done():
-            self._failure.set_exception(error)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._interrupt)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
-    def _interrupt(self) -> None:
-        """First stop; the second time the workers hand their jobs back at once; the third time all are killed."""
-        self._interrupts += 1
-        if self._interrupts == 1:
-            log.info(
-                "stopping: running jobs get %g s; once more hands them back at once", self._settings.shutdown_grace
-            )
-            self._stopping.set()
-            return
-        for child in self._children:
-            if self._interrupts > 2:  # noqa: PLR2004
-                child.signal(signal.SIGKILL)
-            elif child.name == "worker":
-                child.signal(signal.SIGTERM)
 
 
 async def _until(child: Child, answer: Callable[[], Awaitable[T]]) -> T:

@@ -1,17 +1,23 @@
 """Serving the application with uvicorn until a signal comes."""
 
+import asyncio
+import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from gql_jobs import garbage
-from gql_jobs.listening import listen, url
+from gql_jobs.listening import listen, listen_from, url
 from gql_jobs.settings import Settings
+from gql_jobs.siblings import Joins
 from gql_jobs.web.app import PATH, create_app
+from gql_jobs.web.entrances import Entrances
 from gql_jobs.web.http_protocol import PatientProtocol, ServerConfig
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.socket_protocol import SocketProtocol
@@ -21,18 +27,24 @@ FAREWELL = 3.0
 GRACE = 5
 """Seconds that open requests get after that."""
 
+log = logging.getLogger(__name__)
 
-def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *, announce: bool) -> None:
+
+def serve(
+    settings: Settings, imports: tuple[str, ...], host: str, port: int, *, announce: bool, joins: Joins | None = None
+) -> None:
     """Serve until SIGINT or SIGTERM. Sockets and streams are then ended so that clients come back elsewhere.
 
     :param announce: whether to print where.
+    :param joins: the port is shared with others, who have claimed it; when to take part.
     :raises ImportError: naming the module of job types that could not be imported.
     :raises CannotListen: if the port cannot be had.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
     :raises FolderInUse, OSError: if the data folder cannot be used.
     """
     server = http_server(settings, imports)
-    listeners = listen(host, port)
+    listen_here = partial(listen, host, port, shared=joins is not None)
+    listeners = [] if joins == "when-ready" else listen_here()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         # Before uvicorn listens to signals, or once more after a clean stop: it raises what it has heard again.
@@ -41,9 +53,11 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     if announce:
-        graphql = f"{url(host, listeners[0].getsockname()[1])}{PATH}"
-        names = ("GraphiQL", "API") if settings.graphiql else ("API",)
-        print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
+        _announce(f"{url(host, listeners[0].getsockname()[1])}{PATH}", settings)
+    if joins is not None:
+        listeners += server.keep_apart(settings)
+    if joins == "when-ready":
+        server.join = listen_here
     garbage.settle()
     server.run(listeners)
     opening: Opening = server.app.state.opening
@@ -51,6 +65,11 @@ def serve(settings: Settings, imports: tuple[str, ...], host: str, port: int, *,
         raise opening.refusal
     if opening.failed.is_set():
         sys.exit(1)
+
+
+def _announce(graphql: str, settings: Settings) -> None:
+    names = ("GraphiQL", "API") if settings.graphiql else ("API",)
+    print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
 
 
 def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
@@ -84,10 +103,39 @@ class HttpServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
+        self.join: Callable[[], list[socket.socket]] | None = None
+        """Listens where others do already: called once the index is up to date, because they have answers till then."""
+
+    def keep_apart(self, settings: Settings) -> list[socket.socket]:
+        """Have what concerns this process alone asked at a port of its own, and listen there if the settings say so.
+
+        :raises OSError: if there is none.
+        """
+        if settings.metrics_port is None:
+            self.config.app = Entrances(self.app, None)
+            return []
+        own = listen_from(settings.metrics_host, settings.metrics_port)
+        port = own.getsockname()[1]
+        log.info("health and metrics of this process at %s", url(settings.metrics_host, port))
+        self.config.app = Entrances(self.app, port)
+        return [own]
 
     async def on_tick(self, counter: int) -> bool:
         """Stop as well when the application cannot go on; a supervisor starts it anew."""
+        await self._join_when_ready()
         return await super().on_tick(counter) or self.app.state.opening.failed.is_set()
+
+    async def _join_when_ready(self) -> None:
+        runtime = self.app.state.opening.opened
+        if self.join is None or runtime is None or not runtime.feed.caught_up:
+            return
+        listeners, self.join = self.join(), None
+        # As uvicorn does with those that it is given at the start.
+        config, state = self.config, self.lifespan.state
+        protocol = partial(PatientProtocol, config=config, server_state=self.server_state, app_state=state)
+        for listener in listeners:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_server(protocol, sock=listener, backlog=config.backlog))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Requests are waited for, so the endless ones have to end first, and nobody new may come meanwhile."""

@@ -1,4 +1,4 @@
-"""One child process of ``dev``: started, started again when it dies by itself, stopped when asked.
+"""One child process: started, started again when it dies by itself, stopped when asked.
 
 Each has its own session, so that Ctrl-C in the terminal reaches only us, and a pipe from us on stdin, whose end tells
 it that we are gone.
@@ -7,6 +7,7 @@ it that we are gone.
 import asyncio
 import logging
 import os
+import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
@@ -71,6 +72,11 @@ class Child:
         """Ask it to stop and wait until it has."""
         self._stopping.set()
         await self._ended.wait()
+
+    def hurry(self) -> None:
+        """Tell it once more, if it has been asked to stop."""
+        if self._stopping.is_set():
+            self.signal(signal.SIGTERM)
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it runs."""

@@ -1,4 +1,4 @@
-"""The children of ``dev``, as real processes."""
+"""Children that are kept running, as real processes."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gql_jobs.dev.child import Child, StartFailed, restart_delay
+from gql_jobs.child import Child, StartFailed, restart_delay
 from gql_jobs.parent import CANNOT_START, lifeline
 from tests.deadline import until
 from tests.processes import all_ended, running_process
