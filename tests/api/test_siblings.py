@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from gql_jobs.settings import Settings
 from tests.api.operations import create, ended, find
 from tests.deadline import until
-from tests.processes import all_ended, tree
+from tests.processes import all_ended, has_ended, running_process, tree
 from tests.running import JOB_TYPES, ROOT
 from tests.scraped import reader, scrape
 from tests.serving import Api, ServedApi, connected, free_port, hear, is_ready, say, without_nats
@@ -32,19 +32,16 @@ _SOCKETS = 24
 async def _gql_jobs(settings: Settings, *arguments: str, **environment: str) -> AsyncIterator[Process]:
     """``gql-jobs`` with the test job types; what is left of it is killed when the block ends."""
     given = {"GQL_JOBS_NATS_URL": settings.nats_url or "", "GQL_JOBS_DATA_DIR": str(settings.data_dir)}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gql_jobs", *arguments, "--import", *JOB_TYPES),
-        stdout=PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **given, **environment},
-    )
+    command = (sys.executable, "-m", "gql_jobs", *arguments, "--import", *JOB_TYPES)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **given, **environment}
     left: list[psutil.Process] = []
     try:
-        yield process
+        async with running_process(*command, stdout=PIPE, env=environment) as process:
+            try:
+                yield process
+            finally:
+                left = tree(process.pid) if process.returncode is None else []
     finally:
-        if process.returncode is None:
-            left = tree(process.pid)
-            process.kill()
-        await process.communicate()
         await all_ended(left)
 
 
@@ -106,7 +103,7 @@ async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(sett
         victim, other = _at(api.port, parent, psutil.CONN_ESTABLISHED)
         left = _at(api.port, parent, psutil.CONN_ESTABLISHED)[other]
         victim.kill()
-        await until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, "it is gone")
+        await until(lambda: has_ended(victim), "it is gone")
         async with connected(api.port) as client:
             assert (await find(client, job["id"]))["status"] == "QUEUED"
         assert sum([await _answers(socket) for socket in sockets]) in {left, left - 1}, "of these one may be HTTP's"
