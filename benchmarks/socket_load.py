@@ -149,6 +149,11 @@ class Sockets:
         for socket in self._sockets:
             socket.on_text = told
 
+    def on_each(self, teller: Callable[[], OnText]) -> None:
+        """Have each socket's results handed on to one of its own."""
+        for socket in self._sockets:
+            socket.on_text = teller()
+
     def check(self) -> None:
         """See that all are open.
 

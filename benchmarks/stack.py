@@ -138,9 +138,11 @@ async def running(
     concurrency: int = 100,
     sync_always: bool = False,
     prepare: Callable[[str], Awaitable[object]] | None = None,
+    api_processes: int = 1,
 ) -> AsyncIterator[Stack]:
     """The system, ready for requests and its index up to date, until the block ends.
 
+    :param api_processes: at one port; ``Stack.api`` is then their parent, and the first of them is ready.
     :param prepare: fills the stream before the API begins; called with the address of NATS.
     """
     async with AsyncExitStack() as stack:
@@ -160,7 +162,10 @@ async def running(
             "GQL_JOBS_MAX_SOCKETS_PER_CLIENT": str(SOCKETS),
             "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
         }
-        command = (python(), "-m", "gql_jobs", "api", "--port", str(port), "--import", "benchmarks.job_types")
+        command = (
+            *(python(), "-m", "gql_jobs", "api", "--port", str(port), "--processes", str(api_processes)),
+            *("--import", "benchmarks.job_types"),
+        )
         api = await stack.enter_async_context(program(*command, environment=environment))
         await listening(port, api)
         asker = await stack.enter_async_context(Asker(port))

@@ -20,7 +20,7 @@ PROGRESS = "subscription ($id: ID!) { jobProgress(id: $id) { __typename cursor j
 MESSAGES = "subscription ($id: ID!) { jobProgress(id: $id) { cursor job { status progress progressMessage } } }"
 AT_ONCE = 10
 """Jobs of one creation while events are fanned out."""
-_MOMENT = re.compile(rb'"progressMessage":\s*"([0-9.]+)"')
+MOMENT = re.compile(rb'"progressMessage":\s*"([0-9.]+)"')
 
 
 async def _pushed(sockets: Sockets, asker: Asker, frames: int, query: str, variables: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ async def _latencies(system: Stack, clients: int, plan: Plan) -> list[Sample]:
     ended = await system.count(status=["COMPLETED"])
 
     def came(data: bytes, start: int, end: int) -> None:
-        found = _MOMENT.search(data, start, end)
+        found = MOMENT.search(data, start, end)
         if found:
             latencies.append(time.monotonic() - float(found[1]))
 

@@ -1,4 +1,4 @@
-"""Reads that may take longer than the event loop can wait: pages, counts, replays, each in a thread of its own.
+"""Reads of the index: short pages and counts at once, in a thread whatever takes longer than the event loop can wait.
 
 A reader sees what the index has committed, so whatever a mutation has waited for is there.
 """
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from queue import SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.filter import JobFilter, JobOrder
@@ -20,12 +20,16 @@ from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.views.damage import READ_ERRORS
 from gql_jobs.views.index import Index
+from gql_jobs.views.opened import Opened, current
 from gql_jobs.views.page import Page, count, read_page, where
-from gql_jobs.views.tables import event_of, microseconds, read_only
+from gql_jobs.views.short_reads import ShortReads, TooLong
+from gql_jobs.views.tables import event_of, microseconds
 
 T = TypeVar("T")
 
 THREADS = 2
+SHORT_PAGE = 100
+"""Jobs of a page that is made on the event loop, if SQLite finds them soon enough."""
 _STEPS = 100_000
 """Instructions of SQLite, about a millisecond, after which it is asked whether anybody still waits."""
 _EVENTS_AFTER = """
@@ -46,13 +50,6 @@ SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM jobs JOIN (
 """
 
 
-class _Opened(NamedTuple):
-    """A connection to the file of that generation of the index."""
-
-    generation: int
-    database: sqlite3.Connection
-
-
 class _Abandoned(Exception):
     """Nobody waits for this read any more; nobody sees this either."""
 
@@ -65,18 +62,20 @@ class Reader:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._free: SimpleQueue[_Opened | None] = SimpleQueue()
+        self._short = ShortReads(index)
+        self._free: SimpleQueue[Opened | None] = SimpleQueue()
         for _ in range(THREADS):
             self._free.put(None)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
 
     async def page(self, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int) -> Page:
         """:raises InvalidArgument: if ``after`` is no cursor of this order."""
-        return await self._read(lambda db: read_page(db, job_filter, order, first=first, after=after, offset=offset))
+        read = partial(read_page, job_filter=job_filter, order=order, first=first, after=after, offset=offset)
+        return await (self._soon(read) if first <= SHORT_PAGE else self._read(read))
 
     async def count(self, job_filter: JobFilter) -> int:
         """How many jobs match."""
-        return await self._read(lambda db: count(db, job_filter))
+        return await self._soon(partial(count, job_filter=job_filter))
 
     async def ids(self, job_filter: JobFilter) -> list[str]:
         """The ids of all jobs that match, oldest first."""
@@ -120,6 +119,15 @@ class Reader:
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before), limit)).fetchall())
         return [row[0] for row in rows]
 
+    async def _soon(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        generation = self._index.generation
+        try:
+            return self._short.read(read)
+        except TooLong:
+            return await self._read(read)
+        except READ_ERRORS as error:
+            raise self._index.failed(error, generation) from error
+
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         generation, abandoned = self._index.generation, threading.Event()
         work = partial(self._with_connection, generation, read, abandoned)
@@ -138,12 +146,8 @@ class Reader:
             raise _Abandoned
         opened = self._free.get()
         try:
-            # A file that was replaced meanwhile would be read as it was, for ever.
-            if opened is None or opened.generation != generation:
-                if opened is not None:
-                    opened.database.close()
-                opened = None
-                opened = _Opened(generation, read_only(self._index.path))
+            stale, opened = opened, None
+            opened = current(stale, self._index, generation)
             # Not interrupt(): that passes without effect between two statements, or meets the next read.
             opened.database.set_progress_handler(abandoned.is_set, _STEPS)
             return read(opened.database)
@@ -152,6 +156,7 @@ class Reader:
 
     def close(self) -> None:
         """Wait for the reads that run and close the connections."""
+        self._short.close()
         self._threads.shutdown(wait=True)
         while not self._free.empty():
             opened = self._free.get()
