@@ -16,7 +16,10 @@ from gql_jobs.views.opened import Opened, current
 T = TypeVar("T")
 
 LONGEST = 0.002
-"""Seconds after which a read is given up here."""
+"""Seconds of CPU after which a read is given up here. By the clock, one that met a busy thread would be given up too,
+go to a thread itself and keep the next one waiting: the loop would never get its reads back."""
+BLOCKED = 0.05
+"""Seconds on the clock after which it is given up, too: a cold file on a slow disk takes no CPU."""
 PAUSE = 0.1
 """Seconds for which nothing is read here after that: giving up again and again would hold the loop."""
 _STEPS = 1000
@@ -38,19 +41,23 @@ class ShortReads:
     def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What ``read`` returns, which must not do more than a page's work after the last row has come.
 
-        :raises TooLong: if it takes SQLite longer than ``LONGEST``, or another read did a moment ago.
+        :raises TooLong: if it takes SQLite too long, or another read did a moment ago.
         """
-        began = time.perf_counter()
+        began, used = time.monotonic(), time.thread_time()
         if began < self._not_before:
             raise TooLong
+
+        def is_long() -> bool:
+            return time.thread_time() > used + LONGEST or time.monotonic() > began + BLOCKED
+
         self._opened = current(self._opened, self._index, self._index.generation)
-        self._opened.database.set_progress_handler(lambda: time.perf_counter() > began + LONGEST, _STEPS)
+        self._opened.database.set_progress_handler(is_long, _STEPS)
         try:
             return read(self._opened.database)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            self._not_before = time.perf_counter() + PAUSE
+            self._not_before = time.monotonic() + PAUSE
             raise TooLong from None
 
     def close(self) -> None:
