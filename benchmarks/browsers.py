@@ -23,7 +23,7 @@ import uvloop
 
 from benchmarks import stack
 from benchmarks.machine import raise_file_limit
-from benchmarks.measures.pushes import MOMENT
+from benchmarks.measures.pushes import latency
 from benchmarks.processes import cpu_seconds, resident_mib
 from benchmarks.socket_load import OnText, Sockets, subscriptions
 from benchmarks.stack import CREATE_MANY, EMAIL, Stack
@@ -49,7 +49,6 @@ class Seen:
     """For each browser with a job of its own, the events of its life."""
     lists: list[list[bytes]] = field(default_factory=list)
     """For each browser with the list, the cursors of its events."""
-    last: float = 0.0
 
     def own(self) -> OnText:
         """Hears one browser's job."""
@@ -57,9 +56,8 @@ class Seen:
         self.lives.append(life)
 
         def hear(data: bytes, start: int, end: int) -> None:
-            self.last = time.monotonic()
-            if (moment := MOMENT.search(data, start, end)) and b'"JobProgress"' in data[start:end]:
-                self.latencies.append(self.last - float(moment[1]))
+            if (seconds := latency(data, start, end)) is not None:
+                self.latencies.append(seconds)
             elif kind := _KIND.search(data, start, end):
                 life.append(kind[1])
 
