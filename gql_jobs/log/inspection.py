@@ -62,7 +62,7 @@ async def has_stream(connection: Connection) -> bool:
 
 
 async def last_folded(connection: Connection) -> int:
-    """The sequence of the newest message that a feed reads; 0 if there is none.
+    """The sequence of the newest message that is folded; 0 if there is none.
 
     :raises QueueUnavailable: if the server does not answer.
     """

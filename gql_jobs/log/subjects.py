@@ -31,7 +31,7 @@ CHECKPOINTS = "jobs.*.checkpoint"
 ARTIFACTS = "jobs.*.artifact.*"
 NOTES = "jobs.*.note"
 FOLDED = (SUBMISSIONS, SCHEDULES, EVENTS, PROGRESS, ARTIFACTS, NOTES)
-"""What the feed reads; checkpoints stay out of it."""
+"""What is folded: all but checkpoints."""
 
 UNFOLDED = frozenset({"checkpoint"})
 """Last tokens of a job's messages outside the fold."""

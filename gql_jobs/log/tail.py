@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 2.0
 """Seconds between the consumer's signs of life; it is made anew when two are missed."""
+CREATE_TIMEOUT = 10.0
+"""Seconds in which the server has counted what is behind the first sequence wanted; given up earlier, it would count
+again and again."""
 BATCH = 2048
 """Messages handed out together at most."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,11 +48,17 @@ class _Created(msgspec.Struct):
 
 
 class Tail:
-    """One ordered consumer. ``start`` is the first sequence wanted."""
+    """One ordered consumer.
+
+    :param filters: the subjects wanted; none of them for all there are. With more than one the server looks at every
+        subject of the stream before it answers, several seconds where it has millions, wherever ``start`` is.
+    :param start: the first sequence wanted.
+    """
 
     def __init__(self, connection: Connection, filters: tuple[str, ...], start: int) -> None:
         self._connection = connection
         self._filters = filters
+        self._what = ", ".join(filters) or subjects.STREAM
         self._next = start
         self._arrived: deque[Msg] = deque()
         self._wake = asyncio.Event()
@@ -109,7 +118,7 @@ class Tail:
             async with asyncio.timeout(2.5 * HEARTBEAT):
                 await self._wake.wait()
         except TimeoutError:
-            log.info("the consumer of %s is silent and is made anew", ", ".join(self._filters))
+            log.info("the consumer of %s is silent and is made anew", self._what)
             self._broken = True
 
     async def _take(self) -> list[TailMessage]:
@@ -125,7 +134,7 @@ class Tail:
             message = self._arrived.popleft()
             tail_message, consumer_seq = _parse(message)
             if consumer_seq != self._consumer_seq + 1:
-                log.info("the consumer of %s has a gap and is made anew", ", ".join(self._filters))
+                log.info("the consumer of %s has a gap and is made anew", self._what)
                 self._broken = True
                 break
             self._consumer_seq = consumer_seq
@@ -176,7 +185,6 @@ class Tail:
         self._subscription = await self._connection.subscribe(inbox, self._on_message)
         config = {
             "deliver_subject": inbox,
-            "filter_subjects": list(self._filters),
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": max(self._next, 1),
             "ack_policy": "none",
@@ -188,8 +196,10 @@ class Tail:
             "num_replicas": 1,
             "replay_policy": "instant",
         }
+        if self._filters:
+            config["filter_subjects"] = list(self._filters)
         body = {"stream_name": subjects.STREAM, "config": config}
-        created = await self._connection.api(f"CONSUMER.CREATE.{subjects.STREAM}", body)
+        created = await self._connection.api(f"CONSUMER.CREATE.{subjects.STREAM}", body, CREATE_TIMEOUT)
         answer = msgspec.json.decode(created, type=_Created)
         self._consumer, self.pending = answer.name, answer.num_pending
         self._behind = answer.num_pending

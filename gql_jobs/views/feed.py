@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gql_jobs.background import in_background
 from gql_jobs.jobs.messages import Message
-from gql_jobs.log import codec, subjects
+from gql_jobs.log import codec
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.tail import Tail, TailMessage
 from gql_jobs.views.bus import EventBus
@@ -62,7 +62,8 @@ class Feed:
         self._index = index
         self._bus = bus
         self._tally = tally
-        self._tail = Tail(connection, subjects.FOLDED, index.position + 1)
+        # Checkpoints come as well and are passed over: to leave them out takes many filters, hence the server seconds.
+        self._tail = Tail(connection, (), index.position + 1)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
         self._applied = 0

@@ -19,6 +19,7 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.embedded import EmbeddedServer
 from gql_jobs.log.history import folded
+from gql_jobs.log.inspection import consumers
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.stored import last_message
 from gql_jobs.log.topology import ensure_streams, stream_info
@@ -191,6 +192,23 @@ async def test_messages_that_nobody_can_read_are_set_aside_counted_and_logged_an
     assert [row[:2] for row in rows(tmp_path / "index")["unreadable"]] == [
         (seq, subject) for seq, (subject, _) in enumerate(GARBAGE.values(), 1)
     ]
+
+
+async def test_it_names_no_subjects_to_the_server_and_passes_checkpoints_over(
+    commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        # With several filters the server looks at every subject there is before it answers, however many.
+        pushed = [one.config for one in await consumers(connection) if "deliver_subject" in one.config]
+        assert len(pushed) == 1
+        assert not {"filter_subject", "filter_subjects"} & pushed[0].keys()
+        job = (await commands.create(request())).job
+        await connection.request(subjects.checkpoint(job.id), b"anything")
+        assert await feed.wait_for(job.last_seq + 1, 5)
+        found = index.job(job.id)
+        assert found is not None
+        assert found.last_seq == job.last_seq
+        assert index.unreadable == 0
 
 
 async def test_a_message_that_can_be_read_but_not_compared_does_not_stop_the_feed(
