@@ -8,7 +8,6 @@ on this machine, the load included. Exit 1 if a browser missed an event of a job
 
 import argparse
 import asyncio
-import json
 import re
 import statistics
 import sys
@@ -22,6 +21,7 @@ import psutil
 import uvloop
 
 from benchmarks import stack
+from benchmarks.figures import show
 from benchmarks.machine import raise_file_limit
 from benchmarks.measures.pushes import latency
 from benchmarks.processes import cpu_seconds, resident_mib
@@ -191,11 +191,7 @@ def main() -> int:
     options = parser.parse_args()
     raise_file_limit()
     figures = uvloop.run(measured(options.browsers, options.processes, options.seconds))
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for name, figure in figures.items():
-            print(f"{name:24} {figure}")
+    show(figures, as_json=options.json)
     return int(figures["gaps"] > 0)
 
 

@@ -7,7 +7,6 @@ all of them while jobs are created at a steady rate. Stops everything by itself.
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.figures import show
 from benchmarks.stock import finish
 from gql_jobs.background import in_background
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -103,11 +103,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(measured(arguments.jobs, Path(folder)))
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, figure in figures.items():
-            print(f"{name:20} {figure:>12}")
+    show(figures, as_json=arguments.json)
     return int(figures["jobs_left"] > 0)
 
 
