@@ -21,6 +21,8 @@ _PATIENCE = 300.0
 """Seconds that one creation is repeated before it is given up."""
 _PAUSE = 0.2
 _PULSE = 0.25
+_PULSES_AT_ONCE = 32
+"""Unanswered ones; in an outage of minutes thousands would keep the load's own loop from reading what was answered."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,18 @@ class Load:
 
     async def pulse(self) -> None:
         """One more creation every now and then, until cancelled: what tells when creations were acknowledged."""
+        unanswered = asyncio.Semaphore(_PULSES_AT_ONCE)
+
+        async def one(number: int) -> None:
+            try:
+                await self._create([creation(self._amount.seed, number)])
+            finally:
+                unanswered.release()
+
         for number in itertools.count(self._amount.jobs):
+            await unanswered.acquire()
             # Not waited for: while one is not answered, the next one may be.
-            self._later(self._create([creation(self._amount.seed, number)]))
+            self._later(one(number))
             await asyncio.sleep(_PULSE)
 
     async def _pace(self) -> None:

@@ -22,7 +22,7 @@ from gql_jobs.jobs.model import Job, JobError, JobStatus, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "6"
+FORMAT = "7"
 """Raised when tables or rows change: an index of another format is rebuilt."""
 
 _TABLES = """
@@ -89,6 +89,7 @@ class _State(Struct, array_like=True, frozen=True):
     finished_at: datetime | None
     next_attempt_at: datetime | None
     superseded_attempt: int | None
+    failed_at: datetime | None
 
 
 _decode_state = msgspec.msgpack.Decoder(_State).decode
@@ -231,6 +232,7 @@ def state_blob(job: Job) -> bytes:
             job.finished_at,
             job.next_attempt_at,
             job.superseded_attempt,
+            job.failed_at,
         )
     )
 
@@ -256,6 +258,7 @@ def job_of(job_id: str, spec: bytes, state: bytes) -> Job:
         finished_at=stored.finished_at,
         next_attempt_at=stored.next_attempt_at,
         superseded_attempt=stored.superseded_attempt,
+        failed_at=stored.failed_at,
     )
 
 

@@ -38,6 +38,8 @@ STORY = [
     said(8, Completed, 2),
 ]
 
+CANCELLED_IN_A_BACKOFF = [*STORY[:5], tell(90, Cancelled(submission=1))]
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -52,6 +54,15 @@ def _fill(path: Path, messages: list[Message] = STORY) -> dict[str, list[tuple[A
     with _open(path) as index:
         index.apply(messages, messages[-1].seq)
     return rows(path)
+
+
+@pytest.mark.parametrize("length", range(1, len(CANCELLED_IN_A_BACKOFF) + 1))
+def test_a_job_read_from_the_file_is_the_fold_of_its_messages(path: Path, length: int) -> None:
+    messages = CANCELLED_IN_A_BACKOFF[:length]
+    with _open(path) as index:
+        index.apply(messages, length)
+    with _open(path) as reopened:
+        assert reopened.job(JOB) == after(*messages)
 
 
 def test_a_job_is_the_fold_of_its_messages(path: Path) -> None:
