@@ -8,7 +8,7 @@ import strawberry
 from gql_jobs.graphql.context import Info, services
 from gql_jobs.graphql.hooks import compute, computed
 from gql_jobs.graphql.job_types import Job
-from gql_jobs.graphql.registered import present
+from gql_jobs.graphql.registered import registered_types
 from gql_jobs.jobs.filter import JobFilter
 from gql_jobs.views.page import Page
 
@@ -59,4 +59,4 @@ compute(JobConnection, edges=_edges, page_info=_page_info)
 
 def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
     """The page as clients see it."""
-    return JobConnection(filter=filter_, page=page, nodes=[present(info, job) for job in page.jobs])
+    return JobConnection(filter=filter_, page=page, nodes=list(map(registered_types(info).present, page.jobs)))

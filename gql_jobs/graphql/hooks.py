@@ -102,16 +102,26 @@ def object_name(cls: type) -> str | None:
 
 
 def call_directly(schema: Any, type_name: str, field_name: str, resolver: Callable[..., Any]) -> None:
-    """Let graphql-core call a root field's resolver itself, with its input objects as dictionaries by Python names.
+    """Let graphql-core call a root field's resolver itself: arguments by Python names, input objects as dictionaries.
 
-    Strawberry would make an object of each, looking up the type of every field every time: a fifth of a creation.
+    Strawberry would make an object of each, looking up the type of every field every time: a fifth of a creation, and
+    of what a page costs beside its jobs.
     """
     root = core_schema(schema).type_map[type_name]
     assert isinstance(root, GraphQLObjectType)
     field = root.fields[field_name]
-    field.resolve = lambda _root, info, **arguments: resolver(info, **arguments)
+    definition = field.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
+    field.resolve = lambda _root, info, **arguments: resolver(strawberry.Info(info, definition), **arguments)
     for argument in field.args.values():
-        _use_python_names(get_named_type(argument.type))
+        argument.out_name = argument.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].python_name
+
+
+def use_python_names(schema: Any, name: str) -> None:
+    """Let the dictionaries of an input object, and of those in it, have Python names.
+
+    Only for one that no resolver gets from Strawberry: that would take a member of another name for left out.
+    """
+    _use_python_names(core_schema(schema).type_map[name])
 
 
 def _use_python_names(input_type: Any) -> None:

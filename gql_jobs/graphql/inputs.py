@@ -1,10 +1,12 @@
 """The inputs of the API and how they become values of ``jobs``. Checks what GraphQL's types cannot say."""
 
 import types
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 import strawberry
+from pydantic.alias_generators import to_camel
 
 from gql_jobs.graphql.enums import SortDirection
 from gql_jobs.graphql.registered import RegisteredTypes, payload_member
@@ -35,6 +37,11 @@ class JobFilterInput:
         default=ANY, description="Created earlier than this; UTC where no offset is given."
     )
 
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "JobFilterInput":
+        """From its fields by the names of the schema."""
+        return cls(**{_FILTER_FIELDS[name]: value for name, value in fields.items()})
+
     def value(self) -> JobFilter:
         """The filter as the views know it."""
         ids = _tuple(self.ids)
@@ -48,6 +55,9 @@ class JobFilterInput:
             created_after=_aware(self.created_after),
             created_before=_aware(self.created_before),
         )
+
+
+_FILTER_FIELDS = {to_camel(field.name): field.name for field in fields(JobFilterInput)}
 
 
 @strawberry.input(name="JobOrder", description="How a page of jobs is sorted.")

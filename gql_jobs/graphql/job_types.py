@@ -3,7 +3,7 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +16,8 @@ from gql_jobs.graphql.context import Info, services
 from gql_jobs.graphql.hooks import compute, computed
 from gql_jobs.jobs import artifact, model
 from gql_jobs.jobs.model import JobPriority, JobStatus
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @strawberry.type(description="One failed attempt.")
@@ -136,7 +138,7 @@ def error_of(error: model.JobError) -> JobError:
 def milliseconds(job: model.Job) -> int | None:
     """How long the last attempt ran. No longer than an Int can say: 24 days."""
     duration = job.duration
-    return min(max(round(duration.total_seconds() * 1000), 0), 2**31 - 1) if duration is not None else None
+    return min(max(round(duration / _MILLISECOND), 0), 2**31 - 1) if duration is not None else None
 
 
 def _error(shown: Job) -> JobError | None:

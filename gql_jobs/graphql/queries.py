@@ -4,7 +4,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 from strawberry.scalars import JSON
@@ -62,6 +62,38 @@ class Worker:
     last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
 
 
+async def find_jobs(
+    info: Info,
+    *,
+    filter: Annotated[  # noqa: A002
+        dict[str, Any] | None,
+        strawberry.argument(description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None),
+    ] = strawberry.UNSET,
+    order_by: Annotated[
+        dict[str, Any] | None,
+        strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
+    ] = strawberry.UNSET,
+    first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
+    after: Annotated[
+        str | None,
+        strawberry.argument(description="Go on after this cursor, which stays right while jobs arrive."),
+    ] = strawberry.UNSET,
+    offset: Annotated[
+        int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
+    ] = strawberry.UNSET,
+) -> JobConnection:
+    """The resolver of ``jobs``, to be called directly: with its inputs as dictionaries, by the names of the schema."""
+    first = DEFAULT_PAGE if first is None else first
+    if not 0 <= first <= LARGEST_PAGE:
+        raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
+    if offset and offset < 0:
+        raise InvalidArgument("offset", "offset must not be negative.")
+    meant = JobFilterInput.of(filter).value() if filter else JobFilter()
+    order = JobOrderInput(**order_by).value() if order_by else JobOrder()
+    page = await services(info).reader.page(meant, order, first=first, after=after or None, offset=offset or 0)
+    return connection_of(page, meant, info)
+
+
 @strawberry.type(description="Everything that can be asked.")
 class Query:
     @strawberry.field(description="One job; null for an id that is unknown or no UUID.")
@@ -73,35 +105,9 @@ class Query:
         job = await services(info).job(id)
         return present(info, job) if job is not None else None
 
-    @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")
-    async def jobs(
-        self,
-        info: Info,
-        *,
-        filter: Annotated[  # noqa: A002
-            JobFilterInput | None, strawberry.argument(description="Which jobs; all of them where left out.")
-        ] = strawberry.UNSET,
-        order_by: Annotated[
-            JobOrderInput | None, strawberry.argument(description="Newest first where left out.")
-        ] = strawberry.UNSET,
-        first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
-        after: Annotated[
-            str | None,
-            strawberry.argument(description="Go on after this cursor, which stays right while jobs arrive."),
-        ] = strawberry.UNSET,
-        offset: Annotated[
-            int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
-        ] = strawberry.UNSET,
-    ) -> JobConnection:
-        first = DEFAULT_PAGE if first is None else first
-        if not 0 <= first <= LARGEST_PAGE:
-            raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
-        if offset and offset < 0:
-            raise InvalidArgument("offset", "offset must not be negative.")
-        meant = filter.value() if filter else JobFilter()
-        order = order_by.value() if order_by else JobOrder()
-        page = await services(info).reader.page(meant, order, first=first, after=after or None, offset=offset or 0)
-        return connection_of(page, meant, info)
+    jobs = strawberry.field(
+        resolver=find_jobs, description="Jobs that match a filter, page by page. Without arguments: the newest 50."
+    )
 
     @strawberry.field(description="The kinds of job that this server can create.")
     def job_types(self, info: Info) -> list[JobType]:

@@ -10,14 +10,21 @@ from strawberry.types import ExecutionResult
 from gql_jobs.graphql.context import Context, Services
 from gql_jobs.graphql.enums import ErrorCode
 from gql_jobs.graphql.event_types import EVENT_TYPES
-from gql_jobs.graphql.hooks import EventExecutor, call_directly, core_schema, describe_one_of, enforce_one_of
+from gql_jobs.graphql.hooks import (
+    EventExecutor,
+    call_directly,
+    core_schema,
+    describe_one_of,
+    enforce_one_of,
+    use_python_names,
+)
 from gql_jobs.graphql.inputs import create_job_input
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.limits import OperationLimits
 from gql_jobs.graphql.mutations import mutations
 from gql_jobs.graphql.operations import Operation, OperationRequest, Operations
 from gql_jobs.graphql.plain_fields import PlainExecutor
-from gql_jobs.graphql.queries import Query
+from gql_jobs.graphql.queries import Query, find_jobs
 from gql_jobs.graphql.registered import RegisteredTypes
 from gql_jobs.graphql.scalars import SCALARS
 from gql_jobs.graphql.subscriptions import Subscription
@@ -54,6 +61,8 @@ class JobsSchema(strawberry.Schema):
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         enforce_one_of(self, "JobPayloadInput")
+        use_python_names(self, "CreateJobInput")
+        call_directly(self, "Query", "jobs", find_jobs)
         for name, resolver in mutation.resolvers.items():
             call_directly(self, "Mutation", name, resolver)
         core = core_schema(self)

@@ -16,7 +16,7 @@ from strawberry.tools import create_type
 
 from gql_jobs import Model
 from gql_jobs.graphql.enum_docs import value_docs
-from gql_jobs.graphql.hooks import call_directly
+from gql_jobs.graphql.hooks import call_directly, use_python_names
 from gql_jobs.graphql.names import TypeNames
 from gql_jobs.graphql.payload_types import PayloadTypes
 from gql_jobs.graphql.scalars import SCALARS
@@ -104,6 +104,7 @@ def _types(model: type[BaseModel]) -> tuple[Any, Any, Any]:
     query = create_type("Query", [strawberry.field(echo, graphql_type=output)])
     config = StrawberryConfig(scalar_map=SCALARS)
     made = strawberry.Schema(query, config=config)
+    use_python_names(made, "AllPayloadInput")
     call_directly(made, "Query", "echo", lambda _info, value: echo(value))
     return made, output, input_
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -19,8 +19,10 @@ from graphql import (
     is_object_type,
     parse,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gql_jobs.graphql import plain_fields
+from gql_jobs.graphql import columns
 from gql_jobs.graphql.hooks import EventExecutor, core_schema
 from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.schema import JobsSchema
@@ -148,7 +150,14 @@ def test_every_enum_and_scalar_of_the_schema_that_jobs_show_has_a_reader(schema:
     job = core.type_map["Job"]
     assert is_object_type(job) or is_abstract_type(job)
     leaves = {get_named_type(field.type) for field in job.fields.values()}  # type: ignore[union-attr]
-    read = {*plain_fields._SIMPLE, *plain_fields._EXACT}  # noqa: SLF001
+    read = {*columns._SIMPLE, *columns._EXACT}  # noqa: SLF001
     assert {leaf.name for leaf in leaves if is_leaf_type(leaf) and not isinstance(leaf, GraphQLEnumType)} - read == {
         "JSON"
     }
+
+
+@given(st.lists(st.datetimes(timezones=st.sampled_from([UTC, UTC, timezone(timedelta(hours=-3, minutes=-30)), None]))))
+def test_moments_are_written_as_isoformat_writes_them(moments: list[datetime]) -> None:
+    assert columns._moments(moments) == [moment.isoformat() for moment in moments]  # noqa: SLF001
+    in_utc = [moment.replace(tzinfo=UTC) for moment in moments]
+    assert columns._moments(in_utc) == [moment.isoformat() for moment in in_utc]  # noqa: SLF001
