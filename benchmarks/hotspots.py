@@ -1,7 +1,7 @@
 """Where the time of gql-jobs goes: py-spy looks at a process while a bench keeps it busy.
 
-``python -m benchmarks.hotspots create|bulk|page|fanout|drain``: prints the share of samples in which each function is
-running itself, and in which it is anywhere on the stack. py-spy comes with ``make bench-setup``.
+``python -m benchmarks.hotspots create|bulk|page|fanout|own|drain``: prints the share of samples in which each function
+is running itself, and in which it is anywhere on the stack. py-spy comes with ``make bench-setup``.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import uvloop
 from benchmarks import stack
 from benchmarks.http_load import graphql_request, hammering
 from benchmarks.machine import raise_file_limit
-from benchmarks.measures.pushes import EVENTS
+from benchmarks.measures.pushes import EVENTS, own_progress
 from benchmarks.measures.requests import FINISHED, PAGE, WARM_ANSWERS
 from benchmarks.measures.target import CREATION
 from benchmarks.processes import program
@@ -109,6 +109,14 @@ async def _fanout(recorder: Recorder) -> None:
         creating.cancel()
 
 
+async def _own(recorder: Recorder) -> None:
+    async with own_progress(1000) as (system, _):
+        await asyncio.gather(
+            recorder.look("worker process, 1 000 jobs that report their progress", system.workers[0].pid),
+            recorder.look("API process, each job's progress to a socket of its own", system.api.pid),
+        )
+
+
 async def _drain(recorder: Recorder) -> None:
     async with stack.running(prepare=partial(queue_up, jobs=100_000)) as system:
         await system.work(100)
@@ -120,7 +128,7 @@ async def _drain(recorder: Recorder) -> None:
         await system.abandon_workers()
 
 
-_PROFILES = {"create": _create, "bulk": _bulk, "page": _page, "fanout": _fanout, "drain": _drain}
+_PROFILES = {"create": _create, "bulk": _bulk, "page": _page, "fanout": _fanout, "own": _own, "drain": _drain}
 
 
 def main() -> None:

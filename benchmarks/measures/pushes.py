@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from benchmarks import stack
@@ -92,22 +93,29 @@ async def _fanout_shared_peer(peer: GraphqlPeer, plan: Plan) -> list[Sample]:
         return await fan_out(of_peer(server), plan, "fanout_shared")
 
 
-async def _fanout_own_ours(plan: Plan) -> list[Sample]:
-    """Every job runs in one worker and reports ten times a second, the most that is stored."""
-    clients, (warm_up, seconds) = plan.size(1000, 200), durations(plan)
+@asynccontextmanager
+async def own_progress(clients: int) -> AsyncIterator[tuple[Stack, Sockets]]:
+    """Sockets, each with its own job's progress: every job runs in one worker and reports ten times a second, the most
+    that is stored.
+    """
     ticks = {"reports": 100_000, "pause": 0.1, "first": 0.0}
     async with stack.running(workers=1, concurrency=clients) as system:
         ids = await system.fill("ticker", [ticks] * clients)
         async with subscriptions(system.port, PROGRESS, [{"id": job_id} for job_id in ids]) as sockets:
             await sockets.each_has(3, within=120)
             sockets.on_text(None)
-            await asyncio.sleep(warm_up)
-            meter, before = Meter(of_ours(system)), sockets.frames
-            await asyncio.sleep(seconds)
-            sockets.check()
-            samples = meter.samples("fanout_own", "deliveries", sockets.frames - before, "deliveries")
+            yield system, sockets
         await system.abandon_workers()
-        return samples
+
+
+async def _fanout_own_ours(plan: Plan) -> list[Sample]:
+    warm_up, seconds = durations(plan)
+    async with own_progress(plan.size(1000, 200)) as (system, sockets):
+        await asyncio.sleep(warm_up)
+        meter, before = Meter(of_ours(system)), sockets.frames
+        await asyncio.sleep(seconds)
+        sockets.check()
+        return meter.samples("fanout_own", "deliveries", sockets.frames - before, "deliveries")
 
 
 async def _fanout_own_peer(peer: GraphqlPeer, plan: Plan) -> list[Sample]:
