@@ -175,6 +175,8 @@ class _Selection:
         self._reads: dict[type, tuple[Read, ...] | None] = {}
 
     def __call__(self, values: Column) -> Column:
+        if len(values) == 1:
+            return _rows(self._readers(type(values[0])), values)
         classes = set(map(type, values))
         rows = {of: iter(_rows(self._readers(of), [value for value in values if type(value) is of])) for of in classes}
         return [next(rows[type(value)]) for value in values]
@@ -195,6 +197,9 @@ class _Selection:
 
 def _rows(reads: tuple[Read, ...], sources: Column) -> list[dict[str, Any]]:
     """What is read of each of the sources."""
+    if len(sources) == 1:
+        (source,) = sources
+        return [{key: finish([get(source)])[0] for key, get, finish in reads}]
     if not reads:
         return [{} for _ in sources]
     keys = [key for key, _, _ in reads]
