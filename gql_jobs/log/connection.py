@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "nats://127.0.0.1:4222"
 SAY_EVERY = 5.0
 """Seconds between two lines of the log about a server that cannot be reached."""
+_STATUS = b"NATS/1.0 "
+"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
 API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
 Callback = Callable[[Msg], Awaitable[None]]
@@ -190,6 +192,17 @@ def _shown(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
 
+class _Client(Client):
+    """nats-py's client, less the headers of messages that carry no status: nothing here reads them.
+
+    Splitting up those of the fence took 8 % of an API process that passes on progress. Should a later client have no
+    such method, it splits them up again, and nothing else changes.
+    """
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        return await super()._process_headers(headers) if headers and headers.startswith(_STATUS) else None
+
+
 @asynccontextmanager
 async def connect(
     settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
@@ -198,7 +211,7 @@ async def connect(
 
     :param on_trouble: told why the server cannot be reached, at each try.
     """
-    client = Client()
+    client = _Client()
     servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
     shown = ", ".join(map(_shown, servers))
     said_at = -SAY_EVERY
