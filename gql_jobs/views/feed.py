@@ -16,6 +16,7 @@ from gql_jobs.log import codec
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.tail import Tail, TailMessage
 from gql_jobs.views.bus import EventBus
+from gql_jobs.views.checkpoints import keep_log_short
 from gql_jobs.views.index import Index, Unread
 from gql_jobs.views.tally import Tally
 
@@ -70,6 +71,8 @@ class Feed:
         self._missing = 0
         self._was_there = False
         self._said_at = time.monotonic()
+        self.applying = asyncio.Lock()
+        """Held while messages are written into the index."""
         self.caught_up = False
         self.lag = 0
         index.on_renewal = self._begin_anew
@@ -96,7 +99,8 @@ class Feed:
         """Follow the stream; never ends by itself."""
         async for batch in self._tail.batches():
             if batch:
-                self._apply(batch)
+                async with self.applying:
+                    self._apply(batch)
             self._judge()
             # A long catch-up must leave the event loop to others now and then.
             await asyncio.sleep(min(PAUSE * (len(batch) - 1), MAX_PAUSE) if batch and self._tail.is_emptied else 0)
@@ -158,5 +162,5 @@ class Feed:
 async def run_feed(connection: Connection, index: Index, bus: EventBus, tally: Tally) -> AsyncIterator[Feed]:
     """The feed, running until the block ends; if it fails, so does the block."""
     feed = Feed(connection, index, bus, tally)
-    async with in_background(feed.run()):
+    async with keep_log_short(index, feed.applying), in_background(feed.run()):
         yield feed

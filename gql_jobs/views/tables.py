@@ -152,8 +152,8 @@ def _prepare(database: sqlite3.Connection) -> None:
     # Without an fsync per commit: what a power loss takes away is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -65536")
-    # Pages that are written again and again, as those of indexes are, are moved into the file once.
-    database.execute("PRAGMA wal_autocheckpoint = 4000")
+    # Done elsewhere, long before; this is for an index whose log nobody keeps short, or cannot.
+    database.execute("PRAGMA wal_autocheckpoint = 40000")
 
 
 def _schema(database: sqlite3.Connection) -> dict[str, str]:

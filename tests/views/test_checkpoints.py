@@ -1,0 +1,93 @@
+"""The log of the index is moved into its file while messages are written."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from gql_jobs.views import checkpoints
+from gql_jobs.views.checkpoints import keep_log_short
+from gql_jobs.views.index import Index, open_index
+from tests.deadline import until
+from tests.library import CREATED
+from tests.rows import rows
+from tests.stories import queued
+
+BATCH = 50
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.001)
+    monkeypatch.setattr(checkpoints, "ENOUGH", BATCH)
+
+
+@pytest.fixture
+async def index(tmp_path: Path) -> AsyncIterator[Index]:
+    with open_index(tmp_path / "index.sqlite", CREATED, 1_000_000, 86_400.0) as opened:
+        yield opened
+
+
+def _job(number: int) -> str:
+    return f"018f3c6e-7d3a-7c52-9d0a-{number:012x}"
+
+
+async def _fill(index: Index, applying: asyncio.Lock, until_true: Callable[[], bool]) -> int:
+    """Write jobs until that is true; how many."""
+    while not until_true():
+        first = index.position + 1
+        messages = [queued(seq, job_id=_job(seq)) for seq in range(first, first + BATCH)]
+        async with applying:
+            index.apply(messages, messages[-1].seq)
+        await asyncio.sleep(0)
+    return index.position
+
+
+def _of_file_alone(path: Path, aside: Path) -> int:
+    """How many jobs the file has, as it would be without its log; none if it is being written just now."""
+    shutil.copy(path, aside)
+    with closing(sqlite3.connect(aside)) as database, suppress(sqlite3.DatabaseError):
+        return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
+    return 0
+
+
+async def test_what_is_committed_comes_into_the_file_while_others_write(index: Index, tmp_path: Path) -> None:
+    applying = asyncio.Lock()
+    async with keep_log_short(index, applying):
+        written = await _fill(index, applying, lambda: index.position >= 20 * BATCH)
+        await until(lambda: _of_file_alone(index.path, tmp_path / "aside") == written, "all of it is in the file")
+
+
+async def test_the_log_begins_anew_so_that_it_does_not_grow(index: Index) -> None:
+    applying, log = asyncio.Lock(), index.path.with_name("index.sqlite-wal")
+
+    def begun_anew() -> bool:
+        """Other salts are in its head than at first."""
+        return log.read_bytes()[16:24] != first
+
+    await _fill(index, applying, lambda: index.position > 0)
+    first = log.read_bytes()[16:24]
+    async with keep_log_short(index, applying):
+        await _fill(index, applying, begun_anew)
+
+
+async def test_an_index_that_is_begun_anew_meanwhile_is_kept_short_as_well(index: Index, tmp_path: Path) -> None:
+    applying = asyncio.Lock()
+    async with keep_log_short(index, applying):
+        await _fill(index, applying, lambda: index.position >= 5 * BATCH)
+        damage = sqlite3.DatabaseError("file is not a database")
+        damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+        index.failed(damage, index.generation)
+        assert index.position == 0
+        written = await _fill(index, applying, lambda: index.position >= 2 * BATCH)
+        await until(lambda: _of_file_alone(index.path, tmp_path / "aside") == written, "all of it is in the file")
+    assert len(rows(index.path)["jobs"]) == written
+
+
+def test_a_file_that_is_gone_is_neither_made_anew_nor_a_failure(tmp_path: Path) -> None:
+    checkpoints._checkpoint(tmp_path / "index.sqlite")  # noqa: SLF001
+    assert list(tmp_path.iterdir()) == []
