@@ -82,7 +82,7 @@ class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
     idempotency_key: str | None = None
 
 
-class JobState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class JobState(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What changes about a job: its state as of one message of its history, without what was asked for.
 
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.messages import (
@@ -22,8 +23,9 @@ from gql_jobs.jobs.messages import (
 )
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.views.index import Index, Unread, open_index
+from gql_jobs.views.tables import job_of, new_row, state_blob
 from tests.rows import counted, rows
-from tests.stories import JOB, OTHER, after, artifact, at, noted, queued, said, scheduled, tell
+from tests.stories import JOB, OTHER, after, artifact, at, error, noted, queued, said, scheduled, tell
 
 CREATED = "2026-01-31T12:00:00Z"
 DAY = 86_400.0
@@ -63,6 +65,26 @@ def test_a_job_read_from_the_file_is_the_fold_of_its_messages(path: Path, length
         index.apply(messages, length)
     with _open(path) as reopened:
         assert reopened.job(JOB) == after(*messages)
+
+
+def test_a_row_keeps_every_field_of_a_job() -> None:
+    told = after(*STORY)
+    assert told is not None
+    moments = {"updated_at": 1, "started_at": 2, "failed_at": 3, "finished_at": 4, "next_attempt_at": 5}
+    job = replace(
+        told,
+        submission_seq=11,
+        last_seq=12,
+        event_seq=13,
+        attempt=14,
+        progress=15,
+        superseded_attempt=16,
+        progress_message="a message",
+        worker_id="a worker",
+        errors=(error(3),),
+        **{name: at(second) for name, second in moments.items()},
+    )
+    assert job_of(job.id, new_row(1, job, b"")[10], state_blob(job)) == job
 
 
 def test_a_job_is_the_fold_of_its_messages(path: Path) -> None:
