@@ -99,8 +99,11 @@ class Feed:
         """Follow the stream; never ends by itself."""
         async for batch in self._tail.batches():
             if batch:
+                generation = self._index.generation
                 async with self.applying:
-                    self._apply(batch)
+                    # Begun anew while this waited, the index gets these again, after all that is before them.
+                    if generation == self._index.generation:
+                        self._apply(batch)
             self._judge()
             # A long catch-up must leave the event loop to others now and then.
             await asyncio.sleep(min(PAUSE * (len(batch) - 1), MAX_PAUSE) if batch and self._tail.is_emptied else 0)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -209,6 +210,22 @@ async def test_it_names_no_subjects_to_the_server_and_passes_checkpoints_over(
         assert found is not None
         assert found.last_seq == job.last_seq
         assert index.unreadable == 0
+
+
+async def test_what_waits_to_be_applied_when_the_index_is_begun_anew_comes_after_all_before_it(
+    commands: JobCommands, connection: Connection, tmp_path: Path
+) -> None:
+    async with _fed(connection, tmp_path / "index") as (feed, index):
+        first = (await commands.create(request())).job
+        assert await feed.wait_for(first.last_seq, 5)
+        damage = sqlite3.DatabaseError("file is not a database")
+        damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+        async with feed.applying:
+            second = (await commands.create(request())).job
+            await until(lambda: feed.applying._waiters, "the feed waits with the second job")  # noqa: SLF001
+            index.failed(damage, index.generation)
+        assert await feed.wait_for(second.last_seq, 5)
+        assert index.job(first.id) is not None
 
 
 async def test_a_message_that_can_be_read_but_not_compared_does_not_stop_the_feed(
