@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -21,6 +20,7 @@ from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.log.client import Receiver, ShortcutClient
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "nats://127.0.0.1:4222"
 SAY_EVERY = 5.0
 """Seconds between two lines of the log about a server that cannot be reached."""
-_STATUS = b"NATS/1.0 "
-"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
 API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
 Callback = Callable[[Msg], Awaitable[None]]
@@ -59,7 +57,7 @@ class _Answer(msgspec.Struct):
 class Connection:
     """What the log does over the wire. ``on_reconnect`` are called after each reconnection."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ShortcutClient) -> None:
         self._client = client
         self.on_reconnect: list[Callable[[], None]] = []
 
@@ -121,12 +119,24 @@ class Connection:
         except NatsError as error:
             raise QueueUnavailable("NATS is not reachable.") from error
 
+    async def receive(self, subject: str, receiver: Receiver) -> Subscription:
+        """Have a function called with each message of a subject that nobody else here subscribes to, such as an inbox.
+
+        :raises QueueUnavailable: if the server is away.
+        """
+        try:
+            return await self._client.receive(subject, receiver)
+        except NatsError as error:
+            raise QueueUnavailable("NATS is not reachable.") from error
+
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription, also one whose connection is gone."""
         try:
             await subscription.unsubscribe()
         except NatsError:
             log.debug("a subscription ended with its connection")
+        finally:
+            self._client.forget(subscription)
 
     async def drain(self, subscription: Subscription) -> None:
         """End a subscription after its callback has taken what the server had sent before."""
@@ -136,6 +146,8 @@ class Connection:
                 await subscription.drain()  # type: ignore[no-untyped-call]
         except (NatsError, TimeoutError):
             log.debug("a subscription ended with its connection")
+        finally:
+            self._client.forget(subscription)
 
     async def object_store(self, bucket: str, replicas: int) -> ObjectStore:
         """The object store of that name, made if it is not there.
@@ -192,17 +204,6 @@ def _shown(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
 
-class _Client(Client):
-    """nats-py's client, less the headers of messages that carry no status: nothing here reads them.
-
-    Splitting up those of the fence took 8 % of an API process that passes on progress. Should a later client have no
-    such method, it splits them up again, and nothing else changes.
-    """
-
-    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-        return await super()._process_headers(headers) if headers and headers.startswith(_STATUS) else None
-
-
 @asynccontextmanager
 async def connect(
     settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
@@ -211,7 +212,7 @@ async def connect(
 
     :param on_trouble: told why the server cannot be reached, at each try.
     """
-    client = _Client()
+    client = ShortcutClient()
     servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
     shown = ", ".join(map(_shown, servers))
     said_at = -SAY_EVERY

@@ -3,12 +3,11 @@
 import asyncio
 from copy import copy
 
-from nats.aio.msg import Msg
-
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.log import codec, subjects
+from gql_jobs.log.client import Received
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.tail import ack_tokens
 
@@ -19,7 +18,7 @@ class Delivery:
     ``delivered`` counts its deliveries, this one included; a hand-back counts as well. ``reply``: where it is acked.
     """
 
-    def __init__(self, connection: Connection, message: Msg, ack_wait: float) -> None:
+    def __init__(self, connection: Connection, message: Received, ack_wait: float) -> None:
         self._connection = connection
         self.reply = message.reply
         self._data = message.data

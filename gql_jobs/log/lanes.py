@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import subjects
+from gql_jobs.log.client import Received
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.delivery import Delivery
 
@@ -96,7 +96,7 @@ class Lane:
     async def _pull(self, body: dict[str, Any], batch: int) -> None:
         if self._subscription is None:
             self._inbox = self._connection.new_inbox()
-            self._subscription = await self._connection.subscribe(self._inbox, self._on_message)
+            self._subscription = await self._connection.receive(self._inbox, self._on_message)
         self._answered.clear()
         self.wanted, self.waiting = batch, False
         self._heard = asyncio.get_running_loop().time()
@@ -107,7 +107,7 @@ class Lane:
             self.wanted = 0
             raise
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Received) -> None:
         self._heard = asyncio.get_running_loop().time()
         if message.reply.startswith("$JS.ACK."):
             self._came += 1

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
-from nats.aio.msg import Msg
 
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.log.client import Received
 from gql_jobs.log.connection import Connection
 
 FENCE_REFUSALS = frozenset({10071, 10164})
@@ -108,7 +108,7 @@ class Publisher:
         """
         return await (await self.send(subject, data, headers, timeout))
 
-    async def _on_ack(self, message: Msg) -> None:
+    def _on_ack(self, message: Received) -> None:
         future = self._waiting.get(message.subject.rsplit(".", 1)[-1])
         if future is None or future.done():
             return
@@ -139,7 +139,7 @@ def _give_up(future: asyncio.Future[int], timeout: float) -> None:
 async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
     """A publisher that listens to its inbox until the block ends; futures still open then are cancelled."""
     publisher = Publisher(connection)
-    subscription = await connection.subscribe(f"{publisher._inbox}.*", publisher._on_ack)  # noqa: SLF001
+    subscription = await connection.receive(f"{publisher._inbox}.*", publisher._on_ack)  # noqa: SLF001
     try:
         yield publisher
     finally:

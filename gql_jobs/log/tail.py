@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.log import subjects
+from gql_jobs.log.client import Received
 from gql_jobs.log.connection import ApiError, Connection
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Tail:
         self._filters = filters
         self._what = ", ".join(filters) or subjects.STREAM
         self._next = start
-        self._arrived: deque[Msg] = deque()
+        self._arrived: deque[Received] = deque()
         self._wake = asyncio.Event()
         self._broken = True
         self._consumer: str | None = None
@@ -143,7 +143,7 @@ class Tail:
             batch.append(tail_message)
         return batch
 
-    async def _answer_status(self, message: Msg) -> None:
+    async def _answer_status(self, message: Received) -> None:
         """Heartbeats name the last message sent, flow control waits for an answer: both come after it in order."""
         headers = message.headers or {}
         if message.reply:
@@ -182,7 +182,7 @@ class Tail:
         self._broken = False
         self._consumer_seq = 0
         inbox = self._connection.new_inbox()
-        self._subscription = await self._connection.subscribe(inbox, self._on_message)
+        self._subscription = await self._connection.receive(inbox, self._on_message)
         config = {
             "deliver_subject": inbox,
             "deliver_policy": "by_start_sequence",
@@ -204,7 +204,7 @@ class Tail:
         self._consumer, self.pending = answer.name, answer.num_pending
         self._behind = answer.num_pending
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Received) -> None:
         self._arrived.append(message)
         self._wake.set()
 
@@ -234,7 +234,7 @@ def time_of(nanoseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=(nanoseconds + 500) // 1000)
 
 
-def _parse(message: Msg) -> tuple[TailMessage, int]:
+def _parse(message: Received) -> tuple[TailMessage, int]:
     _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
     at = time_of(int(nanoseconds))
     return TailMessage(message.subject, int(seq), at, message.data, int(pending)), int(consumer_seq)

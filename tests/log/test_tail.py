@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gql_jobs.log import subjects, tail
+from gql_jobs.log.client import Received
 from gql_jobs.log.connection import Connection
 from gql_jobs.log.embedded import EmbeddedServer
 from gql_jobs.log.publisher import Publisher, open_publisher
@@ -138,12 +139,12 @@ async def test_a_message_lost_on_the_way_is_fetched_again(connection: Connection
     follower = Tail(connection, (subjects.ALL,), 1)
     receive = follower._on_message  # noqa: SLF001
 
-    async def lossy(message: object) -> None:
-        number = int(ack_tokens(reply)[2]) if (reply := getattr(message, "reply", "")).startswith("$JS.ACK.") else 0
+    def lossy(message: Received) -> None:
+        number = int(ack_tokens(message.reply)[2]) if message.reply.startswith("$JS.ACK.") else 0
         if number in lost:
             lost.discard(number)
             return
-        await receive(message)  # type: ignore[arg-type]
+        receive(message)
 
     follower._on_message = lossy  # type: ignore[method-assign]  # noqa: SLF001
     async with open_publisher(connection) as publisher:
