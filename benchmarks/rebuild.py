@@ -24,6 +24,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
+from gql_jobs.garbage import settle
 from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import JobPriority, JobStatus, Spec
@@ -123,7 +124,7 @@ async def build(connection: Connection, path: Path, last_seq: int) -> float:
     with open_index(path, stream.created, stream.state.last_seq, 86_400) as index:
         async with (
             open_reader(index) as reader,
-            run_feed(connection, index, EventBus(reader.events_after, index.position), Tally((), 0)) as feed,
+            run_feed(connection, index, EventBus(reader.events_after, index.position), Tally((), last_seq)) as feed,
         ):
             assert await feed.wait_for(last_seq, 36_000)
             return time.perf_counter() - began
@@ -185,6 +186,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
         state = (await stream_info(connection)).state
         print(f"{state.messages} messages stored in {time.perf_counter() - began:.1f} s")
         rates = []
+        settle()
         for number in range(arguments.repeat):
             path = folder / f"index-{number}.sqlite"
             profile = cProfile.Profile() if arguments.profile else None

@@ -28,7 +28,7 @@ CREATE_TIMEOUT = 10.0
 """Seconds in which the server has counted what is behind the first sequence wanted; given up earlier, it would count
 again and again."""
 BATCH = 2048
-"""Messages handed out together at most."""
+"""Messages handed out together at most, unless whoever follows wants more."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -68,6 +68,8 @@ class Tail:
         self._behind = 0
         self._idle = False
         self._subscription: Subscription | None = None
+        self.largest = BATCH
+        """Messages handed out together at most."""
         self.pending: int | None = None
         """Messages stored beyond what was handed out when the consumer was made; None before that."""
 
@@ -124,7 +126,7 @@ class Tail:
     async def _take(self) -> list[TailMessage]:
         """What has arrived, up to a gap."""
         batch: list[TailMessage] = []
-        while self._arrived and len(batch) < BATCH and not self._broken:
+        while self._arrived and len(batch) < self.largest and not self._broken:
             if not self._arrived[0].reply.startswith("$JS.ACK."):
                 if batch:
                     # Whoever waits in between could find the tail rewound, and these behind where it begins again.

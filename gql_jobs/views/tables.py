@@ -195,7 +195,7 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         job.id,
         spec.type,
         spec.queue,
-        job.status,
+        str(job.status),
         spec.priority.rank,
         microseconds(spec.created_at),
         microseconds(job.updated_at),
@@ -209,7 +209,8 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
     """What of the row may change, and its number: status, updated, finished, state, number."""
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
-    return job.status, microseconds(job.updated_at), finished, state, number
+    # As plain text: what only inherits from it is looked up among adapters each time.
+    return str(job.status), microseconds(job.updated_at), finished, state, number
 
 
 def state_blob(job: Job) -> bytes:

@@ -262,7 +262,8 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
 async def test_it_is_not_caught_up_while_it_has_fallen_far_behind_and_again_when_it_is_near(
     commands: JobCommands, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.log.tail.BATCH", 1)
+    monkeypatch.setattr("gql_jobs.views.feed.BATCH", 1)
+    monkeypatch.setattr("gql_jobs.views.feed.CATCH_UP_BATCH", 1)
     monkeypatch.setattr("gql_jobs.views.feed.FALLEN_BEHIND", 20)
     monkeypatch.setattr("gql_jobs.views.feed.RECOVERED", 5)
     judged: list[tuple[int, bool]] = []
