@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
@@ -85,6 +87,9 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
     """The server neither reads nor answers until the block ends; its connections stay open."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
+        # A thread of it that runs right now goes on until the signal has reached its core.
+        while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
+            pass
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)

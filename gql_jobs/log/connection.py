@@ -30,6 +30,8 @@ SAY_EVERY = 5.0
 """Seconds between two lines of the log about a server that cannot be reached."""
 API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
+_HEADERS = 4096
+"""Bytes that no header block of ours has; smaller messages are not measured."""
 Callback = Callable[[Msg], Awaitable[None]]
 
 
@@ -93,9 +95,10 @@ class Connection:
         :raises MessageTooLarge: if no server would take it; none of it was sent.
         """
         # The client counts the body alone, and the server closes the connection on which more comes than it takes.
-        size = len(data) + _size_of(headers)
-        if size > self._client.max_payload > 0:
-            raise MessageTooLarge(subject, size, self._client.max_payload)
+        if self._client.max_payload - len(data) < _HEADERS:
+            size = len(data) + _size_of(headers)
+            if size > self._client.max_payload > 0:
+                raise MessageTooLarge(subject, size, self._client.max_payload)
         try:
             await self._client.publish(subject, data, reply=reply, headers=headers)
         except NatsError as error:

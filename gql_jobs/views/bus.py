@@ -5,7 +5,7 @@ too much, its buffer is dropped and it reads on from the index, where nothing is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -95,6 +95,11 @@ class EventBus:
         """Subscriptions that are open."""
         return len(self._all) + sum(len(subscriptions) for subscriptions in self._by_job.values())
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody subscribes to anything."""
+        return bool(self._all or self._by_job)
+
     @asynccontextmanager
     async def subscribe(self, job_id: str) -> AsyncIterator[Subscription]:
         """The events of one job, from now on until the block ends."""
@@ -118,11 +123,15 @@ class EventBus:
         finally:
             self._all.discard(subscription)
 
-    def publish(self, events: Iterable[Event]) -> None:
+    def publish(self, events: Sequence[Event]) -> None:
         """Hand events to their subscribers; the index must have applied them."""
+        if not events:
+            return
+        # An index that is built anew brings old events once more, which are news to nobody.
+        self._published = max(self._published, events[-1].cursor)
+        if not self.is_watched:
+            return
         for event in events:
-            # An index that is built anew brings old events once more, which are news to nobody.
-            self._published = max(self._published, event.cursor)
             for subscription in self._by_job.get(event.job.id, ()):
                 subscription.put(event)
             for subscription in self._all:

@@ -28,16 +28,17 @@ FALLEN_BEHIND = 50_000
 RECOVERED = 1_000
 """Messages behind at most when it may be sent requests again; far below the other, so that it does not flap."""
 PAUSE = 0.001
-MAX_PAUSE = 0.005
-"""Seconds that more is waited for after a batch: for every message of it but the first, and at most.
+"""Seconds that more is waited for after a batch, for every message of it but the first.
 
 A transaction costs as much as four messages, and a job whose events come in one batch is written once. A lone message
 is never kept waiting, so that this costs time only where there is so much of it that batches save more.
 """
+WATCHED_PAUSE = 0.005
+UNWATCHED_PAUSE = 0.02
+"""Seconds at most, while somebody waits for the index or for events, and while nobody does."""
 CATCH_UP_BATCH = 8192
-CATCH_UP_PAUSE = 0.02
-"""The same while nobody relies on this process yet, in messages and in seconds: a fifth of the time of an index that is
-built anew, for a loop that is busy for 0.2 s at a time."""
+"""Messages applied together at most while nobody relies on this process yet: a fifth less time for an index that is
+built anew, and a loop that is busy for 0.2 s at a time."""
 SAY_EVERY = 5.0
 """Seconds between two lines of the log about an index that is catching up."""
 
@@ -71,6 +72,7 @@ class Feed:
         self._tail = Tail(connection, (), index.position + 1)
         self._tail.largest = CATCH_UP_BATCH
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waited_for = asyncio.Event()
         self._number = count()
         self._applied = 0
         self._missing = 0
@@ -110,13 +112,18 @@ class Feed:
                     if generation == self._index.generation:
                         self._apply(batch)
             self._judge()
-            # A long catch-up must leave the event loop to others now and then.
-            await asyncio.sleep(self._pause(len(batch)))
+            await self._gather(len(batch))
 
-    def _pause(self, applied: int) -> float:
-        if not applied or not self._tail.is_emptied:
-            return 0.0
-        return min(PAUSE * (applied - 1), MAX_PAUSE if self.caught_up else CATCH_UP_PAUSE)
+    async def _gather(self, applied: int) -> None:
+        pause = PAUSE * (applied - 1) if applied and self._tail.is_emptied else 0
+        # Also without a pause: a long catch-up must leave the event loop to others now and then.
+        await asyncio.sleep(min(pause, WATCHED_PAUSE))
+        pause = min(pause, UNWATCHED_PAUSE) - WATCHED_PAUSE
+        if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched)):
+            self._waited_for.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._waited_for.wait()
 
     def _begin_anew(self) -> None:
         self.caught_up = self._was_there = False
@@ -144,6 +151,7 @@ class Feed:
         if self.position >= seq:
             return True
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waited_for.set()
         heapq.heappush(self._waiters, (seq, next(self._number), reached))
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):

@@ -159,8 +159,9 @@ async def test_a_message_lost_on_the_way_is_fetched_again(connection: Connection
 
 
 async def test_it_leaves_no_consumer_and_no_subscription_behind(connection: Connection) -> None:
-    async with _following(connection):
-        await until(lambda: _ephemerals(connection), "there is a consumer")
+    async with open_publisher(connection) as publisher, _following(connection) as seen:
+        await _publish(publisher, 1)
+        await until(lambda: seen, "the consumer is there and this side knows it")
     assert await _ephemerals(connection) == []
     assert connection.on_reconnect == []
 
