@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -49,8 +50,11 @@ class AttemptContext:
         self.percent = start.progress
         self.message = start.message
         self.saved: Any = None
-        facts = {"job_id": attempt.job_id, "attempt": attempt.number}
-        self.log = logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{attempt.spec.type}"), facts)
+
+    @cached_property
+    def log(self) -> "logging.LoggerAdapter[Any]":
+        facts = {"job_id": self.job_id, "attempt": self.attempt}
+        return logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{self._attempt.spec.type}"), facts)
 
     @property
     def job_id(self) -> str:

@@ -5,7 +5,7 @@ It never pulls for more than can start soon: a delivery held here is one that an
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -46,6 +46,8 @@ class Intake:
             for priority in _BY_RANK
         ]
         self._held: dict[JobPriority, deque[tuple[Lane, Delivery]]] = {p: deque() for p in _BY_RANK}
+        self._waiting: Counter[Lane] = Counter()
+        """How many of them each lane has brought."""
         self._arrived = asyncio.Event()
         self._connection = connection
         self._slots = slots
@@ -76,10 +78,12 @@ class Intake:
         """Give held deliveries to other workers; they have not been started, so it costs nothing."""
         now = asyncio.get_running_loop().time()
         for waiting in self._held.values():
-            for lane, delivery in list(waiting):
-                if now - delivery.arrived >= older_than:
-                    waiting.remove((lane, delivery))
-                    await delivery.nak(0.05)
+            old = [held for held in waiting if now - held[1].arrived >= older_than]
+            for held in old:
+                waiting.remove(held)
+                self._waiting[held[0]] -= 1
+            for _, delivery in old:
+                await delivery.nak(0.05)
 
     async def stop(self) -> None:
         """Pull nothing more, and hand back what is held or still on its way."""
@@ -90,6 +94,7 @@ class Intake:
     def _arrive(self, lane: Lane, delivery: Delivery) -> None:
         if not self._adopt(delivery):
             self._held[lane.priority].append((lane, delivery))
+            self._waiting[lane] += 1
         self._arrived.set()
 
     def _reconnected(self) -> None:
@@ -100,8 +105,7 @@ class Intake:
 
     async def _poll(self) -> None:
         """Ask the lanes that have nothing here and are not known to be empty, all at once."""
-        busy = {lane for waiting in self._held.values() for lane, _ in waiting}
-        ask = [lane for lane in self._lanes if lane not in busy and lane.wanted == 0]
+        ask = [lane for lane in self._lanes if lane.wanted == 0 and not self._waiting[lane]]
         if not ask:
             return
         batch = max(1, min(MAX_AHEAD, round(AHEAD_SECONDS * self._slots / max(self._job_seconds, 1e-5))))
@@ -124,7 +128,8 @@ class Intake:
         for priority in order:
             waiting = self._held[priority]
             while waiting:
-                _, delivery = waiting.popleft()
+                lane, delivery = waiting.popleft()
+                self._waiting[lane] -= 1
                 if delivery.leased:
                     self._starts += 1
                     return delivery

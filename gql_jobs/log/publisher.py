@@ -7,7 +7,6 @@ server refuses. It decides nothing: what a refusal means is the log's business.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
 
@@ -61,7 +60,7 @@ class Publisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = connection.new_inbox()
-        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[int], asyncio.TimerHandle]] = {}
         self._number = 0
 
     async def send(
@@ -83,22 +82,30 @@ class Publisher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         # A timer of the loop costs a fifth of a timeout context around each wait.
-        timer = loop.call_later(timeout, _give_up, future, timeout)
-        self._waiting[token] = future
-        future.add_done_callback(partial(self._answered, token, timer))
+        timer = loop.call_later(timeout, self._give_up, token, timeout)
+        self._waiting[token] = future, timer
         try:
             await self._connection.publish(subject, data, f"{self._inbox}.{token}", headers)
         except BaseException:
-            future.cancel()
+            self._answered(token)
             raise
         return future
 
-    def _answered(self, token: str, timer: asyncio.TimerHandle, future: asyncio.Future[int]) -> None:
-        timer.cancel()
-        del self._waiting[token]
-        if not future.cancelled():
-            # Seen, also where nobody waits for it any more.
-            future.exception()
+    def _answered(self, token: str) -> asyncio.Future[int] | None:
+        """The future of a message, taken from those that wait; None if it is done with."""
+        future, timer = self._waiting.pop(token, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return future if future is not None and not future.done() else None
+
+    def _give_up(self, token: str, timeout: float) -> None:
+        if (future := self._answered(token)) is not None:
+            _fail(future, Unacknowledged(f"no acknowledgement within {timeout:g} s"))
+
+    def _close(self) -> None:
+        for token in list(self._waiting):
+            if (future := self._answered(token)) is not None:
+                future.cancel()
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str], timeout: float) -> int:  # noqa: ASYNC109
         """The sequence under which the message was stored.
@@ -109,17 +116,23 @@ class Publisher:
         return await (await self.send(subject, data, headers, timeout))
 
     def _on_ack(self, message: Received) -> None:
-        future = self._waiting.get(message.subject.rsplit(".", 1)[-1])
-        if future is None or future.done():
+        future = self._answered(message.subject.rsplit(".", 1)[-1])
+        if future is None:
             return
         if not message.data:
-            future.set_exception(QueueUnavailable("No JetStream stream takes this message; nothing was stored."))
+            _fail(future, QueueUnavailable("No JetStream stream takes this message; nothing was stored."))
             return
         ack = _decode(message.data)
         if ack.error is None:
             future.set_result(ack.seq)
         else:
-            future.set_exception(_refusal(ack.error))
+            _fail(future, _refusal(ack.error))
+
+
+def _fail(future: asyncio.Future[int], error: Exception) -> None:
+    future.set_exception(error)
+    # Seen, also where nobody waits for it any more.
+    future.exception()
 
 
 def _refusal(error: _Error) -> Exception:
@@ -130,11 +143,6 @@ def _refusal(error: _Error) -> Exception:
     return Refused(error.description, error.err_code)
 
 
-def _give_up(future: asyncio.Future[int], timeout: float) -> None:
-    if not future.done():
-        future.set_exception(Unacknowledged(f"no acknowledgement within {timeout:g} s"))
-
-
 @asynccontextmanager
 async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
     """A publisher that listens to its inbox until the block ends; futures still open then are cancelled."""
@@ -143,6 +151,5 @@ async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
     try:
         yield publisher
     finally:
-        for future in list(publisher._waiting.values()):  # noqa: SLF001
-            future.cancel()
+        publisher._close()  # noqa: SLF001
         await connection.unsubscribe(subscription)
