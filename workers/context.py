@@ -27,7 +27,7 @@ from workers.handler_data import checkpoint_json, reported
 T = TypeVar("T")
 
 PROGRESS_PAUSE = 0.1
-"""Seconds between two stored progress messages of a job."""
+"""Seconds from one stored progress message of a job to the next, the time that storing takes included."""
 STORE_TRIES = 20
 """How often a server that can be reached may fail to store something."""
 STORE_PAUSE = 0.5
@@ -128,6 +128,7 @@ class AttemptContext:
     async def _flush(self) -> None:
         while self._unsent:
             self._unsent = False
+            began = self._loop.time()
             body = Progress(
                 submission=self._attempt.delivery.seq,
                 attempt=self.attempt,
@@ -143,7 +144,7 @@ class AttemptContext:
                 return
             except QueueUnavailable as error:
                 self.log.debug("progress was not stored: %s", error)
-            await asyncio.sleep(PROGRESS_PAUSE)
+            await asyncio.sleep(PROGRESS_PAUSE - (self._loop.time() - began))
 
     async def _save(self, name: str, source: BinaryIO, media_type: str) -> Artifact:
         def save() -> Awaitable[Artifact]:

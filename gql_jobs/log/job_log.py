@@ -115,6 +115,8 @@ class JobLog:
             await appends[-1].send()
         # A task each only for those that have to be tried again: all others are answered in this order anyway.
         seqs = [await append.acknowledged() for append in appends]
+        if None not in seqs:
+            return [seq for seq in seqs if seq is not None]
         again = [append.outcome() for append, seq in zip(appends, seqs, strict=True) if seq is None]
         outcomes = iter(await asyncio.gather(*again, return_exceptions=True))
         return [seq if seq is not None else next(outcomes) for seq in seqs]
@@ -195,9 +197,15 @@ class _Append:
         """The sequence, if what was sent is acknowledged; else there is something to find out."""
         if self._sent is None:
             return None
-        if not self._sent.done():
-            await asyncio.wait({self._sent})
-        return None if self._sent.cancelled() or self._sent.exception() else self._sent.result()
+        try:
+            return await self._sent
+        except asyncio.CancelledError:
+            # Ours, or the publisher's end?
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+        except Exception as error:  # noqa: BLE001
+            log.debug("not stored at once on %s: %s", self._write.subject, error)
+        return None
 
     async def outcome(self) -> int:
         """Try until the outcome is known or the patience is over."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from gql_jobs.background import in_background
 from gql_jobs.graphql.schema import build_schema
@@ -21,7 +22,7 @@ from gql_jobs.web.headers import AllowedHosts, SecurityHeaders
 from gql_jobs.web.metrics import ApiMetrics
 from gql_jobs.web.opening import Opening
 from gql_jobs.web.runtime import Runtime
-from gql_jobs.web.shortcut import Shortcut
+from gql_jobs.web.shortcut import Guarded, Shortcut
 from gql_jobs.web.sockets import CountedSockets, Sockets
 
 PATH = "/graphql"
@@ -58,8 +59,21 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
             opening.cancel()
             await asyncio.wait({opening})
 
+    def guards(inner: ASGIApp) -> ASGIApp:
+        app: ASGIApp = Shortcut(inner, PATH, endpoint)
+        app = BodyLimit(app, settings.max_body_bytes, settings.request_timeout)
+        app = CountedSockets(app, sockets)
+        app = AllowedHosts(app, settings.allowed_hosts)
+        app = SecurityHeaders(app)
+        if not settings.cors_origins:
+            return app
+        # Outermost: a refusal of the limit must be readable for a browser as well.
+        return CORSMiddleware(
+            app, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
-    app = FastAPI(title="gql-jobs", lifespan=lifespan, openapi_url=None)
+    app = Guarded(guards, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.closing = endpoint.closing
     app.state.opening = Opening(settings, imports, opened)
     app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
@@ -70,17 +84,4 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
-    app.add_middleware(Shortcut, path=PATH, to=endpoint)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.request_timeout)
-    app.add_middleware(CountedSockets, sockets=sockets)
-    app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    app.add_middleware(SecurityHeaders)
-    if settings.cors_origins:
-        # Added last and so outermost: a refusal of the limit must be readable for a browser as well.
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-        )
     return app

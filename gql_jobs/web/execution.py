@@ -42,9 +42,11 @@ class Execution:
 
     async def result(self, operation: Operation) -> Result:
         """The result of a query or a mutation."""
+        if operation.type is not OperationType.QUERY:
+            return _result(await self._operations.execute(operation))
         limit = self._query_timeout
         try:
-            async with asyncio.timeout(limit if operation.type is OperationType.QUERY else None):
+            async with asyncio.timeout(limit):
                 return _result(await self._operations.execute(operation))
         except TimeoutError:
             message = f"The query took longer than {limit:g} s. Ask for less: a smaller page, a narrower filter."

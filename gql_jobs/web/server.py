@@ -79,6 +79,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         app,
         write_timeout=settings.write_timeout,
         request_timeout=settings.request_timeout,
+        interface="asgi3",
         loop="auto",
         http=PatientProtocol,
         ws=SocketProtocol,
