@@ -127,6 +127,7 @@ async def test_a_worker_that_loses_nats_while_it_is_being_stopped_ends_by_itself
 ) -> None:
     async with worker_process(settings) as process:
         await ended(runtime, await create(runtime), within=20)
+        await done_with(runtime.connection)
         psutil.Process(nats.server.pid).kill()
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 10) == 0
