@@ -5,7 +5,7 @@ from benchmarks.machine import python
 from benchmarks.measurement import Bench, Contender, Plan, Sample
 from benchmarks.measures.pushes import fan_out
 from benchmarks.measures.requests import creations
-from benchmarks.measures.target import Target
+from benchmarks.measures.target import PEER_CREATION, Target
 from benchmarks.processes import free_port, listening, program
 
 
@@ -15,7 +15,7 @@ async def _limits(plan: Plan) -> list[Sample]:
     async with program(python(), "-m", "benchmarks.limits", str(port)) as process:
         await listening(port, process)
         async with Asker(port) as asker:
-            target = Target(port, asker, (process.pid,))
+            target = Target(port, asker, (process.pid,), PEER_CREATION)
             return [
                 *await creations(target, plan, "limits", "HTTP"),
                 *await fan_out(target, plan, "limits", "WebSocket"),

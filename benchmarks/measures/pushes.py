@@ -11,7 +11,17 @@ from benchmarks import stack
 from benchmarks.graphql_peers import GraphqlPeer
 from benchmarks.http_load import Asker
 from benchmarks.measurement import Bench, Plan, Sample, percentiles
-from benchmarks.measures.target import CREATION, Meter, Target, all_systems, durations, of_ours, of_peer, ours, passed
+from benchmarks.measures.target import (
+    PEER_CREATION,
+    Meter,
+    Target,
+    all_systems,
+    durations,
+    of_ours,
+    of_peer,
+    ours,
+    passed,
+)
 from benchmarks.processes import resident_mib
 from benchmarks.socket_load import SocketFailed, Sockets, subscriptions
 from benchmarks.stack import CREATE_MANY, Stack
@@ -42,7 +52,7 @@ async def _pushed(sockets: Sockets, asker: Asker, frames: int, query: str, varia
 async def fan_out(target: Target, plan: Plan, bench: str, metric: str = "deliveries") -> list[Sample]:
     """Results on all sockets together; two creations are always under way."""
     clients = plan.size(1000, 200)
-    variables = {"inputs": [CREATION] * AT_ONCE}
+    variables = {"inputs": [target.creation] * AT_ONCE}
     async with AsyncExitStack() as exits:
         sockets = await exits.enter_async_context(subscriptions(target.port, EVENTS, [{}] * clients))
         await _subscribed(sockets, target)
@@ -71,7 +81,7 @@ async def fan_out(target: Target, plan: Plan, bench: str, metric: str = "deliver
 async def _subscribed(sockets: Sockets, target: Target) -> None:
     """Create jobs until every socket has heard of one, then wait until nothing is under way any more."""
     for _ in range(10):
-        await target.asker.ask(CREATE_MANY, {"inputs": [CREATION]})
+        await target.asker.ask(CREATE_MANY, {"inputs": [target.creation]})
         with suppress(SocketFailed):
             await sockets.each_has(1, within=5)
             break
@@ -122,7 +132,7 @@ async def _fanout_own_peer(peer: GraphqlPeer, plan: Plan) -> list[Sample]:
     """A mutation moves every watched job; the next one follows when all have been told."""
     clients, (warm_up, seconds) = plan.size(1000, 200), durations(plan)
     async with peer.running() as server:
-        created = await server.asker.ask(CREATE_MANY, {"inputs": [CREATION] * clients})
+        created = await server.asker.ask(CREATE_MANY, {"inputs": [PEER_CREATION] * clients})
         ids = [job["id"] for job in created["createJobs"]["jobs"]]
         async with subscriptions(server.port, PROGRESS, [{"id": job_id} for job_id in ids]) as sockets:
             await sockets.each_has(1)

@@ -8,7 +8,7 @@ from benchmarks import stack
 from benchmarks.graphql_peers import GraphqlPeer
 from benchmarks.http_load import graphql_request, hammering
 from benchmarks.measurement import Bench, Plan, Sample
-from benchmarks.measures.target import CREATION, Meter, Target, all_systems, durations, of_ours, of_peer, ours, passed
+from benchmarks.measures.target import Meter, Target, all_systems, durations, of_ours, of_peer, ours, passed
 from benchmarks.stack import CREATE
 from benchmarks.stock import finish
 
@@ -37,7 +37,7 @@ async def _hammered(
 
 
 def creations(target: Target, plan: Plan, bench: str, metric: str) -> Coroutine[Any, Any, list[Sample]]:
-    return _hammered(target, plan, (bench, metric, "requests"), (CREATE, {"input": CREATION}), CONNECTIONS)
+    return _hammered(target, plan, (bench, metric, "requests"), (CREATE, {"input": target.creation}), CONNECTIONS)
 
 
 def pages(target: Target, plan: Plan, metric: str) -> Coroutine[Any, Any, list[Sample]]:

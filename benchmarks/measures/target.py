@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.graphql_peers import SERVERS, GraphqlPeer, Server
 from benchmarks.http_load import Asker
@@ -11,7 +12,10 @@ from benchmarks.measurement import OURS, Contender, Plan, Sample
 from benchmarks.processes import cpu_seconds
 from benchmarks.stack import EMAIL, Stack
 
-CREATION = {"payload": {"email": EMAIL}}
+CREATION = {"payload": {"noop": EMAIL}}
+"""What is created: an e-mail whose addresses are plain text, since the others do not look whether they are any."""
+PEER_CREATION = {"payload": {"email": EMAIL}}
+"""The same in the peers' schema, which has one type of job only."""
 LONGEST = 20.0
 """Seconds that warming up or measuring takes at most, where others leave us little of the machine."""
 
@@ -23,15 +27,17 @@ class Target:
     port: int
     asker: Asker
     pids: tuple[int, ...]
+    creation: dict[str, Any]
+    """The input of ``createJob`` there."""
 
 
 def of_ours(system: Stack) -> Target:
     """The API process alone: nats-server has a core of its own and is never the limit here."""
-    return Target(system.port, system.asker, (system.api.pid,))
+    return Target(system.port, system.asker, (system.api.pid,), CREATION)
 
 
 def of_peer(server: Server) -> Target:
-    return Target(server.port, server.asker, (server.process.pid,))
+    return Target(server.port, server.asker, (server.process.pid,), PEER_CREATION)
 
 
 class Meter:
