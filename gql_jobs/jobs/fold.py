@@ -49,7 +49,7 @@ MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
 """(state, message) → next state; None before the first message and after the last."""
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """What clients see of one message: ``job`` is the job as of it; two events of a message differ in their cursor."""
 
     kind: Kind

@@ -52,7 +52,7 @@ class JobPriority(StrEnum):
 _RANKS = {priority: rank for rank, priority in enumerate(JobPriority)}
 
 
-class JobError(Struct, frozen=True, rename="camel"):
+class JobError(Struct, frozen=True, gc=False, rename="camel"):
     """One failed attempt. ``type`` is the exception's name; ``retryable`` is false for permanent errors."""
 
     message: str
@@ -62,7 +62,7 @@ class JobError(Struct, frozen=True, rename="camel"):
     retryable: bool
 
 
-class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
+class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What was asked for: fixed at creation and carried by every submission of the job.
 
     ``payload`` is the canonical JSON of the payload model, ``payload_hash`` the SHA-256 of type and payload,
@@ -82,7 +82,7 @@ class Spec(Struct, frozen=True, rename="camel", omit_defaults=True):
     idempotency_key: str | None = None
 
 
-class JobState(Struct, frozen=True, rename="camel", omit_defaults=True):
+class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What changes about a job: its state as of one message of its history, without what was asked for.
 
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
@@ -133,7 +133,7 @@ class JobState(Struct, frozen=True, rename="camel", omit_defaults=True):
         return (self.failed_at or self.finished_at) - self.started_at
 
 
-class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class Job(JobState, frozen=True, gc=False, rename="camel", omit_defaults=True, kw_only=True):
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec

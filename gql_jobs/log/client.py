@@ -40,7 +40,7 @@ class ShortcutClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = MessageParser(self)
+        self._ps = MessageParser(self, self._take)
         self._receivers: dict[str, Receiver] = {}
 
     async def receive(self, subject: str, receiver: Receiver) -> Subscription:
@@ -50,22 +50,34 @@ class ShortcutClient(Client):
             receiver(Received(message.subject, message.reply, message.data, message.headers))
 
         self._receivers[subject] = receiver
-        return await self.subscribe(subject, cb=received)
+        try:
+            return await self.subscribe(subject, cb=received)
+        except BaseException:
+            del self._receivers[subject]
+            raise
 
     def forget(self, subscription: Subscription) -> None:
         """Of a subscription that has ended."""
         self._receivers.pop(subscription.subject, None)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+    def _receiver(self, sid: int) -> Receiver | None:
         subscription = self._subs.get(sid)
-        receiver = self._receivers.get(subscription._subject) if subscription is not None else None  # noqa: SLF001
+        return self._receivers.get(subscription._subject) if subscription is not None else None  # noqa: SLF001
+
+    def _take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Call the receiver, unless there is none or the server says something in the headers."""
+        receiver = self._receiver(sid)
+        if receiver is None or (headers is not None and headers.startswith(_STATUS)):
+            return False
+        _call(receiver, Received(subject.decode(), reply.decode(), data, None))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        receiver = self._receiver(sid)
         if receiver is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
             return
-        try:
-            receiver(Received(subject.decode(), reply.decode(), data, await self._process_headers(headers)))
-        except Exception:
-            log.exception("a message on %s was not received", subject)
+        _call(receiver, Received(subject.decode(), reply.decode(), data, await self._process_headers(headers)))
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return await super()._process_headers(headers) if headers and headers.startswith(_STATUS) else None
@@ -84,3 +96,10 @@ class ShortcutClient(Client):
         await self._send_command(b"".join((command, block, payload, b"\r\n")))
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+
+def _call(receiver: Receiver, message: Received) -> None:
+    try:
+        receiver(message)
+    except Exception:
+        log.exception("a message on %s was not received", message.subject)

@@ -5,6 +5,9 @@ what it has found. Here a message is found by its first line end and its length,
 other line is nats-py's.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
@@ -12,8 +15,16 @@ _END = b"\r\n"
 _KINDS = frozenset({b"MSG", b"HMSG"})
 
 
+Take = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
+"""Given subscription, subject, reply, body and headers of a message: whether that is all there is to do."""
+
+
 class MessageParser(Parser):
-    """Hands what it finds to ``nc``, its client."""
+    """Hands messages to ``take``, and what that leaves, with everything else, to ``nc``, its client."""
+
+    def __init__(self, nc: Any, take: Take) -> None:
+        super().__init__(nc)
+        self._take = take
 
     async def parse(self, data: bytes = b"") -> None:
         """Take bytes as they come from the server.
@@ -50,7 +61,10 @@ class MessageParser(Parser):
                 break
             start = stop + len(_END)
             block = bytes(buffer[body : body + headers]) if headers else None
-            await self.nc._process_msg(sid, subject, reply, bytes(buffer[body + headers : stop]), block)  # noqa: SLF001
+            data = bytes(buffer[body + headers : stop])
+            if self._take(sid, subject, reply, data, block):
+                continue
+            await self.nc._process_msg(sid, subject, reply, data, block)  # noqa: SLF001
             if self.buf is not buffer:
                 # The connection was lost meanwhile: what the next one brings begins anew.
                 return False

@@ -32,7 +32,7 @@ BATCH = 2048
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class TailMessage(msgspec.Struct, frozen=True):
+class TailMessage(msgspec.Struct, frozen=True, gc=False):
     """One message of the stream; ``pending`` more are stored behind it already."""
 
     subject: str
@@ -134,15 +134,15 @@ class Tail:
                 await self._answer_status(self._arrived.popleft())
                 continue
             message = self._arrived.popleft()
-            tail_message, consumer_seq = _parse(message)
-            if consumer_seq != self._consumer_seq + 1:
+            _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
+            if int(consumer_seq) != self._consumer_seq + 1:
                 log.info("the consumer of %s has a gap and is made anew", self._what)
                 self._broken = True
                 break
-            self._consumer_seq = consumer_seq
-            self._next = tail_message.seq + 1
-            self._behind = tail_message.pending
-            batch.append(tail_message)
+            self._consumer_seq += 1
+            self._next = int(seq) + 1
+            self._behind = int(pending)
+            batch.append(TailMessage(message.subject, int(seq), time_of(int(nanoseconds)), message.data, self._behind))
         return batch
 
     async def _answer_status(self, message: Received) -> None:
@@ -234,9 +234,3 @@ def ack_tokens(reply: str) -> list[str]:
 def time_of(nanoseconds: int) -> datetime:
     """The stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
     return _EPOCH + timedelta(microseconds=(nanoseconds + 500) // 1000)
-
-
-def _parse(message: Received) -> tuple[TailMessage, int]:
-    _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
-    at = time_of(int(nanoseconds))
-    return TailMessage(message.subject, int(seq), at, message.data, int(pending)), int(consumer_seq)

@@ -1,6 +1,7 @@
 """The short way through nats-py's protocol finds what nats-py finds."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +46,15 @@ class _Heard:
         return heard
 
 
-def _found(kind: type[Parser], pieces: list[bytes]) -> list[Any]:
+def _taken_by_nobody(*_: Any) -> bool:
+    return False
+
+
+def _ours(client: Any) -> MessageParser:
+    return MessageParser(client, _taken_by_nobody)
+
+
+def _found(kind: Callable[[Any], Parser], pieces: list[bytes]) -> list[Any]:
     async def run() -> list[Any]:
         client = _Heard()
         parser = kind(client)
@@ -61,13 +70,13 @@ def test_it_finds_what_nats_py_finds_however_the_bytes_are_cut(lines: list[bytes
     stream = b"".join(lines)
     ends = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     pieces = [stream[start:end] for start, end in pairwise(ends)]
-    assert _found(MessageParser, pieces) == _found(Parser, [stream])
+    assert _found(_ours, pieces) == _found(Parser, [stream])
 
 
 @pytest.mark.parametrize("line", [b"HELLO\r\n", b"MSG a\r\n", b"MSG a b 1\r\n", b"HMSG a 1 x 3\r\n", b"\r\n"])
 def test_what_is_no_line_of_the_protocol_is_an_error(line: bytes) -> None:
     with pytest.raises(ProtocolError):
-        _found(MessageParser, [b"MSG a 1 2\r\nhi\r\n" + line])
+        _found(_ours, [b"MSG a 1 2\r\nhi\r\n" + line])
 
 
 async def test_what_a_lost_connection_had_sent_does_not_reach_the_next() -> None:
@@ -77,7 +86,7 @@ async def test_what_a_lost_connection_had_sent_does_not_reach_the_next() -> None
             parser.reset()
 
     client = Losing()
-    parser = MessageParser(client)
+    parser = _ours(client)
     await parser.parse(b"MSG a 1 2\r\nhi\r\nMSG a 1 2\r\nho\r\nMSG a 1 2\r\nh")
     await parser.parse(b"MSG b 1 2\r\nhe\r\n")
     assert [arguments[3] for arguments in client.calls] == [b"hi", b"he"]
