@@ -233,4 +233,4 @@ def ack_tokens(reply: str) -> list[str]:
 
 def time_of(nanoseconds: int) -> datetime:
     """The stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
-    return _EPOCH + timedelta(microseconds=(nanoseconds + 500) // 1000)
+    return _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)

@@ -6,7 +6,7 @@ nor is what was counted already, when the index is built anew under a running pr
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
@@ -44,8 +44,10 @@ class Tally:
         self.time_to_start: Times = {(label,): Histogram(JOBS) for label in labels}
         self.run_time: Times = {(label, status.name): Histogram(JOBS) for label in labels for status in RAN}
 
-    def count(self, events: Iterable[Event]) -> None:
+    def count(self, events: Sequence[Event]) -> None:
         """Count events that the index has applied, in the order of the stream."""
+        if not events or events[-1].cursor.seq <= self._after:
+            return
         newest = self._after
         for event in events:
             if event.cursor.seq > self._after:
