@@ -9,8 +9,7 @@ may. Whoever meets it, be it a read or a write, is told to come again, and the f
 
 import logging
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -25,17 +24,17 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job
-from gql_jobs.views.changes import Changes, Known
+from gql_jobs.views.changes import Changes
 from gql_jobs.views.damage import READ_ERRORS, is_damage
+from gql_jobs.views.known_jobs import KnownJobs
 from gql_jobs.views.notes import Note, notes_of
-from gql_jobs.views.tables import event_of, job_of, microseconds, new_database, open_database
+from gql_jobs.views.tables import event_of, microseconds, new_database, open_database
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CACHED_JOBS = 10_000
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job = :number"
@@ -73,7 +72,7 @@ class Index:
     def __init__(self, path: Path, stream_created: str, database: sqlite3.Connection) -> None:
         self.path = path
         self._stream_created = stream_created
-        self._jobs: OrderedDict[str, Known] = OrderedDict()
+        self._known = KnownJobs()
         self.generation = 0
         """How often the file was replaced while it was open."""
         self.rebuilt = 0
@@ -83,7 +82,7 @@ class Index:
 
     def _adopt(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self._jobs.clear()
+        self._known.forget()
         self.position = self._number("position")
         """The sequence of the last message applied."""
         self.horizon = self._number("horizon")
@@ -121,7 +120,7 @@ class Index:
         self.on_renewal()
 
     def _apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread]) -> list[Event]:
-        changes = Changes(self._known({message.job_id for message in messages}))
+        changes = Changes(self._known.of(self._database, messages))
         changes.fold(messages)
         horizon = max(self.horizon, changes.horizon)
         with self._transaction() as database:
@@ -133,24 +132,8 @@ class Index:
             )
         self.position, self.horizon = position, horizon
         self.unreadable += max(set_aside, 0)
-        self._remember(changes.after)
+        self._known.keep(changes.after)
         return changes.events
-
-    def _known(self, job_ids: Iterable[str]) -> dict[str, Known]:
-        """The jobs of these ids that there are; all that are not in memory are read at once."""
-        known: dict[str, Known] = {}
-        missing: list[str] = []
-        for job_id in job_ids:
-            cached = self._jobs.get(job_id)
-            if cached is not None:
-                known[job_id] = cached
-            else:
-                missing.append(job_id)
-        sql = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
-        rows = self._database.execute(sql, (msgspec.json.encode(missing).decode(),)) if missing else ()
-        for number, job_id, spec, state in rows:
-            known[job_id] = Known(number, job_of(job_id, spec, state))
-        return known
 
     def job(self, job_id: str) -> Job | None:
         """The job as of ``position``; an index that meets damage here is begun anew and knows no job."""
@@ -163,7 +146,7 @@ class Index:
             return None
 
     def _job(self, job_id: str) -> Job | None:
-        found = self._jobs.get(job_id) or self._known((job_id,)).get(job_id)
+        found = self._known.one(self._database, job_id)
         return found.job if found is not None else None
 
     @_guarded
@@ -254,14 +237,6 @@ class Index:
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
-
-    def _remember(self, jobs: Mapping[str, Known | None]) -> None:
-        for job_id, known in jobs.items():
-            self._jobs.pop(job_id, None)
-            if known is not None:
-                self._jobs[job_id] = known
-        while len(self._jobs) > _CACHED_JOBS:
-            self._jobs.popitem(last=False)
 
 
 def _now() -> str:
