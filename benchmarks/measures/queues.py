@@ -11,7 +11,7 @@ from benchmarks.measurement import OURS, Bench, Contender, Plan, Sample, percent
 from benchmarks.queue_peers import BULLMQ, PGQUEUER, QUEUES, SAQ, TASKIQ_BATCH, TASKIQ_RESULTS, QueuePeer, drain
 from benchmarks.stock import queue_up
 
-CONCURRENCY = 400
+CONCURRENCY = 200
 MOST = 100_000
 RATE = 50
 """Jobs per second while their start is timed."""
