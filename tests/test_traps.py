@@ -50,6 +50,7 @@ async def test_subscriptions_cost_no_consumer(runtime: Runtime) -> None:
         names = json.loads(await runtime.connection.api(f"CONSUMER.NAMES.{subjects.STREAM}"))["consumers"]
         return len(names)
 
+    await until(lambda: runtime.feed.caught_up, "the feed has its own")
     before = await consumers()
     async with AsyncExitStack() as stack:
         for _ in range(50):
@@ -58,4 +59,3 @@ async def test_subscriptions_cost_no_consumer(runtime: Runtime) -> None:
             stack.push_async_callback(events.aclose)
             assert (await anext(events)).job.id == job.id
         assert await consumers() == before
-    await until(lambda: runtime.feed.caught_up, "the feed goes on")
