@@ -67,7 +67,7 @@ schema: $(INSTALLED) ## write schema.graphql anew
 # Others' systems are installed here and nowhere else; none of it is kept in the repository.
 PEERS     := benchmarks/peers
 
-bench: $(INSTALLED) ## measure everything beside its peers (25 to 50 minutes), into benchmarks/results and the documents
+bench: $(INSTALLED) ## measure everything beside its peers (under 25 minutes on two quiet cores), into benchmarks/results and the documents
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(INSTALLED) ## measure a little of everything (4 minutes), to see that it works
