@@ -5,7 +5,7 @@ It never pulls for more than can start soon: a delivery held here is one that an
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -46,8 +46,6 @@ class Intake:
             for priority in _BY_RANK
         ]
         self._held: dict[JobPriority, deque[tuple[Lane, Delivery]]] = {p: deque() for p in _BY_RANK}
-        self._waiting: Counter[Lane] = Counter()
-        """How many of them each lane has brought."""
         self._arrived = asyncio.Event()
         self._connection = connection
         self._slots = slots
@@ -81,7 +79,6 @@ class Intake:
             old = [held for held in waiting if now - held[1].arrived >= older_than]
             for held in old:
                 waiting.remove(held)
-                self._waiting[held[0]] -= 1
             for _, delivery in old:
                 await delivery.nak(0.05)
 
@@ -94,7 +91,6 @@ class Intake:
     def _arrive(self, lane: Lane, delivery: Delivery) -> None:
         if not self._adopt(delivery):
             self._held[lane.priority].append((lane, delivery))
-            self._waiting[lane] += 1
         self._arrived.set()
 
     def _reconnected(self) -> None:
@@ -105,7 +101,7 @@ class Intake:
 
     async def _poll(self) -> None:
         """Ask the lanes that have nothing here and are not known to be empty, all at once."""
-        ask = [lane for lane in self._lanes if lane.wanted == 0 and not self._waiting[lane]]
+        ask = [lane for lane in self._lanes if lane.wanted == 0 and not self._holds(lane)]
         if not ask:
             return
         batch = max(1, min(MAX_AHEAD, round(AHEAD_SECONDS * self._slots / max(self._job_seconds, 1e-5))))
@@ -114,6 +110,10 @@ class Intake:
             if answer is False:
                 # Known to be empty from now on, without asking again: the pull brings what comes.
                 await self._open(lane)
+
+    def _holds(self, lane: Lane) -> bool:
+        # For every start: of a lane that is alone with its priority, the first one says it.
+        return any(brought is lane for brought, _ in self._held[lane.priority])
 
     async def _open(self, lane: Lane) -> None:
         try:
@@ -128,8 +128,7 @@ class Intake:
         for priority in order:
             waiting = self._held[priority]
             while waiting:
-                lane, delivery = waiting.popleft()
-                self._waiting[lane] -= 1
+                _, delivery = waiting.popleft()
                 if delivery.leased:
                     self._starts += 1
                     return delivery

@@ -11,17 +11,7 @@ from benchmarks import stack
 from benchmarks.graphql_peers import GraphqlPeer
 from benchmarks.http_load import Asker
 from benchmarks.measurement import Bench, Plan, Sample, percentiles
-from benchmarks.measures.target import (
-    PEER_CREATION,
-    Meter,
-    Target,
-    all_systems,
-    durations,
-    of_ours,
-    of_peer,
-    ours,
-    passed,
-)
+from benchmarks.measures.target import Meter, Target, all_systems, durations, of_ours, of_peer, ours, passed
 from benchmarks.processes import resident_mib
 from benchmarks.socket_load import SocketFailed, Sockets, subscriptions
 from benchmarks.stack import CREATE_MANY, Stack
@@ -132,7 +122,8 @@ async def _fanout_own_peer(peer: GraphqlPeer, plan: Plan) -> list[Sample]:
     """A mutation moves every watched job; the next one follows when all have been told."""
     clients, (warm_up, seconds) = plan.size(1000, 200), durations(plan)
     async with peer.running() as server:
-        created = await server.asker.ask(CREATE_MANY, {"inputs": [PEER_CREATION] * clients})
+        target = of_peer(server)
+        created = await target.asker.ask(CREATE_MANY, {"inputs": [target.creation] * clients})
         ids = [job["id"] for job in created["createJobs"]["jobs"]]
         async with subscriptions(server.port, PROGRESS, [{"id": job_id} for job_id in ids]) as sockets:
             await sockets.each_has(1)
@@ -145,7 +136,7 @@ async def _fanout_own_peer(peer: GraphqlPeer, plan: Plan) -> list[Sample]:
 
             await move(warm_up)
             sockets.on_text(None)
-            meter, before = Meter(of_peer(server)), sockets.frames
+            meter, before = Meter(target), sockets.frames
             await move(seconds)
             sockets.check()
             return meter.samples("fanout_own", "deliveries", sockets.frames - before, "deliveries")

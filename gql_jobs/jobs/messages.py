@@ -42,6 +42,7 @@ class Receipt(StrEnum):
     FINISHED = "finished"
 
 
+# Values that can be part of no cycle: the garbage collector need not walk the thousands of them in a batch.
 class Body(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, kw_only=True):
     """What every message says: its version and (but for submissions) the submission it speaks of."""
 
@@ -49,7 +50,7 @@ class Body(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, kw
     submission: int = 0
 
 
-class Submission(Body, frozen=True, gc=False, kw_only=True):
+class Submission(Body, frozen=True, kw_only=True):
     """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job.
 
     ``after_expiry``: a creation under the key of a job that has expired, of which only the ``expired`` event is left.
@@ -60,7 +61,7 @@ class Submission(Body, frozen=True, gc=False, kw_only=True):
     after_expiry: bool = False
 
 
-class AttemptBody(Body, frozen=True, gc=False, kw_only=True):
+class AttemptBody(Body, frozen=True, kw_only=True):
     """Said by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
 
     attempt: Count
@@ -70,57 +71,57 @@ class AttemptBody(Body, frozen=True, gc=False, kw_only=True):
     message: str | None = None
 
 
-class Started(AttemptBody, frozen=True, gc=False, kw_only=True):
+class Started(AttemptBody, frozen=True, kw_only=True):
     """An attempt begins. ``supersedes``: the attempt whose worker was lost."""
 
     supersedes: Count | None = None
 
 
-class Progress(AttemptBody, frozen=True, gc=False, kw_only=True):
+class Progress(AttemptBody, frozen=True, kw_only=True):
     """``progress`` in percent, 0 to 100."""
 
 
-class Completed(AttemptBody, frozen=True, gc=False, kw_only=True):
+class Completed(AttemptBody, frozen=True, kw_only=True):
     """``result`` is the JSON of the result model."""
 
     result: Raw
 
 
-class Failed(AttemptBody, frozen=True, gc=False, kw_only=True):
+class Failed(AttemptBody, frozen=True, kw_only=True):
     """The attempt failed and another one follows at ``next_attempt_at``."""
 
     next_attempt_at: Moment
 
 
-class DeadLetter(AttemptBody, frozen=True, gc=False, kw_only=True):
+class DeadLetter(AttemptBody, frozen=True, kw_only=True):
     """No further attempt. Carries the whole job, so that the dead-letter stream is readable by itself."""
 
     spec: Spec
 
 
-class Cancelled(Body, frozen=True, gc=False, kw_only=True):
+class Cancelled(Body, frozen=True, kw_only=True):
     """``spec`` only where the job was still scheduled: its scheduled message is deleted afterwards."""
 
     spec: Spec | None = None
 
 
-class Released(AttemptBody, frozen=True, gc=False, kw_only=True):
+class Released(AttemptBody, frozen=True, kw_only=True):
     """Handed back at shutdown; the attempt does not count."""
 
 
-class Expired(Body, frozen=True, gc=False, kw_only=True):
+class Expired(Body, frozen=True, kw_only=True):
     """The retention is over; the job's messages are deleted next. ``event_seq``: the last of them."""
 
     event_seq: int = 0
 
 
-class Saved(Body, frozen=True, gc=False, kw_only=True):
+class Saved(Body, frozen=True, kw_only=True):
     """A file of the job is complete in the object store. Never changes the job's state."""
 
     artifact: Artifact
 
 
-class Noted(Body, frozen=True, gc=False, kw_only=True):
+class Noted(Body, frozen=True, kw_only=True):
     """A receipt for the cancellation whose event has the sequence ``cancelled_seq``. Never changes the job's state."""
 
     receipt: Receipt

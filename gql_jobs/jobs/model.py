@@ -52,6 +52,7 @@ class JobPriority(StrEnum):
 _RANKS = {priority: rank for rank, priority in enumerate(JobPriority)}
 
 
+# Without gc, as messages are: none of these can be part of a cycle.
 class JobError(Struct, frozen=True, gc=False, rename="camel"):
     """One failed attempt. ``type`` is the exception's name; ``retryable`` is false for permanent errors."""
 
@@ -133,7 +134,7 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
         return (self.failed_at or self.finished_at) - self.started_at
 
 
-class Job(JobState, frozen=True, gc=False, rename="camel", omit_defaults=True, kw_only=True):
+class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec

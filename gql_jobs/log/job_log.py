@@ -115,10 +115,8 @@ class JobLog:
             await appends[-1].send()
         # A task each only for those that have to be tried again: all others are answered in this order anyway.
         seqs = [await append.acknowledged() for append in appends]
-        if None not in seqs:
-            return [seq for seq in seqs if seq is not None]
         again = [append.outcome() for append, seq in zip(appends, seqs, strict=True) if seq is None]
-        outcomes = iter(await asyncio.gather(*again, return_exceptions=True))
+        outcomes = iter(await asyncio.gather(*again, return_exceptions=True) if again else ())
         return [seq if seq is not None else next(outcomes) for seq in seqs]
 
     async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:

@@ -27,7 +27,7 @@ class KnownJobs:
 
     def one(self, database: sqlite3.Connection, job_id: str) -> Known | None:
         """The job of that id, if there is one."""
-        return self._latest.get(job_id) or _read(database, _BY_ID, (job_id,)).get(job_id)
+        return self._latest.get(job_id) or _read(database, _BY_ID, [job_id]).get(job_id)
 
     def of(self, database: sqlite3.Connection, messages: Iterable[Message]) -> dict[str, Known]:
         """The jobs of these messages that there are."""
@@ -57,6 +57,6 @@ class KnownJobs:
         self._latest.clear()
 
 
-def _read(database: sqlite3.Connection, sql: str, keys: "list[int] | list[str] | tuple[str]") -> dict[str, Known]:
+def _read(database: sqlite3.Connection, sql: str, keys: list[int] | list[str]) -> dict[str, Known]:
     rows = database.execute(sql, (msgspec.json.encode(keys).decode(),)) if keys else ()
     return {job_id: Known(number, job_of(job_id, spec, state)) for number, job_id, spec, state in rows}

@@ -61,6 +61,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
 
     def guards(inner: ASGIApp) -> ASGIApp:
         app: ASGIApp = Shortcut(inner, PATH, endpoint)
+        # FastAPI answers what is raised through it by itself, so this is for the endpoint: no other route reads a body.
         app = BodyLimit(app, settings.max_body_bytes, settings.request_timeout)
         app = CountedSockets(app, sockets)
         app = AllowedHosts(app, settings.allowed_hosts)

@@ -22,7 +22,7 @@ from gql_jobs.jobs.messages import (
     Started,
 )
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.views.index import Index, Unread, open_index
+from gql_jobs.views.index import Unread, open_index
 from gql_jobs.views.tables import job_of, new_row, state_blob
 from tests.rows import counted, rows
 from tests.stories import JOB, OTHER, after, artifact, at, error, noted, queued, said, scheduled, tell
@@ -266,36 +266,6 @@ def test_what_nobody_can_read_is_counted_and_passed_over(path: Path) -> None:
         index.apply(STORY, 9, [Unread(9, "jobs.x", "why")])
         index.apply([], 9, [Unread(9, "jobs.x", "why")])
         assert (index.unreadable, index.position) == (1, 9)
-
-
-def test_more_jobs_than_are_cached_are_all_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gql_jobs.views.known_jobs._KEPT", 3)
-    ids = [OTHER[:-2] + f"{n:02}" for n in range(10)]
-    with _open(path) as index:
-        for seq, job_id in enumerate(ids, 1):
-            index.apply([queued(seq, job_id=job_id)], seq)
-        assert [_status(index, job_id) for job_id in ids] == [JobStatus.QUEUED] * 10
-        index.apply([Message(ids[0], Kind.STARTED, 11, STORY[1].at, said(2, Started).body)], 11)
-        assert [_status(index, job_id) for job_id in ids[:2]] == [JobStatus.PROCESSING, JobStatus.QUEUED]
-
-
-def test_a_job_that_is_not_in_memory_is_found_whatever_submission_its_message_names(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gql_jobs.views.known_jobs._KEPT", 0)
-    retried = [queued(1), tell(2, Cancelled(submission=1)), queued(3, event_seq=2), queued(4, job_id=OTHER)]
-    with _open(path) as index:
-        index.apply(retried, 4)
-        index.apply([said(5, Started, submission=3)], 5)
-        assert (_status(index, JOB), _status(index, OTHER)) == (JobStatus.PROCESSING, JobStatus.QUEUED)
-        others = Message(OTHER, Kind.STARTED, 6, at(6), said(6, Started, submission=1).body)
-        index.apply([others], 6)
-        assert (_status(index, JOB), _status(index, OTHER)) == (JobStatus.PROCESSING, JobStatus.QUEUED)
-
-
-def _status(index: Index, job_id: str) -> JobStatus | None:
-    job = index.job(job_id)
-    return job.status if job is not None else None
 
 
 def test_the_receipts_of_a_cancellation_stay_until_the_job_expires(path: Path) -> None:
