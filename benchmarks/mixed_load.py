@@ -25,7 +25,7 @@ import httpx
 import psutil
 from PIL import Image
 
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
 
 CREATE = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { id } } }"
 ASK = "query ($id: ID!) { job(id: $id) { status progress attempt } }"
@@ -156,7 +156,7 @@ async def main() -> None:
         api = program(environment, "gql_jobs", "api", "--port", str(port))
         processes = {"api": await stack.enter_async_context(api)}
         for number in range(options.workers):
-            worker = program(environment, "workers", "--concurrency", "1")
+            worker = program(environment, "gql_jobs_worker", "--concurrency", "1")
             processes[f"worker {number + 1}"] = await stack.enter_async_context(worker)
         processes["nats"] = psutil.Process(nats.pid)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))

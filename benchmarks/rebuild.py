@@ -24,22 +24,22 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from gql_jobs.garbage import settle
-from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
+from gql_jobs.index.index import open_index
+from gql_jobs.index.reader import Reader, open_reader
+from gql_jobs.jetstream.connection import Connection, connect
+from gql_jobs.jetstream.publisher import Publisher, open_publisher
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import JobPriority, JobStatus, Spec
+from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.feed import run_feed
+from gql_jobs.live.tally import Tally
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
-from gql_jobs.log.connection import Connection, connect
-from gql_jobs.log.embedded import embedded_server
-from gql_jobs.log.publisher import Publisher, open_publisher
-from gql_jobs.log.topology import ensure_streams, stream_info
+from gql_jobs.log.streams import ensure_streams, stream_info
+from gql_jobs.processes.background import settle
 from gql_jobs.settings import Settings
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.feed import run_feed
-from gql_jobs.views.index import open_index
-from gql_jobs.views.reader import Reader, open_reader
-from gql_jobs.views.tally import Tally
 
 ANSWER = 10.0
 """Seconds within which the server acknowledges a publication."""

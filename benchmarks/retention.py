@@ -18,15 +18,15 @@ import psutil
 
 from benchmarks.figures import show
 from benchmarks.stock import finish
-from gql_jobs.background import in_background
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.request import JobRequest
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import TOMBSTONE_TTL
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
+from gql_jobs.maintenance import Upkeep
+from gql_jobs.processes.background import in_background
 from gql_jobs.settings import Settings
-from gql_jobs.upkeep import Upkeep
 from gql_jobs.web.runtime import Runtime, open_runtime
 
 RATE = 20.0

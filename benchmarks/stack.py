@@ -18,9 +18,9 @@ from benchmarks.handlers import MARKS
 from benchmarks.http_load import Asker
 from benchmarks.machine import python
 from benchmarks.processes import Program, cpu_seconds, disk_bytes, free_port, listening, program, resident_mib
-from gql_jobs.log.connection import connect
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
-from gql_jobs.log.topology import ensure_streams
+from gql_jobs.jetstream.connection import connect
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
+from gql_jobs.log.streams import ensure_streams
 from gql_jobs.settings import Settings
 
 CREATE = """mutation ($input: CreateJobInput!) {
@@ -59,7 +59,8 @@ class Stack:
         """Start worker processes."""
         for _ in range(number):
             worker = program(
-                python(), "-m", "workers", "--concurrency", str(concurrency), "--import", "benchmarks.job_types",
+                python(), "-m", "gql_jobs_worker", "--concurrency", str(concurrency),
+                "--import", "benchmarks.job_types",
                 environment={
                     "GQL_JOBS_NATS_URL": self.nats.url, "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
                     MARKS: str(self.folder / "marks"),

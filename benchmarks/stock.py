@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from benchmarks.stack import EMAIL
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.settings import Settings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import Program, disk_bytes, free_port, listening, program, run
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
 
 _POSTGRES = (
     "synchronous_commit=off",

@@ -19,16 +19,16 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from gql_jobs.child import StartFailed
+from gql_jobs.jetstream.server import EmbeddedServerError
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry, load_job_types
-from gql_jobs.listening import CannotListen
-from gql_jobs.lock import FolderInUse
-from gql_jobs.log.embedded import EmbeddedServerError
 from gql_jobs.logs import configure_logging
-from gql_jobs.parent import CANNOT_START, stop_with_parent
+from gql_jobs.processes.children import StartFailed
+from gql_jobs.processes.listening import CannotListen
+from gql_jobs.processes.lock import FolderInUse
+from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
+from gql_jobs.processes.siblings import Joins, run_apis, run_workers
 from gql_jobs.settings import Settings
-from gql_jobs.siblings import Joins, run_apis, run_workers
 
 _SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
 """Failures whose message is the sentence."""
@@ -118,7 +118,7 @@ def worker(*, queues: str | None, concurrency: int | None, processes: int | None
         _job_types(imports)
         arguments = [] if queues is None else ["--queues", queues]
         arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
-        command = [sys.executable, "-P", "-m", "workers", *arguments, *_import_options(imports)]
+        command = [sys.executable, "-P", "-m", "gql_jobs_worker", *arguments, *_import_options(imports)]
         if settings.worker_processes > 1:
             _prepare(settings)
             sys.exit(asyncio.run(run_workers(settings, command)))
@@ -257,7 +257,7 @@ def _sentences() -> Iterator[None]:
         )
         raise CannotStart("\n".join(problems)) from error
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith(("gql_jobs", "workers")):
+        if error.name is None or error.name.startswith(("gql_jobs", "gql_jobs_worker")):
             raise
         raise CannotStart(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
     except _SAID as error:

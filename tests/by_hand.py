@@ -12,17 +12,16 @@ from typing import Any
 
 import psutil
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.ordered_consumer import Tail
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
+from gql_jobs.jetstream.stored_messages import StoredMessage, messages_of
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
-from gql_jobs.log.history import folded
-from gql_jobs.log.job_log import JobLog, Write, job_events
-from gql_jobs.log.stored import StoredMessage, messages_of
-from gql_jobs.log.tail import Tail
+from gql_jobs.log.job_log import JobLog, Write, folded, job_events
 from tests.deadline import until
 from tests.stories import KIND_OF, attempt_body
 

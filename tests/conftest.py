@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection, connect
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.log.connection import Connection, connect
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
 from gql_jobs.log.job_log import JobLog, open_job_log
-from gql_jobs.log.topology import ensure_lanes, ensure_streams
+from gql_jobs.log.streams import ensure_lanes, ensure_streams
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.running import JOB_TYPES, RunningWorker, running_worker

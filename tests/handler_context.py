@@ -8,7 +8,7 @@ from logging import LoggerAdapter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from gql_jobs.jobs.artifact import Artifact, artifact_name, content_type_of
+from gql_jobs.jobs.model import Artifact, artifact_name, content_type_of
 
 T = TypeVar("T")
 JOB_ID = "018f3a52-0000-7000-8000-000000000001"

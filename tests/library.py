@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Message
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import Reader, open_reader
+from gql_jobs.live.bus import EventBus
 
 CREATED = "2026-01-31T12:00:00Z"
 

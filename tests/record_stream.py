@@ -20,12 +20,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.messages import Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import creation
-from gql_jobs.log.embedded import embedded_server
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings

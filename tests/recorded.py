@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from gql_jobs.index.index import Index
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.publisher import open_publisher
+from gql_jobs.jetstream.stored_messages import delete_message, messages_of
 from gql_jobs.jobs.fold import Event
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import BUCKET
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.publisher import open_publisher
-from gql_jobs.log.stored import delete_message, messages_of
-from gql_jobs.views.index import Index
 from tests.running import ROOT
 
 FOLDER = ROOT / "tests" / "fixtures"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
+from gql_jobs_worker.pool import run_pool
 from tests.processes import running_process
-from workers.pool import run_pool
 
 JOB_TYPES = ("tests.job_types.probe_jobs",)
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ async def running_worker(settings: Settings, queues: tuple[str, ...] | None = No
 
 @asynccontextmanager
 async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[Process]:
-    """``python -m workers`` with the test job types, as a process of its own; killed when the block ends."""
+    """``python -m gql_jobs_worker`` with the test job types, as a process of its own; killed when the block ends."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -67,6 +67,6 @@ async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[P
         "GQL_JOBS_BASE_RETRY_DELAY": str(settings.base_retry_delay),
         "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
     }
-    command = (sys.executable, "-m", "workers", "--import", *JOB_TYPES, *arguments)
+    command = (sys.executable, "-m", "gql_jobs_worker", "--import", *JOB_TYPES, *arguments)
     async with running_process(*command, env=environment) as process:
         yield process

@@ -5,7 +5,6 @@ from typing import Any
 
 from msgspec import Raw
 
-from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import (
     AttemptBody,
@@ -25,9 +24,9 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import Job, JobError, JobPriority, Spec
+from gql_jobs.jobs.model import Artifact, Job, JobError, JobPriority, Spec
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import JOB_TYPES
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gql_jobs.child import Child, StartFailed, restart_delay
-from gql_jobs.parent import CANNOT_START, lifeline
+from gql_jobs.processes.children import Child, StartFailed, restart_delay
+from gql_jobs.processes.parent import CANNOT_START, lifeline
 from tests.deadline import until
 from tests.processes import all_ended, running_process
 
@@ -21,7 +21,7 @@ _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
 _DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"
 _WATCHING = """
 import os, signal, sys
-from gql_jobs.parent import stop_with_parent
+from gql_jobs.processes.parent import stop_with_parent
 signal.signal(signal.SIGTERM, {reaction})
 stop_with_parent()
 print(os.getpid(), flush=True)
@@ -128,7 +128,10 @@ async def _watched(reaction: str, *, expected: int) -> None:
 
 
 async def test_a_process_started_by_hand_does_not_watch_stdin() -> None:
-    code = "import threading; from gql_jobs.parent import stop_with_parent as s; s(); print(threading.active_count())"
+    code = (
+        "import threading; from gql_jobs.processes.parent import stop_with_parent as s; s(); "
+        "print(threading.active_count())"
+    )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=DEVNULL, stdout=PIPE)
     said, _ = await asyncio.wait_for(process.communicate(), 20)
     assert said == b"1\n"

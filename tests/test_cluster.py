@@ -14,11 +14,11 @@ from gql.transport.exceptions import TransportQueryError
 
 from benchmarks.chaos.servers import Node, nodes
 from benchmarks.chaos.stream import connected, leader
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jetstream.publisher import FENCE_REFUSALS
+from gql_jobs.jobs.model import new_job_id
 from gql_jobs.log import subjects
 from gql_jobs.log.job_log import whole_job
-from gql_jobs.log.publisher import FENCE_REFUSALS
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import CREATE, FEED, asked, create, ended
 from tests.deadline import until

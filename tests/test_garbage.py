@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import gc
-from gql_jobs.garbage import settle
+from gql_jobs.processes.background import settle
 settle()
 print(gc.get_freeze_count() > 1000, gc.get_threshold()[0])
 """

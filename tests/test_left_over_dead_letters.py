@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from gql_jobs import upkeep
-from gql_jobs.doctor.finding import Finding
+from gql_jobs import maintenance as upkeep
+from gql_jobs.doctor.patient import Finding
 from gql_jobs.doctor.visit import examine
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
+from gql_jobs.jetstream.stored_messages import StoredMessage, messages_of
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import commands as commands_module
 from gql_jobs.log import subjects
-from gql_jobs.log.connection import Connection
 from gql_jobs.log.dead_letters import remove_dead_letter, remove_left_over
-from gql_jobs.log.embedded import EmbeddedServer
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.stored import StoredMessage, messages_of
+from gql_jobs.maintenance import Upkeep
 from gql_jobs.settings import Settings
-from gql_jobs.upkeep import Upkeep
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to, frozen
 from tests.deadline import until

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gql_jobs.listening import CannotListen, claim, listen
+from gql_jobs.processes.listening import CannotListen, claim, listen
 
 HOST = "127.0.0.1"
 

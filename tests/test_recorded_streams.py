@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import messages_of
 from gql_jobs.jobs.messages import DeadLetter, Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import decode
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.retention import expire
-from gql_jobs.log.stored import messages_of
 from gql_jobs.log.subjects import kind_of
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime

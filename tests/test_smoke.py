@@ -1,7 +1,7 @@
 """One job through everything but HTTP."""
 
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.web.runtime import Runtime
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import RunningWorker

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 import pytest
 from nats.aio.msg import Msg
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.publisher import FenceRefused, open_publisher
 from gql_jobs.log import subjects
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.publisher import FenceRefused, open_publisher
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
 from tests.running import ROOT

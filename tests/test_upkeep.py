@@ -12,24 +12,25 @@ from typing import Any
 
 import pytest
 
-from gql_jobs import upkeep as upkeep_module
-from gql_jobs.background import in_background
+from gql_jobs import maintenance as upkeep_module
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import Reader, open_reader
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.messages import Completed, DeadLetter, Kind, Started
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.log import capacity, subjects
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.feed import Feed, run_feed
+from gql_jobs.live.tally import Tally
+from gql_jobs.log import streams as capacity
+from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
 from gql_jobs.log.job_log import JobLog, Write, job_events
-from gql_jobs.log.stored import last_message
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
+from gql_jobs.maintenance import Upkeep
+from gql_jobs.processes.background import in_background
 from gql_jobs.settings import Settings
-from gql_jobs.upkeep import Upkeep
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.feed import Feed, run_feed
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import Reader, open_reader
-from gql_jobs.views.tally import Tally
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to, say
 from tests.deadline import until

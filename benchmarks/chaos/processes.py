@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from gql_jobs.log import guard
-from gql_jobs.parent import lifeline
+from gql_jobs.processes import guard
+from gql_jobs.processes.parent import lifeline
 
 _AGAIN_AFTER = 0.2
 """Seconds before a program that ended is started again."""

@@ -105,7 +105,7 @@ class System:
 
     def _worker(self, number: int, environment: dict[str, str]) -> Program:
         name = f"worker-{number}"
-        command = (sys.executable, "-m", "workers", *self._imports)
+        command = (sys.executable, "-m", "gql_jobs_worker", *self._imports)
         return Program(name, command, environment, self.folder / f"{name}.log")
 
     @property

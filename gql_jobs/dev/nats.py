@@ -6,10 +6,10 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from gql_jobs.child import how, restart_delay
 from gql_jobs.dev.probe import port_to_use
-from gql_jobs.listening import CannotListen
-from gql_jobs.log.embedded import EmbeddedServer, EmbeddedServerError, embedded_server
+from gql_jobs.jetstream.server import EmbeddedServer, EmbeddedServerError, embedded_server
+from gql_jobs.processes.children import how, restart_delay
+from gql_jobs.processes.listening import CannotListen
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)

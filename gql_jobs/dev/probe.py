@@ -6,7 +6,7 @@ import random
 from contextlib import suppress
 from pathlib import Path
 
-from gql_jobs.listening import CannotListen, listen, reachable
+from gql_jobs.processes.listening import CannotListen, listen, reachable
 
 _UNASKED = range(20_000, 32_000)
 """Ports that neither Linux nor macOS nor Windows gives to who asks for any."""

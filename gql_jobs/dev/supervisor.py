@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gql_jobs.child import Child, StartFailed
-from gql_jobs.children import STOP_WITHIN, Children, handing_back
 from gql_jobs.dev.nats import kept_server
 from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports
-from gql_jobs.listening import url
-from gql_jobs.lock import FolderLock
+from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, handing_back
+from gql_jobs.processes.listening import url
+from gql_jobs.processes.lock import FolderLock
 from gql_jobs.settings import Settings
 
 T = TypeVar("T")
@@ -104,7 +103,7 @@ class Supervisor:
         return [sys.executable, "-m", "gql_jobs", "api", "--processes", "1", *where, *self._imports()]
 
     def _worker_command(self) -> list[str]:
-        return [sys.executable, "-P", "-m", "workers", *self._imports()]
+        return [sys.executable, "-P", "-m", "gql_jobs_worker", *self._imports()]
 
     def _imports(self) -> Iterator[str]:
         for module in self._options.imports:

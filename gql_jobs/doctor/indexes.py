@@ -6,12 +6,98 @@ meanwhile, so whatever differs is looked at again once both have come further: w
 
 import asyncio
 import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from gql_jobs.doctor.finding import Finding, several
-from gql_jobs.doctor.patient import Patient
-from gql_jobs.lock import is_held
-from gql_jobs.views.comparison import different_jobs, faults_of, miscounted, position_of, still_different
+from gql_jobs.doctor.patient import Finding, Patient, several
+from gql_jobs.index.tables import meta_of, read_only
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.processes.lock import is_held
+
+# Two indexes of one stream, side by side: which jobs they tell differently. Only reads.
+#
+# An index that followed the stream while it happened may know a schedule whose message is gone since; where a job's
+# history begins with one, that first event is therefore left out of the comparison.
+
+_JOBS = """
+SELECT id FROM two.jobs WHERE id NOT IN (SELECT id FROM one.jobs)
+UNION SELECT a.id FROM one.jobs AS a LEFT JOIN two.jobs AS b USING (id)
+WHERE b.id IS NULL OR a.state != b.state OR a.spec != b.spec
+  OR (a.status, a.updated, a.finished, a.created, a.type, a.queue, a.priority)
+  != (b.status, b.updated, b.finished, b.created, b.type, b.queue, b.priority)
+"""
+_ROWS = {
+    "events": "SELECT jobs.id, seq, nth, kind, e.state FROM {0}.events AS e JOIN {0}.jobs ON number = job"
+    " WHERE kind != 'scheduled'",
+    "progress": "SELECT jobs.id, seq, 0, '', p.state FROM {0}.progress AS p JOIN {0}.jobs ON number = job",
+    "tags": "SELECT job_id, tag FROM {0}.tags",
+    "artifacts": "SELECT job_id, name, artifact FROM {0}.artifacts",
+    "notes": "SELECT * FROM {0}.notes",
+}
+
+
+def different_jobs(one: Path, two: Path) -> set[str]:
+    """The ids of jobs that two index files tell differently, each as of its own position.
+
+    :raises sqlite3.DatabaseError: if one of them is damaged.
+    """
+    with closing(sqlite3.connect(":memory:", uri=True)) as database:
+        for name, path in (("one", one), ("two", two)):
+            database.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro",))
+        found = {row[0] for row in database.execute(_JOBS)}
+        for sql in _ROWS.values():
+            first, second = sql.format("one"), sql.format("two")
+            both = f"SELECT * FROM ({first} EXCEPT {second}) UNION SELECT * FROM ({second} EXCEPT {first})"  # noqa: S608
+            found |= {row[0] for row in database.execute(both)}
+        return found
+
+
+def story(path: Path, job_id: str) -> list[Any]:
+    """All that an index file tells of a job, to be compared with what another one tells."""
+    with closing(read_only(path)) as database:
+        job = database.execute("SELECT number, spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if job is None:
+            return []
+        number, *told = job
+        events = database.execute(
+            "SELECT seq, nth, kind, state FROM events WHERE job = ? AND kind != ? ORDER BY seq, nth",
+            (number, Kind.SCHEDULED.value),
+        ).fetchall()
+        progress = database.execute("SELECT seq, state FROM progress WHERE job = ?", (number,)).fetchall()
+        tags = database.execute("SELECT tag FROM tags WHERE job_id = ? ORDER BY tag", (job_id,)).fetchall()
+        files = database.execute("SELECT name, artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
+        notes = database.execute("SELECT * FROM notes WHERE job_id = ? ORDER BY seq", (job_id,))
+        return [told, events, progress, tags, files.fetchall(), notes.fetchall()]
+
+
+def miscounted(path: Path) -> list[str]:
+    """The states whose counter is not the number of jobs in them."""
+    counted = "SELECT status, type, queue, priority, n FROM counts WHERE n != 0"
+    there = "SELECT status, type, queue, priority, count(*) FROM jobs GROUP BY status, type, queue, priority"
+    both = f"SELECT * FROM ({counted} EXCEPT {there}) UNION SELECT * FROM ({there} EXCEPT {counted})"  # noqa: S608
+    with closing(read_only(path)) as database:
+        return sorted({"/".join(map(str, row[:3])) for row in database.execute(both)})
+
+
+def faults_of(path: Path) -> list[str]:
+    """What SQLite finds wrong with the file itself."""
+    with closing(read_only(path)) as database:
+        said = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
+    return [] if said == ["ok"] else said
+
+
+def position_of(path: Path, stream_created: str) -> int | None:
+    """The sequence that an index file has come to; None for one of another stream or another version."""
+    with closing(read_only(path)) as database:
+        return meta_of(database, stream_created)
+
+
+def still_different(one: Path, two: Path, job_ids: Iterable[str]) -> set[str]:
+    """Those of the jobs that the two files tell differently now."""
+    return {job_id for job_id in job_ids if story(one, job_id) != story(two, job_id)}
+
 
 CHECK = "indexes"
 LOOKS = 4

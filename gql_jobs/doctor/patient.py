@@ -1,23 +1,46 @@
 """What the checks look at: the connection, the settings, and an index that was built from the stream just now."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 
+from gql_jobs.doctor.inspection import last_folded
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import Reader, open_reader
+from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.registry import Registry
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.inspection import last_folded
-from gql_jobs.log.presence import Presence, watch_workers
-from gql_jobs.log.topology import stream_info
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.feed import Feed, run_feed
+from gql_jobs.live.tally import Tally
+from gql_jobs.log.heartbeats import Presence, watch_workers
+from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.feed import Feed, run_feed
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import Reader, open_reader
-from gql_jobs.views.tally import Tally
+
+# What a check has found: a sentence on what is wrong, and one on what to do.
+
+SHOWN = 5
+
+
+class Finding(Struct, frozen=True):
+    """``check``: the name of the module that found it; ``examples``: a few of what is meant, of ``count`` in all."""
+
+    check: str
+    problem: str
+    advice: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+
+def several(check: str, what: str, advice: str, found: Iterable[str]) -> list[Finding]:
+    """One finding about all of these, none if there are none. ``what`` says what they are, behind their number."""
+    names = sorted(found)
+    if not names:
+        return []
+    return [Finding(check, f"{len(names)} {what}.", advice, len(names), tuple(names[:SHOWN]))]
+
 
 LOOK_EVERY = 5.0
 """Seconds between two looks at where the stream ends."""

@@ -5,17 +5,14 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from gql_jobs.doctor.consumers import check_consumers
-from gql_jobs.doctor.finding import Finding
 from gql_jobs.doctor.indexes import check_indexes
-from gql_jobs.doctor.jobs import check_jobs
-from gql_jobs.doctor.orphans import check_orphans
-from gql_jobs.doctor.patient import examined
-from gql_jobs.doctor.streams import check_streams
+from gql_jobs.doctor.inspection import has_stream
+from gql_jobs.doctor.jobs import check_jobs, check_orphans
+from gql_jobs.doctor.patient import Finding, examined
+from gql_jobs.doctor.streams import check_consumers, check_streams
+from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.registry import Registry
-from gql_jobs.log.connection import connect
-from gql_jobs.log.inspection import has_stream
 from gql_jobs.settings import Settings
 
 REACHED_WITHIN = 5.0

@@ -6,16 +6,15 @@ from typing import Protocol
 
 import strawberry
 
-from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.index.index import Index
+from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Job
+from gql_jobs.jobs.model import Artifact, Job
 from gql_jobs.jobs.registry import Registry
-from gql_jobs.jobs.request import Limits
+from gql_jobs.jobs.requests import Limits
+from gql_jobs.live.watch import Watch
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.presence import WorkerSeen
-from gql_jobs.views.index import Index
-from gql_jobs.views.reader import Reader
-from gql_jobs.views.watch import Watch
+from gql_jobs.log.heartbeats import WorkerSeen
 
 
 class SeenWorkers(Protocol):

@@ -8,12 +8,10 @@ from typing import Any
 import strawberry
 from pydantic.alias_generators import to_camel
 
-from gql_jobs.graphql.enums import SortDirection
-from gql_jobs.graphql.registered import RegisteredTypes, payload_member
-from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
-from gql_jobs.jobs.ids import parse_job_id
-from gql_jobs.jobs.model import JobPriority, JobStatus
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
+from gql_jobs.graphql.scalars_and_enums import SortDirection
+from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
+from gql_jobs.jobs.requests import JobFilter, JobOrder, JobRequest, OrderField
 
 ANY = strawberry.UNSET
 

@@ -3,19 +3,58 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, Self, TypeAlias, cast
 
 import msgspec
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.cancellation import Cancellation
 from gql_jobs.graphql.context import Info, services
-from gql_jobs.graphql.hooks import compute, computed
-from gql_jobs.jobs import artifact, model
+from gql_jobs.graphql.engine.strawberry_internals import compute, computed
+from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
+from gql_jobs.index.page import Page
+from gql_jobs.index.writer import Note
+from gql_jobs.jobs import fold, model
+from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.requests import JobFilter
+
+# What became of a cancellation, as clients see it: the receipts of the worker that ran the job.
+
+
+@strawberry.type(
+    description="What became of a cancellation. The receipts come after the terminal event, so that they are not part "
+    "of a subscription, which ends with it: ask for the job again."
+)
+class Cancellation:
+    requested_at: datetime = strawberry.field(description="When the job was cancelled.")
+    delivered_at: datetime | None = strawberry.field(
+        description="When the running handler was told; null if none ran, or it had ended by then."
+    )
+    ended_at: datetime | None = strawberry.field(description="When the handler ended or was given up.")
+    outcome: CancellationOutcome | None = strawberry.field(
+        description="How the handler ended; null while it is not known, and for good if none ran or it was lost."
+    )
+    worker_id: str | None = strawberry.field(description="The worker that says so.")
+
+    @classmethod
+    def of(cls, job: model.Job, notes: list[Note]) -> Self | None:
+        """The cancellation of a job that is cancelled, with its receipts."""
+        if job.status is not JobStatus.CANCELLED or job.finished_at is None:
+            return None
+        delivered = next((note for note in notes if note.receipt is Receipt.DELIVERED), None)
+        ended = next((note for note in notes if note.receipt is not Receipt.DELIVERED), None)
+        return cls(
+            requested_at=job.finished_at,
+            delivered_at=delivered.at if delivered is not None else None,
+            ended_at=ended.at if ended is not None else None,
+            outcome=CancellationOutcome(ended.receipt.value) if ended is not None else None,
+            worker_id=notes[-1].worker_id if notes else None,
+        )
+
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -40,7 +79,7 @@ class Artifact:
 
 
 # An event holds a job and a job its events, so the module of one of them has to be named instead of imported.
-_EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.event_types")
+_EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.job_types")
 
 
 @strawberry.interface(description="A job, whatever its type.")
@@ -94,11 +133,24 @@ class Job:
         description="The whole history of the job, oldest first, all attempts and their errors included.",
     )
     async def events(self, info: Info) -> list[Any]:
-        from gql_jobs.graphql.event_types import event_of  # noqa: PLC0415
-        from gql_jobs.graphql.registered import registered_types  # noqa: PLC0415
+        present = presenter(info)
+        return [event_of(event, present) for event in await services(info).events(self.id)]
 
-        registered = registered_types(info)
-        return [event_of(event, registered) for event in await services(info).events(self.id)]
+
+Presenter: TypeAlias = Callable[[model.Job], Job]
+"""Makes of a job the object of its type, or an ``UnknownJob``; never fails."""
+
+
+class PresentsJobs(Protocol):
+    """A schema of ours: it has an object type for each registered job type."""
+
+    @property
+    def present(self) -> Presenter: ...
+
+
+def presenter(info: Info) -> Presenter:
+    """How the schema that runs this operation shows jobs."""
+    return cast("PresentsJobs", info.schema).present
 
 
 @strawberry.type(
@@ -108,7 +160,7 @@ class UnknownJob(Job):
     pass
 
 
-def _artifact_of(job_id: str, saved: artifact.Artifact) -> Artifact:
+def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
     return Artifact(
         name=saved.name,
         url=saved.url(job_id),
@@ -169,3 +221,165 @@ compute(
     next_attempt_at=attrgetter("source.next_attempt_at"),
     duration_ms=lambda shown: milliseconds(shown.source),
 )
+
+
+# A page of jobs in the connection form that Relay-style clients know.
+
+
+@strawberry.type(description="A job and its place in the list.")
+class JobEdge:
+    cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
+    node: Job = strawberry.field(description="The job.")
+
+
+@strawberry.type(description="Where a page lies in its list.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(description="Whether jobs follow this page.")
+    has_previous_page: bool = strawberry.field(description="Whether jobs precede this page.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first job; null for an empty page.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last job; null for an empty page.")
+
+
+@strawberry.type(description="A page of jobs.")
+class JobConnection:
+    filter: strawberry.Private[JobFilter]
+    page: strawberry.Private[Page]
+    nodes: list[Job] = strawberry.field(description="The jobs of this page.")
+    edges: list[JobEdge] = computed(description="The jobs of this page, each with its cursor.")
+    page_info: PageInfo = computed(description="Where this page lies in the list.")
+
+    @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
+    async def total_count(self, info: Info) -> int:
+        return await services(info).reader.count(self.filter)
+
+
+def _edges(shown: JobConnection) -> list[JobEdge]:
+    return [JobEdge(cursor=shown.page.cursor(n), node=node) for n, node in enumerate(shown.nodes)]
+
+
+def _page_info(shown: JobConnection) -> PageInfo:
+    page = shown.page
+    return PageInfo(
+        has_next_page=page.has_next,
+        has_previous_page=page.has_previous,
+        start_cursor=page.cursor(0) if page.jobs else None,
+        end_cursor=page.cursor(-1) if page.jobs else None,
+    )
+
+
+compute(JobConnection, edges=_edges, page_info=_page_info)
+
+
+def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
+    """The page as clients see it."""
+    return JobConnection(filter=filter_, page=page, nodes=list(map(presenter(info), page.jobs)))
+
+
+# The events of jobs as clients see them: one object type for each kind of event.
+
+
+@strawberry.interface(description="Something that happened to a job.")
+class JobEvent:
+    source: strawberry.Private[fold.Event]
+    present: strawberry.Private[Presenter]
+    cursor: str = strawberry.field(
+        description="The event's place in the history of all jobs; give it as `after` to resume."
+    )
+    at: datetime = computed(description="When it happened.")
+    job: Job = computed(description="The job as of this event.")
+
+
+@strawberry.type(description="The job was created and is held back until `runAt`.")
+class JobScheduled(JobEvent):
+    run_at: datetime = computed(description="When it will be queued.")
+
+
+@strawberry.type(description="The job waits for a worker: created, due, handed back at shutdown, or retried by hand.")
+class JobQueued(JobEvent):
+    pass
+
+
+@strawberry.type(description="A worker began an attempt.")
+class JobStarted(JobEvent):
+    worker_id: str = computed(description="The worker.")
+    attempt: int = computed(description="The attempt's number; the first is 1.")
+    supersedes: int | None = computed(
+        description="The attempt this one replaces because its worker was lost; null where none was."
+    )
+
+
+@strawberry.type(description="The handler said how far it is.")
+class JobProgress(JobEvent):
+    progress: int = computed(description="In percent: 0 to 100.")
+    message: str | None = computed(description="What it is doing.")
+
+
+@strawberry.type(description="The job is done. Terminal.")
+class JobCompleted(JobEvent):
+    duration_ms: int = computed(description="How long the attempt ran, in milliseconds.")
+
+
+@strawberry.type(description="An attempt failed and another one will follow.")
+class JobFailed(JobEvent):
+    error: JobError = computed(description="What went wrong.")
+    next_attempt_at: datetime = computed(description="When the next attempt starts.")
+
+
+@strawberry.type(description="The job failed for good: a permanent error, or no attempts left. Terminal.")
+class JobDeadLetter(JobEvent):
+    error: JobError = computed(description="What went wrong last.")
+
+
+@strawberry.type(description="The job was cancelled. Terminal.")
+class JobCancelled(JobEvent):
+    pass
+
+
+EVENT_TYPES: dict[Kind, type[JobEvent]] = {
+    Kind.SCHEDULED: JobScheduled,
+    Kind.QUEUED: JobQueued,
+    Kind.STARTED: JobStarted,
+    Kind.PROGRESS: JobProgress,
+    Kind.COMPLETED: JobCompleted,
+    Kind.FAILED: JobFailed,
+    Kind.DEAD_LETTER: JobDeadLetter,
+    Kind.CANCELLED: JobCancelled,
+}
+
+
+def event_of(event: fold.Event, present: Presenter) -> JobEvent:
+    """The event as an object of its kind, its job to be shown as an object of its type."""
+    return EVENT_TYPES[event.kind](source=event, present=present, cursor=str(event.cursor))
+
+
+def _last_error(shown: JobEvent) -> JobError:
+    """A failure always comes with its error; a foreign writer's message may not, and must not break the stream."""
+    job = shown.source.job
+    if job.errors:
+        return error_of(job.errors[-1])
+    unrecorded = "The failure was not recorded."
+    return JobError(message=unrecorded, type="Unknown", attempt=job.attempt, at=job.updated_at, retryable=False)
+
+
+def _run_at(shown: JobEvent) -> datetime:
+    spec = shown.source.job.spec
+    return spec.run_at or spec.created_at
+
+
+def _next_attempt_at(shown: JobEvent) -> datetime:
+    job: model.Job = shown.source.job
+    return job.next_attempt_at or job.updated_at
+
+
+compute(JobEvent, at=attrgetter("source.job.updated_at"), job=lambda event: event.present(event.source.job))
+compute(JobScheduled, run_at=_run_at)
+compute(
+    JobStarted,
+    worker_id=lambda event: event.source.job.worker_id or "",
+    attempt=attrgetter("source.job.attempt"),
+    supersedes=attrgetter("source.job.superseded_attempt"),
+)
+compute(JobProgress, progress=attrgetter("source.job.progress"), message=attrgetter("source.job.progress_message"))
+compute(JobCompleted, duration_ms=lambda event: milliseconds(event.source.job) or 0)
+compute(JobFailed, error=_last_error, next_attempt_at=_next_attempt_at)
+compute(JobDeadLetter, error=_last_error)

@@ -1,20 +1,56 @@
 """What can be done to jobs. Every mutation returns what this process's index shows, once it has applied the write."""
 
-from collections.abc import Callable
+from asyncio import TaskGroup
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import strawberry
+from msgspec.structs import replace
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.bulk_retry import retry_all
 from gql_jobs.graphql.context import Info, Services, services
 from gql_jobs.graphql.inputs import JobFilterInput, request_of
-from gql_jobs.graphql.job_types import Job
-from gql_jobs.graphql.registered import RegisteredTypes, present
+from gql_jobs.graphql.job_types import Job, presenter
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs import model
-from gql_jobs.jobs.errors import InvalidArgument, NotFound
-from gql_jobs.jobs.ids import parse_job_id
-from gql_jobs.log.commands import Created
+from gql_jobs.jobs.errors import InvalidArgument, InvalidState, NotFound
+from gql_jobs.jobs.model import JobStatus, parse_job_id
+from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.log.commands import Created, JobCommands
+
+# Retrying many jobs at once: a few at a time, passing over those that somebody else has moved meanwhile.
+
+AT_A_TIME = 32
+RETRYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
+
+
+async def retry_all(services: Services, meant: JobFilter) -> list[model.Job]:
+    """Retry what matches and can be retried; returns the jobs that were.
+
+    :raises QueueUnavailable: if NATS stops answering; what was retried before that stays so.
+    """
+    wanted = RETRYABLE if meant.status is None else tuple(s for s in RETRYABLE if s in meant.status)
+    if not wanted:
+        return []
+    waiting = iter(await services.reader.ids(replace(meant, status=wanted)))
+    retried: list[model.Job] = []
+    try:
+        async with TaskGroup() as group:
+            for _ in range(AT_A_TIME):
+                group.create_task(_retry_in_turn(services.commands, waiting, retried))
+    except ExceptionGroup as failures:
+        # One sentence for the client: all of them failed for the same reason.
+        raise failures.exceptions[0] from failures
+    return retried
+
+
+async def _retry_in_turn(commands: JobCommands, waiting: Iterator[str], retried: list[model.Job]) -> None:
+    for job_id in waiting:
+        try:
+            retried.append(await commands.retry(job_id))
+        except (InvalidState, NotFound):
+            continue
+
 
 LARGEST_BATCH = 1000
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
@@ -111,13 +147,13 @@ def _known_id(text: str) -> str:
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002
     job_id = _known_id(id)
     job = await services(info).commands.cancel(job_id)
-    return CancelJobPayload(job=present(info, await services(info).settled(job)))
+    return CancelJobPayload(job=presenter(info)(await services(info).settled(job)))
 
 
 async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002
     job_id = _known_id(id)
     job = await services(info).commands.retry(job_id)
-    return RetryJobPayload(job=present(info, await services(info).settled(job)))
+    return RetryJobPayload(job=presenter(info)(await services(info).settled(job)))
 
 
 async def _retry_jobs(

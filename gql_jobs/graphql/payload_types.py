@@ -4,22 +4,245 @@ Types are made anew for every schema, so that several registries can live in one
 (mappings, unions, recursion, models without fields) is JSON; pydantic still validates it.
 """
 
+import ast
+import inspect
 import re
+import textwrap
 import types
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple
+from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+from uuid import UUID
 
 import strawberry
-from pydantic import BaseModel, RootModel
+from pydantic import (
+    AnyUrl,
+    AwareDatetime,
+    BaseModel,
+    EmailStr,
+    FutureDate,
+    FutureDatetime,
+    NaiveDatetime,
+    NameEmail,
+    PastDate,
+    PastDatetime,
+    RootModel,
+    SecretStr,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.enum_docs import value_docs
-from gql_jobs.graphql.hooks import describe_enum
-from gql_jobs.graphql.kinds import EnumKind, JsonKind, Kind, ListKind, ModelKind, OptionalKind, TextKind, kind_of
-from gql_jobs.graphql.names import TypeNames
+from gql_jobs.graphql.engine.strawberry_internals import describe_enum
+
+# What a contract says about the values of its enums: the docstring below each, which Python itself forgets.
+
+
+def value_docs(enum: type[Enum]) -> dict[str, str]:
+    """The docstrings by the value's name; none where the source is not there to be read."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(enum)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    for statement, below in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
+        match statement, below:
+            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(text))) if name in enum.__members__:
+                found[name] = " ".join(text.split())
+    return found
+
+
+# What sort of GraphQL type a Python annotation of a model becomes. Knows neither Strawberry nor names.
+
+
+class OptionalKind(NamedTuple):
+    """The value or null."""
+
+    of: "Kind"
+
+
+class ListKind(NamedTuple):
+    """Any number of values of one kind."""
+
+    of: "Kind"
+
+
+class ModelKind(NamedTuple):
+    """A nested model."""
+
+    model: type[BaseModel]
+
+
+class EnumKind(NamedTuple):
+    """An enum, by its members' names."""
+
+    enum: type[Enum]
+
+
+class TextKind(NamedTuple):
+    """Something that is not a string in Python but is one in JSON, like a URL."""
+
+
+class JsonKind(NamedTuple):
+    """Whatever GraphQL cannot say more precisely."""
+
+
+Kind: TypeAlias = OptionalKind | ListKind | ModelKind | EnumKind | TextKind | JsonKind | type[Any]
+"""A bare type is a scalar that Python and GraphQL share."""
+
+# bool before int, datetime before date: the first is a subclass of the second.
+_SCALARS: tuple[type[Any], ...] = (bool, str, int, float, datetime, date, time, UUID, Decimal)
+_SAME_AS: dict[Any, type[Any]] = {
+    EmailStr: str,
+    PastDate: date,
+    FutureDate: date,
+    PastDatetime: datetime,
+    FutureDatetime: datetime,
+    AwareDatetime: datetime,
+    NaiveDatetime: datetime,
+}
+_TEXTS = (AnyUrl, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address, IPv6Address)
+
+
+def kind_of(annotation: Any) -> Kind:
+    """The kind of an annotation as pydantic resolved it, constraints and aliases looked through."""
+    annotation = _bare(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return OptionalKind(JsonKind())
+    if origin in {Union, types.UnionType}:
+        return _union(arguments)
+    if origin is Literal:
+        kinds = {type(value) for value in arguments}
+        return kinds.pop() if len(kinds) == 1 and kinds <= {str, int, bool} else JsonKind()
+    if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
+        return _list(arguments)
+    return _class(annotation) if isinstance(annotation, type) and origin is None else JsonKind()
+
+
+def _bare(annotation: Any) -> Any:
+    """Without ``Annotated``, ``type`` aliases and ``NewType``."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif hasattr(annotation, "__value__") and hasattr(annotation, "__type_params__"):
+            annotation = annotation.__value__
+        else:
+            return _SAME_AS.get(annotation, annotation) if isinstance(annotation, type) else annotation
+
+
+def _union(arguments: tuple[Any, ...]) -> Kind:
+    present = [argument for argument in arguments if argument is not type(None)]
+    kind = kind_of(present[0]) if len(present) == 1 else JsonKind()
+    return OptionalKind(kind) if len(present) < len(arguments) and not isinstance(kind, OptionalKind) else kind
+
+
+def _list(arguments: tuple[Any, ...]) -> Kind:
+    """A tuple of several kinds is JSON."""
+    items = {argument for argument in arguments if argument is not Ellipsis}
+    return ListKind(kind_of(items.pop())) if len(items) == 1 else JsonKind()
+
+
+def _class(cls: type[Any]) -> Kind:
+    if issubclass(cls, Enum):
+        return EnumKind(cls)
+    if issubclass(cls, BaseModel):
+        return ModelKind(cls)
+    if issubclass(cls, _TEXTS):
+        return TextKind()
+    return next((scalar for scalar in _SCALARS if issubclass(cls, scalar)), JsonKind())
+
+
+# Who has which type name in one schema: what every schema holds first, then what job types bring.
+
+RESERVED = frozenset(
+    {
+        "Boolean",
+        "CancelJobPayload",
+        "Cancellation",
+        "CancellationOutcome",
+        "CreateJobInput",
+        "CreateJobPayload",
+        "CreateJobsPayload",
+        "Date",
+        "DateTime",
+        "Decimal",
+        "ErrorCode",
+        "Float",
+        "ID",
+        "Int",
+        "JSON",
+        "Job",
+        "JobCancelled",
+        "JobCompleted",
+        "JobConnection",
+        "JobDeadLetter",
+        "JobEdge",
+        "Artifact",
+        "JobError",
+        "JobEvent",
+        "JobFailed",
+        "JobFilter",
+        "JobOrder",
+        "JobOrderField",
+        "JobPayloadInput",
+        "JobPriority",
+        "JobProgress",
+        "JobQueued",
+        "JobScheduled",
+        "JobStarted",
+        "JobStatus",
+        "JobType",
+        "Mutation",
+        "PageInfo",
+        "Query",
+        "Queue",
+        "RetryJobPayload",
+        "RetryJobsPayload",
+        "SortDirection",
+        "StatusCount",
+        "String",
+        "Subscription",
+        "Time",
+        "UUID",
+        "UnknownJob",
+        "Worker",
+    }
+)
+
+
+class TypeNames:
+    """The names of one schema."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, object] = dict.fromkeys(RESERVED)
+
+    def take(self, name: str, owner: object) -> None:
+        """Take a name that follows from a job type's own.
+
+        :raises ValueError: if it is taken; the job type needs another name.
+        """
+        if name in self._owners:
+            raise ValueError(f"The GraphQL type {name!r} of a job type is taken; give the job type another name.")
+        self._owners[name] = owner
+
+    def claim(self, name: str, owner: object, stem: str) -> str:
+        """The name for a nested model or enum: its own, or, if that is taken, prefixed with the type it is part of."""
+        for candidate in (name, f"{stem}{name}"):
+            if candidate not in self._owners:
+                self._owners[candidate] = owner
+                return candidate
+        raise ValueError(f"The GraphQL type names {name!r} and '{stem}{name}' are both taken; rename {owner!r}.")
+
 
 _NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 

@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.connection import JobConnection, connection_of
 from gql_jobs.graphql.context import Info, services
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput
-from gql_jobs.graphql.job_types import Job
-from gql_jobs.graphql.registered import present
+from gql_jobs.graphql.job_types import Job, JobConnection, connection_of, presenter
 from gql_jobs.jobs.errors import InvalidArgument
-from gql_jobs.jobs.filter import JobFilter, JobOrder
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log.presence import WorkerSeen
+from gql_jobs.jobs.requests import JobFilter, JobOrder
+from gql_jobs.log.heartbeats import WorkerSeen
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
@@ -103,7 +101,7 @@ class Query:
         id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
     ) -> Job | None:
         job = await services(info).job(id)
-        return present(info, job) if job is not None else None
+        return presenter(info)(job) if job is not None else None
 
     jobs = strawberry.field(
         resolver=find_jobs, description="Jobs that match a filter, page by page. Without arguments: the newest 50."

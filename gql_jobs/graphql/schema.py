@@ -8,9 +8,10 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionResult
 
 from gql_jobs.graphql.context import Context, Services
-from gql_jobs.graphql.enums import ErrorCode
-from gql_jobs.graphql.event_types import EVENT_TYPES
-from gql_jobs.graphql.hooks import (
+from gql_jobs.graphql.engine.fast_path import PlainExecutor
+from gql_jobs.graphql.engine.limits import OperationLimits
+from gql_jobs.graphql.engine.operations import Operation, OperationRequest, Operations, OperationTimes
+from gql_jobs.graphql.engine.strawberry_internals import (
     EventExecutor,
     call_directly,
     core_schema,
@@ -19,16 +20,12 @@ from gql_jobs.graphql.hooks import (
     use_python_names,
 )
 from gql_jobs.graphql.inputs import create_job_input
-from gql_jobs.graphql.job_types import UnknownJob
-from gql_jobs.graphql.limits import OperationLimits
+from gql_jobs.graphql.job_types import EVENT_TYPES, UnknownJob
 from gql_jobs.graphql.mutations import mutations
-from gql_jobs.graphql.operations import Operation, OperationRequest, Operations
-from gql_jobs.graphql.plain_fields import PlainExecutor
 from gql_jobs.graphql.queries import Query, find_jobs
-from gql_jobs.graphql.registered import RegisteredTypes
-from gql_jobs.graphql.scalars import SCALARS
+from gql_jobs.graphql.registered_types import RegisteredTypes
+from gql_jobs.graphql.scalars_and_enums import SCALARS, ErrorCode
 from gql_jobs.graphql.subscriptions import Subscription
-from gql_jobs.graphql.timing import OperationTimes
 from gql_jobs.jobs.registry import Registry
 
 _FOR_LINTERS = """\
@@ -49,7 +46,7 @@ class JobsSchema(strawberry.Schema):
         executor: type[EventExecutor],
         named: Iterable[str],
     ) -> None:
-        self.registered = registered
+        self.present = registered.present
         mutation = mutations(registered, create_job_input(registered))
         describe_one_of()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]

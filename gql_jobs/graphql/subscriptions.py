@@ -10,14 +10,12 @@ from typing import Annotated
 import strawberry
 
 from gql_jobs.graphql.context import Context, Info, services
-from gql_jobs.graphql.event_types import JobEvent, event_of
 from gql_jobs.graphql.inputs import JobFilterInput
-from gql_jobs.graphql.registered import RegisteredTypes, registered_types
-from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.graphql.job_types import JobEvent, Presenter, event_of, presenter
 from gql_jobs.jobs.errors import NotFound
-from gql_jobs.jobs.filter import JobFilter
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.jobs.model import Cursor, parse_job_id
+from gql_jobs.jobs.requests import JobFilter
 
 
 @strawberry.type(description="Everything that can be watched.")
@@ -60,7 +58,7 @@ class Subscription:
         meant = filter.value() if filter else JobFilter()
         # Not from its first event on, which may be hours away: the resolver would be kept waiting, with all it holds.
         events = await services(info).watch.open_all(meant, _cursor(info, after))
-        return _presented(info.context, registered_types(info), None, events)
+        return _presented(info.context, presenter(info), None, events)
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:
@@ -75,17 +73,17 @@ async def _begun(info: Info, events: AsyncGenerator[Event, None]) -> AsyncGenera
     (``error`` over a WebSocket) and not of a first result that never was.
     """
     first = await anext(events, None)
-    return _presented(info.context, registered_types(info), first, events)
+    return _presented(info.context, presenter(info), first, events)
 
 
 async def _presented(
-    context: Context, registered: RegisteredTypes, first: Event | None, events: AsyncGenerator[Event, None]
+    context: Context, present: Presenter, first: Event | None, events: AsyncGenerator[Event, None]
 ) -> AsyncGenerator[JobEvent, None]:
     async with aclosing(events):
         if first is not None:
-            yield _noted(context, event_of(first, registered))
+            yield _noted(context, event_of(first, present))
         async for event in events:
-            yield _noted(context, event_of(event, registered))
+            yield _noted(context, event_of(event, present))
 
 
 def _noted(context: Context, shown: JobEvent) -> JobEvent:

@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -20,7 +19,7 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import Job, JobStatus, Spec
+from gql_jobs.jobs.model import Cursor, Job, JobStatus, Spec
 
 S = JobStatus
 

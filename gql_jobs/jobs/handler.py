@@ -5,7 +5,7 @@ from logging import LoggerAdapter
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.jobs.model import Artifact
 
 T = TypeVar("T")
 

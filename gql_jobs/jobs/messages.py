@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from gql_jobs.jobs.artifact import Artifact
-from gql_jobs.jobs.model import Count, JobError, Moment, Percent, Spec
+from gql_jobs.jobs.model import Artifact, Count, JobError, Moment, Percent, Spec
 
 VERSION = 1
 

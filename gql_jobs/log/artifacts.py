@@ -17,15 +17,15 @@ from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 from typing_extensions import Buffer
 
-from gql_jobs.jobs.artifact import Artifact, artifact_name
+from gql_jobs.jetstream.connection import ApiError
+from gql_jobs.jetstream.publisher import FenceRefused
+from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Saved
+from gql_jobs.jobs.model import Artifact, artifact_name
 from gql_jobs.log import codec, subjects
-from gql_jobs.log.connection import ApiError
 from gql_jobs.log.job_log import Fence, JobLog
-from gql_jobs.log.publisher import FenceRefused
-from gql_jobs.log.stored import StoredMessage
-from gql_jobs.log.topology import update_stream
+from gql_jobs.log.streams import update_stream
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from gql_jobs.jobs import messages
-from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.messages import Body, Kind, Message
+from gql_jobs.jobs.model import parse_job_id
 from gql_jobs.log import subjects
 
 _BODIES: dict[Kind, type[Body]] = {

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
+from gql_jobs.jetstream.connection import ApiError
+from gql_jobs.jetstream.stored_messages import StoredMessage, delete_message
 from gql_jobs.jobs.errors import (
     IdempotencyConflict,
     InvalidState,
@@ -19,18 +21,14 @@ from gql_jobs.jobs.errors import (
     QueueUnavailable,
 )
 from gql_jobs.jobs.fold import fold
-from gql_jobs.jobs.ids import parse_job_id
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
-from gql_jobs.jobs.model import Job, JobStatus, Spec
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.model import Job, JobStatus, Spec, parse_job_id
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import subjects
-from gql_jobs.log.capacity import Capacity
-from gql_jobs.log.connection import ApiError
 from gql_jobs.log.dead_letters import remove_dead_letter
-from gql_jobs.log.history import History, folded, read_history
-from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events, whole_job
+from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
 from gql_jobs.log.retention import half_expired, tombstone
-from gql_jobs.log.stored import StoredMessage, delete_message
+from gql_jobs.log.streams import Capacity
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -4,14 +4,13 @@ import asyncio
 import logging
 from datetime import datetime
 
+from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.jetstream.stored_messages import StoredMessage, delete_message, last_message, messages_of
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job
 from gql_jobs.log import subjects
-from gql_jobs.log.connection import ApiError, Connection
-from gql_jobs.log.history import folded
-from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.stored import StoredMessage, delete_message, last_message, messages_of
+from gql_jobs.log.job_log import JobLog, folded
 
 log = logging.getLogger(__name__)
 

@@ -13,20 +13,52 @@ from typing import NamedTuple
 
 import msgspec
 
+from gql_jobs.jetstream.connection import ApiError, Connection, MessageTooLarge
+from gql_jobs.jetstream.publisher import FenceRefused, Publisher, Refused, StoreFull, Unacknowledged, open_publisher
+from gql_jobs.jetstream.stored_messages import StoredMessage, deletion, last_message, messages_of, says_gone
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
-from gql_jobs.jobs.messages import Body
+from gql_jobs.jobs.fold import Event, events_of, fold
+from gql_jobs.jobs.messages import Body, Saved
+from gql_jobs.jobs.model import Artifact, Job
 from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
-from gql_jobs.log.connection import ApiError, Connection, MessageTooLarge
-from gql_jobs.log.publisher import (
-    FenceRefused,
-    Publisher,
-    Refused,
-    StoreFull,
-    Unacknowledged,
-    open_publisher,
-)
-from gql_jobs.log.stored import StoredMessage, deletion, last_message, messages_of, says_gone
+from gql_jobs.log.codec import Unreadable, encode
+
+# What the stored messages of one job make: the job, its events, its files. The same as the index tells, read anew.
+
+
+def folded(history: list[StoredMessage]) -> Job | None:
+    """The job that a history makes; unreadable messages are passed over, as the feed does."""
+    return read_history(history).job
+
+
+class History(NamedTuple):
+    """What the messages of one job make: the job, the events that clients see, oldest first, and its files by name."""
+
+    job: Job | None
+    events: list[Event]
+    artifacts: list[Artifact]
+
+
+def read_history(history: list[StoredMessage]) -> History:
+    """The same from the stream as the index tells it; unreadable messages are passed over, as the feed does."""
+    job: Job | None = None
+    events: list[Event] = []
+    files: dict[str, Artifact] = {}
+    for stored in history:
+        try:
+            message = stored.read()
+        except Unreadable:
+            continue
+        if message is None:
+            continue
+        if job is not None and isinstance(message.body, Saved):
+            files[message.body.artifact.name] = message.body.artifact
+        before, job = job, fold(job, message)
+        if before is not None and job is None:
+            events, files = [], {}
+        events += events_of(before, message, job)
+    return History(job, events, [files[name] for name in sorted(files)])
+
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,71 @@
 """The composition root: one FastAPI application over one runtime."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.background import in_background
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.metrics.loop_lag import LoopLag
+from gql_jobs.metrics import LoopLag
+from gql_jobs.processes.background import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web import artifacts, graphiql, health, metrics
 from gql_jobs.web.artifacts import ArtifactCache
-from gql_jobs.web.body_limit import BodyLimit
-from gql_jobs.web.endpoint import Endpoint
-from gql_jobs.web.headers import AllowedHosts, SecurityHeaders
+from gql_jobs.web.connections import CountedSockets, Sockets
+from gql_jobs.web.graphql_http import Endpoint
 from gql_jobs.web.metrics import ApiMetrics
-from gql_jobs.web.opening import Opening
-from gql_jobs.web.runtime import Runtime
-from gql_jobs.web.shortcut import Guarded, Shortcut
-from gql_jobs.web.sockets import CountedSockets, Sockets
+from gql_jobs.web.middleware import AllowedHosts, BodyLimit, SecurityHeaders
+from gql_jobs.web.runtime import Opening, Runtime
+
+# The way of the hot path past FastAPI: what it wraps around an application and each of its routes is a quarter of a
+# creation, in time.
+#
+# A socket keeps a frame of every layer that it has come through for as long as it is open, so nothing is awaited here.
+# The route stays where it is, for whatever is not exactly its path and is redirected to it.
+
+
+class Guarded(FastAPI):
+    """A FastAPI application whose layers are put around all of it, and not within.
+
+    uvicorn has to be told that it is an ``asgi3`` one: it is no coroutine function, so that no frame of it stays.
+
+    :param guards: what is called with the application, and gives it back with its layers.
+    """
+
+    def __init__(self, guards: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._guarded = guards(super().__call__)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        """Pass the request on, to the outermost layer."""
+        scope["app"] = self
+        return self._guarded(scope, receive, send)
+
+
+class Shortcut:
+    """Hands the requests and sockets of ``path`` to the application ``to``, which raises no ``HTTPException``."""
+
+    def __init__(self, app: ASGIApp, path: str, to: ASGIApp) -> None:
+        self._app = app
+        self._path = path
+        self._to = to
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass the request on, to the one or the other."""
+        return (self._to if self._is_short(scope) else self._app)(scope, receive, send)
+
+    def _is_short(self, scope: Scope) -> bool:
+        if scope["type"] == "lifespan":
+            return False
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", "")) == self._path
+
 
 PATH = "/graphql"
 

@@ -16,12 +16,11 @@ from weakref import WeakValueDictionary
 from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse
 
-from gql_jobs.jobs.artifact import Artifact
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.ids import parse_job_id
+from gql_jobs.jobs.model import Artifact, parse_job_id
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.web.opening import Opening
-from gql_jobs.web.replies import refusal
+from gql_jobs.web.graphql_request import refusal
+from gql_jobs.web.runtime import Opening
 
 router = APIRouter()
 

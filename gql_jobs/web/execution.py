@@ -1,19 +1,34 @@
 """Running operations: what every transport does between a request and the bytes of its results."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from graphql import GraphQLError, OperationType
 from msgspec import Struct
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
-from gql_jobs.graphql.audience import EventResult
-from gql_jobs.graphql.operations import Operation, Operations
+from gql_jobs.graphql.engine.operations import EventResult, Operation, Operations
 from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.web.json_codec import encode
+
+# JSON on the wire: msgspec's codec, with the errors that Strawberry expects of a JSON codec.
+
+encode = msgspec.json.encode
+
+
+def decode(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    :raises json.JSONDecodeError: for anything that is none, is no UTF-8, or is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise json.JSONDecodeError(str(error) or "nested too deeply", "", 0) from None
 
 
 class Result(Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gql_jobs.web.json_codec import encode
-from gql_jobs.web.opening import Opening
+from gql_jobs.web.execution import encode
+from gql_jobs.web.runtime import Opening
 
 router = APIRouter()
 

@@ -18,19 +18,16 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gql_jobs.graphql.timing import OperationTimes
+from gql_jobs.graphql.engine.operations import OperationTimes
+from gql_jobs.jetstream.connection import ApiError
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log.capacity import StoreUse, store_use
-from gql_jobs.log.connection import ApiError
-from gql_jobs.log.presence import WorkerSeen
-from gql_jobs.log.topology import stream_info
-from gql_jobs.metrics.families import Labels, counter, gauge, histogram, single
-from gql_jobs.metrics.loop_lag import LoopLag
-from gql_jobs.views.tally import Tally
-from gql_jobs.web.opening import Opening
-from gql_jobs.web.runtime import Runtime
-from gql_jobs.web.sockets import Sockets
+from gql_jobs.live.tally import Tally
+from gql_jobs.log.heartbeats import WorkerSeen
+from gql_jobs.log.streams import StoreUse, store_use, stream_info
+from gql_jobs.metrics import Labels, LoopLag, counter, gauge, histogram, single
+from gql_jobs.web.connections import Sockets
+from gql_jobs.web.runtime import Opening, Runtime
 
 log = logging.getLogger(__name__)
 router = APIRouter()

@@ -8,29 +8,27 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from gql_jobs.background import in_background
-from gql_jobs.jobs.artifact import Artifact
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import Reader, open_reader
+from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.ids import parse_job_id
-from gql_jobs.jobs.model import Job
+from gql_jobs.jobs.model import Artifact, Job, parse_job_id
 from gql_jobs.jobs.registry import Registry, load_job_types
-from gql_jobs.lock import FolderInUse, FolderLock
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.feed import Feed, FeedCounters, run_feed
+from gql_jobs.live.tally import Tally
+from gql_jobs.live.watch import Watch
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection, connect
+from gql_jobs.log.heartbeats import Presence, watch_workers
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.log.presence import Presence, watch_workers
 from gql_jobs.log.retention import TOMBSTONE_TTL
-from gql_jobs.log.topology import ensure_lanes, ensure_streams, stream_info, unsuitable_streams
+from gql_jobs.log.streams import UnsuitableServer, ensure_lanes, ensure_streams, stream_info, unsuitable_streams
+from gql_jobs.maintenance import Upkeep
+from gql_jobs.processes.background import in_background
+from gql_jobs.processes.lock import FolderInUse, FolderLock
 from gql_jobs.settings import Settings
-from gql_jobs.upkeep import Upkeep
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.feed import Feed, run_feed
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import Reader, open_reader
-from gql_jobs.views.tally import Tally
-from gql_jobs.views.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -185,3 +183,87 @@ def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:
             continue
         return path
     raise FolderInUse(f"{data_dir} has the indexes of {_MOST_PROCESSES} running processes; use another folder.")
+
+
+# The runtime being opened, while the process answers already: that it lives, and what it waits for.
+
+_PAUSE = 1.0
+"""Seconds between two tries."""
+_HOPELESS = (UnsuitableServer, FolderInUse, OSError)
+"""Failures that another try would only repeat; their messages are sentences."""
+
+
+class Opening:
+    """Opens the runtime of one process, however long NATS takes to be there."""
+
+    def __init__(self, settings: Settings, imports: tuple[str, ...], on_open: Callable[[Runtime], None]) -> None:
+        self._settings = settings
+        self._imports = imports
+        self._on_open = on_open
+        self._runtime: Runtime | None = None
+        self._trouble = "NATS has not been reached yet"
+        self.failed = asyncio.Event()
+        """Set when a part that all answers depend on has failed, or cannot be had."""
+        self.refusal: Exception | None = None
+        """Why it cannot be had, in a sentence."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime.
+
+        :raises QueueUnavailable: while it is not open yet.
+        """
+        if self._runtime is None:
+            raise QueueUnavailable("The server is still starting: it has not reached NATS yet.")
+        return self._runtime
+
+    @property
+    def opened(self) -> Runtime | None:
+        """The runtime, once it is open."""
+        return self._runtime
+
+    async def checks(self) -> dict[str, Check]:
+        """What has to hold before this process should be sent requests."""
+        return {"nats": Check(False, self._trouble)} if self._runtime is None else await self._runtime.checks()
+
+    @property
+    def feed(self) -> FeedCounters | None:
+        """How far the feed is; None before it has begun."""
+        return None if self._runtime is None else self._runtime.feed.counters
+
+    async def run(self) -> None:
+        """Open it and keep it open until cancelled; a failure is told by ``failed``."""
+        try:
+            while True:
+                await self._keep_open()
+                await asyncio.sleep(_PAUSE)
+        except Exception as error:
+            first = _first(error)
+            if self._runtime is None and isinstance(first, _HOPELESS):
+                self.refusal = first
+            else:
+                # Without its feed the process would go on to answer, from an index that stands still.
+                log.critical("the API cannot go on", exc_info=error)
+            self.failed.set()
+
+    async def _keep_open(self) -> None:
+        """Returns if the server did not answer."""
+        try:
+            async with open_runtime(self._settings, self._imports, self._wait_for) as runtime:
+                self._runtime = runtime
+                self._on_open(runtime)
+                await asyncio.get_running_loop().create_future()
+        except* QueueUnavailable as refusals:
+            if self._runtime is not None:
+                raise
+            self._wait_for(str(_first(refusals)).rstrip("."))
+            log.warning("the API cannot start yet: %s", self._trouble)
+
+    def _wait_for(self, trouble: str) -> None:
+        self._trouble = trouble
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -7,11 +7,11 @@ from typing import Any
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.graphql.enums import DocumentError
+from gql_jobs.graphql.scalars_and_enums import DocumentError
 from gql_jobs.web import event_stream, multipart
-from gql_jobs.web.closing import Closing
+from gql_jobs.web.connections import Closing
 from gql_jobs.web.execution import Result
-from gql_jobs.web.http_protocol import CUT
+from gql_jobs.web.uvicorn_protocols import CUT
 
 _ALWAYS = [
     (b"cache-control", b"no-cache, no-transform"),

@@ -3,7 +3,7 @@
 from datetime import datetime
 from itertools import pairwise
 
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import CREATE_MANY, asked, create, create_many, page, watched
 from tests.deadline import until

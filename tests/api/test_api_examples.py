@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gql_jobs.jobs.ids import job_id_for_key
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
+from gql_jobs.jobs.model import job_id_for_key
 from gql_jobs.settings import Settings
+from gql_jobs_worker.handlers import email
 from tests.api.operations import CREATIONS, QUERIES, ahead, create, ended, example, kinds, lifecycle
 from tests.mailbox import running_mailbox
 from tests.running import running_worker
 from tests.serving import Data, ServedApi, serving
-from workers.handlers import email
 
 HERE = Path(__file__).read_text()
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from gql.transport.exceptions import TransportQueryError
 
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.log import subjects
-from gql_jobs.log.stored import last_message
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import (
     CANCEL,

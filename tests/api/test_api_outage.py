@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from gql.transport.exceptions import TransportQueryError
 
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import JobPriority
+from gql_jobs.jobs.model import JobPriority, new_job_id
 from gql_jobs.log import subjects
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer
 from gql_jobs.settings import Settings
 from tests.api.operations import (
     CANCEL,

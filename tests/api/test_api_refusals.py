@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gql_jobs.log.embedded import embedded_server
-from gql_jobs.log.topology import stream_info
+from gql_jobs.jetstream.server import embedded_server
+from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import (
     CANCEL,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.log import presence
+from gql_jobs.log import heartbeats as presence
 from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, ahead, create, ended, example, find, reached
 from tests.deadline import until

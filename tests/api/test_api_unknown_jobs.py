@@ -5,7 +5,7 @@ from contextlib import aclosing
 import pytest
 from msgspec import Raw
 
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jobs.model import new_job_id
 from gql_jobs.log.commands import creation
 from gql_jobs.log.job_log import JobLog
 from tests.api.operations import CANCEL, FIND, RETRY, WATCH, create, ended, find

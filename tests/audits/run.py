@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.settings import Settings
 from tests.running import ROOT
 from tests.serving import HOST, serving

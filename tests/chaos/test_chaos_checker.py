@@ -11,15 +11,14 @@ from benchmarks.chaos import stream
 from benchmarks.chaos.checker import Evidence, check
 from benchmarks.chaos.ledger import Ledger, Observation, Seen
 from benchmarks.chaos.stream import Stored
-from gql_jobs.jobs.cursor import Cursor
-from gql_jobs.jobs.filter import JobFilter
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
+from gql_jobs.jetstream.stored_messages import delete_message
 from gql_jobs.jobs.messages import Completed, Kind
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import Cursor, JobStatus
+from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer
-from gql_jobs.log.stored import delete_message
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to
 from tests.deadline import until

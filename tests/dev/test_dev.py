@@ -89,7 +89,7 @@ async def test_a_part_that_dies_comes_back_at_the_same_address(tmp_path: Path) -
                 except httpx.TransportError:
                     return False
 
-        for number, part in enumerate(("gql_jobs api", "workers", "gql_jobs.dev.mailbox", "nats-server"), 1):
+        for number, part in enumerate(("gql_jobs api", "gql_jobs_worker", "gql_jobs.dev.mailbox", "nats-server"), 1):
             victim = await until(partial(dev.child, part), f"{part} runs", within=30)
             victim.kill()
             await until(lambda told=number: dev.err.count("ended by itself") >= told, f"dev says that {part} died")  # type: ignore[misc]

@@ -9,12 +9,12 @@ from subprocess import PIPE
 
 import pytest
 
-from gql_jobs.lock import FolderInUse, FolderLock
+from gql_jobs.processes.lock import FolderInUse, FolderLock
 
 _HOLDER = """
 import sys, subprocess
 from pathlib import Path
-from gql_jobs.lock import FolderLock
+from gql_jobs.processes.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=[lock.fd])

@@ -3,7 +3,7 @@
 import pytest
 
 from gql_jobs.dev.probe import port_to_use
-from gql_jobs.listening import CannotListen, listen
+from gql_jobs.processes.listening import CannotListen, listen
 
 
 def test_a_free_port_is_none_that_a_connection_could_be_given_meanwhile() -> None:

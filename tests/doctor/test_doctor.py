@@ -11,20 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.doctor.finding import Finding
+from gql_jobs.doctor.patient import Finding
 from gql_jobs.doctor.visit import as_text, examine
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
-from gql_jobs.jobs.model import Job, JobPriority
+from gql_jobs.jobs.model import Job, JobPriority, new_job_id
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
+from gql_jobs.log.deliveries import Lane
 from gql_jobs.log.job_log import JobLog, Write, job_events
-from gql_jobs.log.lanes import Lane
-from gql_jobs.log.stored import last_message
-from gql_jobs.log.topology import jobs_stream
+from gql_jobs.log.streams import jobs_stream
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import report, say
@@ -100,7 +99,7 @@ async def test_jobs_that_no_worker_asks_for(job_log: JobLog, settings: Settings)
 async def test_deliveries_that_nobody_answers_for_and_the_job_that_its_worker_has_left(
     job_log: JobLog, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("consumers", "jobs"):
+    for module in ("streams", "jobs"):
         monkeypatch.setattr(f"gql_jobs.doctor.{module}.LEASES", 0)
     job = (await JobCommands(job_log, settings).create(request())).job
     await say(job_log, job, Started)
@@ -144,7 +143,7 @@ async def test_dead_letters_progress_and_checkpoints_of_jobs_that_are_gone(job_l
 async def test_uploads_that_died_and_files_that_no_job_speaks_of(
     connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.doctor.orphans.UPLOAD", timedelta(0))
+    monkeypatch.setattr("gql_jobs.doctor.jobs.UPLOAD", timedelta(0))
     bucket = await connection.object_store(BUCKET, 1)
     name = f"{new_job_id()}/ab/a.txt"
     await bucket.put(name, b"text")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.graphql.audience import EventResult
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.hooks import EventExecutor
+from gql_jobs.graphql.engine.operations import EventResult
+from gql_jobs.graphql.engine.strawberry_internals import EventExecutor
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.web.runtime import Runtime

@@ -14,8 +14,8 @@ from graphql import (
     visit,
 )
 
-from gql_jobs.graphql.complexity import ASSUMED_LIST, Complexity, Measurement, TooDeep
-from gql_jobs.graphql.hooks import core_schema
+from gql_jobs.graphql.engine.complexity import ASSUMED_LIST, Complexity, Measurement, TooDeep
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.queries import LARGEST_PAGE
 from tests.graphql.bombs import doubling_fragments
 from tests.shipped import shipped_schema

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gql_jobs.graphql import documents
 from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.engine import documents
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.web.runtime import Runtime

@@ -167,7 +167,7 @@ async def test_subscriptions_are_refused_before_their_first_event(schema: JobsSc
 
 
 async def test_what_nobody_meant_is_masked_and_logged(schema: JobsSchema, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, "gql_jobs.graphql.errors"):
+    with caplog.at_level(logging.ERROR, "gql_jobs.graphql.engine.errors"):
         errors = await _errors(schema, "{ workers { id } }")
     assert _code(errors[0]) == "INTERNAL"
     assert "services" not in errors[0].message

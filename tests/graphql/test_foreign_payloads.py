@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw
 
 from gql_jobs.graphql.job_types import UnknownJob
-from gql_jobs.graphql.registered import RegisteredTypes
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Spec
 from gql_jobs.jobs.registry import load_job_types

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
-from gql_jobs.graphql import limits
-from gql_jobs.graphql.complexity import Measurement
-from gql_jobs.graphql.hooks import core_schema
-from gql_jobs.graphql.limits import INTROSPECTION_DEPTH, refusal_of
+from gql_jobs.graphql.engine import limits
+from gql_jobs.graphql.engine.complexity import Measurement
+from gql_jobs.graphql.engine.limits import INTROSPECTION_DEPTH, refusal_of
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.queries import LARGEST_PAGE
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.settings import Settings

@@ -15,11 +15,9 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import create_type
 
 from gql_jobs import Model
-from gql_jobs.graphql.enum_docs import value_docs
-from gql_jobs.graphql.hooks import call_directly, use_python_names
-from gql_jobs.graphql.names import TypeNames
-from gql_jobs.graphql.payload_types import PayloadTypes
-from gql_jobs.graphql.scalars import SCALARS
+from gql_jobs.graphql.engine.strawberry_internals import call_directly, use_python_names
+from gql_jobs.graphql.payload_types import PayloadTypes, TypeNames, value_docs
+from gql_jobs.graphql.scalars_and_enums import SCALARS
 from gql_jobs.jobs.registry import JobType
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.hooks import EventExecutor, core_schema
+from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.messages import Kind
 from tests.graphql.random_documents import subscriptions

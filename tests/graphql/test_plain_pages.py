@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.hooks import EventExecutor, core_schema
-from gql_jobs.graphql.plain_fields import PlainExecutor
+from gql_jobs.graphql.engine.fast_path import PlainExecutor
+from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
 from tests.graphql.random_documents import queries
@@ -69,7 +69,7 @@ def test_what_is_selected_is_found_once_for_a_document_without_conditions(
         planned += 1
         return collect_subfields(*of)
 
-    monkeypatch.setattr("gql_jobs.graphql.plain_fields.collect_subfields", counting)
+    monkeypatch.setattr("gql_jobs.graphql.engine.fast_path.collect_subfields", counting)
 
     def sizes(*firsts: int) -> list[int]:
         answers = [asyncio.run(plain.execute(text, {"first": first}, context)) for first in firsts]

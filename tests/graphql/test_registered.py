@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw
 
 from gql_jobs import Model
 from gql_jobs.graphql.job_types import Job, UnknownJob
-from gql_jobs.graphql.registered import RegisteredTypes
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs import model
 from gql_jobs.jobs.registry import JobType, Registry
 

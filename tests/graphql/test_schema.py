@@ -20,7 +20,7 @@ from pydantic import Field
 
 from gql_jobs import Model
 from gql_jobs.graphql import schema as schemas
-from gql_jobs.graphql.names import RESERVED
+from gql_jobs.graphql.payload_types import RESERVED
 from gql_jobs.jobs.registry import JobType, Registry
 from tests.contract_check import breaking_changes
 from tests.shipped import shipped_schema, shipped_types

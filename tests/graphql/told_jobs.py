@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from gql_jobs.graphql.context import Context
+from gql_jobs.index.index import open_index
+from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -20,10 +22,8 @@ from gql_jobs.jobs.messages import (
     Started,
 )
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.index import open_index
-from gql_jobs.views.reader import Reader
-from gql_jobs.views.watch import Watch
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.watch import Watch
 from tests.running import JOB_TYPES
 from tests.stories import artifact, queued, said, scheduled, spec, tell
 

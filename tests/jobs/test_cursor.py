@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.model import Cursor
 
 
 @settings(deadline=None)

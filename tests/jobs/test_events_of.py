@@ -2,10 +2,9 @@
 
 from msgspec import Struct
 
-from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Cancelled, Completed, Expired, Kind, Message, Progress, Released, Started
-from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.jobs.model import Cursor, Job, JobStatus
 from tests.stories import BEGAN, at, queued, said, scheduled, spec, tell
 
 

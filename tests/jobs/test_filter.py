@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.jobs.filter import JobFilter
 from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.requests import JobFilter
 from tests.stories import BEGAN, JOB, OTHER, job_after, queued
 
 MOMENT = timedelta(microseconds=1)

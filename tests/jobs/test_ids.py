@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from gql_jobs.jobs.ids import job_id_for_key, new_job_id, parse_job_id
+from gql_jobs.jobs.model import job_id_for_key, new_job_id, parse_job_id
 from tests.stories import JOB
 
 

@@ -147,6 +147,6 @@ def test_the_extension_decides_the_format() -> None:
 def test_the_api_knows_the_type_without_the_libraries_that_do_the_work() -> None:
     code = (
         "import sys, gql_jobs.jobs.types.image_processing as _;"
-        "print([m for m in ('PIL', 'httpx', 'httpcore', 'workers') if m in sys.modules])"
+        "print([m for m in ('PIL', 'httpx', 'httpcore', 'gql_jobs_worker') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -7,8 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
-from gql_jobs.jobs.ids import job_id_for_key
-from gql_jobs.jobs.model import JobPriority
+from gql_jobs.jobs.model import JobPriority, job_id_for_key
 from gql_jobs.settings import Settings
 from tests.job_types.probe_jobs import ProbePayload
 from tests.stories import request

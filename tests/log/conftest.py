@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection, connect
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from tests.by_hand import RestartingServer

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, stored

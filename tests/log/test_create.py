@@ -4,12 +4,11 @@ import asyncio
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import IdempotencyConflict, PayloadTooLarge
-from gql_jobs.jobs.ids import job_id_for_key
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import JobStatus, job_id_for_key
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import HEADROOM, JobCommands
-from gql_jobs.log.connection import Connection
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, stored, tailed

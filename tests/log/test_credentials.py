@@ -11,8 +11,8 @@ from typing import Any
 import nkeys
 import pytest
 
-from gql_jobs.log.connection import connect
-from gql_jobs.log.topology import ensure_streams, stream_info
+from gql_jobs.jetstream.connection import connect
+from gql_jobs.log.streams import ensure_streams, stream_info
 from gql_jobs.settings import Settings
 from tests.by_hand import plain_nats
 from tests.deadline import until

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
 from gql_jobs.jobs.claim import Drop, Start, decide, first_start
 from gql_jobs.jobs.errors import InvalidState, NotFound
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Kind, Started
-from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.jobs.model import Job, JobStatus, new_job_id
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
-from gql_jobs.log.stored import StoredMessage, last_message, messages_of
 from tests.by_hand import bring_to, say, stored
 from tests.deadline import until
 from tests.stories import attempt_body, request

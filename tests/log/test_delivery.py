@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import Newer, Unreadable
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.delivery import Delivery
-from gql_jobs.log.lanes import Lane
-from gql_jobs.log.topology import ensure_lanes
+from gql_jobs.log.deliveries import Delivery, Lane
+from gql_jobs.log.streams import ensure_lanes
 from tests.deadline import until
 from tests.stories import JOB, request
 

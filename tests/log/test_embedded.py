@@ -12,14 +12,14 @@ import nats
 import psutil
 import pytest
 
-from gql_jobs.lock import FolderInUse
-from gql_jobs.log.embedded import EmbeddedServerError, embedded_server
+from gql_jobs.jetstream.server import EmbeddedServerError, embedded_server
+from gql_jobs.processes.lock import FolderInUse
 from tests.processes import all_ended
 
 _PARENT = """
 import asyncio, json, os, sys
 from pathlib import Path
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
 
 async def main():
     async with embedded_server(Path(sys.argv[1])) as server:

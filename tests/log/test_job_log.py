@@ -5,18 +5,16 @@ from collections import Counter
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection, MessageTooLarge
+from gql_jobs.jetstream.publisher import FenceRefused, Publisher, open_publisher
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Completed, Kind, Progress, Started, Submission
-from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.model import JobPriority, JobStatus, new_job_id
 from gql_jobs.log import job_log as job_log_module
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.log.commands import JobCommands, creation
-from gql_jobs.log.connection import Connection, MessageTooLarge
-from gql_jobs.log.history import folded
-from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, open_job_log, whole_job
-from gql_jobs.log.publisher import FenceRefused, Publisher, open_publisher
+from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, folded, job_events, open_job_log, whole_job
 from tests.by_hand import bring_to, report, say, stored, tailed
 from tests.stories import JOB, OTHER, attempt_body, request, spec
 

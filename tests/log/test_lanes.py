@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import lanes, subjects
+from gql_jobs.log import deliveries as lanes
+from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.delivery import Delivery
-from gql_jobs.log.embedded import EmbeddedServer
-from gql_jobs.log.lanes import Lane
+from gql_jobs.log.deliveries import Delivery, Lane
 from tests.by_hand import frozen
 from tests.deadline import until
 from tests.stories import request

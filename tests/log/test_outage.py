@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Completed, Kind, Started
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log import job_log as job_log_module
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from tests.by_hand import RestartingServer, bring_to, frozen, stored
 from tests.deadline import until

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from gql_jobs.log.parser import MessageParser
+from gql_jobs.jetstream.client import MessageParser
 
 _WORD = st.text("abc.$_>*09", min_size=1, max_size=12).map(str.encode)
 _BODY = st.binary(max_size=40) | st.sampled_from([b"", b"\r\n", b"MSG a 1 0\r\n\r\n", b"PING\r\n", b"x" * 5000])

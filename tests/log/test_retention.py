@@ -6,6 +6,8 @@ from functools import partial
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Completed, Kind, Receipt, Started, Submission
@@ -13,10 +15,8 @@ from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
 from gql_jobs.log.job_log import JobLog, Write, job_events, whole_job
 from gql_jobs.log.retention import Ended, delete_remains, expire, expire_ended
-from gql_jobs.log.stored import StoredMessage, last_message, messages_of
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, report, say, stored
 from tests.deadline import until

@@ -4,17 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import delete_message
 from gql_jobs.jobs.claim import Drop, decide
-from gql_jobs.jobs.ids import job_id_for_key
 from gql_jobs.jobs.messages import Cancelled, Kind, Started, Submission
-from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.jobs.model import Job, JobStatus, job_id_for_key
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.history import folded
-from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
-from gql_jobs.log.schedules import fire_overdue
-from gql_jobs.log.stored import delete_message
+from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events
+from gql_jobs.log.retention import fire_overdue
 from tests.by_hand import say, stored
 from tests.deadline import until
 from tests.stories import attempt_body, request

@@ -2,11 +2,11 @@
 
 import pytest
 
+from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.jetstream.stored_messages import delete_message, last_message, messages_of
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import creation
-from gql_jobs.log.connection import ApiError, Connection
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.stored import delete_message, last_message, messages_of
 from tests.by_hand import stored
 from tests.stories import JOB, OTHER, spec
 

@@ -9,12 +9,13 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from gql_jobs.log import subjects, tail
-from gql_jobs.log.client import Received
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer
-from gql_jobs.log.publisher import Publisher, open_publisher
-from gql_jobs.log.tail import Tail, TailMessage, ack_tokens, time_of
+from gql_jobs.jetstream import ordered_consumer as tail
+from gql_jobs.jetstream.client import Received
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.ordered_consumer import Tail, TailMessage, ack_tokens, time_of
+from gql_jobs.jetstream.publisher import Publisher, open_publisher
+from gql_jobs.jetstream.server import EmbeddedServer
+from gql_jobs.log import subjects
 from tests.by_hand import RestartingServer
 from tests.deadline import until
 from tests.stories import JOB, OTHER

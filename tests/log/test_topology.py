@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.jetstream.connection import ApiError, Connection
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import ApiError, Connection
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.topology import (
+from gql_jobs.log.streams import (
     UnsuitableServer,
     dead_letter_stream,
     ensure_lanes,

@@ -3,11 +3,10 @@
 import asyncio
 from itertools import count
 
-from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Completed, Kind, Message, Progress, Started
-from gql_jobs.views.bus import BUFFER, Subscription
+from gql_jobs.jobs.model import Cursor, new_job_id
+from gql_jobs.live.bus import BUFFER, Subscription
 from tests.library import Library
 from tests.stories import JOB, OTHER, at, queued, said
 

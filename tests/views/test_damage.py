@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import open_reader
+from gql_jobs.index.tables import FORMAT
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.filter import JobFilter, JobOrder
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Completed, Started
+from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.settings import Settings
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import open_reader
-from gql_jobs.views.tables import FORMAT
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.deadline import until
 from tests.library import CREATED

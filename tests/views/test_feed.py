@@ -13,23 +13,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from gql_jobs.doctor.inspection import consumers
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.reader import open_reader
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Released, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
+from gql_jobs.live.bus import EventBus
+from gql_jobs.live.feed import Feed, run_feed
+from gql_jobs.live.tally import Tally
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.embedded import EmbeddedServer
-from gql_jobs.log.history import folded
-from gql_jobs.log.inspection import consumers
-from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.stored import last_message
-from gql_jobs.log.topology import ensure_streams, stream_info
+from gql_jobs.log.job_log import JobLog, folded
+from gql_jobs.log.streams import ensure_streams, stream_info
 from gql_jobs.settings import Settings
-from gql_jobs.views.bus import EventBus
-from gql_jobs.views.feed import Feed, run_feed
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.reader import open_reader
-from gql_jobs.views.tally import Tally
 from tests.by_hand import report, say
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
@@ -180,7 +179,7 @@ GARBAGE = {
 async def test_messages_that_nobody_can_read_are_set_aside_counted_and_logged_and_the_feed_goes_on(
     commands: JobCommands, connection: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "gql_jobs.views.feed")
+    caplog.set_level(logging.WARNING, "gql_jobs.live.feed")
     async with _fed(connection, tmp_path / "index") as (feed, index):
         for subject, data in GARBAGE.values():
             await connection.request(subject, data)
@@ -262,10 +261,10 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
 async def test_it_is_not_caught_up_while_it_has_fallen_far_behind_and_again_when_it_is_near(
     commands: JobCommands, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.views.feed.BATCH", 1)
-    monkeypatch.setattr("gql_jobs.views.feed.CATCH_UP_BATCH", 1)
-    monkeypatch.setattr("gql_jobs.views.feed.FALLEN_BEHIND", 20)
-    monkeypatch.setattr("gql_jobs.views.feed.RECOVERED", 5)
+    monkeypatch.setattr("gql_jobs.live.feed.BATCH", 1)
+    monkeypatch.setattr("gql_jobs.live.feed.CATCH_UP_BATCH", 1)
+    monkeypatch.setattr("gql_jobs.live.feed.FALLEN_BEHIND", 20)
+    monkeypatch.setattr("gql_jobs.live.feed.RECOVERED", 5)
     judged: list[tuple[int, bool]] = []
     async with _fed(connection, tmp_path / "index") as (feed, index):
         apply = index.apply

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gql_jobs.jobs.cursor import Cursor
+from gql_jobs.index.index import Unread, open_index
+from gql_jobs.index.tables import job_of, new_row, state_blob
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -21,9 +22,7 @@ from gql_jobs.jobs.messages import (
     Saved,
     Started,
 )
-from gql_jobs.jobs.model import JobStatus
-from gql_jobs.views.index import Unread, open_index
-from gql_jobs.views.tables import job_of, new_row, state_blob
+from gql_jobs.jobs.model import Cursor, JobStatus
 from tests.rows import counted, rows
 from tests.stories import JOB, OTHER, after, artifact, at, error, noted, queued, said, scheduled, tell
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.views import checkpoints
-from gql_jobs.views.checkpoints import keep_log_short
-from gql_jobs.views.index import Index, open_index
+from gql_jobs.index import index as checkpoints
+from gql_jobs.index.index import Index, keep_log_short, open_index
 from tests.deadline import until
 from tests.library import CREATED
 from tests.rows import rows

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from gql_jobs.index.page import read_page
+from gql_jobs.index.tables import read_only
 from gql_jobs.jobs.errors import InvalidArgument
-from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import AttemptBody, Cancelled, Completed, DeadLetter, Failed, Message, Started
-from gql_jobs.jobs.model import Job, JobPriority, JobStatus
-from gql_jobs.views.page import read_page
-from gql_jobs.views.tables import read_only
+from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
+from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from tests.library import Library
 from tests.stories import BEGAN, queued, said, tell
 

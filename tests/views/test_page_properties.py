@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gql_jobs.jobs.filter import JobFilter, JobOrder, OrderField
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.page import count, read_page
+from gql_jobs.index.tables import read_only
 from gql_jobs.jobs.messages import Completed, Message, Started
-from gql_jobs.jobs.model import Job, JobPriority
-from gql_jobs.views.index import Index, open_index
-from gql_jobs.views.page import count, read_page
-from gql_jobs.views.tables import read_only
+from gql_jobs.jobs.model import Job, JobPriority, new_job_id
+from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from tests.library import CREATED
 from tests.stories import BEGAN, queued, said
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.jobs.cursor import Cursor
-from gql_jobs.jobs.filter import JobFilter
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import Cursor, JobStatus
+from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.deadline import until

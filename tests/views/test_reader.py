@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from gql_jobs.jobs.filter import JobFilter
-from gql_jobs.views import reader, short_reads
+from gql_jobs.index import reader
+from gql_jobs.index import reader as short_reads
+from gql_jobs.jobs.requests import JobFilter
 from tests.library import Library
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Cancelled, Completed, DeadLetter, Failed, Message, Released, Started
 from gql_jobs.jobs.model import Job
-from gql_jobs.metrics.histogram import Histogram
-from gql_jobs.views.tally import UNKNOWN, Tally
+from gql_jobs.live.tally import UNKNOWN, Tally
+from gql_jobs.metrics import Histogram
 from tests.stories import queued, said, scheduled, tell
 
 TYPE = ("email",)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.jobs.cursor import Cursor
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
-from gql_jobs.jobs.filter import JobFilter
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.model import Cursor, Job, JobStatus
+from gql_jobs.jobs.requests import JobFilter, JobRequest
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload

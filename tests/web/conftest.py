@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from gql_jobs.log.embedded import embedded_server
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.settings import Settings
 from tests.serving import ServedApi, serving
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 from starlette.types import Scope
 
-from gql_jobs.web.admission import Admission
+from gql_jobs.web.connections import Admission
 
 
 def _from(host: str | None) -> Scope:

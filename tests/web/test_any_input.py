@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gql_jobs.graphql.errors import UNEXPECTED
+from gql_jobs.graphql.engine.errors import UNEXPECTED
 from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.jobs.ids import new_job_id
+from gql_jobs.jobs.model import new_job_id
 from tests.running import ROOT
 from tests.serving import ServedApi
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.settings import Settings
 from tests.job_types.probe_jobs import ProbePayload
 from tests.serving import ServedApi, serving

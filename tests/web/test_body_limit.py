@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.web.body_limit import BodyLimit
+from gql_jobs.web.middleware import BodyLimit
 
 LIMIT = 1000
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gql_jobs.web.closing import Closing
+from gql_jobs.web.connections import Closing
 
 
 class _Connection:

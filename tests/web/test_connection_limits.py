@@ -18,7 +18,7 @@ from gql_jobs.graphql.context import Context
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
 from gql_jobs.web.execution import Execution
-from gql_jobs.web.operation_request import operation_request
+from gql_jobs.web.graphql_request import operation_request
 from tests.api.operations import asked, create_many
 from tests.serving import HOST, PROTOCOL, ServedApi, hear, say, serving, without_nats
 from tests.shipped import shipped_schema

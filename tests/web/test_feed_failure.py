@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from gql_jobs.jobs.request import JobRequest
-from gql_jobs.listening import listen
+from gql_jobs.index.index import Index
+from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.processes.listening import listen
 from gql_jobs.settings import Settings
-from gql_jobs.views.index import Index
 from gql_jobs.web.server import http_server
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload

@@ -3,7 +3,7 @@
 import pytest
 from graphql import OperationType
 
-from gql_jobs.web.negotiation import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
+from gql_jobs.web.graphql_request import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, MULTIPART, negotiate
 
 QUERY, MUTATION, SUBSCRIPTION = OperationType.QUERY, OperationType.MUTATION, OperationType.SUBSCRIPTION
 URQL = f"{GRAPHQL_RESPONSE}, application/graphql+json, {JSON}, {EVENT_STREAM}, {MULTIPART}"

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gql_jobs.graphql import documents
-from gql_jobs.graphql.documents import digest
+from gql_jobs.graphql.engine import documents
+from gql_jobs.graphql.engine.documents import digest
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
 

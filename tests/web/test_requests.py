@@ -9,7 +9,7 @@ from starlette.types import Message, Scope
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
-from gql_jobs.web.negotiation import GRAPHQL_RESPONSE
+from gql_jobs.web.graphql_request import GRAPHQL_RESPONSE
 
 
 @pytest.fixture

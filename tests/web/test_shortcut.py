@@ -3,7 +3,7 @@
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.web.shortcut import Shortcut
+from gql_jobs.web.app import Shortcut
 
 
 def _noting(name: str, taken: list[str]) -> ASGIApp:

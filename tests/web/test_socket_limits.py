@@ -8,9 +8,9 @@ from starlette.types import Message
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.web.closing import Closing
+from gql_jobs.web.connections import Closing
 from gql_jobs.web.execution import Execution
-from gql_jobs.web.transport_ws import PROTOCOL, SocketLimits, TransportWs
+from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
 from tests.shipped import shipped_schema
 
 

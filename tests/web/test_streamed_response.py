@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from starlette.types import Message
 
-from gql_jobs.web.closing import Closing
+from gql_jobs.web.connections import Closing
 from gql_jobs.web.execution import Result
 from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse, StreamFormat
 from tests.deadline import until

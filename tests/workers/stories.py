@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import subjects
-from gql_jobs.log.connection import Connection
-from gql_jobs.log.stored import StoredMessage, last_message, messages_of
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import invocation
 from tests.deadline import until
-from workers import invocation
 
 Handler = Callable[[JobContext, Any], Any]
 

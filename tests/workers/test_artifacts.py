@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.jetstream.publisher import FenceRefused
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.job_log import JobLog, job_events
-from gql_jobs.log.publisher import FenceRefused
 from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime

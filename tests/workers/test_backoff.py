@@ -3,7 +3,7 @@
 import pytest
 
 from gql_jobs.settings import Settings
-from workers.retry import retry_delay
+from gql_jobs_worker.record import retry_delay
 
 
 def test_doubles_from_one_second_up_to_the_cap() -> None:

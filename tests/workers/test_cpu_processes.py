@@ -12,11 +12,11 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker.sandbox.processes import CpuProcesses
 from tests.deadline import until
 from tests.processes import all_ended, tree
 from tests.running import RunningWorker, running_worker, worker_process
 from tests.workers.stories import assert_one_end, create, dead_letter, ended, reached, running
-from workers.cpu_processes import CpuProcesses
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -9,9 +9,9 @@ import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.email import EmailPayload
+from gql_jobs_worker.handlers import email as handler
 from tests.handler_context import JOB_ID, FolderContext
 from tests.mailbox import RunningMailbox, running_mailbox
-from workers.handlers import email as handler
 
 
 class Context(FolderContext):

@@ -9,9 +9,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gql_jobs import JobContext, TransientError
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import JobStatus, new_job_id
 from gql_jobs.log import subjects
 from gql_jobs.log.job_log import JobLog, Write, whole_job
 from gql_jobs.web.runtime import Runtime

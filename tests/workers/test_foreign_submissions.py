@@ -7,15 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from gql_jobs.jobs.ids import new_job_id
 from gql_jobs.jobs.messages import Started, Submission
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import JobStatus, new_job_id
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import claim as claiming
 from tests.deadline import until
 from tests.workers.stories import create, done_with, ended, lane_info, lane_is, request
-from workers import claiming
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.jetstream.publisher import FenceRefused
 from gql_jobs.jobs.messages import Kind, Progress
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import encode
 from gql_jobs.log.job_log import JobLog, job_events
-from gql_jobs.log.publisher import FenceRefused
-from gql_jobs.log.topology import stream_info
+from gql_jobs.log.streams import stream_info
 from gql_jobs.web.runtime import Runtime
 from tests.workers.stories import create, ended, handled_by, history
 

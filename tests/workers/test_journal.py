@@ -9,9 +9,9 @@ import pytest
 
 from gql_jobs import JobContext, PermanentError
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import telemetry as journal
 from tests.deadline import until
 from tests.workers.stories import create, ended, handled_by, running
-from workers import journal
 
 JOB_ID = "550e8400-e29b-41d4-a716-446655440000"
 SECONDS = r"\d+\.\d{3}s"

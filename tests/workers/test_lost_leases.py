@@ -13,15 +13,15 @@ from gql_jobs import JobContext
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.log.delivery import Delivery
+from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import context as attempt_context
 from tests.by_hand import RestartingServer
 from tests.deadline import until
 from tests.running import running_worker, worker_process
 from tests.workers.stories import create, done_with, ended, handled_by, kinds, lane_is, running
-from workers import context as attempt_context
 
 ONE_ATTEMPT = [Kind.QUEUED, Kind.STARTED, Kind.COMPLETED]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log.embedded import EmbeddedServer, embedded_server
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until

@@ -13,8 +13,8 @@ from gql_jobs import JobContext, PermanentError, TransientError
 from gql_jobs.jobs.model import Job, JobError, JobStatus
 from gql_jobs.log.commands import HEADROOM
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker.invocation import Failure, fitting, job_error
 from tests.workers.stories import create, dead_letter, done_with, ended, handled_by, lane_info, request
-from workers.outcome import Failure, fitting, job_error
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -115,7 +115,7 @@ async def test_a_dead_letter_with_the_largest_payload_tags_and_errors_is_stored(
         raise TransientError("x" * 3980)
 
     handled_by(monkeypatch, handler)
-    monkeypatch.setattr("workers.records.retry_delay", lambda *_: 0.05)
+    monkeypatch.setattr("gql_jobs_worker.record.retry_delay", lambda *_: 0.05)
     room = runtime.connection.max_payload - HEADROOM - len(request(runtime, gate="").payload)
     tags = tuple(chr(0x1F600 + number) * 255 for number in range(32))
     largest = replace(request(runtime, gate="x" * room, max_retries=23), tags=tags, idempotency_key=chr(0x1F600) * 255)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.index.writer import Note
 from gql_jobs.jobs.errors import InvalidState
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.settings import Settings
-from gql_jobs.views.notes import Note
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import execution, pool
 from tests.deadline import until
 from tests.running import RunningWorker, running_worker, worker_process
 from tests.workers.stories import (
@@ -27,7 +28,6 @@ from tests.workers.stories import (
     reached,
     running,
 )
-from workers import execution, pool
 
 
 async def _receipted(runtime: Runtime, cancelled: Job) -> list[Note]:

@@ -7,9 +7,9 @@ import pytest
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker.sandbox.scratch import PREFIX, scratch_folder
 from tests.running import worker_process
 from tests.workers.stories import create, running
-from workers.scratch import PREFIX, scratch_folder
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from gql_jobs import Model
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.registry import JobType
-from gql_jobs.jobs.request import JobRequest
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.running import running_worker, worker_process

@@ -15,9 +15,9 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import execution
 from tests.deadline import until
 from tests.workers.stories import create, ended, handled_by, history, kinds, running
-from workers import execution
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.log import presence, subjects
-from gql_jobs.log.presence import WorkerSeen
+from gql_jobs.log import heartbeats as presence
+from gql_jobs.log import subjects
+from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.deadline import until

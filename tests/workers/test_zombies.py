@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log import subjects
-from gql_jobs.log.stored import last_message
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until

@@ -23,6 +23,6 @@ job_type(
     "email",
     payload=EmailPayload,
     result=EmailResult,
-    handler="workers.handlers.email:send_email",
+    handler="gql_jobs_worker.handlers.email:send_email",
     description="Sends one e-mail over SMTP.",
 )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from gql_jobs.jobs.artifact import artifact_name
+from gql_jobs.jobs.model import artifact_name
 from gql_jobs.jobs.registry import Model, job_type
 
 MAX_URL = 2048
@@ -107,7 +107,7 @@ job_type(
     "image_processing",
     payload=ImageProcessingPayload,
     result=ImageProcessingResult,
-    handler="workers.handlers.image_processing:process_image",
+    handler="gql_jobs_worker.handlers.image_processing:process_image",
     cpu_bound=True,
     description="Fetches a picture over HTTP, changes it step by step and keeps the outcome as an artifact.",
 )

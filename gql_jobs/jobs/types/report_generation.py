@@ -74,7 +74,7 @@ job_type(
     "report_generation",
     payload=ReportGenerationPayload,
     result=ReportGenerationResult,
-    handler="workers.handlers.report_generation:generate_report",
+    handler="gql_jobs_worker.handlers.report_generation:generate_report",
     cpu_bound=True,
     description="Adds up the sales of a date range and writes them as PDF, CSV or XLSX.",
 )

@@ -11,10 +11,10 @@ from io import BytesIO
 import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
+from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.download import Limits, download, retry_after
+from gql_jobs_worker.images.transport import Resolve, resolve
 from tests.file_server import Answer, FileServer, file_server
-from workers.images.addresses import Reach
-from workers.images.download import Limits, download, retry_after
-from workers.images.transport import Resolve, resolve
 
 Fetch = Callable[..., Awaitable[bytes]]
 ON_LOOPBACK = Reach(loopback=True)

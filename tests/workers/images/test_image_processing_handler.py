@@ -8,10 +8,10 @@ from PIL import Image
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.image_processing import ImageOperation, ImageProcessingPayload
+from gql_jobs_worker.handlers import image_processing as handler
 from tests.file_server import Answer, FileServer, file_server
 from tests.handler_context import JOB_ID, FolderContext
 from tests.pictures import bomb, encoded, gradient, upright
-from workers.handlers import image_processing as handler
 
 RESIZE, WATERMARK, GRAYSCALE, THUMBNAIL = (
     ImageOperation.RESIZE,

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from gql_jobs.jobs.errors import PermanentError
+from gql_jobs_worker.images.reading import fit, read_picture, shrink
 from tests.pictures import bomb, encoded, gradient, upright
-from workers.images.reading import fit, read_picture, shrink
 
 LIMIT = 1_000_000
 ORIENTATION, GPS = 0x0112, 0x8825

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import pytest
 
 from gql_jobs.jobs.types.report_generation import ReportGenerationResult
+from gql_jobs_worker.handlers import report_generation as handler
+from gql_jobs_worker.reports.generator import ensure_sales
 from tests.workers.reports.reporting import ReportContext, report_file, run_report
-from workers.handlers import report_generation as handler
-from workers.reports.generator import ensure_sales
 
 Reporting: TypeAlias = Callable[[str, str | date, str | date], Path]
 """Makes a report of a format from a day to a day; returns the file."""

@@ -12,10 +12,10 @@ from pypdf import PdfReader
 
 from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.types.report_generation import ReportGenerationResult
+from gql_jobs_worker.handlers import report_generation as handler
 from tests.workers.reports.conftest import Reporting
 from tests.workers.reports.reading import pdf_pages, read_csv, workbook
 from tests.workers.reports.sales import Sale, expected, some_sales, write_csv
-from workers.handlers import report_generation as handler
 
 FORMATS = ["PDF", "CSV", "XLSX"]
 SOME = some_sales()

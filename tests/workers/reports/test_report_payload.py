@@ -28,7 +28,7 @@ def test_the_type_is_cpu_bound_and_names_its_handler() -> None:
     job_type = load_job_types().get("report_generation")
     assert job_type is not None
     assert job_type.cpu_bound
-    assert job_type.handler == "workers.handlers.report_generation:generate_report"
+    assert job_type.handler == "gql_jobs_worker.handlers.report_generation:generate_report"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from gql_jobs_worker.reports.aggregation import MAX_CHECKPOINT, MAX_NAMES
 from tests.workers.reports.conftest import Reporting
 from tests.workers.reports.reading import pdf_pages, read_csv, workbook
 from tests.workers.reports.reporting import CHECKPOINT, ReportContext, report_file, run_report
 from tests.workers.reports.sales import Sale, expected, some_sales, write_csv
-from workers.reports.aggregation import MAX_CHECKPOINT, MAX_NAMES
 
 ROOT = Path(__file__).parents[3]
 YEAR = ("2024-01-01", "2024-12-31")

@@ -10,12 +10,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from workers.reports import generator
-from workers.reports.generator import ensure_sales, sales_file
+from gql_jobs_worker.reports import generator
+from gql_jobs_worker.reports.generator import ensure_sales, sales_file
 
 MAKE_AND_TELL = """
 import sys, pathlib
-from workers.reports.generator import ensure_sales
+from gql_jobs_worker.reports.generator import ensure_sales
 print(ensure_sales(pathlib.Path(sys.argv[1])))
 """
 

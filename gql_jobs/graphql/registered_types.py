@@ -1,0 +1,126 @@
+"""The registered job types in one schema: an object type each, and the one place where a stored job becomes one.
+
+A job that its type cannot describe (any more) becomes an UnknownJob; presenting a job never fails.
+"""
+
+import types
+from enum import Enum
+from typing import Any, cast
+
+import strawberry
+from msgspec import Raw
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+from gql_jobs.graphql.job_types import Job, UnknownJob
+from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
+from gql_jobs.jobs import model
+from gql_jobs.jobs.registry import JobType, Registry
+
+_MOST_VERDICTS = 20_000
+_LONGEST_KEPT = 1024
+_INT = 2**31
+"""GraphQL's Int has 32 bits."""
+
+
+class RegisteredTypes:
+    """The job types of one schema."""
+
+    def __init__(self, registry: Registry) -> None:
+        """:raises ValueError: for a registry without types, or names that GraphQL cannot keep apart."""
+        self.job_types = {job_type.name: job_type for job_type in registry}
+        if not self.job_types:
+            raise ValueError("No job type is registered: there is nothing to make a schema of.")
+        names = TypeNames()
+        payload_types = PayloadTypes(names)
+        # All names that follow from job types first, so that no nested model takes one of them.
+        for job_type in self.job_types.values():
+            for part in ("Job", "Payload", "Result", "PayloadInput"):
+                names.take(job_type.graphql_name + part, job_type)
+        self.objects = {name: _object(job_type, payload_types) for name, job_type in self.job_types.items()}
+        self.inputs = {
+            name: payload_types.input(job_type.payload, f"{job_type.graphql_name}PayloadInput")
+            for name, job_type in self.job_types.items()
+        }
+        self._verdicts: dict[tuple[type[BaseModel], bytes], bool] = {}
+
+    def present(self, job: model.Job) -> Job:
+        """The job as an object of its type, or an UnknownJob."""
+        job_type = self.job_types.get(job.spec.type)
+        if job_type is None or not self._fits(job_type, job):
+            return UnknownJob(source=job)
+        return cast("Job", self.objects[job_type.name](source=job))
+
+    def _fits(self, job_type: JobType, job: model.Job) -> bool:
+        return self._reads(job_type.payload, job.spec.payload) and (
+            job.result is None or self._reads(job_type.result, job.result)
+        )
+
+    def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
+        """Checking costs up to 50 µs (an e-mail address), and pages show the same jobs again: the verdict is kept.
+
+        By the text itself, for the hash beside a payload may be wrong in a message that others have written.
+        """
+        key = (model_class, bytes(stored))
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = _reads(*key)
+            if len(key[1]) <= _LONGEST_KEPT:
+                if len(self._verdicts) >= _MOST_VERDICTS:
+                    self._verdicts.clear()
+                self._verdicts[key] = verdict
+        return verdict
+
+
+def payload_member(job_type: JobType) -> str:
+    """The member of the @oneOf input that stands for the type."""
+    return to_camel(job_type.name)
+
+
+def _reads(model_class: type[BaseModel], stored: bytes) -> bool:
+    try:
+        return _expressible(model_class.model_validate_json(stored))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _expressible(value: Any) -> bool:
+    """Whether GraphQL can write the value: an Int beyond 32 bits would turn the whole page into an error."""
+    if isinstance(value, BaseModel):
+        return all(_expressible(part) for part in value.__dict__.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_expressible(item) for item in value)
+    return not isinstance(value, int) or isinstance(value, Enum) or -_INT <= value < _INT
+
+
+def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
+    stem = job_type.graphql_name
+    payload = payload_types.output(job_type.payload, f"{stem}Payload")
+    result = payload_types.output(job_type.result, f"{stem}Result")
+
+    def read_payload(root: Any) -> Any:
+        return _shown(payload, job_type.payload, root.source.spec.payload)
+
+    def read_result(root: Any) -> Any:
+        stored = root.source.result
+        return _shown(result, job_type.result, stored) if stored is not None else None
+
+    members = {
+        "__module__": __name__,
+        "payload": strawberry.field(
+            resolver=read_payload, graphql_type=payload.type, description="What was asked for, as created."
+        ),
+        "result": strawberry.field(
+            resolver=read_result,
+            graphql_type=result.type | None,
+            description="What came of it; null until the job has completed.",
+        ),
+    }
+    new_type = types.new_class(f"{stem}Job", (Job,), {}, lambda namespace: namespace.update(members))
+    description = job_type.description or f"A job of type `{job_type.name}`."
+    return strawberry.type(new_type, name=f"{stem}Job", description=description)
+
+
+def _shown(shape: Shape, model_class: type[BaseModel], stored: Raw) -> Any:
+    value = model_class.model_validate_json(bytes(stored))
+    return value.model_dump(mode="json", by_alias=True) if shape.plain else value

@@ -1,0 +1,214 @@
+"""The enums of the schema and what their values mean to a client. No logic."""
+
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from operator import methodcaller
+from typing import Any, cast
+from uuid import UUID
+
+import strawberry
+from strawberry.scalars import JSON
+from strawberry.types.scalar import ScalarDefinition
+
+from gql_jobs.graphql.engine.strawberry_internals import describe_enum
+from gql_jobs.jobs import errors
+from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.requests import OrderField
+
+# The scalars of the schema: how a value is written, read and described. What it means is the resolvers' affair.
+
+
+def _reader(parse: Callable[[str], object], expected: str) -> Callable[[Any], object]:
+    def read(value: Any) -> object:
+        if isinstance(value, str):
+            try:
+                return parse(value)
+            except (ValueError, InvalidOperation):
+                pass
+        raise ValueError(f"expected {expected}")
+
+    return read
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("expected a decimal number, best written as a string")  # noqa: TRY004
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise ValueError("expected a decimal number, best written as a string")
+    return number
+
+
+SCALARS: dict[object, ScalarDefinition] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment in ISO 8601, as `2026-01-31T12:00:00Z`. All moments of jobs carry their offset.",
+        serialize=methodcaller("isoformat"),
+        parse_value=_reader(datetime.fromisoformat, "a moment in ISO 8601, as 2026-01-31T12:00:00Z"),
+    ),
+    date: strawberry.scalar(
+        name="Date",
+        description="A calendar date in ISO 8601, as `2026-01-31`.",
+        serialize=methodcaller("isoformat"),
+        parse_value=_reader(date.fromisoformat, "a date in ISO 8601, as 2026-01-31"),
+    ),
+    time: strawberry.scalar(
+        name="Time",
+        description="A time of day in ISO 8601, as `12:00:00`.",
+        serialize=methodcaller("isoformat"),
+        parse_value=_reader(time.fromisoformat, "a time in ISO 8601, as 12:00:00"),
+    ),
+    UUID: strawberry.scalar(
+        name="UUID",
+        description="A UUID, as `018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42`.",
+        specified_by_url="https://datatracker.ietf.org/doc/html/rfc9562",
+        serialize=str,
+        parse_value=_reader(UUID, "a UUID"),
+    ),
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description="A decimal number, written as a string so that no digit is lost.",
+        serialize=str,
+        parse_value=_decimal,
+    ),
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value: an object, a list, a string, a number, a boolean or null.",
+        serialize=_same,
+        parse_value=_same,
+    ),
+}
+"""By Python type; for ``StrawberryConfig.scalar_map``."""
+
+
+class DocumentError(StrEnum):
+    """The codes of what has nothing to do with jobs: a fault of the request, or the end of the server that has it."""
+
+    BAD_REQUEST = "BAD_REQUEST"
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
+    SERVER_STOPPING = "SERVER_STOPPING"
+
+
+class SortDirection(StrEnum):
+    """Which end of an order comes first."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class CancellationOutcome(StrEnum):
+    """How the handler of a cancelled job ended."""
+
+    STOPPED = "stopped"
+    KILLED = "killed"
+    IGNORED = "ignored"
+    FINISHED = "finished"
+
+
+# An enum cannot be extended, so the one that clients see is made of both; mypy knows only literal members.
+ErrorCode = cast("Any", StrEnum)("ErrorCode", [(c.name, c.value) for c in (*errors.ErrorCode, *DocumentError)])
+
+describe_enum(
+    JobStatus,
+    "Where a job stands.",
+    {
+        "SCHEDULED": "Held back until `runAt`.",
+        "QUEUED": "Waiting for a worker.",
+        "PROCESSING": "A worker runs it.",
+        "RETRYING": "An attempt failed; the next one starts at `nextAttemptAt`.",
+        "COMPLETED": "Done; `result` holds what came of it. Terminal.",
+        "DEAD_LETTER": "Failed for good, with `error` saying why. Terminal until it is retried by hand.",
+        "CANCELLED": "Cancelled by a client. Terminal until it is retried by hand.",
+    },
+)
+
+describe_enum(
+    JobPriority,
+    "Which job starts first when workers are busy.",
+    {
+        "LOW": "After all others, but never starved.",
+        "NORMAL": "The default.",
+        "HIGH": "Before NORMAL and LOW.",
+        "CRITICAL": "Before all others.",
+    },
+)
+
+describe_enum(
+    OrderField,
+    "What a page of jobs is sorted by; the job id decides between equals.",
+    {
+        "CREATED_AT": "When the job was created.",
+        "UPDATED_AT": "When the job last changed.",
+        "FINISHED_AT": "When the job reached its terminal state; unfinished jobs count as earlier than all others.",
+        "PRIORITY": "LOW is smallest, CRITICAL is greatest.",
+    },
+    name="JobOrderField",
+)
+
+describe_enum(
+    SortDirection,
+    "Which end of the order comes first.",
+    {"ASC": "Smallest or oldest first.", "DESC": "Greatest or newest first."},
+)
+
+describe_enum(
+    CancellationOutcome,
+    "How the handler of a cancelled job ended.",
+    {
+        "STOPPED": "It ended when it was told to.",
+        "KILLED": "Its process was killed.",
+        "IGNORED": "It did not end within the grace period of 5 s and was given up; it may still be running.",
+        "FINISHED": "It had ended by itself before it could be told; what it returned was discarded.",
+    },
+)
+
+describe_enum(
+    ErrorCode,
+    "The values of `extensions.code` in errors.",
+    {
+        "INVALID_PAYLOAD": (
+            "The payload does not fit its job type; `extensions.fields` lists path and message of each fault. "
+            "Nothing was stored."
+        ),
+        "PAYLOAD_TOO_LARGE": (
+            "The payload or the request body is too large; see `extensions.sizeBytes` and `extensions.limitBytes`."
+        ),
+        "INVALID_ARGUMENT": "An argument is missing, unreadable or out of range; `extensions.argument` names it.",
+        "INVALID_STATE": "The job's state (`extensions.status`) does not allow the move.",
+        "NOT_FOUND": "No job has this id.",
+        "IDEMPOTENCY_CONFLICT": (
+            "The idempotency key belongs to a job with another payload (`extensions.existingJobId`), "
+            "or comes twice in a batch with different payloads."
+        ),
+        "QUEUE_FULL": "The store is nearly full; new jobs are refused until old ones have expired.",
+        "QUEUE_UNAVAILABLE": (
+            "NATS did not answer in time. With `extensions.jobId` the outcome of the write is unknown: "
+            "look that job up."
+        ),
+        "UNAUTHENTICATED": "The request carries no valid credentials.",
+        "FORBIDDEN": "The credentials do not allow this.",
+        "RATE_LIMITED": "Too many requests; try again later.",
+        "TOO_COMPLEX": (
+            "The operation asks for too much at once: `extensions.actual` of a measure (`extensions.measure`: depth, "
+            "cost, …) above `extensions.limit`."
+        ),
+        "TIMEOUT": "The query took too long and was given up.",
+        "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
+        "BAD_REQUEST": "The request is not one of GraphQL over HTTP, or not one that this transport serves.",
+        "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",
+        "GRAPHQL_VALIDATION_FAILED": "The document does not fit this schema.",
+        "PERSISTED_QUERY_NOT_FOUND": "No document of that digest is kept here; send it again with `query`.",
+        "SERVER_STOPPING": "The process that served the subscription stops; subscribe again with the last cursor.",
+    },
+)

@@ -1,0 +1,159 @@
+"""Pages of jobs: a filter and an order as SQL, and the cursor that names a place in that order.
+
+A page is found by key, never by counting rows, so it stays right while jobs arrive.
+"""
+
+import base64
+import binascii
+import sqlite3
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gql_jobs.index.tables import job_of, microseconds
+from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.model import Job
+from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+
+_KEYS: dict[OrderField, tuple[str, ...]] = {
+    OrderField.CREATED_AT: ("created", "id"),
+    OrderField.UPDATED_AT: ("updated", "id"),
+    OrderField.FINISHED_AT: ("finished", "id"),
+    OrderField.PRIORITY: ("priority", "created", "id"),
+}
+
+
+_INDEXES: dict[OrderField, str] = {
+    OrderField.CREATED_AT: "jobs_created",
+    OrderField.UPDATED_AT: "jobs_updated",
+    OrderField.FINISHED_AT: "jobs_finished",
+    OrderField.PRIORITY: "jobs_priority",
+}
+_WALKED_FROM = 10
+"""Where at least one job in so many matches, the order's index is walked."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """``keys[i]`` is what ``order`` sorts ``jobs[i]`` by."""
+
+    jobs: list[Job]
+    order: JobOrder
+    keys: list[list[int | str]]
+    has_next: bool
+    has_previous: bool
+
+    def cursor(self, n: int) -> str:
+        """The place of ``jobs[n]``. Made when it is asked for: fifty cost a tenth of a page, and few documents ask."""
+        place = msgspec.json.encode(_Place(self.order.field, self.order.descending, self.keys[n]))
+        return base64.urlsafe_b64encode(place).decode().rstrip("=")
+
+
+class _Place(msgspec.Struct, array_like=True, frozen=True):
+    field: OrderField
+    descending: bool
+    key: list[int | str]
+
+
+class Where(NamedTuple):
+    """Conditions that all hold, and what they are bound to."""
+
+    sql: str
+    values: tuple[Any, ...]
+
+    def also(self, condition: str, *values: Any) -> "Where":
+        """With one condition more."""
+        return Where(f"{self.sql} AND {condition}" if self.sql else f" WHERE {condition}", (*self.values, *values))
+
+
+def where(job_filter: JobFilter) -> Where:
+    """The filter as SQL over table ``jobs``."""
+    found = Where("", ())
+    names: list[tuple[str, list[Any] | None]] = [
+        ("id", None if job_filter.ids is None else list(job_filter.ids)),
+        ("status", None if job_filter.status is None else [s.value for s in job_filter.status]),
+        ("type", None if job_filter.type is None else list(job_filter.type)),
+        ("queue", None if job_filter.queue is None else list(job_filter.queue)),
+        ("priority", None if job_filter.priority is None else [p.rank for p in job_filter.priority]),
+    ]
+    for column, values in names:
+        if values is not None and len(values) == 1:
+            found = found.also(f"{column} = ?", values[0])
+        elif values is not None:
+            listed = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+            found = found.also(listed, msgspec.json.encode(values).decode())
+    if job_filter.tags is not None:
+        for tag in job_filter.tags:
+            found = found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tag)
+        if not job_filter.tags:
+            found = found.also("0")
+    if job_filter.created_after is not None:
+        found = found.also("created > ?", microseconds(job_filter.created_after))
+    if job_filter.created_before is not None:
+        found = found.also("created < ?", microseconds(job_filter.created_before))
+    return found
+
+
+def read_page(
+    database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int
+) -> Page:
+    """:raises InvalidArgument: if ``after`` is no cursor of this order."""
+    columns = _KEYS[order.field]
+    found = where(job_filter)
+    if after is not None:
+        sign, marks = ("<" if order.descending else ">"), ", ".join("?" * len(columns))
+        found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_key(after, order))
+    direction = "DESC" if order.descending else "ASC"
+    sql = (
+        f"SELECT id, spec, state, {', '.join(columns)} FROM jobs{_index(database, job_filter, order)}{found.sql}"  # noqa: S608
+        f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
+    )
+    rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
+    shown = rows[:first]
+    return Page(
+        jobs=[job_of(*row[:3]) for row in shown],
+        order=order,
+        keys=[list(row[3:]) for row in shown],
+        has_next=len(rows) > first,
+        has_previous=after is not None or offset > 0,
+    )
+
+
+def count(database: sqlite3.Connection, job_filter: JobFilter) -> int:
+    """How many jobs match: from the counters where they know, else counted."""
+    found = where(job_filter)
+    what = "total(n) FROM counts" if _is_counted(job_filter) else "count(*) FROM jobs"
+    return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
+
+
+def _is_counted(job_filter: JobFilter) -> bool:
+    return all(
+        part is None for part in (job_filter.ids, job_filter.tags, job_filter.created_after, job_filter.created_before)
+    )
+
+
+def _index(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
+    """The index to be walked in order, past what does not match, where SQLite would sort all that does.
+
+    Sorting costs 5 µs for each job that matches, walking 1 µs for each job up to the page's end: of 150 000 jobs that
+    nearly all match 0.15 ms instead of 735, and at worst twice as long, where none of the first matches.
+    """
+    by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
+    is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
+    if is_in_order or not _is_counted(job_filter):
+        return ""
+    if count(database, job_filter) * _WALKED_FROM < count(database, JobFilter()):
+        return ""
+    return f" INDEXED BY {_INDEXES[order.field]}"
+
+
+def _key(cursor: str, order: JobOrder) -> list[int | str]:
+    try:
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Place)
+    except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
+        raise InvalidArgument("after", "The cursor is not one this API has given out.") from None
+    kinds = [str if column == "id" else int for column in _KEYS[order.field]]
+    if [type(part) for part in place.key] != kinds or any(abs(p) >= 1 << 63 for p in place.key if isinstance(p, int)):
+        raise InvalidArgument("after", "The cursor is not one this API has given out.")
+    if (place.field, place.descending) != (order.field, order.descending):
+        raise InvalidArgument("after", "The cursor belongs to a page of another order.")
+    return place.key

@@ -1,0 +1,184 @@
+"""nats-py's client with short ways for what there is most of: messages to receivers of ours, and fenced publications.
+
+nats-py hands a message to its subscription through a queue and a task of its own, as one object, and splits up headers
+that nobody here reads. A receiver is a plain function and is called from the reading of the connection. Headers of
+publications are put together at once instead of line by line. The rest of nats-py is used as it is; should a later one
+lack what is overridden here, it takes its own way again, and nothing else changes.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+# nats-py's parser with a short way for messages that are there as a whole, which all but the last of a read are.
+#
+# nats-py looks for each kind of line in turn, by regular expressions, cuts the buffer twice a message and keeps
+# meanwhile what it has found. Here a message is found by its first line end and its length, and the buffer is cut once
+# a read. Any other line is nats-py's.
+
+_END = b"\r\n"
+_KINDS = frozenset({b"MSG", b"HMSG"})
+
+
+Take = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
+"""Given subscription, subject, reply, body and headers of a message: whether that is all there is to do."""
+
+
+class MessageParser(Parser):
+    """Hands messages to ``take``, and what that leaves, with everything else, to ``nc``, its client."""
+
+    def __init__(self, nc: Any, take: Take) -> None:
+        super().__init__(nc)
+        self._take = take
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take bytes as they come from the server.
+
+        :raises ProtocolError: if they are none of the protocol.
+        """
+        buffer = self.buf
+        buffer.extend(data)
+        while await self._messages(buffer):
+            end = buffer.find(_END) + len(_END)
+            # Once it has a line, nats-py would go on with all that is behind it.
+            behind = buffer[end:]
+            del buffer[end:]
+            await super().parse()
+            if self.buf is not buffer:
+                return
+            if buffer:
+                raise ProtocolError("nats: unknown protocol")
+            buffer.extend(behind)
+
+    async def _messages(self, buffer: bytearray) -> bool:
+        """Hand on the whole messages that the buffer begins with; whether a whole line of another kind comes next."""
+        start = 0
+        other = False
+        while (end := buffer.find(_END, start)) >= 0:
+            words = bytes(buffer[start:end]).split()
+            if not words or words[0] not in _KINDS:
+                other = True
+                break
+            subject, sid, reply, headers, size = _read(words)
+            body = end + len(_END)
+            stop = body + size
+            if len(buffer) < stop + len(_END):
+                break
+            start = stop + len(_END)
+            block = bytes(buffer[body : body + headers]) if headers else None
+            data = bytes(buffer[body + headers : stop])
+            if self._take(sid, subject, reply, data, block):
+                continue
+            await self.nc._process_msg(sid, subject, reply, data, block)  # noqa: SLF001
+            if self.buf is not buffer:
+                # The connection was lost meanwhile: what the next one brings begins anew.
+                return False
+        del buffer[:start]
+        return other
+
+
+def _read(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
+    """Subject, subscription, reply, bytes of headers, and bytes in all."""
+    try:
+        if words[0] == b"HMSG":
+            _, subject, sid, *reply, headers, size = words
+            return subject, int(sid), b"".join(reply), int(headers), int(size)
+        _, subject, sid, *reply, size = words
+        return subject, int(sid), b"".join(reply), 0, int(size)
+    except ValueError as error:
+        raise ProtocolError("nats: malformed MSG") from error
+
+
+log = logging.getLogger(__name__)
+
+_STATUS = b"NATS/1.0 "
+"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
+
+
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """A message as a receiver gets it. ``headers``: only of what the server says itself."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: dict[str, str] | None
+
+
+Receiver = Callable[[Received], None]
+
+
+class ShortcutClient(Client):
+    """One connection. A receiver that raises is logged, and the connection goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = MessageParser(self, self._take)
+        self._receivers: dict[str, Receiver] = {}
+
+    async def receive(self, subject: str, receiver: Receiver) -> Subscription:
+        """Subscribe to a subject that nothing else of this client subscribes to."""
+
+        async def received(message: Msg) -> None:
+            receiver(Received(message.subject, message.reply, message.data, message.headers))
+
+        self._receivers[subject] = receiver
+        try:
+            return await self.subscribe(subject, cb=received)
+        except BaseException:
+            del self._receivers[subject]
+            raise
+
+    def forget(self, subscription: Subscription) -> None:
+        """Of a subscription that has ended."""
+        self._receivers.pop(subscription.subject, None)
+
+    def _receiver(self, sid: int) -> Receiver | None:
+        subscription = self._subs.get(sid)
+        return self._receivers.get(subscription._subject) if subscription is not None else None  # noqa: SLF001
+
+    def _take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Call the receiver, unless there is none or the server says something in the headers."""
+        receiver = self._receiver(sid)
+        if receiver is None or (headers is not None and headers.startswith(_STATUS)):
+            return False
+        _call(receiver, Received(subject.decode(), reply.decode(), data, None))
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        receiver = self._receiver(sid)
+        if receiver is None:
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            return
+        _call(receiver, Received(subject.decode(), reply.decode(), data, await self._process_headers(headers)))
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        return await super()._process_headers(headers) if headers and headers.startswith(_STATUS) else None
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+        if not headers or lines.count("\n") != len(headers):
+            # Without headers, or with a value of several lines, which nats-py makes one of.
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        block = f"NATS/1.0\r\n{lines}\r\n".encode()
+        size = len(block) + payload_size
+        command = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
+        await self._send_command(b"".join((command, block, payload, b"\r\n")))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+
+def _call(receiver: Receiver, message: Received) -> None:
+    try:
+        receiver(message)
+    except Exception:
+        log.exception("a message on %s was not received", message.subject)

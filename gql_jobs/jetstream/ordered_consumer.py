@@ -1,0 +1,236 @@
+"""Following the stream: every message that matches, in order, without a gap, across restarts of the server.
+
+An ordered JetStream consumer of our own making: ephemeral, without acks, thrown away and made anew from the last
+sequence seen whenever a message is missing, the heartbeat stops or the connection was lost. A plain subscription would
+also see what the stream refused.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from nats.aio.subscription import Subscription
+
+from gql_jobs.jetstream.client import Received
+from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.log import subjects
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 2.0
+"""Seconds between the consumer's signs of life; it is made anew when two are missed."""
+CREATE_TIMEOUT = 10.0
+"""Seconds in which the server has counted what is behind the first sequence wanted; given up earlier, it would count
+again and again."""
+BATCH = 2048
+"""Messages handed out together at most, unless whoever follows wants more."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TailMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message of the stream; ``pending`` more are stored behind it already."""
+
+    subject: str
+    seq: int
+    at: datetime
+    data: bytes
+    pending: int
+
+
+class _Created(msgspec.Struct):
+    name: str
+    num_pending: int = 0
+
+
+class Tail:
+    """One ordered consumer.
+
+    :param filters: the subjects wanted; none of them for all there are. With more than one the server looks at every
+        subject of the stream before it answers, several seconds where it has millions, wherever ``start`` is.
+    :param start: the first sequence wanted.
+    """
+
+    def __init__(self, connection: Connection, filters: tuple[str, ...], start: int) -> None:
+        self._connection = connection
+        self._filters = filters
+        self._what = ", ".join(filters) or subjects.STREAM
+        self._next = start
+        self._arrived: deque[Received] = deque()
+        self._wake = asyncio.Event()
+        self._broken = True
+        self._consumer: str | None = None
+        self._consumer_seq = 0
+        self._behind = 0
+        self._idle = False
+        self._subscription: Subscription | None = None
+        self.largest = BATCH
+        """Messages handed out together at most."""
+        self.pending: int | None = None
+        """Messages stored beyond what was handed out when the consumer was made; None before that."""
+
+    @property
+    def lag(self) -> int | None:
+        """Messages that are stored and not handed out, as far as was heard; None while no consumer says so."""
+        return None if self._broken else max(self._behind, len(self._arrived))
+
+    @property
+    def is_emptied(self) -> bool:
+        """Whether everything that has arrived is handed out."""
+        return not self._arrived
+
+    def rewind(self, start: int) -> None:
+        """Begin again with the first sequence wanted."""
+        self._next = start
+        self._break()
+
+    async def batches(self) -> AsyncGenerator[list[TailMessage], None]:
+        """Messages as they come, those that are there together in one list; an empty list says: nothing is behind.
+
+        Never ends by itself.
+        """
+        self._connection.on_reconnect.append(self._break)
+        try:
+            while True:
+                if self._broken:
+                    await self._restart()
+                    if self.pending == 0:
+                        yield []
+                batch = await self._take()
+                if batch or self._idle:
+                    self._idle = False
+                    yield batch
+                if not self._broken and not self._arrived:
+                    await self._wait()
+        finally:
+            self._connection.on_reconnect.remove(self._break)
+            await self._drop()
+
+    def _break(self) -> None:
+        self._broken = True
+        self._wake.set()
+
+    async def _wait(self) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(2.5 * HEARTBEAT):
+                await self._wake.wait()
+        except TimeoutError:
+            log.info("the consumer of %s is silent and is made anew", self._what)
+            self._broken = True
+
+    async def _take(self) -> list[TailMessage]:
+        """What has arrived, up to a gap."""
+        batch: list[TailMessage] = []
+        while self._arrived and len(batch) < self.largest and not self._broken:
+            if not self._arrived[0].reply.startswith("$JS.ACK."):
+                if batch:
+                    # Whoever waits in between could find the tail rewound, and these behind where it begins again.
+                    break
+                await self._answer_status(self._arrived.popleft())
+                continue
+            message = self._arrived.popleft()
+            _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
+            if int(consumer_seq) != self._consumer_seq + 1:
+                log.info("the consumer of %s has a gap and is made anew", self._what)
+                self._broken = True
+                break
+            self._consumer_seq += 1
+            self._next = int(seq) + 1
+            self._behind = int(pending)
+            batch.append(TailMessage(message.subject, int(seq), time_of(int(nanoseconds)), message.data, self._behind))
+        return batch
+
+    async def _answer_status(self, message: Received) -> None:
+        """Heartbeats name the last message sent, flow control waits for an answer: both come after it in order."""
+        headers = message.headers or {}
+        if message.reply:
+            await self._quietly(self._connection.publish(message.reply, b""))
+        if stalled := headers.get("Nats-Consumer-Stalled"):
+            await self._quietly(self._connection.publish(stalled, b""))
+        last = headers.get("Nats-Last-Consumer")
+        if last is None:
+            return
+        if int(last) != self._consumer_seq:
+            self._broken = True
+        elif not stalled:
+            # The server sends it when it has nothing to send: what the last delivery said was behind it has been
+            # removed since, replaced by newer progress or expired.
+            self._behind = 0
+            self._idle = True
+
+    async def _quietly(self, publication: Any) -> None:
+        try:
+            await publication
+        except QueueUnavailable:
+            self._broken = True
+
+    async def _restart(self) -> None:
+        while True:
+            await self._drop()
+            try:
+                await self._create()
+            except (QueueUnavailable, ApiError) as error:
+                log.info("the stream cannot be followed yet: %s", error)
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _create(self) -> None:
+        self._broken = False
+        self._consumer_seq = 0
+        inbox = self._connection.new_inbox()
+        self._subscription = await self._connection.receive(inbox, self._on_message)
+        config = {
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(self._next, 1),
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": round(HEARTBEAT * 1e9),
+            "inactive_threshold": 30_000_000_000,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "replay_policy": "instant",
+        }
+        if self._filters:
+            config["filter_subjects"] = list(self._filters)
+        body = {"stream_name": subjects.STREAM, "config": config}
+        created = await self._connection.api(f"CONSUMER.CREATE.{subjects.STREAM}", body, CREATE_TIMEOUT)
+        answer = msgspec.json.decode(created, type=_Created)
+        self._consumer, self.pending = answer.name, answer.num_pending
+        self._behind = answer.num_pending
+
+    def _on_message(self, message: Received) -> None:
+        self._arrived.append(message)
+        self._wake.set()
+
+    async def _drop(self) -> None:
+        self._arrived.clear()
+        subscription, self._subscription = self._subscription, None
+        consumer, self._consumer = self._consumer, None
+        if subscription is not None:
+            await self._connection.unsubscribe(subscription)
+        if consumer is not None and self._connection.connected:
+            try:
+                await self._connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{consumer}")
+            except (QueueUnavailable, ApiError):
+                log.debug("the server forgets the consumer %s by itself", consumer)
+
+
+def ack_tokens(reply: str) -> list[str]:
+    """``[consumer, delivered, stream seq, consumer seq, nanoseconds, pending]`` of a delivery's reply subject."""
+    tokens = reply.split(".")
+    # Servers with domains put the domain and the account's hash in front of the stream's name.
+    first = 3 if len(tokens) == 9 else 5  # noqa: PLR2004
+    return tokens[first : first + 6]
+
+
+def time_of(nanoseconds: int) -> datetime:
+    """The stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
+    return _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)

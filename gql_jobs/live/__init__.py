@@ -1,0 +1,1 @@
+"""The log as it flows: into the index, and out to whoever watches jobs."""

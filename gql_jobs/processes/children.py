@@ -1,0 +1,212 @@
+"""Children that live as long as we do: kept running, told of our signals, and none left behind.
+
+Owns the signals of this process. Which children there are, and in which order they stop, is their owner's affair.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+from gql_jobs.processes import parent
+
+# One child process: started, started again when it dies by itself, stopped when asked.
+#
+# Each has its own session, so that Ctrl-C in the terminal reaches only us, and a pipe from us on stdin, whose end tells
+# it that we are gone.
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 10.0
+_STABLE_AFTER = 30.0
+"""Seconds after which a child counts as having run well."""
+
+
+class StartFailed(RuntimeError):
+    """A part did not come up; its own messages say why."""
+
+
+class Child:
+    """:param command: asked before each start, because ports may have become known since.
+    :param stop_within: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], environment: dict[str, str], stop_within: float
+    ) -> None:
+        self.name = name
+        self.deaths = 0
+        """How often it has ended by itself since it last ran well."""
+        self.killed = False
+        """Whether it had to be killed when it was stopped."""
+        self._command = command
+        self._environment = {**os.environ, **environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"}
+        self._stop_within = stop_within
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._process: Process | None = None
+
+    async def run(self) -> None:
+        """Keep it running until ``stop``.
+
+        :raises StartFailed: once it has said that it cannot start as things are.
+        """
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                code = await self._run_once()
+                if self._stopping.is_set():
+                    return
+                if code == parent.CANNOT_START:
+                    raise StartFailed(f"The {self.name} cannot start; its message above says why.")
+                self.deaths = 1 if time.monotonic() - began > _STABLE_AFTER else self.deaths + 1
+                delay = restart_delay(self.deaths)
+                log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, how(code), delay)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Ask it to stop and wait until it has."""
+        self._stopping.set()
+        await self._ended.wait()
+
+    def hurry(self) -> None:
+        """Tell it once more, if it has been asked to stop."""
+        if self._stopping.is_set():
+            self.signal(signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _run_once(self) -> int:
+        with parent.lifeline() as stdin:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(), stdin=stdin, env=self._environment, start_new_session=True
+            )
+            self._process = process
+            stopping = asyncio.create_task(self._stopping.wait())
+            ended = asyncio.create_task(process.wait())
+            try:
+                await asyncio.wait((stopping, ended), return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    process.terminate()
+                    await asyncio.wait((ended,), timeout=self._stop_within)
+            finally:
+                stopping.cancel()
+                if process.returncode is None:
+                    self.killed = True
+                    process.kill()
+                await ended
+            return ended.result()
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds before the next start: doubling, capped."""
+    return min(FIRST_DELAY * 2.0 ** min(deaths - 1, 10), LONGEST_DELAY)
+
+
+def how(code: int) -> str:
+    """An exit code in words."""
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+
+
+STOP_WITHIN = 10.0
+"""Seconds that a child gets to stop, beside what its work may take."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def handing_back(grace: float) -> str:
+    """The farewell of those who have workers among their children."""
+    return f"stopping: running jobs get {grace:g} s; once more hands them back at once"
+
+
+class Children:
+    """:param farewell: what the first signal has us say."""
+
+    def __init__(self, farewell: str) -> None:
+        self._farewell = farewell
+        self._children: list[Child] = []
+        self._stopping = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._interrupts = 0
+
+    @property
+    def exit_code(self) -> int:
+        """1 if one of them had to be killed when it was stopped."""
+        return 1 if any(child.killed for child in self._children) else 0
+
+    @asynccontextmanager
+    async def running(self, child: Child) -> AsyncIterator[Child]:
+        """Keep it running until the block ends."""
+        self._children.append(child)
+        running = asyncio.create_task(child.run())
+        running.add_done_callback(self._ended)
+        try:
+            yield child
+        finally:
+            await child.stop()
+            await asyncio.wait((running,))
+
+    async def stopped(self, starting: "asyncio.Task[Any] | None" = None) -> None:
+        """Return when a signal has come.
+
+        :param starting: ends with us, and its failure ends us.
+        :raises StartFailed: if a child cannot start as things are.
+        """
+        stopped = asyncio.create_task(self._stopping.wait())
+        tasks = [stopped] if starting is None else [stopped, starting]
+        try:
+            await self._first(*tasks)
+            if starting is not None and starting.done():
+                starting.result()
+                await self._first(stopped)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _first(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Wait for one of them, or for the failure of a child."""
+        await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
+        if self._failure.done():
+            self._failure.result()
+
+    def _ended(self, running: "asyncio.Task[None]") -> None:
+        error = running.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Within the block signals stop us, and do not reach the children by themselves."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        """First stop; the second time the workers hand their jobs back at once; the third time all are killed."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            log.info("%s", self._farewell)
+            self._stopping.set()
+            return
+        for child in self._children:
+            if self._interrupts > 2:  # noqa: PLR2004
+                child.signal(signal.SIGKILL)
+            else:
+                child.hurry()

@@ -1,0 +1,343 @@
+"""The server's side of graphql-transport-ws: one WebSocket with any number of operations on it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from graphql import GraphQLError, OperationType
+from msgspec import Struct
+from starlette.types import Message, Receive, Scope, Send
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.engine.operations import Operation
+from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.web.connections import Closing
+from gql_jobs.web.execution import Execution, decode, encode, refusal
+from gql_jobs.web.graphql_request import MalformedRequest, operation_request, optional_object
+
+# The writing side of one WebSocket: what the messages of graphql-transport-ws look like, and when no more are sent.
+
+_LONGEST_REASON = 123
+"""Bytes: a close frame has 125, two of which are the code."""
+
+
+class SocketWriter:
+    """Sends messages until the socket is closed from either side; those that come later are dropped.
+
+    A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
+    """
+
+    __slots__ = ("_closed", "_send")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._closed = False
+
+    async def acknowledge(self) -> None:
+        """``connection_ack``"""
+        await self._text(b'{"type":"connection_ack"}')
+
+    async def pong(self, payload: dict[str, Any] | None) -> None:
+        """``pong``, with what the ping carried."""
+        await self._text(encode({"type": "pong", "payload": payload} if payload is not None else {"type": "pong"}))
+
+    async def next(self, operation_id: str, payload: bytes) -> None:
+        """``next``. The payload is JSON already, so that many sockets may be sent the same."""
+        await self._text(b'{"id":%b,"type":"next","payload":%b}' % (encode(operation_id), payload))
+
+    async def error(self, operation_id: str, errors: list[dict[str, Any]]) -> None:
+        """``error``, which ends the operation."""
+        await self._text(encode({"id": operation_id, "type": "error", "payload": errors}))
+
+    async def complete(self, operation_id: str) -> None:
+        """``complete``"""
+        await self._text(encode({"id": operation_id, "type": "complete"}))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket, with as much of the reason as a close frame holds."""
+        fitting = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
+        await self._pass_on({"type": "websocket.close", "code": code, "reason": fitting})
+        self._closed = True
+
+    async def _text(self, message: bytes) -> None:
+        await self._pass_on({"type": "websocket.send", "text": message.decode()})
+
+    async def _pass_on(self, message: dict[str, Any]) -> None:
+        if self._closed:
+            return
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError):
+            # The socket has gone (OSError) or is being closed (RuntimeError) by the server's own protocol code, which
+            # tells the reading side; for whoever sends it is no failure.
+            self._closed = True
+
+
+PROTOCOL = "graphql-transport-ws"
+
+GOING_AWAY = 1001
+SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
+BAD_REQUEST = 4400
+UNAUTHORIZED = 4401
+NOT_ACCEPTABLE = 4406
+INIT_TIMEOUT = 4408
+SUBSCRIBER_EXISTS = 4409
+TOO_MANY_INITS = 4429
+
+
+class SocketLimits(Struct, frozen=True):
+    """What one socket may cost."""
+
+    init_timeout: float = 10.0
+    """Seconds from the handshake to ``connection_init``."""
+    operations: int = 100
+    """Operations that may run on it at a time, queries among them."""
+    idle_timeout: float = 3600.0
+    """Seconds that it may be open without an operation."""
+
+
+class Violation(Exception):
+    """The client broke the protocol, for which the protocol has the socket closed."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class TransportWs:
+    """Serves sockets.
+
+    :param new_context: makes the context of an operation from the scope of its socket.
+    """
+
+    def __init__(
+        self, execution: Execution, new_context: Callable[[Scope], Context], limits: SocketLimits, closing: Closing
+    ) -> None:
+        self._execution = execution
+        self._new_context = new_context
+        self._limits = limits
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket until it is closed."""
+        if PROTOCOL not in scope["subprotocols"]:
+            reason = f"Subprotocol not acceptable: this server speaks {PROTOCOL}"
+            await self.turn_away(scope, receive, send, NOT_ACCEPTABLE, reason)
+            return
+        writer = await _accepted(scope, receive, send)
+        connection = _Connection(self._execution, lambda: self._new_context(scope), self._limits, writer)
+        with self._closing.told(connection.leave):
+            try:
+                await self._read(connection, receive)
+            except Violation as violation:
+                await writer.close(violation.code, violation.reason)
+            finally:
+                await connection.end()
+
+    async def turn_away(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
+        """Close a socket that is not served.
+
+        Accepted first: a browser does not let its page see why a handshake was refused.
+        """
+        writer = await _accepted(scope, receive, send)
+        await writer.close(code, reason)
+
+    async def _read(self, connection: "_Connection", receive: Receive) -> None:
+        try:
+            async with asyncio.timeout(self._limits.init_timeout) as connection.patience:
+                while (message := await receive())["type"] == "websocket.receive":
+                    await connection.hear(_text(message))
+                    connection.wait_on()
+        except TimeoutError:
+            if connection.initialised:
+                raise Violation(GOING_AWAY, "Idle: no operation has been running") from None
+            raise Violation(INIT_TIMEOUT, "Connection initialisation timeout") from None
+        finally:
+            # Operations end after it, and nothing more is waited for.
+            connection.patience = None
+
+
+class _Connection:
+    """What has been said on one socket, and the operations that run on it."""
+
+    def __init__(
+        self, execution: Execution, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
+    ) -> None:
+        self._execution = execution
+        self._new_context = new_context
+        self._limits = limits
+        self._writer = writer
+        self._parameters: dict[str, Any] | None = None
+        self._running: dict[str, _Running] = {}
+        self._unheard = 0
+        """Mutations that still run though the client has completed them."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.initialised = False
+        self.patience: asyncio.Timeout | None = None
+        """How long the next message is waited for."""
+
+    def wait_on(self) -> None:
+        """Wait for the next message: without end while an operation runs, or for as long as a socket may be idle."""
+        if self.patience is None or not self.initialised:
+            return
+        idle_until = asyncio.get_running_loop().time() + self._limits.idle_timeout
+        self.patience.reschedule(None if self._running else idle_until)
+
+    async def hear(self, text: str) -> None:
+        """Do what a message of the client asks for.
+
+        :raises Violation: if it is not one that the client may send now.
+        """
+        message = _parsed(text)
+        kind = message.get("type")
+        if kind == "subscribe":
+            await self._subscribe(_id(message), message.get("payload"))
+        elif kind == "complete":
+            self._stop(_id(message))
+        elif kind == "ping":
+            await self._writer.pong(_payload(message))
+        elif kind == "pong":
+            _payload(message)
+        elif kind == "connection_init":
+            await self._initialise(_payload(message))
+        else:
+            raise Violation(BAD_REQUEST, f"Invalid message: there is no type {kind!r}")
+
+    def leave(self, reason: str) -> None:
+        """Close the socket so that the client comes back, to another process."""
+        self._start(self._writer.close(SERVICE_RESTART, reason))
+
+    async def end(self) -> None:
+        """End the operations of a closed socket."""
+        for operation_id in list(self._running):
+            self._stop(operation_id)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _initialise(self, parameters: dict[str, Any] | None) -> None:
+        if self.initialised:
+            raise Violation(TOO_MANY_INITS, "Too many initialisation requests")
+        self.initialised = True
+        self._parameters = parameters
+        await self._writer.acknowledge()
+
+    async def _subscribe(self, operation_id: str, payload: Any) -> None:
+        if not self.initialised:
+            raise Violation(UNAUTHORIZED, "Unauthorized")
+        if operation_id in self._running:
+            raise Violation(SUBSCRIBER_EXISTS, f"Subscriber for {operation_id} already exists")
+        try:
+            request = operation_request(payload)
+        except MalformedRequest as malformed:
+            raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
+        if len(self._running) + self._unheard >= self._limits.operations:
+            most = self._limits.operations
+            message = f"{most} operations run on this socket, which is the limit; complete one of them first."
+            error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
+            await self._writer.error(operation_id, refusal([error]).errors or [])
+            return
+        context = self._new_context()
+        context.connection_params = self._parameters
+        running = _Running(operation_id, self._execution.operation(request, context))
+        self._running[operation_id] = running
+        running.task = self._start(self._run(running))
+
+    async def _run(self, running: "_Running") -> None:
+        try:
+            async with aclosing(self._execution.results(running.operation)) as results:
+                async for result in results:
+                    if not self._is_wanted(running):
+                        return
+                    if result.refused:
+                        self._forget(running)
+                        await self._writer.error(running.id, result.errors or [])
+                        return
+                    await self._writer.next(running.id, result.payload)
+            if self._is_wanted(running):
+                self._forget(running)
+                await self._writer.complete(running.id)
+        finally:
+            self._forget(running)
+            self.wait_on()
+
+    def _is_wanted(self, running: "_Running") -> bool:
+        """Whether the client waits for results; it may have given the id to another operation by now."""
+        return self._running.get(running.id) is running
+
+    def _forget(self, running: "_Running") -> None:
+        """Free the id. Before the last message is sent, for with that the client may use it again."""
+        if self._is_wanted(running):
+            del self._running[running.id]
+
+    def _stop(self, operation_id: str) -> None:
+        running = self._running.pop(operation_id, None)
+        if running is None or running.task is None:
+            return
+        if running.operation.type is OperationType.MUTATION:
+            # It is let run to its end: half of it would be neither done nor refused.
+            self._unheard += 1
+            running.task.add_done_callback(self._heard_of)
+        else:
+            running.task.cancel()
+
+    def _heard_of(self, _task: "asyncio.Task[None]") -> None:
+        self._unheard -= 1
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Running:
+    """One operation of the socket, from its ``subscribe`` on."""
+
+    __slots__ = ("id", "operation", "task")
+
+    def __init__(self, operation_id: str, operation: Operation) -> None:
+        self.id = operation_id
+        self.operation = operation
+        self.task: asyncio.Task[None] | None = None
+
+
+async def _accepted(scope: Scope, receive: Receive, send: Send) -> SocketWriter:
+    await receive()
+    spoken = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
+    await send({"type": "websocket.accept", "subprotocol": spoken})
+    return SocketWriter(send)
+
+
+def _text(message: Message) -> str:
+    text = message.get("text")
+    if not isinstance(text, str):
+        raise Violation(BAD_REQUEST, "Invalid message: it must be text")
+    return text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        message = decode(text)
+    except json.JSONDecodeError:
+        raise Violation(BAD_REQUEST, "Invalid message: it is no JSON") from None
+    if not isinstance(message, dict):
+        raise Violation(BAD_REQUEST, "Invalid message: it must be a JSON object")
+    return message
+
+
+def _id(message: dict[str, Any]) -> str:
+    operation_id = message.get("id")
+    if not isinstance(operation_id, str) or not operation_id:
+        raise Violation(BAD_REQUEST, "Invalid message: `id` must be a string that is not empty")
+    return operation_id
+
+
+def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return optional_object(message, "payload")
+    except MalformedRequest as malformed:
+        raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None

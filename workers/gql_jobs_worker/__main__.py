@@ -1,0 +1,96 @@
+"""``python -m workers``: one worker process, stopped by SIGTERM or SIGINT in two stages (a second signal hurries)."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+from pydantic import ValidationError
+
+from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
+from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.logs import configure_logging
+from gql_jobs.processes import background as garbage
+from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
+from gql_jobs.settings import Settings
+from gql_jobs_worker.execution import HANDLER
+from gql_jobs_worker.pool import run_pool
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Read arguments and settings, and work until told to stop."""
+    arguments = _parser().parse_args()
+    stop_with_parent()
+    configure_logging()
+    # Last: a folder of the user's that is called as one of our packages must not hide it.
+    sys.path.append(os.getcwd())  # noqa: PTH109
+    overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
+    try:
+        settings = Settings(**overrides)
+        configure_logging(settings.log_level)
+        registry = load_job_types(tuple(arguments.imports))
+        queues = _queues(arguments.queues, registry)
+        garbage.settle()
+        uvloop.run(_work(settings, registry, queues))
+    except (GqlJobsError, ImportError, ValueError) as error:
+        print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        # Only a server that does not answer may do so later.
+        sys.exit(1 if isinstance(error, QueueUnavailable) else CANNOT_START)
+
+
+async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:
+    stop_fetching, hand_back, started = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def told() -> None:
+        (hand_back if stop_fetching.is_set() else stop_fetching).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    pool = run_pool(settings, registry, queues, stop_fetching=stop_fetching, hand_back=hand_back, started=started)
+    working, stopping = asyncio.create_task(pool), asyncio.create_task(stop_fetching.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not started.is_set() and not working.done():
+        # Still waiting for NATS: there is nothing to end in stages.
+        working.cancel()
+    await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
+    if deaf := [task for task in asyncio.all_tasks() if task.get_name().startswith(HANDLER)]:
+        # Their attempts have been recorded otherwise; asyncio would wait for them for ever.
+        log.warning("leaving %d handlers behind that ignore their cancellation", len(deaf))
+        logging.shutdown()
+        os._exit(0)
+
+
+def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in (listed or "").split(",") if name.strip()))
+    unknown = [name for name in names if name not in registry.queues]
+    if unknown:
+        known = ", ".join(registry.queues)
+        raise ValueError(f"No job type uses the queue {unknown[0]!r}; there are: {known}.")
+    return names or tuple(registry.queues)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gql-jobs worker", description="Runs jobs.")
+    parser.add_argument("--queues", help="queues to serve, separated by commas (default: all)")
+    parser.add_argument("--concurrency", type=int, help="jobs to run at a time")
+    parser.add_argument("--import", dest="imports", action="append", default=[], help="module with job types")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

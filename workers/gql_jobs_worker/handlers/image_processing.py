@@ -1,0 +1,85 @@
+"""Runs the job type `image_processing`. Needs the extra ``images``; only this and workers/images import what it brings.
+
+Runs in a process of its own, so decoding and encoding may block. An attempt that is repeated does everything again
+and replaces the artifact: nothing outside is changed in between.
+"""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from gql_jobs.jobs.handler import JobContext
+from gql_jobs.jobs.model import artifact_name, artifact_url
+from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
+from gql_jobs.settings import Settings
+from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.download import Limits, Report, download
+from gql_jobs_worker.images.operations import first_box, steps
+from gql_jobs_worker.images.reading import read_picture, write_picture
+
+_DOWNLOADED, _READ, _CHANGED, _WRITTEN = 50, 60, 90, 95
+"""Per cent at the end of each part."""
+
+
+async def process_image(context: JobContext, payload: ImageProcessingPayload) -> ImageProcessingResult:
+    """Fetch, read, change, write, keep.
+
+    :raises PermanentError: for what is no picture, too large, or not to be fetched.
+    :raises TransientError: for what the network, the server or the store may do better the next time.
+    """
+    config = settings()
+    name = artifact_name(payload.output_path)
+    extension = Path(name).suffix
+    # Without a name, so that nothing of it is left when this process is killed.
+    with tempfile.TemporaryFile() as source, tempfile.NamedTemporaryFile(suffix=extension) as made:
+        await download(payload.image_url, source, _limits(config), _reporter(context))
+        context.progress(_DOWNLOADED, "Reading the picture")
+        picture = read_picture(source, config.image_max_pixels, first_box(payload.operations))
+        todo = steps(payload.operations, config.image_watermark)
+        for done, (operation, step) in enumerate(todo):
+            percent = _READ + (_CHANGED - _READ) * done / len(todo)
+            context.progress(percent, f"{operation} ({done + 1} of {len(todo)})")
+            picture = step(picture)
+        kind = image_format(name)
+        context.progress(_CHANGED, f"Writing {picture.width} x {picture.height} pixels as {kind}")
+        path = Path(made.name)
+        write_picture(picture, path, kind)
+        context.progress(_WRITTEN, f"Storing {name}")
+        artifact = await context.save_artifact(name, path)
+    return ImageProcessingResult(
+        url=artifact_url(context.job_id, name),
+        width=picture.width,
+        height=picture.height,
+        size_bytes=artifact.size_bytes,
+    )
+
+
+@cache
+def settings() -> Settings:
+    """The environment, read once."""
+    return Settings()
+
+
+def _limits(config: Settings) -> Limits:
+    return Limits(
+        bytes=config.download_max_bytes,
+        seconds=config.download_timeout,
+        redirects=config.download_max_redirects,
+        reach=Reach(loopback=config.download_allow_loopback, private=config.download_allow_private_networks),
+    )
+
+
+def _reporter(context: JobContext) -> Report:
+    """The download's part of the progress, in whole per cent. Without a known length it halves what is left."""
+    last = -1
+
+    def report(received: int, total: int | None) -> None:
+        nonlocal last
+        share = received / total if total else received / (received + (4 << 20))
+        percent = int(_DOWNLOADED * min(share, 1.0))
+        if percent > last:
+            last = percent
+            of = f" of {total / 1e6:.1f}" if total else ""
+            context.progress(percent, f"Downloaded {received / 1e6:.1f}{of} MB")
+
+    return report

@@ -1,0 +1,107 @@
+"""Makes the job type `report_generation`. Needs the extra ``reports``.
+
+The range is added up month by month with a checkpoint after each, so a successor goes on after the last one. Runs in
+a process made for work that computes, on its own event loop: it may block.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gql_jobs.jobs.handler import JobContext
+from gql_jobs.jobs.model import artifact_url
+from gql_jobs.jobs.registry import canonical_json
+from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
+from gql_jobs.settings import Settings
+from gql_jobs_worker.reports.aggregation import Aggregation, key_of
+from gql_jobs_worker.reports.csv_text import write_csv
+from gql_jobs_worker.reports.generator import ensure_sales, sales_file
+from gql_jobs_worker.reports.pdf import write_pdf
+from gql_jobs_worker.reports.report import Report, compose
+from gql_jobs_worker.reports.source import Period, Source
+from gql_jobs_worker.reports.sources import open_source
+from gql_jobs_worker.reports.xlsx import write_xlsx
+
+_CONTENT_TYPES = {
+    ReportFormat.PDF: "application/pdf",
+    ReportFormat.CSV: "text/csv",
+    ReportFormat.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+_PARTS_UNTIL, _WRITTEN, _SAVED = 85.0, 90.0, 95.0
+"""Percent of the work."""
+
+
+async def generate_report(context: JobContext, payload: ReportGenerationPayload) -> ReportGenerationResult:
+    """Add the sales of the range up, write the file, keep it with the job.
+
+    :raises PermanentError: for sales that cannot be read as the settings describe them.
+    :raises TransientError: if a database cannot be reached.
+    """
+    with TemporaryDirectory(prefix="gql-jobs-report-") as scratch:
+        folder = Path(scratch)
+        report = await _report(context, payload, folder)
+        name = f"report.{payload.format.lower()}"
+        path = folder / name
+        context.progress(_WRITTEN, f"Writing {name}...")
+        _writer(payload.format)(report, path)
+        context.progress(_SAVED, f"Saving {name}...")
+        artifact = await context.save_artifact(name, path, _CONTENT_TYPES[payload.format])
+    return ReportGenerationResult(
+        url=artifact_url(context.job_id, name), rows=report.total.rows, size_bytes=artifact.size_bytes
+    )
+
+
+@cache
+def settings() -> Settings:
+    """The environment, read once."""
+    return Settings()
+
+
+async def _report(context: JobContext, payload: ReportGenerationPayload, scratch: Path) -> Report:
+    period = Period(payload.date_range.start, payload.date_range.end)
+    aggregation = Aggregation(period)
+    window = Period(period.before().start, period.end)
+    with open_source(settings(), _bundled(context), scratch, window) as source:
+        # The file's format is no part of it: the sums are the same.
+        key = key_of(canonical_json(payload.date_range), source.fingerprint)
+        if context.saved is not None and not aggregation.restore(context.saved, key):
+            context.log.warning("the checkpoint is of another report or other data: beginning anew")
+        with source.snapshot():
+            bounds = source.bounds(window)
+        await _add_up(context, aggregation, source, bounds, key)
+        return compose(aggregation, source, bounds)
+
+
+def _bundled(context: JobContext) -> Path | None:
+    if settings().sales_source is not None:
+        return None
+    folder = settings().data_dir / "sales"
+    if not sales_file(folder).exists():
+        context.progress(0, "Making the bundled sales data, once...")
+    return ensure_sales(folder)
+
+
+async def _add_up(
+    context: JobContext, aggregation: Aggregation, source: Source, bounds: Period | None, key: str
+) -> None:
+    with_rows = [bounds is not None and part.period.meets(bounds) for part in aggregation.parts]
+    while aggregation.done < len(aggregation.parts):
+        part = aggregation.parts[aggregation.done]
+        if not with_rows[aggregation.done]:
+            aggregation.skip()
+            continue
+        rows = aggregation.add(source)
+        percent = _PARTS_UNTIL * sum(with_rows[: aggregation.done]) / sum(with_rows)
+        context.progress(percent, f"{part.label}: {rows:,} rows".replace(",", " "))
+        await context.checkpoint(aggregation.saved(key))
+
+
+def _writer(kind: ReportFormat) -> Callable[[Report, Path], None]:
+    match kind:
+        case ReportFormat.PDF:
+            return partial(write_pdf, font=settings().report_font)
+        case ReportFormat.CSV:
+            return write_csv
+        case ReportFormat.XLSX:
+            return write_xlsx

@@ -1,0 +1,106 @@
+"""``/metrics`` of a worker process, in Prometheus' format, at a port of its own.
+
+It is answered from a thread, so that it tells of an event loop that stands still. Only plain counters are read there.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from gql_jobs.metrics import LoopLag, counter, single
+from gql_jobs.processes.listening import first_free
+from gql_jobs.settings import Settings
+from gql_jobs_worker.telemetry import Counts
+
+log = logging.getLogger(__name__)
+
+_PROCESS = "Of this worker process; sum over processes."
+
+
+class Work(Protocol):
+    """What a pool says of itself."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS is connected."""
+
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that may run at a time."""
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done and met."""
+
+
+_MET = {
+    "superseded": "Attempts that another worker had taken over",
+    "late": "Outcomes refused because the job had ended",
+    "adopted": "Redeliveries of what ran here already",
+    "passed_on": "Redeliveries left to the worker that still ran the job",
+    "unreadable": "Submissions that no version can read, set aside",
+    "newer": "Submissions left to workers of a newer version",
+    "unable": "Deliveries left to workers that have what their handler needs",
+    "stalls": "Times that the event loop stood still for so long that leases were in danger",
+}
+
+
+class WorkerMetrics(Collector):
+    """All metrics of one worker process."""
+
+    def __init__(self, work: Work, lag: LoopLag) -> None:
+        self._work = work
+        self._lag = lag
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, as of now."""
+        work = self._work
+        yield single(
+            "gql_jobs_worker_nats_connected",
+            "Whether NATS is connected: 1 or 0. Of this worker process.",
+            work.connected,
+        )
+        yield single("gql_jobs_worker_running", f"Jobs that run now. {_PROCESS}", work.running)
+        yield single("gql_jobs_worker_capacity", f"Jobs that can run at a time. {_PROCESS}", work.capacity)
+        text = f"Attempts by type and what they came to, which is `started` at first. {_PROCESS}"
+        yield counter("gql_jobs_worker_attempts", text, ("type", "outcome"), work.counts.outcomes)
+        text = f"How long attempts ran, added up by type. {_PROCESS}"
+        seconds = {(name,): value for name, value in list(work.counts.seconds.items())}
+        yield counter("gql_jobs_worker_run_seconds", text, ("type",), seconds)
+        for name, text in _MET.items():
+            yield counter(f"gql_jobs_worker_{name}", f"{text}. {_PROCESS}", (), {(): getattr(work.counts, name)})
+        text = "The worst delay of the last 15 s. Of this worker process; max over processes."
+        yield single("gql_jobs_worker_event_loop_lag_seconds", text, self._lag.worst)
+
+
+@contextmanager
+def serve_metrics(settings: Settings, work: Work, lag: LoopLag) -> Iterator[int | None]:
+    """Serve ``/metrics`` until the block ends; yields the port, or None where it is off.
+
+    :raises OSError: if no port is free.
+    """
+    if settings.metrics_port is None:
+        yield None
+        return
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(WorkerMetrics(work, lag))
+    serve = partial(start_http_server, addr=settings.metrics_host, registry=registry)
+    server, thread = first_free(settings.metrics_port, serve)
+    log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.server_port)
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

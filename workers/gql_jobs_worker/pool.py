@@ -1,0 +1,200 @@
+"""The pool of one worker process: slots, leases, presence, and an end in two stages.
+
+Stage one stops pulling and lets running jobs finish within the grace period; stage two hands the rest back, which
+costs them no attempt.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from datetime import UTC, datetime
+
+from gql_jobs.jetstream.connection import connect
+from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.deliveries import Delivery
+from gql_jobs.log.heartbeats import Heartbeat, beat_for_ever, say
+from gql_jobs.log.job_log import JobLog, open_job_log
+from gql_jobs.log.streams import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.metrics import LoopLag
+from gql_jobs.processes.background import in_background
+from gql_jobs.settings import Settings
+from gql_jobs_worker.abilities import Abilities, open_abilities
+from gql_jobs_worker.attempt import Stop
+from gql_jobs_worker.cancellations import follow_cancellations
+from gql_jobs_worker.execution import Execution
+from gql_jobs_worker.intake import Intake, keep_leases
+from gql_jobs_worker.metrics import serve_metrics
+from gql_jobs_worker.runner import Runner
+from gql_jobs_worker.sandbox.processes import open_cpu_processes
+from gql_jobs_worker.telemetry import Counts
+
+log = logging.getLogger(__name__)
+
+RELEASE_TIMEOUT = 15.0
+"""Seconds that handlers and their records get in stage two."""
+
+
+class Pool:
+    """Runs jobs of ``queues``, at most ``settings.num_workers`` at a time."""
+
+    def __init__(
+        self,
+        job_log: JobLog,
+        execution: Execution,
+        abilities: Abilities,
+        settings: Settings,
+        queues: tuple[str, ...],
+    ) -> None:
+        # One token of a subject.
+        host = socket.gethostname().replace(".", "-")
+        self.id = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._connection = job_log.connection
+        self._settings = settings
+        self._queues = queues
+        self._abilities = abilities
+        self._runner = Runner(job_log, execution, abilities, settings, self.id)
+        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._runner.adopt)
+        self._slots = asyncio.Semaphore(settings.num_workers)
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._started_at = datetime.now(UTC)
+        self._changed = asyncio.Event()
+        self.stop_fetching = asyncio.Event()
+        """Set to begin stage one."""
+        self.hand_back = asyncio.Event()
+        """Set to begin stage two before the grace period is over."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS is connected."""
+        return self._connection.connected
+
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return len(self._runner.running)
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that may run at a time."""
+        return self._settings.num_workers
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done and met."""
+        return self._runner.counts
+
+    async def run(self, first_seq: int) -> None:
+        """Work until told to stop; ``first_seq``: where cancellations are followed from."""
+        async with self._runner.handovers.open(), asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(follow_cancellations(self._connection, first_seq, self._runner.running)),
+                group.create_task(beat_for_ever(self._connection, self._heartbeat, self._changed)),
+                group.create_task(keep_leases(self._runner, self._intake, self._settings.ack_wait, self._slots.locked)),
+            ]
+            fetching = group.create_task(self._fetch())
+            await self.stop_fetching.wait()
+            fetching.cancel()
+            await asyncio.wait({fetching})
+            await self._finish()
+            for task in background:
+                task.cancel()
+        await say(self._connection, self._heartbeat(leaving=True))
+
+    async def _fetch(self) -> None:
+        while True:
+            await self._slots.acquire()
+            try:
+                delivery = await self._intake.next()
+            except BaseException:
+                self._slots.release()
+                raise
+            task = asyncio.create_task(self._run(delivery), name=f"delivery {delivery.job_id}")
+            self._jobs.add(task)
+            task.add_done_callback(self._jobs.discard)
+            self._changed.set()
+
+    async def _run(self, delivery: Delivery) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            await self._runner.run(delivery)
+        finally:
+            self._slots.release()
+            self._intake.ran(clock() - began)
+            self._changed.set()
+
+    async def _finish(self) -> None:
+        """Both stages of the end."""
+        await self._intake.stop()
+        if self._jobs:
+            grace = self._settings.shutdown_grace
+            log.info("stopping: %d jobs may finish within %g s", len(self._jobs), grace)
+            told = asyncio.create_task(self.hand_back.wait())
+            finished = asyncio.create_task(self._all_done())
+            await asyncio.wait({told, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            finished.cancel()
+        if self._jobs:
+            log.info("handing %d jobs back", len(self._jobs))
+            for attempt in list(self._runner.running.values()):
+                attempt.stop(Stop.HANDED_BACK)
+            _, late = await asyncio.wait(self._jobs, timeout=RELEASE_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d jobs could not be handed back; their leases will run out", len(late))
+                await asyncio.wait(late)
+
+    async def _all_done(self) -> None:
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+
+    def _heartbeat(self, *, leaving: bool = False) -> Heartbeat:
+        return Heartbeat(
+            id=self.id,
+            hostname=socket.gethostname(),
+            queues=self._queues,
+            job_types=self._abilities.types(self._queues),
+            concurrency=self.capacity,
+            running=self.running,
+            started_at=self._started_at,
+            leaving=leaving,
+        )
+
+
+async def run_pool(
+    settings: Settings,
+    registry: Registry,
+    queues: tuple[str, ...],
+    *,
+    stop_fetching: asyncio.Event,
+    hand_back: asyncio.Event,
+    started: asyncio.Event,
+) -> None:
+    """A pool from its connection to its end.
+
+    :param stop_fetching: set to begin stage one of the end.
+    :param hand_back: set to begin stage two at once.
+    :param started: set here when there is something to end in stages.
+    :raises UnsuitableServer: if the NATS server is too old.
+    """
+    async with connect(settings, "gql-jobs worker") as connection:
+        await ensure_streams(connection, settings)
+        await ensure_lanes(connection, queues, settings.ack_wait)
+        first_seq = (await stream_info(connection)).state.last_seq + 1
+        async with (
+            open_job_log(connection) as job_log,
+            open_cpu_processes(settings) as processes,
+            open_abilities(registry, processes) as abilities,
+        ):
+            pool = Pool(job_log, Execution(registry, processes), abilities, settings, queues)
+            pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
+            started.set()
+            log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
+            lag = LoopLag()
+            with serve_metrics(settings, pool, lag):
+                async with in_background(lag.run()):
+                    await pool.run(first_seq)
+            log.info("worker %s has stopped", pool.id)

@@ -1,0 +1,167 @@
+"""The sums of a report, part by part, and how they are kept in a checkpoint.
+
+Bounded whatever the data hold: days become months in long ranges, and a dimension with too many names is left out
+here and ranked by the source at the end.
+"""
+
+import hashlib
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from gql_jobs_worker.reports.source import Period, Source, Sums
+
+Grouping: TypeAlias = Literal["product", "region"]
+GROUPINGS: tuple[Grouping, ...] = ("product", "region")
+MAX_DAYS = 366
+"""Longer ranges are reported by month."""
+MAX_NAMES = 1000
+"""Names of a dimension that are kept apart."""
+MAX_CHECKPOINT = 240 * 1024
+"""Bytes; the worker takes 256 KiB."""
+_DAYS_OF_A_MONTH = 31
+
+
+class Part(NamedTuple):
+    """A month of the range, or of the period before it."""
+
+    period: Period
+    is_before: bool
+
+    @property
+    def label(self) -> str:
+        month = f"{self.period.start:%Y-%m}"
+        return f"{month} (for comparison)" if self.is_before else month
+
+
+class Both(NamedTuple):
+    """The sums of the range and of the period before."""
+
+    now: Sums = Sums()
+    before: Sums = Sums()
+
+
+class Saved(Struct, forbid_unknown_fields=True):
+    """A checkpoint. Numbers are text, so that no digit is lost; a dimension with too many names is None."""
+
+    key: str
+    done: int
+    before: tuple[int, str, str]
+    times: list[tuple[str, int, str, str]]
+    product: list[tuple[str, int, str, str, int, str, str]] | None
+    region: list[tuple[str, int, str, str, int, str, str]] | None
+
+
+class Aggregation:
+    """What has been added up so far. ``done`` counts the parts, in the order of ``parts``."""
+
+    def __init__(self, period: Period) -> None:
+        self.period = period
+        self.by_month = period.days > MAX_DAYS
+        self.parts = [
+            *(Part(month, is_before=False) for month in period.months()),
+            *(Part(month, is_before=True) for month in period.before().months()),
+        ]
+        self.done = 0
+        self.before = Sums()
+        self.times: dict[str, Sums] = {}
+        self.names: dict[Grouping, dict[str, Both] | None] = {grouping: {} for grouping in GROUPINGS}
+
+    @property
+    def total(self) -> Sums:
+        """The sums of the range."""
+        total = Sums()
+        for sums in self.times.values():
+            total = total.plus(sums)
+        return total
+
+    def add(self, source: Source) -> int:
+        """Add the next part up; the rows it had."""
+        part = self.parts[self.done]
+        with source.snapshot():
+            days = source.sums("date", part.period, _DAYS_OF_A_MONTH)
+            for grouping in self._kept():
+                self._add_names(grouping, part, source.sums(grouping, part.period, MAX_NAMES + 1))
+        for day, sums in days:
+            if part.is_before:
+                self.before = self.before.plus(sums)
+            else:
+                key = day[:7] if self.by_month else day
+                self.times[key] = self.times.get(key, Sums()).plus(sums)
+        self.done += 1
+        return sum(sums.rows for _, sums in days)
+
+    def skip(self) -> None:
+        """Pass over a part that is known to have no rows."""
+        self.done += 1
+
+    def saved(self, key: str) -> Any:
+        """The checkpoint, as JSON values. What makes it too large is left out from now on."""
+        while len(msgspec.json.encode(state := self._state(key))) > MAX_CHECKPOINT and (kept := self._kept()):
+            largest = max(kept, key=lambda grouping: len(msgspec.json.encode(getattr(state, grouping))))
+            self.names[largest] = None
+        return msgspec.to_builtins(state)
+
+    def restore(self, data: Any, key: str) -> bool:
+        """Take over a checkpoint; false if it is none of this report over these data."""
+        try:
+            state = msgspec.convert(data, Saved)
+            restored = _restored(state)
+        except (msgspec.ValidationError, ArithmeticError):
+            return False
+        if state.key != key or not 0 <= state.done <= len(self.parts):
+            return False
+        self.done, self.before, self.times, self.names = restored
+        return True
+
+    def _kept(self) -> list[Grouping]:
+        return [grouping for grouping in GROUPINGS if self.names[grouping] is not None]
+
+    def _add_names(self, grouping: Grouping, part: Part, found: list[tuple[str, Sums]]) -> None:
+        names = self.names[grouping]
+        assert names is not None
+        for name, sums in found:
+            now, before = names.get(name, Both())
+            names[name] = Both(now, before.plus(sums)) if part.is_before else Both(now.plus(sums), before)
+        if len(names) > MAX_NAMES:
+            self.names[grouping] = None
+
+    def _state(self, key: str) -> Saved:
+        def lines(names: dict[str, Both] | None) -> Any:
+            return (
+                None if names is None else [(n, *_texts(both.now), *_texts(both.before)) for n, both in names.items()]
+            )
+
+        return Saved(
+            key=key,
+            done=self.done,
+            before=_texts(self.before),
+            times=[(time, *_texts(sums)) for time, sums in self.times.items()],
+            product=lines(self.names["product"]),
+            region=lines(self.names["region"]),
+        )
+
+
+def key_of(payload: bytes, fingerprint: str) -> str:
+    """What a checkpoint belongs to: the range asked for, over these data."""
+    return hashlib.sha256(payload + b"\n" + fingerprint.encode()).hexdigest()
+
+
+def _texts(sums: Sums) -> tuple[int, str, str]:
+    return sums.rows, str(sums.quantity), str(sums.amount)
+
+
+def _sums(rows: int, quantity: str, amount: str) -> Sums:
+    return Sums(rows, Decimal(quantity), Decimal(amount))
+
+
+def _restored(state: Saved) -> tuple[int, Sums, dict[str, Sums], dict[Grouping, dict[str, Both] | None]]:
+    def both(lines: list[tuple[str, int, str, str, int, str, str]] | None) -> dict[str, Both] | None:
+        if lines is None:
+            return None
+        return {line[0]: Both(_sums(*line[1:4]), _sums(*line[4:7])) for line in lines}
+
+    times = {time: _sums(*texts) for time, *texts in state.times}  # type: ignore[arg-type]
+    return state.done, _sums(*state.before), times, {"product": both(state.product), "region": both(state.region)}

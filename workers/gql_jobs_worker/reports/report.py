@@ -1,0 +1,116 @@
+"""What a report says, whatever file it is written to."""
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import NamedTuple
+
+from gql_jobs_worker.reports.aggregation import GROUPINGS, MAX_NAMES, Aggregation, Grouping
+from gql_jobs_worker.reports.source import Period, Source, Sums, growth
+
+OTHERS = "(all others)"
+TITLE = "Monthly sales"
+
+
+class Time(NamedTuple):
+    """A day or a month."""
+
+    period: Period
+    sums: Sums
+
+
+class Line(NamedTuple):
+    """A product or a region. ``before`` is its amount in the period before, None where there is nothing to compare."""
+
+    name: str
+    sums: Sums
+    before: Decimal | None
+
+    @property
+    def growth(self) -> Decimal | None:
+        """As a share; None where there was nothing to grow from."""
+        return growth(self.sums.amount, self.before)
+
+
+class Report(NamedTuple):
+    """Every sum of it. ``times`` has no gap, and none at all in an empty range."""
+
+    period: Period
+    by_month: bool
+    total: Sums
+    before: Sums
+    times: list[Time]
+    products: list[Line]
+    regions: list[Line]
+    notes: list[str]
+
+    @property
+    def comparison(self) -> Period:
+        """The period before, as many days long."""
+        return self.period.before()
+
+    @property
+    def amount_before(self) -> Decimal | None:
+        """The amount of the period before, None where it had no sales."""
+        return self.before.amount if self.before.rows else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the range has no row."""
+        return self.total.rows == 0
+
+
+def compose(aggregation: Aggregation, source: Source, bounds: Period | None) -> Report:
+    """The report of what has been added up.
+
+    :param bounds: the days of the range and of the period before between which there are rows.
+    """
+    period, total = aggregation.period, aggregation.total
+    lines: dict[Grouping, list[Line]] = {}
+    notes: list[str] = []
+    for grouping in GROUPINGS:
+        names = aggregation.names[grouping]
+        if names is None:
+            lines[grouping] = _ranking(grouping, period, total, source)
+            notes.append(
+                f"The {grouping}s are more than {MAX_NAMES}, or their names are long: only the largest are listed, "
+                "and they are not compared with the period before."
+            )
+        else:
+            compared = aggregation.before.rows > 0
+            lines[grouping] = _sorted(
+                Line(name, both.now, both.before.amount if compared else None) for name, both in names.items()
+            )
+    if total.rows == 0:
+        notes.insert(0, f"There are no sales from {period}.")
+    before = period.before()
+    if aggregation.before.rows == 0:
+        notes.append(f"There are no sales in the period before ({before}), so there is no growth to show.")
+    elif bounds is not None and bounds.start > before.start:
+        notes.append(f"The period before ({before}) has sales from {bounds.start} on only.")
+    times = [] if total.rows == 0 else list(_times(aggregation))
+    products, regions = lines["product"], lines["region"]
+    return Report(period, aggregation.by_month, total, aggregation.before, times, products, regions, notes)
+
+
+def _times(aggregation: Aggregation) -> Iterator[Time]:
+    for month in aggregation.period.months():
+        if aggregation.by_month:
+            yield Time(month, aggregation.times.get(f"{month.start:%Y-%m}", Sums()))
+            continue
+        for number in range(month.start.toordinal(), month.after.toordinal()):
+            day = month.start.fromordinal(number)
+            yield Time(Period(day, day), aggregation.times.get(day.isoformat(), Sums()))
+
+
+def _ranking(grouping: Grouping, period: Period, total: Sums, source: Source) -> list[Line]:
+    with source.snapshot():
+        found = source.sums(grouping, period, MAX_NAMES)
+    rest = total
+    for _, sums in found:
+        rest = rest.minus(sums)
+    lines = _sorted(Line(name, sums, None) for name, sums in found)
+    return [*lines, Line(OTHERS, rest, None)] if rest.rows > 0 else lines
+
+
+def _sorted(lines: Iterable[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: (-line.sums.amount, line.name))

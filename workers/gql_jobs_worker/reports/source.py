@@ -1,0 +1,162 @@
+"""What a source of sales can be asked; files and databases answer in their own way."""
+
+import csv
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import date, timedelta
+from decimal import Decimal, localcontext
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from gql_jobs.jobs.errors import PermanentError
+
+# Which column of the sales data holds what.
+
+MEANING = "GQL_JOBS_SALES_COLUMNS is a list like date=order_date,product=sku"
+
+
+class Columns(NamedTuple):
+    """The names of the columns, as the data spell them."""
+
+    date: str = "date"
+    product: str = "product"
+    region: str = "region"
+    quantity: str = "quantity"
+    amount: str = "amount"
+
+    def require(self, present: list[str], where: str) -> None:
+        """:raises PermanentError: naming the columns that the data do not have."""
+        missing = [f"{name!r} (for {field})" for field, name in self._asdict().items() if name not in present]
+        if missing:
+            listed = ", ".join(missing)
+            shown = ", ".join(present[:30])
+            raise PermanentError(f"{where} has no column {listed}. It has: {shown}. {MEANING}.")
+
+
+def parse_columns(mapping: str) -> Columns:
+    """The columns that a mapping names; those it leaves out have the names of the bundled data set.
+
+    Written as one record of CSV, so a name with a comma in it stands in quotes: ``"amount=total, net"``.
+
+    :raises PermanentError: if the mapping cannot be read.
+    """
+    named: dict[str, str] = {}
+    for part in next(csv.reader([mapping], skipinitialspace=True), []):
+        field, equals, name = part.partition("=")
+        field, name = field.strip(), name.strip()
+        if not equals or not name or field not in Columns._fields or field in named:
+            known = ", ".join(Columns._fields)
+            raise PermanentError(f"The entry {part!r} cannot be. {MEANING}; it can name once each: {known}.")
+        named[field] = name
+    return Columns(**named)
+
+
+# Spans of calendar days: the range of a report, the one before it, and the months it is cut into.
+
+_DAY = timedelta(days=1)
+
+
+class Period(NamedTuple):
+    """Both days included."""
+
+    start: date
+    end: date
+
+    def __str__(self) -> str:
+        return f"{self.start} to {self.end}"
+
+    @property
+    def days(self) -> int:
+        """How many days it has."""
+        return (self.end - self.start).days + 1
+
+    @property
+    def after(self) -> date:
+        """The day after the last one."""
+        return self.end + _DAY
+
+    def before(self) -> "Period":
+        """The period of as many days that ends the day before this one begins."""
+        return Period(self.start - _DAY * self.days, self.start - _DAY)
+
+    def months(self) -> Iterator["Period"]:
+        """The calendar months it touches, the first and the last one cut to its days."""
+        start = self.start
+        while start <= self.end:
+            following = date(start.year + start.month // 12, start.month % 12 + 1, 1)
+            yield Period(start, min(following - _DAY, self.end))
+            start = following
+
+    def meets(self, other: "Period") -> bool:
+        """Whether they have a day in common."""
+        return self.start <= other.end and other.start <= self.end
+
+
+# What is added up: rows, quantity and amount. Exact decimals, never floats.
+
+PRECISION = 60
+"""Digits; more than any sum of a 64-bit count of rows can have."""
+PLACES = 4
+"""Decimal places that amounts and quantities keep; more are rounded, row by row."""
+_CENT = Decimal("0.01")
+
+
+class Sums(NamedTuple):
+    """The sums over some rows."""
+
+    rows: int = 0
+    quantity: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Both together."""
+        with localcontext(prec=PRECISION):
+            return Sums(self.rows + other.rows, self.quantity + other.quantity, self.amount + other.amount)
+
+    def minus(self, other: "Sums") -> "Sums":
+        """What is left without the other."""
+        return self.plus(Sums(-other.rows, -other.quantity, -other.amount))
+
+
+def growth(now: Decimal, before: Decimal | None) -> Decimal | None:
+    """The change as a share of what was before (0.25 is a quarter more); None where there was nothing to grow from."""
+    if before is None or before <= 0:
+        return None
+    with localcontext(prec=PRECISION):
+        return (now - before) / before
+
+
+def plain(number: Decimal, places: int = 0) -> Decimal:
+    """With ``places`` decimal places, or as many more as the number needs."""
+    with localcontext(prec=PRECISION):
+        short = number.quantize(Decimal(1).scaleb(-places))
+        return short if short == number else number.normalize()
+
+
+def money(amount: Decimal) -> Decimal:
+    """With two decimal places, or more where they are not zero."""
+    return plain(amount, 2)
+
+
+Dimension: TypeAlias = Literal["date", "product", "region"]
+UNNAMED = "(none)"
+"""What rows without a product or region are listed under."""
+
+
+class Source(Protocol):
+    """Rows of sales, added up where they are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when the data are other ones, as far as can be told without reading them."""
+
+    def bounds(self, window: Period) -> Period | None:
+        """The first and the last day within ``window`` that has a row, or None where no day has."""
+
+    def sums(self, dimension: Dimension, period: Period, limit: int) -> list[tuple[str, Sums]]:
+        """The sums by day (as ISO date), product or region; the ``limit`` largest amounts first.
+
+        :raises PermanentError: for a value that is no date or number.
+        """
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within it all answers speak of the same rows."""

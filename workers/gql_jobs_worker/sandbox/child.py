@@ -1,0 +1,179 @@
+"""The process in which a CPU-bound handler runs: its side of the context, and the end of the process with its worker.
+
+Runs one attempt at a time. Knows nothing of NATS: whatever has to be stored, its worker stores.
+"""
+
+import asyncio
+import inspect
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
+from gql_jobs.jobs.model import Artifact
+from gql_jobs.logs import configure_logging
+from gql_jobs_worker.invocation import Failure, Succeeded, checkpoint_json, prepare, raised, reported, result_of
+from gql_jobs_worker.sandbox.wire import (
+    LENGTH,
+    Answer,
+    Checkpoint,
+    CpuJob,
+    Done,
+    Hello,
+    Progress,
+    Refused,
+    Request,
+    SaveArtifact,
+    decode_answer,
+    frame,
+)
+
+T = TypeVar("T")
+
+NICENESS = 10
+_PROGRESS_PAUSE = 0.05
+"""Seconds between two reports that leave the process; the last one always does."""
+
+
+def begin(lifeline: str, log_level: int) -> None:
+    """Called once in a new process: Ctrl-C is the worker's business, and the worker's end is ours."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logging(log_level)
+    # Computing may wait; heartbeats, and the API on the same machine, may not.
+    os.nice(NICENESS)
+    # What a handler leaves behind when it is killed goes with its worker's folder.
+    tempfile.tempdir = str(Path(lifeline).parent)
+    watched = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    watched.connect(lifeline)
+
+    def watch() -> None:
+        # Closed when the worker is gone, however it went.
+        watched.recv(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def run(job: CpuJob) -> tuple[Succeeded | Failure, int]:
+    """Run one attempt; also returns the memory that the process holds afterwards, in bytes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(job.socket)
+        context = ChildContext(job, connection)
+        outcome = _outcome(job, context)
+        context.flush()
+    return outcome, _memory()
+
+
+class ChildContext:
+    """A ``JobContext`` in the process of a CPU-bound handler."""
+
+    def __init__(self, job: CpuJob, connection: socket.socket) -> None:
+        self._connection = connection
+        self._turn = threading.Lock()
+        self._reported = 0.0
+        self._unsent: Progress | None = None
+        self.job_id = job.job_id
+        self.attempt = job.attempt
+        self.idempotency_token = job.job_id
+        self.saved = job.saved
+        facts = {"job_id": job.job_id, "attempt": job.attempt}
+        self.log = logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{job.job_type.name}"), facts)
+        self._connection.sendall(frame(Hello(job.token)))
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        self._unsent = Progress(*reported(percent, message))
+        if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
+            self.flush()
+
+    async def checkpoint(self, data: Any) -> None:
+        encoded = checkpoint_json(data)
+        self._ask(Checkpoint(msgspec.Raw(encoded)))
+        self.saved = msgspec.json.decode(encoded)
+
+    async def save_artifact(
+        self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
+    ) -> Artifact:
+        if isinstance(data, Path):
+            return self._save(name, data.resolve(), content_type)  # noqa: ASYNC240
+        with tempfile.NamedTemporaryFile(prefix="gql-jobs-artifact-") as copy:
+            if isinstance(data, bytes):
+                copy.write(data)
+            else:
+                shutil.copyfileobj(data, copy)
+            copy.flush()
+            return self._save(name, Path(copy.name), content_type)
+
+    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run(step)
+
+    def flush(self) -> None:
+        """Send what was reported last."""
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None:
+            with self._turn:
+                self._connection.sendall(frame(unsent))
+            self._reported = time.monotonic()
+
+    def _save(self, name: str, path: Path, content_type: str | None) -> Artifact:
+        artifact = self._ask(SaveArtifact(name, str(path), content_type)).artifact
+        assert artifact is not None
+        return artifact
+
+    def _ask(self, request: Request) -> Done:
+        self.flush()
+        with self._turn:
+            self._connection.sendall(frame(request))
+            answer = self._answer()
+        if isinstance(answer, Refused):
+            raise _ERRORS.get(answer.error, TransientError)(answer.message)
+        return answer
+
+    def _answer(self) -> Answer:
+        (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
+        answer: Answer = decode_answer(self._exactly(length))
+        return answer
+
+    def _exactly(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._connection.recv(size - len(parts))
+            if not part:
+                raise AttemptStoppedError("The worker has ended this attempt.")
+            parts += part
+        return bytes(parts)
+
+
+_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "AttemptStoppedError": AttemptStoppedError}
+
+
+def _outcome(job: CpuJob, context: ChildContext) -> Succeeded | Failure:
+    invocation = prepare(job.job_type, job.payload)
+    if isinstance(invocation, Failure):
+        return invocation
+    try:
+        value = invocation.handler(context, invocation.payload)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
+        return raised(error, context.log)
+    return result_of(job.job_type, value, job.max_result)
+
+
+def _memory() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except FileNotFoundError:
+        # Not Linux: the most it ever held, in bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * resource.getpagesize()
