@@ -13,6 +13,8 @@ from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.streams import ensure_lanes, ensure_streams
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
+from tests.by_hand import RestartingServer
+from tests.library import Library, open_library
 from tests.running import JOB_TYPES, RunningWorker, running_worker
 
 load_job_types(JOB_TYPES)
@@ -65,3 +67,20 @@ async def workers() -> AsyncIterator[AsyncExitStack]:
 async def worker(settings: Settings, workers: AsyncExitStack) -> RunningWorker:
     """A worker pool in this process that serves every queue."""
     return await workers.enter_async_context(running_worker(settings))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RestartingServer]:
+    """A server that can be taken away and come back."""
+    server = RestartingServer(tmp_path / "store")
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+async def library(tmp_path: Path) -> AsyncIterator[Library]:
+    """An empty index, its reader and its bus."""
+    async with open_library(tmp_path / "index.sqlite") as opened:
+        yield opened

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.processes import running_process
+from tests.child_processes import running_process
 
 
 @dataclass(frozen=True)

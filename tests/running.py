@@ -11,7 +11,7 @@ from pathlib import Path
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
 from gql_jobs_worker.pool import run_pool
-from tests.processes import running_process
+from tests.child_processes import running_process
 
 JOB_TYPES = ("tests.job_types.probe_jobs",)
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.child_processes import all_ended, tree
 from tests.deadline import until
-from tests.processes import all_ended, tree
 
 _LABELS = ("GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
 

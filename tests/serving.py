@@ -23,8 +23,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from gql_jobs.web.server import http_server
+from tests.child_processes import running_process
 from tests.deadline import until
-from tests.processes import running_process
 from tests.running import JOB_TYPES, ROOT
 
 HOST = "127.0.0.1"

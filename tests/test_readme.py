@@ -15,8 +15,8 @@ from graphql import parse, validate
 from pydantic_core import PydanticUndefined
 
 from gql_jobs.settings import Settings
+from tests.child_processes import all_ended, tree
 from tests.deadline import until
-from tests.processes import all_ended, tree
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SCHEMA = parse_schema((Path(__file__).parents[1] / "schema.graphql").read_text())

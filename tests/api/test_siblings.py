@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 
 from gql_jobs.settings import Settings
 from tests.api.operations import create, ended, find
+from tests.child_processes import all_ended, has_ended, running_process, tree
 from tests.deadline import until
-from tests.processes import all_ended, has_ended, running_process, tree
 from tests.running import JOB_TYPES, ROOT
 from tests.scraped import reader, scrape
 from tests.serving import Api, ServedApi, connected, free_port, hear, is_ready, say, without_nats

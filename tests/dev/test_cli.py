@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from gql_jobs.cli import cli
 from tests.by_hand import plain_nats
-from tests.processes import running_process
+from tests.child_processes import running_process
 from tests.serving import free_port
 
 # Every test here starts commands, which a busy machine keeps waiting.

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.by_hand import plain_nats
+from tests.child_processes import all_ended, tree
 from tests.deadline import until
-from tests.processes import all_ended, tree
 from tests.running_dev import Dev, running_dev
 
 _SLOW_JOBS = """

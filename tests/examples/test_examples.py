@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.child_processes import running_process
 from tests.deadline import until
-from tests.processes import running_process
 from tests.running import ROOT
 from tests.running_dev import Dev, running_dev
 

@@ -1,7 +1,6 @@
 """What tests of the log need beyond a connection."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,6 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
-from tests.by_hand import RestartingServer
 
 
 @pytest.fixture
@@ -24,13 +22,3 @@ async def other_connection(connection: Connection, settings: Settings) -> AsyncI
     assert connection.connected
     async with connect(settings, "other") as opened:
         yield opened
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RestartingServer]:
-    """A server that can be taken away and come back."""
-    server = RestartingServer(tmp_path / "store")
-    try:
-        yield server
-    finally:
-        await server.stop()

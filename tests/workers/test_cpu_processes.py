@@ -13,8 +13,8 @@ from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from gql_jobs_worker.sandbox.processes import CpuProcesses
+from tests.child_processes import all_ended, tree
 from tests.deadline import until
-from tests.processes import all_ended, tree
 from tests.running import RunningWorker, running_worker, worker_process
 from tests.workers.stories import assert_one_end, create, dead_letter, ended, reached, running
 

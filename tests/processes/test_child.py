@@ -14,8 +14,8 @@ import pytest
 
 from gql_jobs.processes.children import Child, StartFailed, restart_delay
 from gql_jobs.processes.parent import CANNOT_START, lifeline
+from tests.child_processes import all_ended, running_process
 from tests.deadline import until
-from tests.processes import all_ended, running_process
 
 _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
 _DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"

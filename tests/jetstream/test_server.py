@@ -14,7 +14,7 @@ import pytest
 
 from gql_jobs.jetstream.server import EmbeddedServerError, embedded_server
 from gql_jobs.processes.lock import FolderInUse
-from tests.processes import all_ended
+from tests.child_processes import all_ended
 
 _PARENT = """
 import asyncio, json, os, sys
