@@ -6,19 +6,19 @@ from itertools import count
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Completed, Kind, Message, Progress, Started
 from gql_jobs.jobs.model import Cursor, new_job_id
-from gql_jobs.live.bus import BUFFER, Subscription
+from gql_jobs.live.bus import BUFFER, Subscriber
 from tests.library import Library
 from tests.stories import JOB, OTHER, at, queued, said
 
 Told = tuple[Cursor, Kind]
 
 
-async def _read(subscription: Subscription, until_seq: int) -> list[Event]:
+async def _read(subscriber: Subscriber, until_seq: int) -> list[Event]:
     """The events up to that sequence."""
     events: list[Event] = []
     async with asyncio.timeout(10):
         while not events or events[-1].cursor.seq < until_seq:
-            events.append(await anext(subscription))
+            events.append(await anext(subscriber))
     return events
 
 
