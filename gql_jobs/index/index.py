@@ -131,10 +131,11 @@ class Index:
         found = self._recent.get(job_id)
         if found is not None:
             return found.job
-        with suppress(QueueUnavailable):
-            for row in self._read(_indexed_job, _JOBS_BY_ID, (_listed([job_id]),)):
-                return row.job
-        return None
+        try:
+            rows = self._read(_indexed_job, _JOBS_BY_ID, (_listed([job_id]),))
+        except QueueUnavailable:
+            return None
+        return rows[0].job if rows else None
 
     def events(self, job_id: str) -> list[Event]:
         """Return the job's history, oldest first: every lifecycle event and the newest progress."""
@@ -189,12 +190,15 @@ class Index:
         return self.position > 0 and self._number("applied") < microseconds(moment)
 
     def require_sound(self) -> None:
-        """:raises QueueUnavailable: if the file was found damaged."""
+        """Do nothing, unless the file was found damaged.
+
+        :raises QueueUnavailable: if it was.
+        """
         if self._damage is not None:
             raise QueueUnavailable(_DAMAGED)
 
     def read_error(self, error: Exception) -> Exception:
-        """Return what a read, of this or of any other connection to the file, has to raise for what it has met.
+        """Return what a read, of this or of any other connection to the file, has to raise for an error it has met.
 
         ``QueueUnavailable`` if the file is damaged, which ends the process (``until_damaged``); else ``error``.
         """

@@ -23,12 +23,11 @@ from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.api.operations import CANCEL, CREATE, FIND, HISTORY, PAGE, WATCH, asked, create_many, page
 from tests.deadline import until
 from tests.library import CREATED
-from tests.rows import rows
+from tests.rows import PAGE_SIZE, overwrite, rows
 from tests.running import JOB_TYPES
 from tests.serving import Api, Data, api_process, free_port
 from tests.stories import JOB, OTHER, queued, request, said
 
-SQLITE_PAGE = 4096
 STORY = [
     queued(1, tags=("a",)),
     said(2, Started),
@@ -38,15 +37,6 @@ STORY = [
 LAST = STORY[-1].seq
 
 
-def overwrite(path: Path, first_page: int = 1) -> None:
-    """Noise in place of every page from that one on, also of what has not been moved from the log into the file."""
-    for place, start in ((path, first_page * SQLITE_PAGE), (path.with_name(path.name + "-wal"), 32)):
-        if place.exists():
-            with place.open("r+b") as file:
-                file.seek(start)
-                file.write(os.urandom(max(place.stat().st_size - start, 0)))
-
-
 def spoil(path: Path, *names: str) -> None:
     """Noise in place of the first pages of these tables or indexes."""
     with closing(sqlite3.connect(path)) as database:
@@ -54,12 +44,12 @@ def spoil(path: Path, *names: str) -> None:
         pages = [database.execute(sql, (name,)).fetchone()[0] for name in names]
     with path.open("r+b") as file:
         for page in pages:
-            file.seek((page - 1) * SQLITE_PAGE)
-            file.write(os.urandom(SQLITE_PAGE))
+            file.seek((page - 1) * PAGE_SIZE)
+            file.write(os.urandom(PAGE_SIZE))
 
 
 def _truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2 // SQLITE_PAGE * SQLITE_PAGE)
+    os.truncate(path, path.stat().st_size // 2 // PAGE_SIZE * PAGE_SIZE)
 
 
 def _empty(path: Path) -> None:
@@ -83,8 +73,8 @@ def _folder(path: Path) -> None:
 
 
 def _log_of_another(path: Path) -> None:
-    path.with_name(path.name + "-wal").write_bytes(os.urandom(5 * SQLITE_PAGE))
-    path.with_name(path.name + "-shm").write_bytes(os.urandom(SQLITE_PAGE))
+    path.with_name(path.name + "-wal").write_bytes(os.urandom(5 * PAGE_SIZE))
+    path.with_name(path.name + "-shm").write_bytes(os.urandom(PAGE_SIZE))
     overwrite(path, 0)
 
 
