@@ -26,7 +26,7 @@ from gql_jobs.index.tables import (
     delete_index_file,
     is_damage,
     microseconds,
-    moment,
+    moment_at,
     open_index_file,
     stored_event,
     stored_job,
@@ -223,14 +223,14 @@ class Index:
             self._damage = DamagedIndex(
                 f"the index {self.path} is damaged ({error}); it is built anew when this process is started again"
             )
-            self._damage_found.set()
-            # At once and first of all: a process that is killed now must not open the file again.
+            # First of all: whoever is started after this process was killed must not open the file again.
             try:
                 delete_index_file(self.path)
             except OSError as failure:
                 log.warning("the damaged index %s cannot be deleted: %s", self.path, failure)
             # Whatever still reads fails, and finds the damage set.
             self._database.close()
+            self._damage_found.set()
         return self._damage
 
     def _read(
@@ -316,7 +316,7 @@ def _indexed_job(number: int, job_id: str, spec: bytes, state: bytes) -> Indexed
 
 
 def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:
-    return Note(Receipt(receipt), moment(at), attempt, worker_id)
+    return Note(Receipt(receipt), moment_at(at), attempt, worker_id)
 
 
 def _listed(keys: list[int] | list[str]) -> str:

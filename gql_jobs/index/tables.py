@@ -196,7 +196,7 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def moment(since_1970: int) -> datetime:
+def moment_at(since_1970: int) -> datetime:
     """Return the time that is so many microseconds after 1970."""
     return _EPOCH + timedelta(microseconds=since_1970)
 

@@ -24,7 +24,7 @@ from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Released, Star
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, run_feed
-from gql_jobs.live.tally import Tally
+from gql_jobs.live.tally import UNKNOWN, Tally
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, folded
@@ -266,6 +266,25 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
         assert await asyncio.gather(*waiting) == [True, True, True]
         assert await feed.wait_for(1, 0)
         assert (feed.caught_up, feed.lag, feed.position) == (True, 0, 3)
+
+
+async def test_every_event_that_was_applied_is_counted_once_however_many_have_come_since_somebody_looked(
+    job_log: JobLog,
+    commands: JobCommands,
+    connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gql_jobs.live.feed._UNCOUNTED", 3)
+    label = (UNKNOWN,)
+    async with _fed(connection, tmp_path / "index") as (feed, _):
+        for jobs in range(1, 8):
+            job = (await commands.create(request())).job
+            await say(job_log, job, Started)
+            assert await feed.wait_for(await say(job_log, job, Completed), 5)
+            if jobs % 3 == 0:
+                assert (feed.tally.created[label], feed.tally.started[label]) == (jobs, jobs)
+        assert feed.tally.created[label] == feed.tally.finished[UNKNOWN, "COMPLETED"] == 7
 
 
 async def test_it_is_not_caught_up_while_it_has_fallen_far_behind_and_again_when_it_is_near(
