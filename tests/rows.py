@@ -1,10 +1,13 @@
-"""An index file, row by row."""
+"""An index file, row by row, and noise in place of them."""
 
+import os
 import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+PAGE_SIZE = 4096
+"""Bytes of a page of the file."""
 TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "notes", "expired", "unreadable")
 
 
@@ -31,3 +34,12 @@ def counted(path: Path) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ..
     finally:
         database.close()
     return Counter({row[:4]: row[4] for row in counters}), Counter(jobs)
+
+
+def overwrite(path: Path, first_page: int = 1) -> None:
+    """Noise in place of every page from that one on, also of what has not been moved from the log into the file."""
+    for place, start in ((path, first_page * PAGE_SIZE), (path.with_name(path.name + "-wal"), 32)):
+        if place.exists():
+            with place.open("r+b") as file:
+                file.seek(start)
+                file.write(os.urandom(max(place.stat().st_size - start, 0)))

@@ -159,8 +159,13 @@ async def serving(
 
 
 @asynccontextmanager
-async def api_process(settings: Settings, port: int, *, ready: bool = True) -> AsyncIterator[tuple[Api, Process]]:
-    """``gql-jobs api`` with the test job types, as a process of its own; killed when the block ends."""
+async def api_process(
+    settings: Settings, port: int, *, ready: bool = True, **options: Any
+) -> AsyncIterator[tuple[Api, Process]]:
+    """``gql-jobs api`` with the test job types, as a process of its own; killed when the block ends.
+
+    :param options: those of ``asyncio.create_subprocess_exec``.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -168,7 +173,7 @@ async def api_process(settings: Settings, port: int, *, ready: bool = True) -> A
     }
     arguments = ("--port", str(port), "--data-dir", str(settings.data_dir), "--import", *JOB_TYPES)
     command = (sys.executable, "-m", "gql_jobs", "api", *arguments)
-    async with running_process(*command, env=environment) as process, connected(port) as api:
+    async with running_process(*command, env=environment, **options) as process, connected(port) as api:
         if ready:
             await until(lambda: is_ready(api), "the API process is ready", within=20)
         yield api, process

@@ -12,7 +12,7 @@ async def test_a_job_is_created_run_watched_and_found(runtime: Runtime, worker: 
     probe = runtime.registry.get("probe")
     assert probe is not None
     created = await runtime.commands.create(JobRequest.of(probe, ProbePayload(fail_attempts=1, steps=2)))
-    kinds = [event.kind async for event in runtime.watch.job(created.job.id)]
+    kinds = [event.kind async for event in await runtime.watch.job(created.job.id)]
     assert kinds[-1] is Kind.COMPLETED
     found = await runtime.job(created.job.id)
     assert found is not None

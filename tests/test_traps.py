@@ -55,7 +55,7 @@ async def test_subscriptions_cost_no_consumer(runtime: Runtime) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(50):
             job = (await runtime.commands.create(request())).job
-            events = runtime.watch.job(job.id)
+            events = await runtime.watch.job(job.id)
             stack.push_async_callback(events.aclose)
             assert (await anext(events)).job.id == job.id
         assert await consumers() == before

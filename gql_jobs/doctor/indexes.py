@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gql_jobs.doctor.patient import Finding, Patient, several
-from gql_jobs.index.tables import meta_of, read_only
+from gql_jobs.index.tables import meta_of, open_read_only
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.processes.lock import is_held
 
@@ -56,7 +56,7 @@ def different_jobs(one: Path, two: Path) -> set[str]:
 
 def story(path: Path, job_id: str) -> list[Any]:
     """All that an index file tells of a job, to be compared with what another one tells."""
-    with closing(read_only(path)) as database:
+    with closing(open_read_only(path)) as database:
         job = database.execute("SELECT number, spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if job is None:
             return []
@@ -77,20 +77,20 @@ def miscounted(path: Path) -> list[str]:
     counted = "SELECT status, type, queue, priority, n FROM counts WHERE n != 0"
     there = "SELECT status, type, queue, priority, count(*) FROM jobs GROUP BY status, type, queue, priority"
     both = f"SELECT * FROM ({counted} EXCEPT {there}) UNION SELECT * FROM ({there} EXCEPT {counted})"  # noqa: S608
-    with closing(read_only(path)) as database:
+    with closing(open_read_only(path)) as database:
         return sorted({"/".join(map(str, row[:3])) for row in database.execute(both)})
 
 
 def faults_of(path: Path) -> list[str]:
     """What SQLite finds wrong with the file itself."""
-    with closing(read_only(path)) as database:
+    with closing(open_read_only(path)) as database:
         said = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
     return [] if said == ["ok"] else said
 
 
 def position_of(path: Path, stream_created: str) -> int | None:
     """The sequence that an index file has come to; None for one of another stream or another version."""
-    with closing(read_only(path)) as database:
+    with closing(open_read_only(path)) as database:
         return meta_of(database, stream_created)
 
 

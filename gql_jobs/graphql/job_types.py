@@ -15,8 +15,8 @@ from strawberry.scalars import JSON
 from gql_jobs.graphql.context import Info, services
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
+from gql_jobs.index.index import Note
 from gql_jobs.index.page import Page
-from gql_jobs.index.writer import Note
 from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import JobPriority, JobStatus

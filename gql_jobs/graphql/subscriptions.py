@@ -3,9 +3,8 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Self
 
 import strawberry
 
@@ -13,9 +12,9 @@ from gql_jobs.graphql.context import Context, Info, services
 from gql_jobs.graphql.inputs import JobFilterInput
 from gql_jobs.graphql.job_types import JobEvent, Presenter, event_of, presenter
 from gql_jobs.jobs.errors import NotFound
-from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Cursor, parse_job_id
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.live.bus import Subscriber
 
 
 @strawberry.type(description="Everything that can be watched.")
@@ -33,11 +32,12 @@ class Subscription:
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
-    ) -> AsyncGenerator[JobEvent, None]:
+    ) -> AsyncIterator[JobEvent]:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        return await _begun(info, services(info).watch.job(job_id, _cursor(info, after)))
+        present = presenter(info)
+        return _Presented(info.context, present, await services(info).watch.job(job_id, _cursor(info, after)))
 
     @strawberry.subscription(
         description=(
@@ -54,11 +54,10 @@ class Subscription:
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
-    ) -> AsyncGenerator[JobEvent, None]:
+    ) -> AsyncIterator[JobEvent]:
         meant = filter.value() if filter else JobFilter()
-        # Not from its first event on, which may be hours away: the resolver would be kept waiting, with all it holds.
-        events = await services(info).watch.open_all(meant, _cursor(info, after))
-        return _presented(info.context, presenter(info), None, events)
+        present = presenter(info)
+        return _Presented(info.context, present, await services(info).watch.all(meant, _cursor(info, after)))
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:
@@ -66,26 +65,21 @@ def _cursor(info: Info, after: str | None) -> Cursor | None:
     return None if after is None or after is strawberry.UNSET else Cursor.parse(after)
 
 
-async def _begun(info: Info, events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
-    """The stream from its first event on.
+class _Presented:
+    """The events of a subscriber as the objects that clients see."""
 
-    A stream is refused at its first step. Waiting for that step here makes the refusal an error of the operation
-    (``error`` over a WebSocket) and not of a first result that never was.
-    """
-    first = await anext(events, None)
-    return _presented(info.context, presenter(info), first, events)
+    def __init__(self, context: Context, present: Presenter, events: Subscriber) -> None:
+        self._context = context
+        self._present = present
+        self._events = events
 
+    def __aiter__(self) -> Self:
+        return self
 
-async def _presented(
-    context: Context, present: Presenter, first: Event | None, events: AsyncGenerator[Event, None]
-) -> AsyncGenerator[JobEvent, None]:
-    async with aclosing(events):
-        if first is not None:
-            yield _noted(context, event_of(first, present))
-        async for event in events:
-            yield _noted(context, event_of(event, present))
+    async def __anext__(self) -> JobEvent:
+        shown = event_of(await anext(self._events), self._present)
+        self._context.cursor = shown.cursor
+        return shown
 
-
-def _noted(context: Context, shown: JobEvent) -> JobEvent:
-    context.cursor = shown.cursor
-    return shown
+    async def aclose(self) -> None:
+        await self._events.aclose()

@@ -4,40 +4,58 @@ The only writer of its file. Messages and the position they lead to are stored i
 exactly where it stopped. It never decides anything: what a message does to a job is the fold's business.
 
 Damage is looked for where it is met, not at opening: reading the whole file to be sure takes longer than many a start
-may. Whoever meets it, be it a read or a write, is told to come again, and the file is begun anew at once.
+may. Whoever meets it, be it a read or a write, has the file deleted and the process end; the next start builds it anew.
 """
 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gql_jobs.index.tables import READ_ERRORS, event_of, is_damage, microseconds, new_database, open_database, read_only
-from gql_jobs.index.writer import Changes, KnownJobs, Note, notes_of
+from gql_jobs.index.tables import (
+    READ_ERRORS,
+    create_index_file,
+    delete_index_file,
+    is_damage,
+    microseconds,
+    moment_at,
+    open_index_file,
+    stored_event,
+    stored_job,
+)
+from gql_jobs.index.writer import Changes, IndexedJob
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.messages import Kind, Message
+from gql_jobs.jobs.messages import Kind, Message, Receipt
 from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.processes.background import in_background
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-_decode_artifact = msgspec.json.Decoder(Artifact).decode
 _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job = :number"
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number"
 )
+_JOBS_BY_NUMBER = "SELECT number, id, spec, state FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
+_JOBS_BY_ID = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_KEPT = 10_000
+"""Jobs that are kept in memory."""
+_DAMAGED = "The index of this process was damaged and is being built anew; try again."
+_decode_artifact = msgspec.json.Decoder(Artifact).decode
+
+
+class DamagedIndex(Exception):
+    """The index file was found damaged and is gone: this process cannot go on. Its message is a sentence."""
 
 
 class Unread(NamedTuple):
@@ -48,39 +66,32 @@ class Unread(NamedTuple):
     reason: str
 
 
-def _guarded(read: "Callable[Concatenate[Index, P], T]") -> "Callable[Concatenate[Index, P], T]":
-    """A read that meets damage has the index built anew, and fails with ``QueueUnavailable``."""
+class Note(NamedTuple):
+    """One receipt of a cancellation, and when the stream stored it."""
 
-    @wraps(read)
-    def guarded(self: "Index", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return read(self, *args, **kwargs)
-        except READ_ERRORS as error:
-            raise self.failed(error, self.generation) from error
-
-    return guarded
+    receipt: Receipt
+    at: datetime
+    attempt: int
+    worker_id: str
 
 
 class Index:
-    """Used from the event loop's thread only; every read here takes microseconds.
+    """Jobs and events as of ``position``. Used from the event loop's thread only; every read here takes microseconds.
 
-    Each but ``job`` raises ``QueueUnavailable`` if it meets damage. ``on_renewal`` is called when it was begun anew.
+    A read that meets damage raises ``QueueUnavailable``, and so does every later one; the process has to end then
+    (``until_damaged``).
     """
 
-    def __init__(self, path: Path, stream_created: str, database: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        """:param database: an open connection to the file, an index of the stream that is followed."""
         self.path = path
-        self._stream_created = stream_created
-        self._known = KnownJobs()
-        self.generation = 0
-        """How often the file was replaced while it was open."""
-        self.rebuilt = 0
-        """How often the index was begun anew, a first time and at opening included."""
-        self.on_renewal: Callable[[], None] = lambda: None
-        self._adopt(database)
-
-    def _adopt(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self._known.forget()
+        self._damage: DamagedIndex | None = None
+        self._damage_found = asyncio.Event()
+        self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
+        """The jobs that messages spoke of last."""
+        self.rebuilt = 0
+        """Whether it was begun anew at opening: 0 or 1."""
         self.position = self._number("position")
         """The sequence of the last message applied."""
         self.horizon = self._number("horizon")
@@ -89,140 +100,195 @@ class Index:
         """Messages set aside."""
 
     def apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
-        """Fold messages into the index, up to ``position``; returns the events that clients see, in order.
+        """Fold messages into the index, up to ``position``; return the events that clients see, in order.
 
-        None at all if the file turned out to be damaged: it is begun anew then, and everything has to come again.
+        :raises DamagedIndex: if the file is damaged; nothing has changed then.
+        :raises sqlite3.Error: if it cannot be written for another reason, such as a full disk.
         """
         try:
-            return self._apply(messages, position, unread)
+            changes = Changes(self._jobs_of(messages))
+            changes.fold(messages)
+            horizon = max(self.horizon, changes.horizon)
+            with self._transaction() as database:
+                changes.store(database)
+                set_aside = database.executemany("INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unread).rowcount
+                database.executemany(
+                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                    [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
+                )
         except READ_ERRORS as error:
-            if not is_damage(error):
+            damage = self._damage_of(error)
+            if damage is None:
                 raise
-            self._renew(error)
-            return []
-
-    def failed(self, error: Exception, generation: int) -> Exception:
-        """What to raise instead of an error that a read of that generation met; damage has the index begun anew."""
-        if generation == self.generation:
-            if not is_damage(error):
-                return error
-            self._renew(error)
-        return QueueUnavailable("The index of this process was damaged and is being built anew; try again.")
-
-    def _renew(self, error: Exception) -> None:
-        log.warning("the index %s is damaged (%s) and is built anew", self.path, error)
-        self._database.close()
-        self._adopt(new_database(self.path, self._stream_created))
-        self.generation += 1
-        self.rebuilt += 1
-        self.on_renewal()
-
-    def _apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread]) -> list[Event]:
-        changes = Changes(self._known.of(self._database, messages))
-        changes.fold(messages)
-        horizon = max(self.horizon, changes.horizon)
-        with self._transaction() as database:
-            changes.store(database)
-            set_aside = database.executemany("INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unread).rowcount
-            database.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
-            )
+            raise damage from error
         self.position, self.horizon = position, horizon
         self.unreadable += max(set_aside, 0)
-        self._known.keep(changes.after)
+        self._keep(changes.after)
         return changes.events
 
     def job(self, job_id: str) -> Job | None:
-        """The job as of ``position``; an index that meets damage here is begun anew and knows no job."""
+        """Return the job as of ``position``; None if there is none, or if looking for it has met damage."""
+        found = self._recent.get(job_id)
+        if found is not None:
+            return found.job
         try:
-            return self._job(job_id)
-        except READ_ERRORS as error:
-            if not is_damage(error):
-                raise
-            self._renew(error)
+            rows = self._read(_indexed_job, _JOBS_BY_ID, (_listed([job_id]),))
+        except QueueUnavailable:
             return None
+        return rows[0].job if rows else None
 
-    def _job(self, job_id: str) -> Job | None:
-        found = self._known.one(self._database, job_id)
-        return found.job if found is not None else None
-
-    @_guarded
     def events(self, job_id: str) -> list[Event]:
-        """The job's history, oldest first: every lifecycle event and the newest progress."""
+        """Return the job's history, oldest first: every lifecycle event and the newest progress."""
         return self._events(job_id, " ORDER BY seq, nth")
 
-    @_guarded
     def latest_event(self, job_id: str) -> Event | None:
-        """The newest event of the job."""
+        """Return the newest event of the job; None if there is no such job."""
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
 
-    @_guarded
     def artifacts(self, job_id: str) -> list[Artifact]:
-        """The job's files, by name."""
-        rows = self._database.execute("SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
-        return [_decode_artifact(row[0]) for row in rows]
+        """Return the job's files, by name."""
+        return self._read(_decode_artifact, "SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
 
-    @_guarded
     def artifact(self, job_id: str, name: str) -> Artifact | None:
-        """The job's file of that name."""
+        """Return the job's file of that name, if there is one."""
         sql = "SELECT artifact FROM artifacts WHERE job_id = ? AND name = ?"
-        row = self._database.execute(sql, (job_id, name)).fetchone()
-        return _decode_artifact(row[0]) if row is not None else None
+        return next(iter(self._read(_decode_artifact, sql, (job_id, name))), None)
 
-    @_guarded
     def messages(self, job_id: str) -> list[tuple[int, Kind]]:
-        """Sequence and kind of the job's messages, as far as they became events."""
+        """Return sequence and kind of the job's messages, as far as they became events."""
         sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
-        rows = self._database.execute(sql, {"number": self._number_of(job_id)})
-        return [(seq, Kind(kind)) for seq, kind in rows]
+        return self._read(lambda seq, kind: (seq, Kind(kind)), sql, {"number": self._number_of(job_id)})
 
-    @_guarded
     def notes(self, job_id: str, cancelled_seq: int) -> list[Note]:
-        """The receipts of the cancellation of that sequence, oldest first."""
-        return notes_of(self._database, job_id, cancelled_seq)
+        """Return the receipts of the cancellation of that sequence, oldest first."""
+        sql = "SELECT receipt, at, attempt, worker_id FROM notes WHERE job_id = ? AND cancelled_seq = ? ORDER BY seq"
+        return self._read(_note, sql, (job_id, cancelled_seq))
 
-    @_guarded
     def first_seq(self, job_id: str) -> int:
-        """Where the job's history begins in the stream; 1 for a job that is not known here."""
-        row = self._database.execute("SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),)).fetchone()
-        return row[0] or 1
+        """Return the sequence at which the job's history begins; 1 for a job that is not known here."""
+        (first,) = self._read(_value, "SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),))
+        return first or 1
 
-    @_guarded
     def expired_before(self, moment: datetime, limit: int) -> list[str]:
-        """Jobs whose expiry was applied before that moment and whose remains have not been looked for."""
-        sql = "SELECT job_id FROM expired WHERE at < ? LIMIT ?"
-        return [row[0] for row in self._database.execute(sql, (microseconds(moment), limit))]
+        """Return jobs whose expiry was applied before that moment and whose remains have not been looked for."""
+        return self._read(_value, "SELECT job_id FROM expired WHERE at < ? LIMIT ?", (microseconds(moment), limit))
 
-    @_guarded
     def forget_expired(self, job_ids: Iterable[str]) -> None:
-        """Nothing is left of these jobs."""
-        with self._transaction() as database:
-            database.executemany("DELETE FROM expired WHERE job_id = ?", [(job_id,) for job_id in job_ids])
+        """Record that nothing is left of these expired jobs.
+
+        :raises sqlite3.Error: if the file cannot be written.
+        """
+        try:
+            with self._transaction() as database:
+                database.executemany("DELETE FROM expired WHERE job_id = ?", [(job_id,) for job_id in job_ids])
+        except READ_ERRORS as error:
+            raise self.read_error(error) from error
 
     def away_since(self, moment: datetime) -> bool:
         """Whether nothing has been applied since that moment."""
         return self.position > 0 and self._number("applied") < microseconds(moment)
 
+    def require_sound(self) -> None:
+        """Do nothing, unless the file was found damaged.
+
+        :raises QueueUnavailable: if it was.
+        """
+        if self._damage is not None:
+            raise QueueUnavailable(_DAMAGED)
+
+    def read_error(self, error: Exception) -> Exception:
+        """Return what a read, of this or of any other connection to the file, has to raise for an error it has met.
+
+        ``QueueUnavailable`` if the file is damaged, which ends the process (``until_damaged``); else ``error``.
+        """
+        return error if self._damage_of(error) is None else QueueUnavailable(_DAMAGED)
+
+    async def until_damaged(self) -> None:
+        """Wait until anybody finds the file damaged.
+
+        :raises DamagedIndex: then.
+        """
+        await self._damage_found.wait()
+        if self._damage is not None:
+            raise self._damage
+
     def close(self) -> None:
         """Close the file; what was applied stays."""
         self._database.close()
 
+    def _damage_of(self, error: Exception) -> DamagedIndex | None:
+        """The damage that an error speaks of, if any: at the first one the file is deleted and closed."""
+        if self._damage is None and is_damage(error):
+            self._damage = DamagedIndex(
+                f"the index {self.path} is damaged ({error}); it is built anew when this process is started again"
+            )
+            # First of all: whoever is started after this process was killed must not open the file again.
+            try:
+                delete_index_file(self.path)
+            except OSError as failure:
+                log.warning("the damaged index %s cannot be deleted: %s", self.path, failure)
+            # Whatever still reads fails, and finds the damage set.
+            self._database.close()
+            self._damage_found.set()
+        return self._damage
+
+    def _read(
+        self, make: Callable[..., _T], sql: str, values: "Sequence[str | int | None] | Mapping[str, int | None]"
+    ) -> list[_T]:
+        """What ``make`` makes of each row."""
+        try:
+            return [make(*row) for row in self._database.execute(sql, values)]
+        except READ_ERRORS as error:
+            raise self.read_error(error) from error
+
     def _events(self, job_id: str, order: str) -> list[Event]:
-        found = self._database.execute("SELECT number, spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        if found is None:
+        found = self._read(_row, "SELECT number, spec FROM jobs WHERE id = ?", (job_id,))
+        if not found:
             return []
-        rows = self._database.execute(_HISTORY + order, {"number": found[0]})
-        return [event_of(Cursor(seq, nth), kind, job_id, found[1], state) for seq, nth, kind, state in rows]
+        number, spec = found[0]
+
+        def event(seq: int, nth: int, kind: str, state: bytes) -> Event:
+            return stored_event(Cursor(seq, nth), kind, job_id, spec, state)
+
+        return self._read(event, _HISTORY + order, {"number": number})
 
     def _number_of(self, job_id: str) -> int | None:
-        row = self._database.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return row[0] if row is not None else None
+        return next(iter(self._read(_value, "SELECT number FROM jobs WHERE id = ?", (job_id,))), None)
 
     def _number(self, key: str) -> int:
         row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return int(row[0]) if row is not None else 0
+
+    def _jobs_of(self, messages: Iterable[Message]) -> dict[str, IndexedJob]:
+        """The jobs of these messages that there are; raises what SQLite raises of a damaged file."""
+        known: dict[str, IndexedJob] = {}
+        submissions: dict[str, int] = {}
+        for message in messages:
+            job_id = message.job_id
+            kept = self._recent.get(job_id)
+            if kept is not None:
+                known[job_id] = kept
+            else:
+                submissions[job_id] = message.body.submission
+        # The submission is the number of the job's row for all but retried and scheduled jobs. Jobs that run one after
+        # the other have been created so: their rows lie side by side, while random ids lie anywhere.
+        known |= self._stored(_JOBS_BY_NUMBER, [number for number in submissions.values() if number])
+        return known | self._stored(_JOBS_BY_ID, [job_id for job_id in submissions if job_id not in known])
+
+    def _stored(self, sql: str, keys: list[int] | list[str]) -> dict[str, IndexedJob]:
+        rows = self._database.execute(sql, (_listed(keys),)) if keys else ()
+        return {row[1]: _indexed_job(*row) for row in rows}
+
+    def _keep(self, jobs: Mapping[str, IndexedJob | None]) -> None:
+        """Keep what has become of these jobs in memory; None for what is gone."""
+        recent = self._recent
+        for job_id, known in jobs.items():
+            recent.pop(job_id, None)
+            if known is not None:
+                recent[job_id] = known
+        while len(recent) > _KEPT:
+            recent.popitem(last=False)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -237,20 +303,42 @@ class Index:
         self._database.execute("COMMIT")
 
 
+def _row(*row: Any) -> tuple[Any, ...]:
+    return row
+
+
+def _value(value: Any) -> Any:
+    return value
+
+
+def _indexed_job(number: int, job_id: str, spec: bytes, state: bytes) -> IndexedJob:
+    return IndexedJob(number, stored_job(job_id, spec, state))
+
+
+def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:
+    return Note(Receipt(receipt), moment_at(at), attempt, worker_id)
+
+
+def _listed(keys: list[int] | list[str]) -> str:
+    return msgspec.json.encode(keys).decode()
+
+
 def _now() -> str:
     return str(microseconds(datetime.now(UTC)))
 
 
 @contextmanager
 def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: float) -> Iterator[Index]:
-    """The index of that stream.
+    """Open the index of the stream that was created at that time, until the block ends.
 
-    Begun anew if it cannot be read, is ahead of ``last_seq``, knowing a history that is gone, or was away for more than
-    ``longest_absence`` seconds, so that it may have missed expiries.
+    It is begun anew if it cannot be read, is ahead of ``last_seq``, knowing a history that is gone, or was away for
+    more than ``longest_absence`` seconds, so that it may have missed expiries.
+
+    :raises OSError, sqlite3.OperationalError: if no file can be made there.
     """
     index = _resumed(path, stream_created, last_seq, datetime.now(UTC) - timedelta(seconds=longest_absence))
     if index is None:
-        index = Index(path, stream_created, new_database(path, stream_created))
+        index = Index(path, create_index_file(path, stream_created))
         index.rebuilt = 1
     try:
         yield index
@@ -258,13 +346,13 @@ def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: 
         index.close()
 
 
-def _resumed(path: Path, stream_created: str, last_seq: int, heard_since: datetime) -> Index | None:
-    database = open_database(path, stream_created)
+def _resumed(path: Path, stream_created: str, last_seq: int, applied_since: datetime) -> Index | None:
+    database = open_index_file(path, stream_created)
     if database is None:
         return None
     try:
-        index = Index(path, stream_created, database)
-        if index.position <= last_seq and not index.away_since(heard_since):
+        index = Index(path, database)
+        if index.position <= last_seq and not index.away_since(applied_since):
             return index
         log.info("the index %s is not of the stream as it is now and is built anew", path)
     except READ_ERRORS as error:
@@ -273,25 +361,23 @@ def _resumed(path: Path, stream_created: str, last_seq: int, heard_since: dateti
     return None
 
 
-# Moving what was committed from SQLite's log into the index file: in a thread, because it waits for the disk.
-#
-# SQLite does it at the commit that makes the log long enough: 36 to 50 ms in which the process answered nobody, once in
-# 300 messages. Here most of it is moved while others are written, and the rest, which must be all there is for the log
-# to begin anew, while the feed waits and nothing else does.
+# SQLite commits into a write-ahead log and moves it into the file by itself at the commit that makes it long enough,
+# which keeps the event loop waiting for the disk. Here a thread does it: most of it while others are written, and the
+# rest while the feed, and nothing else, waits, because the log begins again only once all of it has been moved.
 
-EVERY = 0.25
+WAL_INTERVAL = 0.25
 """Seconds between two looks at how much was written."""
-ENOUGH = 200
+WAL_MESSAGES = 200
 """Messages whose pages are worth moving: some 2 500 where each is a transaction of its own, 10 MiB."""
 
 
 @asynccontextmanager
-async def keep_log_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[None]:
-    """Keep the log of an index short until the block ends.
+async def keep_wal_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[None]:
+    """Move the write-ahead log of an index into its file, again and again until the block ends.
 
     :param applying: held by whoever writes messages into the index, for as long as that takes.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="write-ahead-log") as thread:
         async with in_background(_keep_short(index, applying, thread)):
             yield
 
@@ -299,41 +385,21 @@ async def keep_log_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[
 async def _keep_short(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
     loop, moved = asyncio.get_running_loop(), index.position
     while True:
-        await asyncio.sleep(EVERY)
-        # An index that was begun anew is behind what was moved of the old one.
-        if 0 <= index.position - moved < ENOUGH:
+        await asyncio.sleep(WAL_INTERVAL)
+        if index.position - moved < WAL_MESSAGES:
             continue
         moved = index.position
-        await loop.run_in_executor(thread, _checkpoint, index.path)
+        await loop.run_in_executor(thread, move_wal, index.path)
         async with applying:
-            await loop.run_in_executor(thread, _checkpoint, index.path)
+            await loop.run_in_executor(thread, move_wal, index.path)
 
 
-def _checkpoint(path: Path) -> None:
-    """Move what there is, without waiting for anybody."""
+def move_wal(path: Path) -> None:
+    """Move what there is of an index's write-ahead log, without waiting for anybody."""
     try:
-        # Never made anew: the file may have been replaced, or be gone.
+        # Never made anew: the file may be gone.
         with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
         # Whoever writes meets it as well and deals with it; until then SQLite moves the log by itself.
-        log.debug("the log of the index %s was not moved: %s", path, error)
-
-
-# A connection to the index file that is in use now: one that was replaced would be read as it was, for ever.
-
-
-class Opened(NamedTuple):
-    """A connection to the file of that generation of the index."""
-
-    generation: int
-    database: sqlite3.Connection
-
-
-def current(opened: Opened | None, index: Index, generation: int) -> Opened:
-    """``opened``, or a new connection where it is none to that generation of the file."""
-    if opened is not None:
-        if opened.generation == generation:
-            return opened
-        opened.database.close()
-    return Opened(generation, read_only(index.path))
+        log.debug("the write-ahead log of the index %s was not moved: %s", path, error)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gql_jobs.index.tables import job_of, microseconds
+from gql_jobs.index.tables import microseconds, stored_job
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
@@ -21,8 +21,6 @@ _KEYS: dict[OrderField, tuple[str, ...]] = {
     OrderField.FINISHED_AT: ("finished", "id"),
     OrderField.PRIORITY: ("priority", "created", "id"),
 }
-
-
 _INDEXES: dict[OrderField, str] = {
     OrderField.CREATED_AT: "jobs_created",
     OrderField.UPDATED_AT: "jobs_updated",
@@ -30,11 +28,11 @@ _INDEXES: dict[OrderField, str] = {
     OrderField.PRIORITY: "jobs_priority",
 }
 _WALKED_FROM = 10
-"""Where at least one job in so many matches, the order's index is walked."""
+"""The order's index is walked where at least one job in so many matches."""
 
 
 class Page(msgspec.Struct, frozen=True):
-    """``keys[i]`` is what ``order`` sorts ``jobs[i]`` by."""
+    """Some jobs in their order; ``keys[i]`` is what ``order`` sorts ``jobs[i]`` by."""
 
     jobs: list[Job]
     order: JobOrder
@@ -43,7 +41,8 @@ class Page(msgspec.Struct, frozen=True):
     has_previous: bool
 
     def cursor(self, n: int) -> str:
-        """The place of ``jobs[n]``. Made when it is asked for: fifty cost a tenth of a page, and few documents ask."""
+        """Return the cursor that names the place of ``jobs[n]``."""
+        # Made when it is asked for: they are a good part of what a page costs, and few documents ask.
         place = msgspec.json.encode(_Place(self.order.field, self.order.descending, self.keys[n]))
         return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
@@ -55,18 +54,18 @@ class _Place(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Where(NamedTuple):
-    """Conditions that all hold, and what they are bound to."""
+    """The ``WHERE`` clause of conditions that all hold, empty where there are none, and what they are bound to."""
 
     sql: str
     values: tuple[Any, ...]
 
     def also(self, condition: str, *values: Any) -> "Where":
-        """With one condition more."""
+        """Return it with one condition more."""
         return Where(f"{self.sql} AND {condition}" if self.sql else f" WHERE {condition}", (*self.values, *values))
 
 
 def where(job_filter: JobFilter) -> Where:
-    """The filter as SQL over table ``jobs``."""
+    """Return the filter as SQL over table ``jobs``."""
     found = Where("", ())
     names: list[tuple[str, list[Any] | None]] = [
         ("id", None if job_filter.ids is None else list(job_filter.ids)),
@@ -96,7 +95,11 @@ def where(job_filter: JobFilter) -> Where:
 def read_page(
     database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int
 ) -> Page:
-    """:raises InvalidArgument: if ``after`` is no cursor of this order."""
+    """Read the page that begins ``offset`` jobs behind the cursor ``after``, or behind the first job without one.
+
+    :param first: the jobs of a whole page.
+    :raises InvalidArgument: if ``after`` is no cursor of this order.
+    """
     columns = _KEYS[order.field]
     found = where(job_filter)
     if after is not None:
@@ -110,7 +113,7 @@ def read_page(
     rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
     shown = rows[:first]
     return Page(
-        jobs=[job_of(*row[:3]) for row in shown],
+        jobs=[stored_job(*row[:3]) for row in shown],
         order=order,
         keys=[list(row[3:]) for row in shown],
         has_next=len(rows) > first,
@@ -118,8 +121,8 @@ def read_page(
     )
 
 
-def count(database: sqlite3.Connection, job_filter: JobFilter) -> int:
-    """How many jobs match: from the counters where they know, else counted."""
+def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
+    """Return how many jobs match: what the counters say where they know it, else counted."""
     found = where(job_filter)
     what = "total(n) FROM counts" if _is_counted(job_filter) else "count(*) FROM jobs"
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
@@ -134,14 +137,13 @@ def _is_counted(job_filter: JobFilter) -> bool:
 def _index(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
     """The index to be walked in order, past what does not match, where SQLite would sort all that does.
 
-    Sorting costs 5 µs for each job that matches, walking 1 µs for each job up to the page's end: of 150 000 jobs that
-    nearly all match 0.15 ms instead of 735, and at worst twice as long, where none of the first matches.
+    Sorting a job that matches costs several times as much as walking past one (docs/decisions.md).
     """
     by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
     is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
     if is_in_order or not _is_counted(job_filter):
         return ""
-    if count(database, job_filter) * _WALKED_FROM < count(database, JobFilter()):
+    if count_jobs(database, job_filter) * _WALKED_FROM < count_jobs(database, JobFilter()):
         return ""
     return f" INDEXED BY {_INDEXES[order.field]}"
 

@@ -1,6 +1,7 @@
-"""The index file: its tables, how jobs and events become rows, and when the file must be thrown away.
+"""The index file: its tables, opening it and giving it up, and how jobs and events become rows and back.
 
-The file holds nothing that the stream does not hold: it may be deleted at any time and is then built anew.
+The file holds nothing that the stream does not hold: it may be deleted at any time and is then built anew. It is opened
+only if it is of this version and of this stream, and it is deleted as soon as anybody finds it damaged.
 """
 
 import logging
@@ -10,39 +11,27 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
+from msgspec.structs import astuple, fields
 
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import Cursor, Job, JobError, JobStatus, Spec
-
-# What a damaged index file looks like from here. Whoever meets it has the index built anew: the stream has it all.
-
-READ_ERRORS = (sqlite3.DatabaseError, msgspec.DecodeError)
-"""What a read may fail with; ``is_damage`` tells whether the file is to blame."""
-_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
-_WORDS = ("no such table", "no such column", "Could not decode to UTF-8")
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether the file is to blame: a full or failing disk, or a mistake of ours, would not end with a new one."""
-    if isinstance(error, msgspec.DecodeError):
-        # Only blobs that this package has written are decoded where this is asked.
-        return True
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _CODES or code in _EXTENDED_CODES:
-        return True
-    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_WORDS)
-
+from gql_jobs.jobs.model import Cursor, Job, JobState, Spec
 
 log = logging.getLogger(__name__)
 
-FORMAT = "7"
-"""Raised when tables or rows change: an index of another format is rebuilt."""
+_STATE = [field for field in fields(JobState) if field.name != "id"]
+"""What is stored of a job with its row and with each of its events. Its id and its spec are stored once."""
+
+FORMAT = " ".join(["8", *(field.name for field in _STATE)])
+"""What rows are made of; an index of another format is rebuilt.
+
+The number is raised when tables or rows change in a way that the names of a state's fields do not tell.
+"""
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -83,44 +72,17 @@ CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWI
 CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
 """
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_encode_spec = msgspec.json.Encoder().encode
-_decode_spec = msgspec.json.Decoder(Spec).decode
-_encode_state = msgspec.msgpack.Encoder().encode
 
+def open_index_file(path: Path, stream_created: str) -> sqlite3.Connection | None:
+    """Open the index of the stream that was created at that time.
 
-class _State(Struct, array_like=True, frozen=True):
-    """The state of a job as it is stored, the fields in the order in which ``state_blob`` writes them."""
-
-    status: JobStatus
-    submission_seq: int
-    last_seq: int
-    updated_at: datetime
-    event_seq: int
-    attempt: int
-    progress: int
-    progress_message: str | None
-    worker_id: str | None
-    errors: tuple[JobError, ...]
-    result: bytes | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    next_attempt_at: datetime | None
-    superseded_attempt: int | None
-    failed_at: datetime | None
-
-
-_decode_state = msgspec.msgpack.Decoder(_State).decode
-
-
-def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
-    """The index of the stream that was created at that time; None, with a log line, for any other file or none."""
+    None, with a log line, for a file that is anything else or cannot be read; None if there is no file.
+    """
     if not path.is_file():
         return None
-    database = _open(path)
+    database = _connect(path)
     try:
-        _prepare(database)
+        _configure(database)
         if meta_of(database, stream_created) is not None:
             return database
         if _schema(database):
@@ -131,18 +93,26 @@ def open_database(path: Path, stream_created: str) -> sqlite3.Connection | None:
     return None
 
 
-def new_database(path: Path, stream_created: str) -> sqlite3.Connection:
-    """An empty index in place of what was there."""
-    _clear(path)
-    database = _open(path)
-    _prepare(database)
+def create_index_file(path: Path, stream_created: str) -> sqlite3.Connection:
+    """Make an empty index in place of whatever is there.
+
+    :raises OSError, sqlite3.OperationalError: if no file can be made there.
+    """
+    delete_index_file(path)
+    database = _connect(path)
+    _configure(database)
     database.executescript(_TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
     return database
 
 
-def _clear(path: Path) -> None:
-    """Nothing is left of an older index; SQLite would read its log into the new one."""
+def delete_index_file(path: Path) -> None:
+    """Delete an index and what SQLite keeps beside it, and rename a folder that stands in its place.
+
+    :raises OSError: if that cannot be done.
+    """
+    # The index first: without it nothing is opened, whenever this is interrupted. Then the write-ahead log, which
+    # SQLite would read into a new index.
     for suffix in ("", "-wal", "-shm"):
         place = path.with_name(path.name + suffix)
         if place.is_dir() and not place.is_symlink():
@@ -154,24 +124,37 @@ def _clear(path: Path) -> None:
             place.unlink(missing_ok=True)
 
 
-def read_only(path: Path) -> sqlite3.Connection:
-    """A connection for one reading thread."""
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a connection that reads, for one thread at a time."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA query_only = ON")
     return database
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
+    """Return the position of an index of this version and of the stream that was created at that time.
+
+    None for any other file. Raises what SQLite raises of a damaged one.
+    """
+    if _schema(database) != _own_schema():
+        return None
+    meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
+    if (meta.get("format"), meta.get("stream_created")) != (FORMAT, stream_created):
+        return None
+    return int(meta.get("position", "0"))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     return sqlite3.connect(path, isolation_level=None, cached_statements=256)
 
 
-def _prepare(database: sqlite3.Connection) -> None:
+def _configure(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
     # Without an fsync per commit: what a power loss takes away is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -65536")
-    # Done elsewhere, long before; this is for an index whose log nobody keeps short, or cannot.
+    # ``keep_wal_short`` moves the write-ahead log into the file long before; this is for an index without it.
     database.execute("PRAGMA wal_autocheckpoint = 40000")
 
 
@@ -186,28 +169,40 @@ def _own_schema() -> dict[str, str]:
         return _schema(database)
 
 
-def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
-    """The position of an index of this version of the stream that was created at that time; None for any other."""
-    if _schema(database) != _own_schema():
-        return None
-    meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
-    if (meta.get("format"), meta.get("stream_created")) != (FORMAT, stream_created):
-        return None
-    return int(meta.get("position", "0"))
+READ_ERRORS = (sqlite3.DatabaseError, msgspec.DecodeError)
+"""What a read may fail with; ``is_damage`` tells whether the file is to blame."""
+_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
+_WORDS = ("no such table", "no such column", "Could not decode to UTF-8")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file is to blame for an error: a full or failing disk, or a mistake of ours, outlives a new file."""
+    if isinstance(error, msgspec.DecodeError):
+        # Only blobs that this package has written are decoded where this is asked.
+        return True
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in _CODES or code in _EXTENDED_CODES:
+        return True
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_WORDS)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(moment: datetime) -> int:
-    """Since 1970, exact."""
+    """Return the microseconds from 1970 to that moment, exact."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def moment(since_1970: int) -> datetime:
-    """The time of that many microseconds."""
+def moment_at(since_1970: int) -> datetime:
+    """Return the time that is so many microseconds after 1970."""
     return _EPOCH + timedelta(microseconds=since_1970)
 
 
 def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
-    """The row of table ``jobs`` of a job that was not there, in the order of its columns."""
+    """Return the row of table ``jobs`` of a job that was not there, in the order of its columns."""
     spec = job.spec
     return (
         number,
@@ -226,63 +221,46 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
 
 
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
-    """What of the row may change, and its number: status, updated, finished, state, number."""
+    """Return what of a row may change, and its number: status, updated, finished, state, number."""
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
     # As plain text: what only inherits from it is looked up among adapters each time.
     return str(job.status), microseconds(job.updated_at), finished, state, number
 
 
+# A state is a MessagePack array of the fields of ``JobState``, whichever there are, in their order. Values go to
+# ``Job`` by position: by name it takes several times as long. The result, raw JSON or not set, has no type in
+# MessagePack: it is stored as bytes or nil.
+
+_RESULT = [field.name for field in _STATE].index("result_json")
+_STORED = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
+_encode_state = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED))).decode
+_encode_spec = msgspec.json.Encoder().encode
+_decode_spec = msgspec.json.Decoder(Spec).decode
+
+
 def state_blob(job: Job) -> bytes:
-    """A job without its id and its spec, which are stored once and not with every event."""
-    result = job.result_json
-    return _encode_state(
-        (
-            job.status,
-            job.submission_seq,
-            job.last_seq,
-            job.updated_at,
-            job.event_seq,
-            job.attempt,
-            job.progress,
-            job.progress_message,
-            job.worker_id,
-            job.errors,
-            None if result is UNSET else bytes(result),
-            job.started_at,
-            job.finished_at,
-            job.next_attempt_at,
-            job.superseded_attempt,
-            job.failed_at,
-        )
-    )
+    """Return a job's state as it is stored, without its id and its spec."""
+    _id, *values, _spec = astuple(job)
+    result = values[_RESULT]
+    values[_RESULT] = None if result is UNSET else bytes(result)
+    return _encode_state(values)
 
 
-def job_of(job_id: str, spec: bytes, state: bytes) -> Job:
-    """The job that a row makes."""
-    stored = _decode_state(state)
-    # By position, in the order of the fields: by name it takes four times as long, 80 us of a page of 50.
-    return Job(
-        job_id,
-        stored.status,
-        stored.submission_seq,
-        stored.last_seq,
-        stored.updated_at,
-        stored.event_seq,
-        stored.attempt,
-        stored.progress,
-        stored.progress_message,
-        stored.worker_id,
-        stored.errors,
-        UNSET if stored.result is None else Raw(stored.result),
-        stored.started_at,
-        stored.failed_at,
-        stored.finished_at,
-        stored.next_attempt_at,
-        stored.superseded_attempt,
-        spec=_decode_spec(spec),
-    )
+def stored_job(job_id: str, spec: bytes, state: bytes) -> Job:
+    """Return the job that a row makes.
+
+    :raises msgspec.DecodeError: if the row is damaged.
+    """
+    values = list(_decode_state(state))
+    result = values[_RESULT]
+    values[_RESULT] = UNSET if result is None else Raw(result)
+    return Job(job_id, *values, spec=_decode_spec(spec))
 
 
-def event_of(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:
-    """The event that a row of ``events`` (or of ``progress``) and its job's row make."""
-    return Event(Kind(kind), cursor, job_of(job_id, spec, state))
+def stored_event(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:
+    """Return the event that a row of ``events`` (or of ``progress``) makes with its job's row.
+
+    :raises msgspec.DecodeError: if one of them is damaged.
+    """
+    return Event(Kind(kind), cursor, stored_job(job_id, spec, state))

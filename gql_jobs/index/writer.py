@@ -4,64 +4,41 @@ A job that many messages of the batch speak of is read once and written once; wh
 """
 
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
-from gql_jobs.index.tables import changed_row, job_of, microseconds, moment, new_row, state_blob
+from gql_jobs.index.tables import changed_row, microseconds, new_row, state_blob
 from gql_jobs.jobs.fold import Event, events_of, fold
-from gql_jobs.jobs.messages import Kind, Message, Noted, Receipt, Saved
+from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job
-
-# The receipts of cancellations in the index: beside jobs and events, because they change neither.
-
-
-class Note(NamedTuple):
-    """One receipt, and when the stream stored it."""
-
-    receipt: Receipt
-    at: datetime
-    attempt: int
-    worker_id: str
-
-
-def note_row(message: Message) -> tuple[str | int, ...]:
-    """The row of table ``notes``, in the order of its columns."""
-    body: Noted = message.body
-    at = microseconds(message.at)
-    return message.job_id, message.seq, body.cancelled_seq, body.receipt.value, at, body.attempt, body.worker_id
-
-
-def notes_of(database: sqlite3.Connection, job_id: str, cancelled_seq: int) -> list[Note]:
-    """The receipts of one cancellation, oldest first."""
-    sql = "SELECT receipt, at, attempt, worker_id FROM notes WHERE job_id = ? AND cancelled_seq = ? ORDER BY seq"
-    rows = database.execute(sql, (job_id, cancelled_seq))
-    return [Note(Receipt(receipt), moment(at), attempt, worker) for receipt, at, attempt, worker in rows]
-
 
 _NEW = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHANGED = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ? WHERE number = ?"
-# A report changes no more. Naming the columns of three more indexes would cost a fifth more, changed or not.
+# A report of progress changes no more, and naming a column costs, changed or not, where it is part of indexes.
 _REPORTED = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _COUNTED = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 
 
-class Known(NamedTuple):
-    """A job and its number in the index: the sequence of the message that it began with."""
+class IndexedJob(NamedTuple):
+    """A job and the number of its row: the sequence of the message that it began with."""
 
     number: int
     job: Job
 
 
 class Changes:
-    """Made of the jobs that the messages speak of, as far as the index has them."""
+    """What a batch does: ``fold`` messages, then ``store`` what came of them.
 
-    def __init__(self, known: Mapping[str, Known]) -> None:
+    ``after``: what has become of each job that the messages speak of, None for one that is gone; ``events``: what
+    clients see of it, in order; ``horizon``: the newest sequence below which events were lost to expiry, 0 for none.
+    """
+
+    def __init__(self, known: Mapping[str, IndexedJob]) -> None:
+        """:param known: the jobs that the messages speak of, as far as the index has them."""
         self._before = known
-        self.after: dict[str, Known | None] = dict(known)
+        self.after: dict[str, IndexedJob | None] = {**known}
         self.events: list[Event] = []
         self.horizon = 0
         self._removed: dict[str, int] = {}
@@ -84,7 +61,7 @@ class Changes:
                 self._expire(job, message)
                 known[job_id] = None
             else:
-                known[job_id] = Known(was.number if was is not None else message.seq, after)
+                known[job_id] = IndexedJob(was.number if was is not None else message.seq, after)
 
     def _apart_from_state(self, job: Job | None, message: Message) -> None:
         if job is not None and isinstance(message.body, Saved):
@@ -105,7 +82,10 @@ class Changes:
             self.events = [event for event in self.events if event.job.id != job.id]
 
     def store(self, database: sqlite3.Connection) -> None:
-        """Write it all, within a transaction of the caller's."""
+        """Write it all, within a transaction of the caller's.
+
+        :raises sqlite3.Error: as SQLite does.
+        """
         if self._removed:
             self._remove(database)
         blobs: dict[int, bytes] = {}
@@ -113,7 +93,7 @@ class Changes:
         self._store_events(database, blobs)
         files = [(*key, msgspec.json.encode(artifact)) for key, artifact in self._artifacts.items()]
         database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", files)
-        database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", map(note_row, self._notes))
+        database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", map(_note_row, self._notes))
 
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
         new, changed, reported, tags = [], [], [], []
@@ -178,54 +158,8 @@ def _count(counted: dict[tuple[str, str, str, int], int], job: Job, by: int) -> 
     counted[key] = counted.get(key, 0) + by
 
 
-# The jobs that messages speak of, as the index has them: the latest are kept in memory, all others read at once.
-#
-# A message names its job's submission. That is the number of the job's row for all but retried and scheduled ones, and
-# jobs that run one after the other have been created so: their rows lie side by side, while random ids lie anywhere.
-
-_KEPT = 10_000
-_BY_NUMBER = "SELECT number, id, spec, state FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
-_BY_ID = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
-
-
-class KnownJobs:
-    """Jobs as of the index's position. May raise what SQLite raises of a damaged file."""
-
-    def __init__(self) -> None:
-        self._latest: OrderedDict[str, Known] = OrderedDict()
-
-    def one(self, database: sqlite3.Connection, job_id: str) -> Known | None:
-        """The job of that id, if there is one."""
-        return self._latest.get(job_id) or _read(database, _BY_ID, [job_id]).get(job_id)
-
-    def of(self, database: sqlite3.Connection, messages: Iterable[Message]) -> dict[str, Known]:
-        """The jobs of these messages that there are."""
-        known: dict[str, Known] = {}
-        submissions: dict[str, int] = {}
-        for message in messages:
-            job_id = message.job_id
-            kept = self._latest.get(job_id)
-            if kept is not None:
-                known[job_id] = kept
-            else:
-                submissions[job_id] = message.body.submission
-        known |= _read(database, _BY_NUMBER, [number for number in submissions.values() if number])
-        return known | _read(database, _BY_ID, [job_id for job_id in submissions if job_id not in known])
-
-    def keep(self, jobs: Mapping[str, Known | None]) -> None:
-        """Keep what has become of these jobs; None for what is gone."""
-        for job_id, known in jobs.items():
-            self._latest.pop(job_id, None)
-            if known is not None:
-                self._latest[job_id] = known
-        while len(self._latest) > _KEPT:
-            self._latest.popitem(last=False)
-
-    def forget(self) -> None:
-        """The index begins anew."""
-        self._latest.clear()
-
-
-def _read(database: sqlite3.Connection, sql: str, keys: list[int] | list[str]) -> dict[str, Known]:
-    rows = database.execute(sql, (msgspec.json.encode(keys).decode(),)) if keys else ()
-    return {job_id: Known(number, job_of(job_id, spec, state)) for number, job_id, spec, state in rows}
+def _note_row(message: Message) -> tuple[str | int, ...]:
+    """The row of table ``notes``, in the order of its columns."""
+    body: Noted = message.body
+    at = microseconds(message.at)
+    return message.job_id, message.seq, body.cancelled_seq, body.receipt.value, at, body.attempt, body.worker_id

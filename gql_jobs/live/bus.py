@@ -5,8 +5,7 @@ too much, its buffer is dropped and it reads on from the index, where nothing is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
 from gql_jobs.jobs.fold import Event
@@ -18,47 +17,79 @@ BUFFER = 512
 _REPLAYED = 256
 
 Replay = Callable[[Cursor, str | None, int], Awaitable[list[Event]]]
+"""Reads the next events behind a cursor, of one job or (None) of all, at most so many."""
+Predicate = Callable[[Event], bool]
 
 
-class Subscription:
-    """The events of one job, or of all, from the moment it was made: an endless async iterator for one reader."""
+class Subscriber:
+    """The events of one job, or of all, from the moment it was made: an async iterator for one reader.
+
+    It is endless, unless ``ends_after`` says otherwise of an event that it has handed out. The bus holds it until it
+    has ended or is closed: ``async with``, or ``aclose``. Reading on from the index raises what ``Replay`` raises.
+    """
 
     # One for each idle subscriber: what waits, and the means of waiting, are made when they are needed.
-    __slots__ = ("_behind", "_buffer", "_job_id", "_put", "_replay", "_replayed", "cursor")
+    __slots__ = (
+        "_arrival",
+        "_behind",
+        "_buffer",
+        "_bus",
+        "_closed",
+        "_replayed",
+        "_terminal",
+        "cursor",
+        "ends_after",
+        "job_id",
+        "matches",
+    )
 
-    def __init__(self, job_id: str | None, replay: Replay, cursor: Cursor) -> None:
-        self._job_id = job_id
-        self._replay = replay
+    def __init__(self, bus: "EventBus", job_id: str | None, cursor: Cursor) -> None:
+        self._bus = bus
         self._buffer: dict[str | Cursor, Event] = {}
         self._replayed: list[Event] = []
-        """The last one first."""
+        """Read from the index, the last one first."""
         self._behind = False
-        self._put: asyncio.Future[None] | None = None
-        """What a reader waits for."""
+        """Whether the index has to be read before the buffer."""
+        self._arrival: asyncio.Future[None] | None = None
+        """What the reader waits for."""
+        self._terminal: Event | None = None
+        """The event handed out last, where it was a terminal one and ``ends_after`` is to be asked about it."""
+        self._closed = False
+        self.job_id = job_id
         self.cursor = cursor
         """The last event handed out; what is at or below it is dropped."""
+        self.matches: Predicate | None = None
+        """Which events are handed out; None for all."""
+        self.ends_after: Predicate | None = None
+        """Asked about each terminal event that was handed out, before the next is looked for."""
 
     def start_after(self, cursor: Cursor) -> None:
         """Begin with what the index holds behind that cursor."""
         self.cursor = cursor
         self._behind = True
 
+    def start_with(self, event: Event) -> None:
+        """Begin with that event, and go on behind it."""
+        self.cursor = Cursor(0)
+        self._replayed = [event]
+
     def put(self, event: Event) -> None:
-        """Called by the bus: never waits."""
+        """Take an event of the bus; never waits."""
         key = event.job.id if event.kind is Kind.PROGRESS else event.cursor
         self._buffer.pop(key, None)
         self._buffer[key] = event
         if len(self._buffer) > BUFFER:
             self._buffer.clear()
             self._behind = True
-        if self._put is not None and not self._put.done():
-            self._put.set_result(None)
+        self._wake()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        while True:
+        if self.ends_after is not None and self._terminal is not None and self.ends_after(self._terminal):
+            self.close()
+        while not self._closed:
             if self._replayed:
                 event = self._replayed.pop()
             elif self._behind:
@@ -67,72 +98,103 @@ class Subscription:
             elif self._buffer:
                 event = self._buffer.pop(next(iter(self._buffer)))
             else:
-                self._put = asyncio.get_running_loop().create_future()
-                await self._put
+                self._arrival = asyncio.get_running_loop().create_future()
+                await self._arrival
                 continue
-            if event.cursor > self.cursor:
-                self.cursor = event.cursor
-                return event
+            if event.cursor <= self.cursor:
+                continue
+            self.cursor = event.cursor
+            if self.matches is not None and not self.matches(event):
+                continue
+            if self.ends_after is not None:
+                self._terminal = event if event.is_terminal else None
+            return event
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Leave the bus. Whoever waits for an event gets no more."""
+        if not self._closed:
+            self._closed = True
+            self._bus.remove(self)
+            self._wake()
+
+    async def aclose(self) -> None:
+        """Do as ``close`` does."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     async def _read_on(self) -> None:
         # Cleared first: an overflow during the read sets it again.
         self._behind = False
-        self._replayed = (await self._replay(self.cursor, self._job_id, _REPLAYED))[::-1]
-        self._behind = self._behind or len(self._replayed) == _REPLAYED
+        try:
+            replayed = await self._bus.replay(self.cursor, self.job_id, _REPLAYED)
+        except BaseException:
+            self._behind = True
+            raise
+        self._replayed = replayed[::-1]
+        self._behind = self._behind or len(replayed) == _REPLAYED
 
 
 class EventBus:
     """``async with bus.subscribe(job_id) as events: async for event in events: …``."""
 
     def __init__(self, replay: Replay, position: int) -> None:
-        self._replay = replay
+        """:param position: the sequence up to which events are no news."""
+        self.replay = replay
         self._published = Cursor(position)
-        self._by_job: dict[str, set[Subscription]] = {}
-        self._all: set[Subscription] = set()
+        self._by_job: dict[str, set[Subscriber]] = {}
+        self._all: set[Subscriber] = set()
 
     @property
     def subscribers(self) -> int:
-        """Subscriptions that are open."""
-        return len(self._all) + sum(len(subscriptions) for subscriptions in self._by_job.values())
+        """How many subscribers there are."""
+        return len(self._all) + sum(len(subscribers) for subscribers in self._by_job.values())
 
     @property
     def is_watched(self) -> bool:
         """Whether anybody subscribes to anything."""
         return bool(self._all or self._by_job)
 
-    @asynccontextmanager
-    async def subscribe(self, job_id: str) -> AsyncIterator[Subscription]:
-        """The events of one job, from now on until the block ends."""
-        subscription = Subscription(job_id, self._replay, self._published)
-        self._by_job.setdefault(job_id, set()).add(subscription)
-        try:
-            yield subscription
-        finally:
-            subscriptions = self._by_job[job_id]
-            subscriptions.discard(subscription)
-            if not subscriptions:
-                del self._by_job[job_id]
+    def subscribe(self, job_id: str) -> Subscriber:
+        """Return a subscriber to the events of one job from now on, which has to be closed."""
+        subscriber = Subscriber(self, job_id, self._published)
+        self._by_job.setdefault(job_id, set()).add(subscriber)
+        return subscriber
 
-    @asynccontextmanager
-    async def subscribe_all(self) -> AsyncIterator[Subscription]:
-        """The events of every job, from now on until the block ends."""
-        subscription = Subscription(None, self._replay, self._published)
-        self._all.add(subscription)
-        try:
-            yield subscription
-        finally:
-            self._all.discard(subscription)
+    def subscribe_all(self) -> Subscriber:
+        """Return a subscriber to the events of every job from now on, which has to be closed."""
+        subscriber = Subscriber(self, None, self._published)
+        self._all.add(subscriber)
+        return subscriber
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Hand nothing more to a subscriber."""
+        if subscriber.job_id is None:
+            self._all.discard(subscriber)
+            return
+        subscribers = self._by_job[subscriber.job_id]
+        subscribers.discard(subscriber)
+        if not subscribers:
+            del self._by_job[subscriber.job_id]
 
     def publish(self, events: Sequence[Event]) -> None:
         """Hand events to their subscribers; the index must have applied them."""
         if not events:
             return
-        # An index that is built anew brings old events once more, which are news to nobody.
-        self._published = max(self._published, events[-1].cursor)
+        self._published = events[-1].cursor
         if not self.is_watched:
             return
         for event in events:
-            for subscription in self._by_job.get(event.job.id, ()):
-                subscription.put(event)
-            for subscription in self._all:
-                subscription.put(event)
+            for subscriber in self._by_job.get(event.job.id, ()):
+                subscriber.put(event)
+            for subscriber in self._all:
+                subscriber.put(event)

@@ -1,4 +1,4 @@
-"""The feed: the stream's tail applied to the index, then published on the bus. One per API process."""
+"""The feed: the stream applied to the index as it grows, then published on the bus. One per API process."""
 
 import asyncio
 import heapq
@@ -10,10 +10,12 @@ from itertools import count
 
 from msgspec import Struct
 
-from gql_jobs.index.index import Index, Unread, keep_log_short
+from gql_jobs.index.index import Index, Unread, keep_wal_short
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import BATCH, Tail, TailMessage
+from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Message
+from gql_jobs.jobs.model import Job
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
@@ -21,33 +23,36 @@ from gql_jobs.processes.background import in_background
 
 log = logging.getLogger(__name__)
 
-
 FALLEN_BEHIND = 50_000
 """Messages behind from which on this process should be sent nothing: a second or two of what it can apply."""
 RECOVERED = 1_000
 """Messages behind at most when it may be sent requests again; far below the other, so that it does not flap."""
-PAUSE = 0.001
+GATHER_PER_MESSAGE = 0.001
 """Seconds that more is waited for after a batch, for every message of it but the first.
 
-A transaction costs as much as four messages, and a job whose events come in one batch is written once. A lone message
-is never kept waiting, so that this costs time only where there is so much of it that batches save more.
+A transaction costs as much as several messages, and a job whose events come in one batch is written once. A lone
+message is never kept waiting, so that this costs time only where there is so much of it that batches save more.
 """
-WATCHED_PAUSE = 0.005
-UNWATCHED_PAUSE = 0.02
-"""Seconds at most, while somebody waits for the index or for events, and while nobody does."""
+GATHER_WATCHED = 0.005
+"""Seconds that more is waited for at most while somebody waits for the index or for events."""
+GATHER_UNWATCHED = 0.02
+"""Seconds that more is waited for at most while nobody does."""
 CATCH_UP_BATCH = 8192
-"""Messages applied together at most while nobody relies on this process yet: a fifth less time for an index that is
-built anew, and a loop that is busy for 0.2 s at a time."""
-SAY_EVERY = 5.0
+"""Messages applied together at most while nobody relies on this process yet: faster, and a loop that is busy longer."""
+CATCH_UP_LOG_INTERVAL = 5.0
 """Seconds between two lines of the log about an index that is catching up."""
+READ_BACK_TIMEOUT = 1.0
+"""Seconds that what was written is waited for before it is shown without the index."""
+_UNCOUNTED = 2048
+"""Events that may wait to be counted."""
 
 
 class FeedCounters(Struct, frozen=True):
-    """What monitoring wants to know. ``applied`` and ``rebuilt`` count since this process started.
+    """What monitoring wants to know. ``applied`` counts since this process started.
 
     ``position``: the last sequence applied; ``lag``: messages stored and not applied; ``unreadable``: messages in the
-    index that nobody here can read; ``rebuilt``: times that the index was begun anew; ``percent``: how much it has of
-    what it lacked when the process started or the index was begun anew.
+    index that nobody here can read; ``rebuilt``: whether the index was begun anew when this process started, 0 or 1;
+    ``percent``: how much it has of what it lacked when the process started.
     """
 
     position: int
@@ -59,14 +64,17 @@ class FeedCounters(Struct, frozen=True):
 
 
 class Feed:
-    """``caught_up``: everything that was stored when it started, or was built anew, has been applied, and it has not
-    fallen behind since; ``lag``: messages behind.
+    """Follows the stream. Used from the event loop's thread only.
+
+    ``caught_up``: everything that was stored when it started has been applied, and it has not fallen behind since;
+    ``lag``: messages behind.
     """
 
     def __init__(self, connection: Connection, index: Index, bus: EventBus, tally: Tally) -> None:
         self._index = index
         self._bus = bus
         self._tally = tally
+        self._uncounted: list[Event] = []
         # Checkpoints come as well and are passed over: to leave them out takes many filters, hence the server seconds.
         self._tail = Tail(connection, (), index.position + 1)
         self._tail.largest = CATCH_UP_BATCH
@@ -76,12 +84,11 @@ class Feed:
         self._applied = 0
         self._missing = 0
         self._was_there = False
-        self._said_at = time.monotonic()
+        self._logged_at = time.monotonic()
         self.applying = asyncio.Lock()
         """Held while messages are written into the index."""
         self.caught_up = False
         self.lag = 0
-        index.on_renewal = self._begin_anew
 
     @property
     def position(self) -> int:
@@ -101,65 +108,25 @@ class Feed:
             percent=100.0 if self.caught_up else round(100 * done, 1),
         )
 
+    @property
+    def tally(self) -> Tally:
+        """What has happened to jobs, with every event that was applied."""
+        self._tally.count(self._uncounted)
+        self._uncounted.clear()
+        return self._tally
+
     async def run(self) -> None:
-        """Follow the stream; never ends by itself."""
+        """Follow the stream; never ends by itself.
+
+        :raises DamagedIndex: if the index turns out to be damaged.
+        :raises sqlite3.Error: if it cannot be written for another reason.
+        """
         async for batch in self._tail.batches():
             if batch:
-                generation = self._index.generation
                 async with self.applying:
-                    # Begun anew while this waited, the index gets these again, after all that is before them.
-                    if generation == self._index.generation:
-                        self._apply(batch)
+                    self._apply(batch)
             self._judge()
             await self._gather(len(batch))
-
-    async def _gather(self, applied: int) -> None:
-        pause = PAUSE * (applied - 1) if applied and self._tail.is_emptied else 0
-        # Also without a pause: a long catch-up must leave the event loop to others now and then.
-        await asyncio.sleep(min(pause, WATCHED_PAUSE))
-        pause = min(pause, UNWATCHED_PAUSE) - WATCHED_PAUSE
-        if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched)):
-            self._waited_for.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._waited_for.wait()
-
-    def _begin_anew(self) -> None:
-        self.caught_up = self._was_there = False
-        self._missing = 0
-        self._tail.rewind(1)
-
-    def _judge(self) -> None:
-        lag = self._tail.lag
-        if lag is None:
-            return
-        self.lag = lag
-        if not self._was_there:
-            self._missing = max(self._missing, self._tail.pending or 0, lag)
-        if self.caught_up:
-            self.caught_up = lag <= FALLEN_BEHIND
-        elif lag <= (RECOVERED if self._was_there else 0):
-            self.caught_up = self._was_there = True
-        self._tail.largest = BATCH if self.caught_up else CATCH_UP_BATCH
-        if not self.caught_up and time.monotonic() - self._said_at >= SAY_EVERY:
-            self._said_at = time.monotonic()
-            log.info("the index is %d messages behind (%.1f %% done)", lag, self.counters.percent)
-
-    async def wait_for(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Whether the index reaches that sequence within ``timeout`` seconds."""
-        if self.position >= seq:
-            return True
-        loop = asyncio.get_running_loop()
-        reached: asyncio.Future[None] = loop.create_future()
-        self._waited_for.set()
-        heapq.heappush(self._waiters, (seq, next(self._number), reached))
-        # A timer costs a fifth of a timeout context around each wait.
-        timer = loop.call_later(timeout, _reach, reached)
-        try:
-            await reached
-        finally:
-            timer.cancel()
-        return self.position >= seq
 
     def _apply(self, batch: list[TailMessage]) -> None:
         messages: list[Message] = []
@@ -173,13 +140,67 @@ class Feed:
             else:
                 if read is not None:
                     messages.append(read)
-        self._applied += len(batch)
         events = self._index.apply(messages, batch[-1].seq, unread)
+        self._applied += len(batch)
         self._bus.publish(events)
-        self._tally.count(events)
         while self._waiters and self._waiters[0][0] <= self.position:
             _, _, reached = heapq.heappop(self._waiters)
             _reach(reached)
+        # Counted when somebody looks or enough has come, so that no subscriber waits for it.
+        self._uncounted += events
+        if len(self._uncounted) > _UNCOUNTED:
+            self._tally.count(self._uncounted)
+            self._uncounted.clear()
+
+    def _judge(self) -> None:
+        """Say how far behind it is, and whether this process may be relied on."""
+        lag = self._tail.lag
+        if lag is None:
+            return
+        self.lag = lag
+        if not self._was_there:
+            self._missing = max(self._missing, self._tail.pending or 0, lag)
+        if self.caught_up:
+            self.caught_up = lag <= FALLEN_BEHIND
+        elif lag <= (RECOVERED if self._was_there else 0):
+            self.caught_up = self._was_there = True
+        self._tail.largest = BATCH if self.caught_up else CATCH_UP_BATCH
+        if not self.caught_up and time.monotonic() - self._logged_at >= CATCH_UP_LOG_INTERVAL:
+            self._logged_at = time.monotonic()
+            log.info("the index is %d messages behind (%.1f %% done)", lag, self.counters.percent)
+
+    async def _gather(self, applied: int) -> None:
+        """Let more come together after a batch of so many messages."""
+        pause = GATHER_PER_MESSAGE * (applied - 1) if applied and self._tail.is_emptied else 0
+        # Also without a pause: a long catch-up must leave the event loop to others now and then.
+        await asyncio.sleep(min(pause, GATHER_WATCHED))
+        pause = min(pause, GATHER_UNWATCHED) - GATHER_WATCHED
+        if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched)):
+            self._waited_for.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._waited_for.wait()
+
+    async def read_back(self, job: Job) -> Job:
+        """Return the job as the index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
+        await self.wait_for(job.last_seq, READ_BACK_TIMEOUT)
+        return self._index.job(job.id) or job
+
+    async def wait_for(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until the index reaches that sequence; return whether it did within ``timeout`` seconds."""
+        if self.position >= seq:
+            return True
+        loop = asyncio.get_running_loop()
+        reached: asyncio.Future[None] = loop.create_future()
+        self._waited_for.set()
+        heapq.heappush(self._waiters, (seq, next(self._number), reached))
+        # A timer costs a fraction of a timeout context around each wait.
+        timer = loop.call_later(timeout, _reach, reached)
+        try:
+            await reached
+        finally:
+            timer.cancel()
+        return self.position >= seq
 
 
 def _reach(waiter: asyncio.Future[None]) -> None:
@@ -189,7 +210,11 @@ def _reach(waiter: asyncio.Future[None]) -> None:
 
 @asynccontextmanager
 async def run_feed(connection: Connection, index: Index, bus: EventBus, tally: Tally) -> AsyncIterator[Feed]:
-    """The feed, running until the block ends; if it fails, so does the block."""
+    """Run the feed until the block ends; if it fails, or anybody finds the index damaged, so does the block."""
     feed = Feed(connection, index, bus, tally)
-    async with keep_log_short(index, feed.applying), in_background(feed.run()):
+    async with (
+        in_background(index.until_damaged()),
+        keep_wal_short(index, feed.applying),
+        in_background(feed.run()),
+    ):
         yield feed

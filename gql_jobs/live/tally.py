@@ -1,8 +1,8 @@
 """What has happened to jobs since this process started, as plain counters.
 
 Every API process follows the whole stream, so each of them counts every job: their counters are to be compared, never
-added. What the stream held before this process started is no news, whether the index is built anew or catches up;
-nor is what was counted already, when the index is built anew under a running process.
+added. What the stream held before this process started is no news, whether the index is built anew or catches up; nor
+is what was counted already.
 """
 
 from collections import OrderedDict

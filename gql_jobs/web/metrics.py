@@ -88,7 +88,7 @@ class ApiMetrics(Collector):
             yield single("gql_jobs_nats_connected", f"Whether NATS is connected: 1 or 0. {LEAST}", 0)
             return
         yield from _of_connection(runtime, self._snapshot.store, self._snapshot.last_seq)
-        yield from _of_history(runtime.tally)
+        yield from _of_history(runtime.feed.tally)
         yield from _of_queues(runtime, self._snapshot)
 
     def _of_process(self) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.index import DamagedIndex, Index, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -32,8 +32,6 @@ from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SETTLE = 1.0
-"""Seconds that a mutation waits for this process's index."""
 CHECK_WITHIN = 1.0
 """Seconds that a readiness check may take."""
 _MOST_PROCESSES = 64
@@ -57,15 +55,13 @@ class Runtime(Struct):
     reader: Reader
     feed: Feed
     bus: EventBus
-    tally: Tally
     watch: Watch
     presence: Presence
     artifacts: ArtifactStore
 
     async def settled(self, job: Job) -> Job:
         """The job as this process's index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
-        await self.feed.wait_for(job.last_seq, SETTLE)
-        return self.index.job(job.id) or job
+        return await self.feed.read_back(job)
 
     async def job(self, job_id: str) -> Job | None:
         """The job, from the index or else from the stream; None for an id that is no UUID.
@@ -166,7 +162,6 @@ async def open_runtime(
             reader=reader,
             feed=feed,
             bus=bus,
-            tally=tally,
             watch=Watch(connection, index, feed, bus, commands),
             artifacts=artifacts,
             presence=await stack.enter_async_context(watch_workers(connection)),
@@ -201,6 +196,7 @@ class Opening:
         self._imports = imports
         self._on_open = on_open
         self._runtime: Runtime | None = None
+        self._is_ending = False
         self._trouble = "NATS has not been reached yet"
         self.failed = asyncio.Event()
         """Set when a part that all answers depend on has failed, or cannot be had."""
@@ -211,10 +207,12 @@ class Opening:
     def runtime(self) -> Runtime:
         """The runtime.
 
-        :raises QueueUnavailable: while it is not open yet.
+        :raises QueueUnavailable: while it is not open yet, and when it is being closed.
         """
         if self._runtime is None:
             raise QueueUnavailable("The server is still starting: it has not reached NATS yet.")
+        if self._is_ending:
+            raise QueueUnavailable("This process of the server is ending; try again.")
         return self._runtime
 
     @property
@@ -241,6 +239,8 @@ class Opening:
             first = _first(error)
             if self._runtime is None and isinstance(first, _HOPELESS):
                 self.refusal = first
+            elif isinstance(first, DamagedIndex):
+                log.critical("the API cannot go on: %s", first)
             else:
                 # Without its feed the process would go on to answer, from an index that stands still.
                 log.critical("the API cannot go on", exc_info=error)
@@ -252,7 +252,10 @@ class Opening:
             async with open_runtime(self._settings, self._imports, self._wait_for) as runtime:
                 self._runtime = runtime
                 self._on_open(runtime)
-                await asyncio.get_running_loop().create_future()
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    self._is_ending = True
         except* QueueUnavailable as refusals:
             if self._runtime is not None:
                 raise

@@ -6,18 +6,21 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from gql.transport.exceptions import TransportQueryError
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from gql_jobs.settings import Settings
-from tests.api.operations import create, ended, find
+from tests.api.operations import asked, create, create_many, ended, find, page
 from tests.child_processes import all_ended, has_ended, running_process, tree
 from tests.deadline import until
+from tests.rows import overwrite
 from tests.running import JOB_TYPES, ROOT
 from tests.scraped import reader, scrape
 from tests.serving import Api, ServedApi, connected, free_port, hear, is_ready, say, without_nats
@@ -114,6 +117,28 @@ async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(sett
         comrades = await _two_listen(api.port, parent)
         assert victim not in comrades
         assert other in comrades
+        await _stop(parent, signal.SIGTERM)
+
+
+async def test_one_of_two_whose_index_is_damaged_is_started_again_and_builds_it_anew(settings: Settings) -> None:
+    async with _two_apis(settings) as (parent, api):
+        await until(lambda: is_ready(api), "the first is ready", within=30)
+        ids = await create_many(api, [asked() for _ in range(50)])
+        before = await _two_listen(api.port, parent)
+        overwrite(settings.data_dir / "index-0.sqlite")
+
+        async def one_has_ended() -> bool:
+            async with connected(api.port) as client:
+                with suppress(httpx.TransportError, TransportQueryError):
+                    await page(client, first=100)
+            return any(has_ended(process) for process in before)
+
+        await until(one_has_ended, "it has met the damage", within=30)
+        after = await _two_listen(api.port, parent)
+        assert len(set(after) & set(before)) == 1
+        for _ in range(_SOCKETS):
+            async with connected(api.port) as client:
+                assert {job["id"] for job in (await page(client, first=100))["nodes"]} == set(ids)
         await _stop(parent, signal.SIGTERM)
 
 

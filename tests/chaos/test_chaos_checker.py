@@ -167,7 +167,7 @@ async def test_it_reads_the_stream_of_a_server_and_finds_what_is_planted_there(
 ) -> None:
     commands, ledger, whole = runtime.commands, Ledger(), Observation()
     job_log = commands._log  # noqa: SLF001
-    watching = runtime.watch.all(JobFilter(), Cursor(0))
+    watching = await runtime.watch.all(JobFilter(), Cursor(0))
     ledger.observations.append(whole)
     jobs = [(await commands.create(request())).job for _ in range(3)]
     for job, status in zip(jobs, (JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED), strict=True):

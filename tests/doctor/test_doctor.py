@@ -50,7 +50,7 @@ async def _stories(runtime: Runtime) -> list[Job]:
     payloads = [ProbePayload(steps=2), ProbePayload(permanent=True), ProbePayload(fail_attempts=1)]
     jobs = [(await runtime.commands.create(request(payload, tags=("t",)))).job for payload in payloads]
     for job in jobs:
-        async for _ in runtime.watch.job(job.id):
+        async for _ in await runtime.watch.job(job.id):
             pass
     return jobs
 

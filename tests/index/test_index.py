@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from msgspec.structs import replace
+from msgspec import Raw, UnsetType
+from msgspec.structs import fields, replace
 
 from gql_jobs.index.index import Unread, open_index
-from gql_jobs.index.tables import job_of, new_row, state_blob
+from gql_jobs.index.tables import FORMAT, new_row, state_blob, stored_job
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -22,7 +24,7 @@ from gql_jobs.jobs.messages import (
     Saved,
     Started,
 )
-from gql_jobs.jobs.model import Cursor, JobStatus
+from gql_jobs.jobs.model import Cursor, JobError, JobState, JobStatus
 from tests.rows import counted, rows
 from tests.stories import JOB, OTHER, after, artifact, at, error, noted, queued, said, scheduled, tell
 
@@ -83,7 +85,34 @@ def test_a_row_keeps_every_field_of_a_job() -> None:
         errors=(error(3),),
         **{name: at(second) for name, second in moments.items()},
     )
-    assert job_of(job.id, new_row(1, job, b"")[10], state_blob(job)) == job
+    assert stored_job(job.id, new_row(1, job, b"")[10], state_blob(job)) == job
+
+
+VALUES: dict[Any, Any] = {
+    str: JOB,
+    int: 7,
+    datetime: at(7),
+    JobStatus: JobStatus.RETRYING,
+    str | None: "text",
+    int | None: 7,
+    datetime | None: at(7),
+    tuple[JobError, ...]: (error(3),),
+    Raw | UnsetType: Raw(b'{"a":[1,"b"]}'),
+}
+"""Of each type that a field of a job has, a value that no field has by default."""
+
+
+def test_a_row_keeps_whatever_fields_a_job_has_and_another_field_is_another_format() -> None:
+    told = after(*STORY)
+    assert told is not None
+    state = {field.name: VALUES[field.type] for field in fields(JobState)}
+    assert all(state[field.name] != field.default for field in fields(JobState))
+    assert FORMAT.split()[1:] == [name for name in state if name != "id"]
+    job = replace(told, **state)
+    kept = stored_job(JOB, new_row(1, job, b"")[10], state_blob(job))
+    assert msgspec.json.encode(kept) == msgspec.json.encode(job)
+    assert kept.result is not None
+    assert bytes(kept.result) == bytes(state["result_json"])
 
 
 def test_a_job_is_the_fold_of_its_messages(path: Path) -> None:

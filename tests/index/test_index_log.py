@@ -1,4 +1,4 @@
-"""The log of the index is moved into its file while messages are written."""
+"""The write-ahead log of the index is moved into its file while messages are written."""
 
 import asyncio
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.index import index as checkpoints
-from gql_jobs.index.index import Index, keep_log_short, open_index
+from gql_jobs.index import index as index_module
+from gql_jobs.index.index import Index, keep_wal_short, move_wal, open_index
 from tests.deadline import until
 from tests.library import CREATED
 from tests.rows import rows
@@ -21,8 +21,8 @@ BATCH = 50
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "EVERY", 0.001)
-    monkeypatch.setattr(checkpoints, "ENOUGH", BATCH)
+    monkeypatch.setattr(index_module, "WAL_INTERVAL", 0.001)
+    monkeypatch.setattr(index_module, "WAL_MESSAGES", BATCH)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def _of_file_alone(path: Path, aside: Path) -> int:
 
 async def test_what_is_committed_comes_into_the_file_while_others_write(index: Index, tmp_path: Path) -> None:
     applying = asyncio.Lock()
-    async with keep_log_short(index, applying):
+    async with keep_wal_short(index, applying):
         written = await _fill(index, applying, lambda: index.position >= 20 * BATCH)
         await until(lambda: _of_file_alone(index.path, tmp_path / "aside") == written, "all of it is in the file")
 
@@ -70,23 +70,30 @@ async def test_the_log_begins_anew_so_that_it_does_not_grow(index: Index) -> Non
 
     await _fill(index, applying, lambda: index.position > 0)
     first = log.read_bytes()[16:24]
-    async with keep_log_short(index, applying):
+    async with keep_wal_short(index, applying):
         await _fill(index, applying, begun_anew)
 
 
-async def test_an_index_that_is_begun_anew_meanwhile_is_kept_short_as_well(index: Index, tmp_path: Path) -> None:
-    applying = asyncio.Lock()
-    async with keep_log_short(index, applying):
-        await _fill(index, applying, lambda: index.position >= 5 * BATCH)
-        damage = sqlite3.DatabaseError("file is not a database")
-        damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
-        index.failed(damage, index.generation)
+async def test_of_an_index_that_is_found_damaged_meanwhile_nothing_comes_back_and_the_next_is_kept_short_as_well(
+    tmp_path: Path,
+) -> None:
+    path, applying = tmp_path / "index.sqlite", asyncio.Lock()
+    with open_index(path, CREATED, 1_000_000, 86_400.0) as damaged:
+        async with keep_wal_short(damaged, applying):
+            await _fill(damaged, applying, lambda: damaged.position >= 5 * BATCH)
+            damage = sqlite3.DatabaseError("file is not a database")
+            damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+            damaged.read_error(damage)
+            await asyncio.sleep(0.05)
+    assert not path.exists()
+    with open_index(path, CREATED, 1_000_000, 86_400.0) as index:
         assert index.position == 0
-        written = await _fill(index, applying, lambda: index.position >= 2 * BATCH)
-        await until(lambda: _of_file_alone(index.path, tmp_path / "aside") == written, "all of it is in the file")
-    assert len(rows(index.path)["jobs"]) == written
+        async with keep_wal_short(index, applying):
+            written = await _fill(index, applying, lambda: index.position >= 2 * BATCH)
+            await until(lambda: _of_file_alone(index.path, tmp_path / "aside") == written, "all of it is in the file")
+    assert len(rows(path)["jobs"]) == written
 
 
 def test_a_file_that_is_gone_is_neither_made_anew_nor_a_failure(tmp_path: Path) -> None:
-    checkpoints._checkpoint(tmp_path / "index.sqlite")  # noqa: SLF001
+    move_wal(tmp_path / "index.sqlite")
     assert list(tmp_path.iterdir()) == []

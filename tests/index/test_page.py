@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from gql_jobs.index.page import read_page
-from gql_jobs.index.tables import read_only
+from gql_jobs.index.tables import open_read_only
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import AttemptBody, Cancelled, Completed, DeadLetter, Failed, Message, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
@@ -140,7 +140,7 @@ def test_the_few_jobs_that_match_are_looked_up_and_not_walked_to(shelf: Shelf) -
 
 def _page_and_plan(shelf: Shelf, job_filter: JobFilter, order: JobOrder) -> tuple[list[str], str]:
     asked: list[str] = []
-    with closing(read_only(shelf.library.index.path)) as database:
+    with closing(open_read_only(shelf.library.index.path)) as database:
         database.set_trace_callback(asked.append)
         page = read_page(database, job_filter, order, first=5, after=None, offset=0)
         database.set_trace_callback(None)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gql_jobs.index.index import Index, open_index
-from gql_jobs.index.page import count, read_page
-from gql_jobs.index.tables import read_only
+from gql_jobs.index.page import count_jobs, read_page
+from gql_jobs.index.tables import open_read_only
 from gql_jobs.jobs.messages import Completed, Message, Started
 from gql_jobs.jobs.model import Job, JobPriority, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
@@ -87,9 +87,9 @@ def test_all_pages_hold_every_job_that_was_there_once_and_in_order_while_others_
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.sqlite"
-        with open_index(path, CREATED, 0, 86_400) as index, closing(read_only(path)) as database:
+        with open_index(path, CREATED, 0, 86_400) as index, closing(open_read_only(path)) as database:
             there = [job for job in _arrive(index, first_jobs) if job_filter.matches(job)]
-            assert count(database, job_filter) == len(there)
+            assert count_jobs(database, job_filter) == len(there)
             everybody, shown, after = list(there), list[Job](), None
             while True:
                 page = read_page(database, job_filter, order, first=first, after=after, offset=0)

@@ -30,7 +30,7 @@ async def test_a_job_made_elsewhere_is_found_watched_and_decided_on_at_once(runt
         job = (await runtime.commands.create(request())).job
         assert await other.job(job.id) is not None
         job = (await runtime.commands.create(request())).job
-        watching = other.watch.job(job.id)
+        watching = await other.watch.job(job.id)
         assert (await anext(watching)).kind is Kind.QUEUED
         assert (await runtime.commands.cancel(job.id)).status is JobStatus.CANCELLED
         assert [event.kind async for event in watching] == [Kind.CANCELLED]
@@ -41,12 +41,11 @@ async def test_a_job_made_elsewhere_is_found_watched_and_decided_on_at_once(runt
 async def test_a_cursor_given_out_elsewhere_is_waited_for(runtime: Runtime, other: Runtime) -> None:
     first = (await runtime.commands.create(request())).job
     cursor = Cursor((await runtime.commands.create_many([request() for _ in range(200)]))[-1].job.last_seq)
-    resumed = other.watch.all(JobFilter(), cursor)
-    waiting = asyncio.ensure_future(anext(resumed))
+    opening = asyncio.ensure_future(other.watch.all(JobFilter(), cursor))
     cancelled = await runtime.commands.cancel(first.id)
-    event = await asyncio.wait_for(waiting, 5)
+    async with await opening as resumed:
+        event = await asyncio.wait_for(anext(resumed), 5)
     assert (event.kind, event.cursor) == (Kind.CANCELLED, Cursor(cancelled.last_seq))
-    await resumed.aclose()
 
 
 async def test_a_process_that_came_after_a_cancelled_schedule_tells_its_end_too(
@@ -63,7 +62,7 @@ async def test_a_process_that_came_after_a_cancelled_schedule_tells_its_end_too(
         assert [event.kind for event in events] == [Kind.SCHEDULED, Kind.CANCELLED]
         assert events[-1].cursor == runtime.index.events(job.id)[-1].cursor
         for number, event in enumerate(events):
-            resumed = [later async for later in other.watch.job(job.id, event.cursor)]
+            resumed = [later async for later in await other.watch.job(job.id, event.cursor)]
             assert resumed == events[number + 1 :]
 
 

@@ -3,22 +3,25 @@
 import asyncio
 from itertools import count
 
+import pytest
+
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Completed, Kind, Message, Progress, Started
 from gql_jobs.jobs.model import Cursor, new_job_id
-from gql_jobs.live.bus import BUFFER, Subscription
+from gql_jobs.live.bus import BUFFER, Subscriber
 from tests.library import Library
 from tests.stories import JOB, OTHER, at, queued, said
 
 Told = tuple[Cursor, Kind]
 
 
-async def _read(subscription: Subscription, until_seq: int) -> list[Event]:
+async def _read(subscriber: Subscriber, until_seq: int) -> list[Event]:
     """The events up to that sequence."""
     events: list[Event] = []
     async with asyncio.timeout(10):
         while not events or events[-1].cursor.seq < until_seq:
-            events.append(await anext(subscription))
+            events.append(await anext(subscriber))
     return events
 
 
@@ -124,3 +127,33 @@ async def test_one_that_starts_after_a_cursor_gets_what_the_index_holds_and_then
             (Cursor(4), Kind.PROGRESS),
             (Cursor(5), Kind.COMPLETED),
         ]
+
+
+async def test_events_that_could_not_be_read_from_the_index_come_when_they_can(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.tell(queued(1), said(2, Started))
+
+    async def refuse(*_: object) -> list[Event]:
+        raise QueueUnavailable("Try again.")
+
+    async with library.bus.subscribe(JOB) as events:
+        events.start_after(Cursor(0))
+        with monkeypatch.context() as away:
+            away.setattr(library.bus, "replay", refuse)
+            with pytest.raises(QueueUnavailable):
+                await anext(events)
+        library.tell(said(3, Completed))
+        assert [event.cursor.seq for event in await _read(events, 3)] == [1, 2, 3]
+
+
+async def test_whoever_waits_for_an_event_when_the_subscriber_is_closed_gets_none(library: Library) -> None:
+    events = library.bus.subscribe_all()
+    waiting = asyncio.create_task(anext(events, None))
+    await asyncio.sleep(0)
+    await events.aclose()
+    await events.aclose()
+    assert await waiting is None
+    assert library.bus.subscribers == 0
+    library.tell(queued(1))
+    assert [event async for event in events] == []

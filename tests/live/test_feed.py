@@ -14,16 +14,17 @@ import msgspec
 import pytest
 
 from gql_jobs.doctor.inspection import consumers
-from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.index import DamagedIndex, Index, open_index
 from gql_jobs.index.reader import open_reader
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jetstream.stored_messages import last_message
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Released, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, run_feed
-from gql_jobs.live.tally import Tally
+from gql_jobs.live.tally import UNKNOWN, Tally
 from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, folded
@@ -211,20 +212,29 @@ async def test_it_names_no_subjects_to_the_server_and_passes_checkpoints_over(
         assert index.unreadable == 0
 
 
-async def test_what_waits_to_be_applied_when_the_index_is_begun_anew_comes_after_all_before_it(
+async def test_whoever_finds_the_index_damaged_ends_the_feed_and_the_next_one_has_everything(
     commands: JobCommands, connection: Connection, tmp_path: Path
 ) -> None:
-    async with _fed(connection, tmp_path / "index") as (feed, index):
-        first = (await commands.create(request())).job
-        assert await feed.wait_for(first.last_seq, 5)
-        damage = sqlite3.DatabaseError("file is not a database")
-        damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
-        async with feed.applying:
-            second = (await commands.create(request())).job
-            await until(lambda: feed.applying._waiters, "the feed waits with the second job")  # noqa: SLF001
-            index.failed(damage, index.generation)
-        assert await feed.wait_for(second.last_seq, 5)
-        assert index.job(first.id) is not None
+    path = tmp_path / "index"
+    damage = sqlite3.DatabaseError("file is not a database")
+    damage.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+    jobs = [(await commands.create(request())).job]
+
+    async def feed_until_damaged() -> None:
+        async with _fed(connection, path) as (feed, index):
+            async with feed.applying:
+                jobs.append((await commands.create(request())).job)
+                await until(lambda: feed.applying._waiters, "the feed waits with the second job")  # noqa: SLF001
+                assert isinstance(index.read_error(damage), QueueUnavailable)
+            await asyncio.sleep(10)
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await feed_until_damaged()
+    assert failed.group_contains(DamagedIndex, match="is damaged")
+    async with _fed(connection, path) as (feed, index):
+        assert await feed.wait_for(jobs[-1].last_seq, 5)
+        assert all(index.job(job.id) is not None for job in jobs)
+        assert feed.counters.rebuilt == 1
 
 
 async def test_a_message_that_can_be_read_but_not_compared_does_not_stop_the_feed(
@@ -256,6 +266,25 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
         assert await asyncio.gather(*waiting) == [True, True, True]
         assert await feed.wait_for(1, 0)
         assert (feed.caught_up, feed.lag, feed.position) == (True, 0, 3)
+
+
+async def test_every_event_that_was_applied_is_counted_once_however_many_have_come_since_somebody_looked(
+    job_log: JobLog,
+    commands: JobCommands,
+    connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gql_jobs.live.feed._UNCOUNTED", 3)
+    label = (UNKNOWN,)
+    async with _fed(connection, tmp_path / "index") as (feed, _):
+        for jobs in range(1, 8):
+            job = (await commands.create(request())).job
+            await say(job_log, job, Started)
+            assert await feed.wait_for(await say(job_log, job, Completed), 5)
+            if jobs % 3 == 0:
+                assert (feed.tally.created[label], feed.tally.started[label]) == (jobs, jobs)
+        assert feed.tally.created[label] == feed.tally.finished[UNKNOWN, "COMPLETED"] == 7
 
 
 async def test_it_is_not_caught_up_while_it_has_fallen_far_behind_and_again_when_it_is_near(

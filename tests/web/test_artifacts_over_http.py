@@ -29,7 +29,7 @@ async def saved(api: ServedApi, name: str, size: int = SIZE) -> str:
     assert probe is not None
     request = JobRequest.of(probe, ProbePayload(artifact=name, artifact_bytes=size))
     job_id = (await api.runtime.commands.create(request)).job.id
-    async for _ in api.runtime.watch.job(job_id):
+    async for _ in await api.runtime.watch.job(job_id):
         pass
     query = "query ($id: ID!) { job(id: $id) { artifacts { name url contentType sizeBytes sha256 createdAt } } }"
     (artifact,) = (await api.ask(query, id=job_id))["job"]["artifacts"]

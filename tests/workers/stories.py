@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ async def create_many(runtime: Runtime, number: int, **asked: Any) -> list[str]:
 
 async def ended(runtime: Runtime, job_id: str, *, within: float = 15.0) -> Job:
     """The job once a watcher has been told its end."""
-    async with asyncio.timeout(within), aclosing(runtime.watch.job(job_id)) as events:
+    async with asyncio.timeout(within), await runtime.watch.job(job_id) as events:
         async for event in events:
             if event.is_terminal:
                 return event.job

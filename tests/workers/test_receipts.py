@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
-from gql_jobs.index.writer import Note
+from gql_jobs.index.index import Note
 from gql_jobs.jobs.errors import InvalidState
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
 from gql_jobs.jobs.model import Job, JobStatus
