@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext, PermanentError
+from gql_jobs.logs import job_fields
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker import telemetry as journal
+from gql_jobs_worker.telemetry import log_event
 from tests.deadline import until
 from tests.workers.stories import create, ended, handled_by, running
 
@@ -46,24 +47,24 @@ def _matches(lines: list[str], *patterns: str) -> None:
 
 
 def test_the_format_of_a_line(lines: pytest.LogCaptureFixture) -> None:
-    journal.event("progress", JOB_ID, progress="25%", message="Connecting to SMTP...")
+    log_event("progress", job_fields(job_id=JOB_ID), progress="25%", message="Connecting to SMTP...")
     (line,) = [record.getMessage() for record in lines.records]
     assert line == "[event] Job progress: 550e8400... (progress=25%, message=Connecting to SMTP...)"
 
 
 def test_what_is_not_known_is_left_out(lines: pytest.LogCaptureFixture) -> None:
-    journal.event("progress", JOB_ID, progress="25%", message=None)
+    log_event("progress", job_fields(job_id=JOB_ID), progress="25%", message=None)
     assert lines.records[0].getMessage() == "[event] Job progress: 550e8400... (progress=25%)"
 
 
 def test_a_line_names_the_whole_id_for_programs(lines: pytest.LogCaptureFixture) -> None:
-    journal.event("started", JOB_ID, type="email", attempt=1)
+    log_event("started", job_fields(job_id=JOB_ID), type="email", attempt=1)
     assert vars(lines.records[0])["job_id"] == JOB_ID
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\x00"])
 def test_a_message_cannot_forge_a_line(lines: pytest.LogCaptureFixture, separator: str) -> None:
-    journal.event("progress", JOB_ID, message=f"ok{separator}[event] Job completed: 550e8400...")
+    log_event("progress", job_fields(job_id=JOB_ID), message=f"ok{separator}[event] Job completed: 550e8400...")
     line = lines.records[0].getMessage()
     assert line.isprintable()
     assert len(line.splitlines()) == 1
