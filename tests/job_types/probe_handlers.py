@@ -68,6 +68,10 @@ async def _save(context: JobContext, payload: ProbePayload) -> None:
 
 
 def _raise(context: JobContext, payload: ProbePayload) -> None:
+    if payload.logs is not None:
+        context.log.warning(payload.logs)
+    if payload.breaks:
+        raise RuntimeError("Nobody expected this.")
     if payload.permanent:
         raise PermanentError("This can never work.")
     if context.attempt <= payload.fail_attempts:

@@ -22,6 +22,8 @@ class ProbePayload(Model):
     result_bytes: int = Field(0, description="Length of the result's text.")
     artifact: str | None = Field(None, description="Name of a file to save.")
     artifact_bytes: int = Field(0, description="Its size.")
+    logs: str | None = Field(None, description="A line for the log.")
+    breaks: bool = Field(False, description="Raise what no handler means to raise.")
     trace: str | None = Field(None, description="A file that gets a line per run.")
 
 
