@@ -24,12 +24,12 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
     if payload.blocks:
         time.sleep(payload.blocks)  # noqa: ASYNC251
     while payload.gate is not None and not await asyncio.to_thread(Path(payload.gate).exists):
-        await _pause(_POLL, deaf=payload.deaf)
+        await _pause(_POLL, uncancellable=payload.uncancellable)
     for step in range(payload.steps):
         context.progress(100 * (step + 1) / payload.steps, f"step {step + 1}")
         await asyncio.sleep(payload.seconds / payload.steps)
     if not payload.steps:
-        await _pause(payload.seconds, deaf=payload.deaf)
+        await _pause(payload.seconds, uncancellable=payload.uncancellable)
     return ProbeResult(attempt=context.attempt, saved=context.saved, text="x" * payload.result_bytes)
 
 
@@ -84,9 +84,9 @@ def _trace(context: JobContext, payload: ProbePayload) -> None:
             file.write(f"{context.job_id} {context.attempt}\n")
 
 
-async def _pause(seconds: float, *, deaf: bool) -> None:
+async def _pause(seconds: float, *, uncancellable: bool) -> None:
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
-        if not deaf:
+        if not uncancellable:
             raise
