@@ -24,12 +24,12 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
     if payload.blocks:
         time.sleep(payload.blocks)  # noqa: ASYNC251
     while payload.gate is not None and not await asyncio.to_thread(Path(payload.gate).exists):
-        await _pause(_POLL, uncancellable=payload.uncancellable)
+        await _pause(_POLL, deaf=payload.deaf)
     for step in range(payload.steps):
         context.progress(100 * (step + 1) / payload.steps, f"step {step + 1}")
         await asyncio.sleep(payload.seconds / payload.steps)
     if not payload.steps:
-        await _pause(payload.seconds, uncancellable=payload.uncancellable)
+        await _pause(payload.seconds, deaf=payload.deaf)
     return ProbeResult(attempt=context.attempt, saved=context.saved, text="x" * payload.result_bytes)
 
 
@@ -68,10 +68,6 @@ async def _save(context: JobContext, payload: ProbePayload) -> None:
 
 
 def _raise(context: JobContext, payload: ProbePayload) -> None:
-    if payload.logs is not None:
-        context.log.warning(payload.logs)
-    if payload.breaks:
-        raise RuntimeError("Nobody expected this.")
     if payload.permanent:
         raise PermanentError("This can never work.")
     if context.attempt <= payload.fail_attempts:
@@ -84,9 +80,9 @@ def _trace(context: JobContext, payload: ProbePayload) -> None:
             file.write(f"{context.job_id} {context.attempt}\n")
 
 
-async def _pause(seconds: float, *, uncancellable: bool) -> None:
+async def _pause(seconds: float, *, deaf: bool) -> None:
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
-        if not uncancellable:
+        if not deaf:
             raise

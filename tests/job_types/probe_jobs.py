@@ -18,12 +18,10 @@ class ProbePayload(Model):
     saves: Any = Field(None, description="Data for a checkpoint.")
     crash: bool = Field(False, description="Kill the process.")
     blocks: float = Field(0.0, description="How long to hold up the event loop, in seconds.")
-    uncancellable: bool = Field(False, description="Ignore a cancellation.")
+    deaf: bool = Field(False, description="Ignore a cancellation.")
     result_bytes: int = Field(0, description="Length of the result's text.")
     artifact: str | None = Field(None, description="Name of a file to save.")
     artifact_bytes: int = Field(0, description="Its size.")
-    logs: str | None = Field(None, description="A line for the log.")
-    breaks: bool = Field(False, description="Raise what no handler means to raise.")
     trace: str | None = Field(None, description="A file that gets a line per run.")
 
 

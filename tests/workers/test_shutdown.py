@@ -156,7 +156,7 @@ async def test_handlers_that_ignore_their_cancellation_do_not_keep_the_worker(
     in_thread = JobType("endless_thread", payload=Model, result=Model, handler="registered:elsewhere")
     async with worker_process(_grace(settings, 0), "--import", "tests.workers.endless_jobs") as process:
         jobs = [
-            await create(runtime, gate=tmp_path / "never", uncancellable=True),
+            await create(runtime, gate=tmp_path / "never", deaf=True),
             (await runtime.commands.create(JobRequest.of(in_thread, Model()))).job.id,
         ]
         await running(runtime, *jobs, within=20)

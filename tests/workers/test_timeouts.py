@@ -83,7 +83,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_abandoned_and_the_slot
 ) -> None:
     monkeypatch.setattr(execution, "STOP_GRACE", 0.2)
     gate = tmp_path / "gate"
-    endless = await create(runtime, gate=gate, uncancellable=True, timeout=0.1, max_retries=0)
+    endless = await create(runtime, gate=gate, deaf=True, timeout=0.1, max_retries=0)
     assert (await ended(runtime, endless)).status is JobStatus.DEAD_LETTER
     assert (await ended(runtime, await create(runtime))).status is JobStatus.COMPLETED
     gate.touch()

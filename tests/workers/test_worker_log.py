@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from gql_jobs import JobContext, PermanentError
+from gql_jobs import JobContext, Model, PermanentError
 from gql_jobs.jobs.messages import Started
+from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import job_fields
 from gql_jobs.settings import Settings
@@ -149,13 +151,16 @@ async def _json_lines(process: Process, job_id: str, until_message: str) -> list
     return lines
 
 
-@pytest.mark.parametrize("type_name", ["probe", "probe_thread", "probe_cpu"])
+@pytest.mark.parametrize("type_name", ["breaking", "breaking_thread", "breaking_cpu"])
 async def test_every_json_line_about_a_job_has_its_id_attempt_type_and_worker(
     runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch, type_name: str
 ) -> None:
     monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "json")
-    async with worker_process(settings, stderr=PIPE) as process:
-        job_id = await create(runtime, type_name, logs="a line\nof the handler", breaks=True, max_retries=1)
+    # Known to the worker only.
+    job_type = JobType(type_name, payload=Model, result=Model, handler="registered:elsewhere")
+    asked = JobRequest.of(job_type, Model(), max_retries=1)
+    async with worker_process(settings, "--import", "tests.workers.breaking_jobs", stderr=PIPE) as process:
+        job_id = (await runtime.commands.create(asked)).job.id
         lines = await _json_lines(process, job_id, "[event] Job dead-letter")
     job = await ended(runtime, job_id)
     attempts = [(line["message"].partition(":")[0], line["logger"], line["attempt"]) for line in lines]
@@ -171,6 +176,7 @@ async def test_every_json_line_about_a_job_has_its_id_attempt_type_and_worker(
         )
     ]
     assert {(line["type"], line["worker"]) for line in lines} == {(type_name, job.worker_id)}
+    assert {line["page"] for line in lines if line["logger"] == own and "exception" not in line} == {3}
     tracebacks = [line["exception"] for line in lines if "exception" in line]
     assert len(tracebacks) == 2
     assert all(text.endswith("RuntimeError: Nobody expected this.") for text in tracebacks)
