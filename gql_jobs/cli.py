@@ -186,7 +186,7 @@ def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) ->
 
         settings = _settings(data_dir=data_dir)
         registry = _job_types(imports)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         findings = asyncio.run(examine(settings, registry))
     click.echo(in_json(findings) if as_json else as_text(findings))
     sys.exit(1 if findings else 0)
@@ -224,7 +224,7 @@ def _import_options(imports: tuple[str, ...]) -> list[str]:
 
 def _prepare(settings: Settings) -> bool:
     """Whether ``dev`` has started this process, and says itself where everything is."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     return stop_with_parent()
 
 

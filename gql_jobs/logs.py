@@ -1,14 +1,67 @@
-"""How this project's own processes write their log: one line a record, to stderr."""
+"""How this project's own processes write their log: one line a record to stderr, as text or as JSON.
 
+Lines about a job carry what they are about as fields (see ``job_fields``), so that a program need not take the message
+apart. Text shows the message only; JSON (``GQL_JOBS_LOG_FORMAT=json``) has every field of the record.
+"""
+
+import json
 import logging
 import time
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+LogFormat: TypeAlias = Literal["text", "json"]
 
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _QUIET = ("mail.log", "asyncio", "nats", "httpx")
 """Libraries whose INFO says nothing about jobs."""
+_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+"""What every record has; anything else on a record came in through ``extra``."""
 
 
-class _OneLine(logging.Formatter):
+def configure_logging(level: int | str = logging.INFO, log_format: LogFormat = "text") -> None:
+    """Send every record of ``level`` and above to stderr, one line each but for a traceback in text."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
+    # What no line shows is not looked up for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def job_fields(
+    *,
+    job_id: str,
+    attempt: int | None = None,
+    type: str | None = None,  # noqa: A002 - the name of the field
+    worker: str | None = None,
+) -> dict[str, Any]:
+    """Return the fields of a log line about a job, to be handed over as ``extra``; what is None is left out.
+
+    :param job_id: the whole id.
+    :param attempt: its number, 1 for the first; None before there is one.
+    :param type: the name of the job type.
+    :param worker: the id of the worker process, as heartbeats and events have it.
+    """
+    fields = {"job_id": job_id, "attempt": attempt, "type": type, "worker": worker}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose every line carries the fields of one job, beside those that a call has in its own ``extra``."""
+
+    def __init__(self, type_name: str, fields: Mapping[str, Any]) -> None:
+        super().__init__(logging.getLogger(f"gql_jobs.jobs.{type_name}"), fields)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the job's fields; they win over a call's own of the same name."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs
+
+
+class _TextLine(logging.Formatter):
     """Line breaks in a message are shown, not obeyed: job data must not forge log lines."""
 
     def __init__(self) -> None:
@@ -25,12 +78,28 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
-def configure_logging(level: int | str = logging.INFO) -> None:
-    """Send every record of ``level`` and above to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine())
-    # What no line shows is not looked up for every line.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+class _JsonLine(logging.Formatter):
+    """One JSON object in ASCII: whatever a message holds is escaped, so that a record is one line to every reader."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = self.formatStack(record.stack_info)
+        for name, value in vars(record).items():
+            if name not in _OWN:
+                fields.setdefault(name, value)
+        return "{" + ", ".join(f"{json.dumps(name)}: {_json(value)}" for name, value in fields.items()) + "}"
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(str(value))

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least that is logged; INFO has a line for every step of a job.", json_schema_extra=ALL
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="`text` or `json`: a JSON object a line, with `job_id`, `attempt`, `type` and `worker` as fields.",
+        json_schema_extra=ALL,
+    )
     data_dir: Path = Field(
         Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.", json_schema_extra=ALL
     )

@@ -1,9 +1,17 @@
 """What the project's own processes write to their log."""
 
+import json
+import logging
 import subprocess
 import sys
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
+from gql_jobs.logs import JobLogger, job_fields
+from gql_jobs.settings import Settings
 
 PROGRAM = """
 import logging
@@ -13,6 +21,27 @@ configure_logging(Settings().log_level)
 logging.getLogger("gql_jobs.events").info("a step\\nforged")
 logging.getLogger("gql_jobs.events").warning("a warning")
 """
+BEGIN = """
+import logging
+from gql_jobs.logs import JobLogger, configure_logging, job_fields
+from gql_jobs.settings import Settings
+settings = Settings()
+configure_logging(settings.log_level, settings.log_format)
+log = logging.getLogger("gql_jobs.events")
+fields = job_fields(job_id="550e8400", attempt=2, type="email", worker="host-1-ab")
+"""
+FIELDS = {"job_id": "550e8400", "attempt": 2, "type": "email", "worker": "host-1-ab"}
+
+
+def _written(statements: str, **environment: str) -> list[str]:
+    """The lines that a process writes; the end of the last one is left out."""
+    command = [sys.executable, "-c", BEGIN + statements]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=True)
+    return ran.stderr.decode("ascii", "surrogateescape").removesuffix("\n").split("\n")
+
+
+def _objects(statements: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _written(statements, GQL_JOBS_LOG_FORMAT="json")]
 
 
 @pytest.mark.parametrize(("level", "shown"), [("INFO", 2), ("WARNING", 1), ("ERROR", 0)])
@@ -23,3 +52,90 @@ def test_the_log_has_a_line_for_what_is_at_least_of_its_level(level: str, shown:
     assert len(lines) == shown, lines
     if level == "INFO":
         assert lines[0].endswith("INFO    gql_jobs.events: a step\\nforged")
+
+
+@pytest.mark.parametrize("environment", [{}, {"GQL_JOBS_LOG_FORMAT": "text"}], ids=["default", "text"])
+def test_text_lines_show_time_level_logger_and_message_and_no_fields(environment: dict[str, str]) -> None:
+    (line,) = _written('log.warning("job %s", "x", extra=fields)', **environment)
+    time, rest = line[:12], line[12:]
+    assert datetime.strptime(time, "%H:%M:%S.%f")  # noqa: DTZ007 - a time of day
+    assert rest == " WARNING gql_jobs.events: job x"
+
+
+def test_text_shows_a_traceback_below_its_line() -> None:
+    lines = _written('try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.exception("failed", extra=fields)')
+    assert lines[0].endswith(" ERROR   gql_jobs.events: failed")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_json_line_has_time_level_logger_message_and_the_fields_of_the_job() -> None:
+    (line,) = _objects('log.warning("job %s", "x", extra=fields)')
+    time = datetime.fromisoformat(line.pop("time"))
+    assert time.utcoffset() == timedelta(0)
+    assert line == {"level": "WARNING", "logger": "gql_jobs.events", "message": "job x", **FIELDS}
+
+
+def test_a_json_line_that_is_about_no_job_has_no_fields_of_one() -> None:
+    (line,) = _objects('log.info("ready")')
+    assert set(line) == {"time", "level", "logger", "message"}
+
+
+def test_json_has_an_exception_as_text_in_the_same_line() -> None:
+    (line,) = _objects('try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.exception("failed", extra=fields)')
+    assert line["exception"].startswith("Traceback (most recent call last):\n")
+    assert line["exception"].endswith("\nZeroDivisionError: division by zero")
+    assert line["message"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\r\nb", "a\x0bb\x0cc", "a\x85b", "a\u2028b\u2029c", "a\x00b", '"}\n{"', "ü😀", "lone \ud800 surrogate"],
+    ids=["LF", "CRLF", "VT", "NEL", "separators", "NUL", "JSON", "letters", "surrogate"],
+)
+def test_whatever_a_message_or_a_field_holds_json_is_one_line_of_ascii(text: str) -> None:
+    (raw,) = _written(f"log.info({text!r}, extra={{'note': {text!r}}})", GQL_JOBS_LOG_FORMAT="json")
+    assert raw.isascii()
+    assert len(raw.splitlines()) == 1
+    line = json.loads(raw)
+    assert (line["message"], line["note"]) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("{'a': [1, None]}", {"a": [1, None]}),
+        ("float('nan')", "nan"),
+        ("{(1, 2): 3}", "{(1, 2): 3}"),
+        ("b'x'", "b'x'"),
+        ("0.5", 0.5),
+    ],
+)
+def test_a_field_that_is_no_json_is_shown_as_text(value: str, shown: object) -> None:
+    (line,) = _objects(f'log.info("x", extra={{"value": {value}}})')
+    assert line["value"] == shown
+
+
+def test_a_field_cannot_take_the_place_of_what_every_line_has() -> None:
+    (line,) = _objects('log.info("x", extra={"time": 1, "level": 2, "logger": 3})')
+    assert (line["level"], line["logger"]) == ("INFO", "gql_jobs.events")
+    assert isinstance(line["time"], str)
+
+
+def test_what_is_not_known_of_a_job_is_no_field() -> None:
+    assert job_fields(job_id="550e8400", worker="host-1-ab") == {"job_id": "550e8400", "worker": "host-1-ab"}
+
+
+def test_a_job_s_own_logger_adds_its_fields_to_those_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
+    log = JobLogger("email", FIELDS)
+    with caplog.at_level(logging.INFO, "gql_jobs.jobs.email"):
+        log.info("page %d", 3, extra={"page": 3, "attempt": 9})
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("gql_jobs.jobs.email", "page 3")
+    assert vars(record).items() >= {**FIELDS, "page": 3}.items()
+
+
+def test_a_format_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "xml")
+    with pytest.raises(ValidationError, match="log_format"):
+        Settings()

@@ -21,6 +21,7 @@ from gql_jobs.dev.mails import Mails, message_id_of
 from gql_jobs.logs import configure_logging
 from gql_jobs.processes.listening import CannotListen, listen
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
+from gql_jobs.settings import Settings
 
 # What the development SMTP server answers: it keeps every mail, except where an address asks for trouble.
 #
@@ -129,7 +130,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path(".gql-jobs"))
     parser.add_argument("--ports-file", type=Path)
     options = parser.parse_args()
-    configure_logging()
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_format)
     stop_with_parent()
     try:
         run(LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)

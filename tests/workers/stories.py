@@ -17,7 +17,7 @@ from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import subjects
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker import invocation
+from gql_jobs_worker import execution
 from tests.deadline import until
 
 Handler = Callable[[JobContext, Any], Any]
@@ -27,7 +27,7 @@ TERMINAL = {Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED}
 
 def handled_by(monkeypatch: pytest.MonkeyPatch, handler: Handler) -> None:
     """Have the pools of this process run ``handler`` for every job."""
-    monkeypatch.setattr(invocation, "load_handler", lambda _: handler)
+    monkeypatch.setattr(execution, "load_handler", lambda _: handler)
 
 
 def request(

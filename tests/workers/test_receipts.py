@@ -75,7 +75,7 @@ async def test_a_handler_that_does_not_end_is_given_up(
     monkeypatch.setattr(execution, "STOP_GRACE", 0.3)
     let_go, let_thread_go = asyncio.Event(), threading.Event()
 
-    async def deaf(_: JobContext, __: Any) -> None:
+    async def endless(_: JobContext, __: Any) -> None:
         while not let_go.is_set():
             try:
                 await let_go.wait()
@@ -85,12 +85,35 @@ async def test_a_handler_that_does_not_end_is_given_up(
     def silent(_: JobContext, __: Any) -> None:
         let_thread_go.wait()
 
-    handled_by(monkeypatch, deaf if type_name == "probe" else silent)
+    handled_by(monkeypatch, endless if type_name == "probe" else silent)
     job_id = await create(runtime, type_name)
     await running(runtime, job_id)
     assert await _cancelled(runtime, job_id) == [Receipt.DELIVERED, Receipt.IGNORED]
     let_go.set()
     let_thread_go.set()
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_cancellation_that_comes_while_a_timeout_stops_the_handler_is_receipted_as_well(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_out, let_go = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: JobContext, __: Any) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            timed_out.set()
+            await let_go.wait()
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime, timeout=0.2)
+    await running(runtime, job_id)
+    await timed_out.wait()
+    cancelled = await runtime.commands.cancel(job_id)
+    await until(lambda: runtime.index.notes(job_id, cancelled.event_seq), "its delivery is receipted")
+    let_go.set()
+    assert [note.receipt for note in await _receipted(runtime, cancelled)] == [Receipt.DELIVERED, Receipt.STOPPED]
 
 
 async def test_a_job_that_does_not_run_has_none(runtime: Runtime, settings: Settings) -> None:

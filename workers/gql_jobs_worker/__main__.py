@@ -1,4 +1,7 @@
-"""``python -m workers``: one worker process, stopped by SIGTERM or SIGINT in two stages (a second signal hurries)."""
+"""``python -m gql_jobs_worker``: one worker process, stopped by SIGTERM or SIGINT in two stages.
+
+A second signal begins the second stage at once.
+"""
 
 import argparse
 import asyncio
@@ -22,8 +25,8 @@ from gql_jobs_worker.pool import run_pool
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Read arguments and settings, and work until told to stop."""
+def run_worker() -> None:
+    """Read arguments and settings, and work until a signal ends it."""
     arguments = _parser().parse_args()
     stop_with_parent()
     configure_logging()
@@ -32,7 +35,7 @@ def main() -> None:
     overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
     try:
         settings = Settings(**overrides)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
         garbage.settle()
@@ -46,12 +49,12 @@ def main() -> None:
 async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:
     stop_fetching, hand_back, started = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    def told() -> None:
+    def on_signal() -> None:
         (hand_back if stop_fetching.is_set() else stop_fetching).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
+        loop.add_signal_handler(number, on_signal)
     pool = run_pool(settings, registry, queues, stop_fetching=stop_fetching, hand_back=hand_back, started=started)
     working, stopping = asyncio.create_task(pool), asyncio.create_task(stop_fetching.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -62,9 +65,9 @@ async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...])
     await asyncio.wait({working})
     if not working.cancelled():
         working.result()
-    if deaf := [task for task in asyncio.all_tasks() if task.get_name().startswith(HANDLER)]:
+    if abandoned := [task for task in asyncio.all_tasks() if task.get_name().startswith(HANDLER)]:
         # Their attempts have been recorded otherwise; asyncio would wait for them for ever.
-        log.warning("leaving %d handlers behind that ignore their cancellation", len(deaf))
+        log.warning("leaving %d handlers behind that ignore their cancellation", len(abandoned))
         logging.shutdown()
         os._exit(0)
 
@@ -93,4 +96,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker()

@@ -1,80 +1,106 @@
-"""One attempt while it runs: what it is fenced by, and the ways in which it can be told to stop."""
+"""An attempt, from its delivery to its ack: one pipeline over frozen values, ``Claimed → Ran → Recorded``.
 
-import asyncio
-from enum import StrEnum
+Whatever happens in it, the delivery is dealt with by the rules: the outcome is acknowledged by the stream before the
+delivery is acked, and what another worker has is neither acked nor naked.
+"""
 
-from gql_jobs.jobs.messages import Kind, Receipt, Submission
-from gql_jobs.log import subjects
+import logging
+from functools import partial
+from typing import Any
+
+from gql_jobs.jobs.claim import Drop, Leave, Wait
+from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.messages import Submission
+from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.commands import HEADROOM
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.job_log import Fence, JobLog, job_events
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.logs import job_fields
+from gql_jobs_worker.cancellations import Receipts
+from gql_jobs_worker.claim import Claimed, Claims
+from gql_jobs_worker.context import AttemptContext
+from gql_jobs_worker.execution import HandlerExecution
+from gql_jobs_worker.intake import Lease, Leases
+from gql_jobs_worker.record import Records
 
-InHand = tuple[str, int]
-"""A job and the sequence of its submission: at most one attempt of it is in hand in a process."""
-
-
-class Stop(StrEnum):
-    """Why a running handler is stopped from outside."""
-
-    CANCELLED = "cancelled"
-    SUPERSEDED = "superseded"
-    HANDED_BACK = "handed back"
+log = logging.getLogger(__name__)
 
 
-class Attempt:
-    """``started_seq`` is the sequence of its ``started`` event: every write of the attempt is fenced by it.
+class Attempts:
+    """Runs the attempts of one worker."""
 
-    ``cancelled_seq``: of the event that cancelled it; ``ending``: how its handler
-    ended; ``told``: writes the receipt that it was told.
-    ``delivery`` is the newest of its submission: the lease of an earlier one ran out while NATS was away.
-    """
+    def __init__(
+        self,
+        job_log: JobLog,
+        artifacts: ArtifactStore,
+        *,
+        leases: Leases,
+        claims: Claims,
+        execution: HandlerExecution,
+        records: Records,
+        receipts: Receipts,
+    ) -> None:
+        """:param leases: what is worked on; whoever learns of a cancellation or a redelivery finds it there."""
+        self._log = job_log
+        self._artifacts = artifacts
+        self._leases = leases
+        self._claims = claims
+        self._execution = execution
+        self._records = records
+        self._receipts = receipts
 
-    def __init__(self, delivery: Delivery, submission: Submission) -> None:
-        self.delivery = delivery
-        self.submission = submission
-        self.spec = submission.spec
-        self.job_id = delivery.job_id
-        self.number = 0
-        self.started_seq = 0
-        self.started_at = 0.0
-        self.adopted = False
-        self.cancelled_seq = 0
-        self.ending = Receipt.FINISHED
-        self.told: asyncio.Task[None] | None = None
-        self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+    async def run(self, delivery: Delivery) -> None:
+        """Deal with a delivery from its claim to its ack; never raises for what happens on the way."""
+        lease: Lease | None = None
+        try:
+            submission = self._claims.read(delivery)
+            if not isinstance(submission, Submission):
+                await _answer(delivery, submission)
+                return
 
-    @property
-    def fence(self) -> Fence:
-        """Nothing has happened to the job since this attempt began."""
-        return job_events(self.job_id, self.started_seq)
+            # Known before it is started: a cancellation that comes in between finds it.
+            lease = self._leases.begin(delivery, submission)
+            if lease is None:
+                return
+            try:
+                claimed = await self._claims.claim(lease)
+                if not isinstance(claimed, Claimed):
+                    await _answer(lease.delivery, claimed)
+                    return
 
-    def adopt(self, delivery: Delivery) -> None:
-        """Go on under the lease of a redelivery: that this attempt runs is no secret to this process.
+                context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id)
+                if claimed.may_have_saved:
+                    await context.restore()
+                on_stop = partial(self._receipts.delivered, claimed)
+                max_result = self._log.connection.max_payload - HEADROOM
+                ran = await self._execution.run(claimed.spec, context, max_result, lease.stopped, on_stop)
 
-        Whether the job is still ours has to be asked from now on: another worker may have had it in between.
-        """
-        self.delivery = delivery
-        self.adopted = True
+                recorded = await self._records.record(claimed, ran)
 
-    async def confirm(self, log: JobLog) -> bool:
-        """Whether nothing has happened to the job since the attempt began, as the leader has it; else it is stopped.
+                # Only now: killed before it, we leave a delivery that is redelivered, recognised and dropped.
+                await _answer(lease.delivery, recorded.then)
+            finally:
+                self._leases.end(lease)
+        except QueueUnavailable as error:
+            # Nothing was decided: the lease runs out and the job is delivered again.
+            log.warning("job %s is left to its lease: %s", delivery.job_id, error, extra=self._fields(delivery, lease))
+        except Exception:
+            message = "job %s could not be run and is left to its lease"
+            log.exception(message, delivery.job_id, extra=self._fields(delivery, lease))
 
-        :raises QueueUnavailable: if the leader does not answer.
-        """
-        last = await log.last(subjects.events(self.job_id))
-        if (last.seq if last is not None else 0) == self.started_seq:
-            return True
-        if last is not None and last.kind is Kind.CANCELLED:
-            self.cancel(last.seq)
-        else:
-            self.stop(Stop.SUPERSEDED)
-        return False
+    def _fields(self, delivery: Delivery, lease: Lease | None) -> dict[str, Any]:
+        if lease is not None:
+            return lease.fields
+        return job_fields(job_id=delivery.job_id, worker=self._leases.worker_id)
 
-    def cancel(self, seq: int) -> None:
-        """Have the handler stopped by the cancellation of that sequence."""
-        self.cancelled_seq = seq
-        self.stop(Stop.CANCELLED)
 
-    def stop(self, why: Stop) -> None:
-        """Have the handler stopped; the first reason counts."""
-        if not self.stopped.done():
-            self.stopped.set_result(why)
+async def _answer(delivery: Delivery, then: Drop | Wait | Leave) -> None:
+    """Ack, nak or leave a delivery, as has been decided."""
+    match then:
+        case Drop():
+            await delivery.ack()
+        case Wait(delay):
+            await delivery.nak(delay)
+        case Leave():
+            # An ack or a nak would take the message from the worker that has it.
+            pass

@@ -1,9 +1,11 @@
-"""Hearing of cancellations of what runs here: one ordered consumer per process, of cancelled events only."""
+"""Cancellations of what runs here: followed in the stream, and receipted once they have stopped a handler.
+
+Receipts are outside the job's state and its events. They are tried for a while only: a cancellation never waits for its
+receipt.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import Tail
@@ -11,78 +13,79 @@ from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
 from gql_jobs.log import codec, subjects
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
-from gql_jobs_worker.attempt import Attempt, InHand, Stop
-
-# Receipts for cancellations: whether the handler was told, and how it ended.
-#
-# Outside the job's state and its events. Tried for a while only: a cancellation never waits for its receipt.
+from gql_jobs.logs import job_fields
+from gql_jobs_worker.claim import Claimed
+from gql_jobs_worker.execution import Stop
+from gql_jobs_worker.intake import Leases
 
 log = logging.getLogger(__name__)
 
 
-class Receipts:
-    """Writes them for one worker."""
+async def follow_cancellations(connection: Connection, start: int, leases: Leases) -> None:
+    """Stop each attempt that is cancelled, with one ordered consumer for all; never ends by itself.
 
-    def __init__(self, job_log: JobLog, worker_id: str) -> None:
-        self._log = job_log
-        self._worker_id = worker_id
-
-    @contextmanager
-    def handler_of(self, attempt: Attempt) -> Iterator[None]:
-        """While its handler runs: a cancellation that stops it is receipted at once."""
-
-        def told(stopped: "asyncio.Future[Stop]") -> None:
-            if stopped.result() is Stop.CANCELLED:
-                attempt.told = asyncio.create_task(self._note(attempt, Receipt.DELIVERED))
-
-        attempt.stopped.add_done_callback(told)
-        try:
-            yield
-        finally:
-            attempt.stopped.remove_done_callback(told)
-
-    async def ended(self, attempt: Attempt) -> None:
-        """How the handler of a cancelled job ended; after the receipt that it was told."""
-        if attempt.told is not None:
-            await attempt.told
-        await self._note(attempt, attempt.ending)
-
-    async def _note(self, attempt: Attempt, receipt: Receipt) -> None:
-        seq, subject = attempt.cancelled_seq, subjects.note(attempt.job_id)
-        body = Noted(
-            submission=attempt.delivery.seq,
-            receipt=receipt,
-            cancelled_seq=seq,
-            attempt=attempt.number,
-            worker_id=self._worker_id,
-        )
-        while True:
-            try:
-                # Fenced, so that nothing is left behind of a job whose retention has ended meanwhile.
-                await self._log.append(Write(attempt.job_id, subject, body, job_events(attempt.job_id, seq)))
-            except Superseded as superseded:
-                if superseded.last is None or superseded.last.kind is Kind.EXPIRED:
-                    return
-                seq = superseded.last.seq
-            except (QueueUnavailable, QueueFull) as error:
-                log.warning("the receipt %s of job %s was not stored: %s", receipt, attempt.job_id, error)
-                return
-            else:
-                return
-
-
-async def follow_cancellations(connection: Connection, start: int, running: Mapping[InHand, Attempt]) -> None:
-    """Stop each running attempt that is cancelled; never ends by itself. ``start``: the first sequence to look at."""
+    :param start: the first sequence to look at.
+    """
     async for batch in Tail(connection, (subjects.CANCELLATIONS,), start).batches():
         for message in batch:
             named = subjects.kind_of(message.subject)
             if named is None:
                 continue
+            job_id = named[0]
             try:
                 body = codec.decode(named[1], message.data)
             except codec.Unreadable as error:
-                log.warning("a cancellation of job %s cannot be read: %s", named[0], error)
+                fields = job_fields(job_id=job_id, worker=leases.worker_id)
+                log.warning("a cancellation of job %s cannot be read: %s", job_id, error, extra=fields)
                 continue
-            attempt = running.get((named[0], body.submission))
-            if attempt is not None:
-                attempt.cancel(message.seq)
+            lease = leases.get(job_id, body.submission)
+            if lease is not None:
+                lease.cancel(message.seq)
+
+
+class Receipts:
+    """Writes what became of cancellations at this worker: delivered to the handler, and how the handler ended."""
+
+    def __init__(self, job_log: JobLog, worker_id: str) -> None:
+        self._log = job_log
+        self._worker_id = worker_id
+        self._delivered: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    def delivered(self, claimed: Claimed, stopped: "asyncio.Future[Stop]") -> None:
+        """Write at once that the cancellation has reached the handler; nothing if it is stopped for another reason."""
+        if stopped.result() is Stop.CANCELLED:
+            key = (claimed.job_id, claimed.submission_seq)
+            note = self._note(claimed, claimed.lease.cancelled_seq, Receipt.DELIVERED)
+            self._delivered[key] = asyncio.create_task(note)
+            self._delivered[key].add_done_callback(lambda _: self._delivered.pop(key, None))
+
+    async def ended(self, claimed: Claimed, ending: Receipt) -> None:
+        """Write how the handler of a cancelled job ended; after the receipt of its delivery, if there is one."""
+        delivered = self._delivered.get((claimed.job_id, claimed.submission_seq))
+        if delivered is not None:
+            await delivered
+        await self._note(claimed, claimed.lease.cancelled_seq, ending)
+
+    async def _note(self, claimed: Claimed, cancelled_seq: int, receipt: Receipt) -> None:
+        seq, subject = cancelled_seq, subjects.note(claimed.job_id)
+        body = Noted(
+            submission=claimed.submission_seq,
+            receipt=receipt,
+            cancelled_seq=cancelled_seq,
+            attempt=claimed.attempt,
+            worker_id=self._worker_id,
+        )
+        while True:
+            try:
+                # Fenced, so that nothing is left behind of a job whose retention has ended meanwhile.
+                await self._log.append(Write(claimed.job_id, subject, body, job_events(claimed.job_id, seq)))
+            except Superseded as superseded:
+                if superseded.last is None or superseded.last.kind is Kind.EXPIRED:
+                    return
+                seq = superseded.last.seq
+            except (QueueUnavailable, QueueFull) as error:
+                message = "the receipt %s of job %s was not stored: %s"
+                log.warning(message, receipt, claimed.job_id, error, extra=claimed.fields)
+                return
+            else:
+                return

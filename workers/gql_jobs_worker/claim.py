@@ -1,38 +1,45 @@
-"""From a delivery to an attempt that is ours: the claim, decided by ``jobs.claim`` and made by a fenced event."""
+"""From a delivery to an attempt that is ours: decided by ``jobs.claim``, recorded by a fenced event.
+
+A redelivery of a job that another worker has started is taken over only if that worker does not answer (``Takeovers``).
+An answer only ever prevents a takeover: whose the job is, is decided by the fence.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
+from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.log import subjects
 from gql_jobs.log.codec import Newer, Unreadable
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
-from gql_jobs_worker import telemetry as journal
+from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events
+from gql_jobs.logs import job_fields
 from gql_jobs_worker.abilities import Abilities
-from gql_jobs_worker.attempt import Attempt
-from gql_jobs_worker.invocation import fitting, with_errors
-from gql_jobs_worker.telemetry import Counts
-
-# Passing a redelivery on to the worker that still runs the job.
-#
-# A lease also runs out when NATS was away, and then the server offers the job to anybody, although its worker lives.
-# Whoever is offered it asks that worker before taking the job over. An answer only ever prevents a take-over: who has
-# the job is decided by the fence.
+from gql_jobs_worker.execution import fitting, with_errors
+from gql_jobs_worker.intake import Lease, Leases
+from gql_jobs_worker.telemetry import Counts, log_event
 
 log = logging.getLogger(__name__)
 
-ANSWER = 1.0
+NEWER_DELAY = 60.0
+"""Seconds until a submission of a newer version is offered again: a worker of that version may take it."""
+UNABLE_DELAY = 0.5
+MAX_UNABLE_DELAY = 10.0
+"""Seconds, per delivery so far and at most, until a job that cannot be run here is offered again, to whoever can."""
+LAST_EVENT_PAUSE = 0.5
+"""Seconds between two tries to read a job's last event."""
+ANSWER_TIMEOUT = 1.0
 """Seconds that a living worker has to answer; a stopped or blocked one loses the job, as it has lost the lease."""
 RETURN_GRACE = 5.0
 """Seconds after a reconnection during which other workers may not be back yet."""
@@ -41,8 +48,181 @@ RETURN_PAUSE = 1.0
 _YES, _NO = b"+", b"-"
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """``started_seq``: of the attempt that is to go on; ``reply``: the delivery's; ``lease``: seconds left of it."""
+class Claimed(Struct, frozen=True):
+    """An attempt that is ours and recorded as started.
+
+    ``attempt``: its number, 1 for the first; ``errors``: of the attempts before it; ``progress`` (in percent) and
+    ``message``: what they reported last; ``started_at``: of the event loop's clock; ``may_have_saved``: whether there
+    may be a checkpoint to go on from.
+    """
+
+    lease: Lease
+    job_id: str
+    spec: Spec
+    submission_seq: int
+    attempt: int
+    started_seq: int
+    started_at: float
+    errors: tuple[JobError, ...]
+    progress: int
+    message: str | None
+    may_have_saved: bool
+    fields: dict[str, Any]
+
+    @property
+    def fence(self) -> Fence:
+        """Return the condition of its writes: nothing has happened to the job since this attempt began."""
+        return job_events(self.job_id, self.started_seq)
+
+
+class Claims:
+    """Claims deliveries for one worker."""
+
+    def __init__(
+        self, job_log: JobLog, worker_id: str, abilities: Abilities, takeovers: "Takeovers", counts: Counts
+    ) -> None:
+        self._log = job_log
+        self._worker_id = worker_id
+        self._abilities = abilities
+        self._takeovers = takeovers
+        self._counts = counts
+
+    def read(self, delivery: Delivery) -> Submission | Wait | Drop:
+        """Return what is to be done, or what becomes of a delivery that this worker cannot read.
+
+        What nobody can read is dropped: the message stays in the stream.
+        """
+        try:
+            return delivery.submission()
+        except Newer as error:
+            message = "submission %d of job %s is left to newer workers: %s"
+            log.warning(message, delivery.seq, delivery.job_id, error, extra=self._fields(delivery))
+            self._counts.newer += 1
+            return Wait(NEWER_DELAY)
+        except Unreadable as error:
+            message = "submission %d on %s is set aside: %s"
+            log.error(message, delivery.seq, delivery.subject, error, extra=self._fields(delivery))  # noqa: TRY400
+            self._counts.unreadable += 1
+            return Drop()
+
+    async def claim(self, lease: Lease) -> Claimed | Wait | Drop | Leave:
+        """Return the attempt that is now ours, or what becomes of the delivery instead.
+
+        :raises QueueUnavailable: if the stream cannot be read within the lease.
+        """
+        spec = lease.submission.spec
+        decision: Decision = first_start(lease.submission)
+        able = self._abilities.known.get(spec.type)
+        if able is None:
+            able = await self._abilities.can_run(spec.type)
+        if lease.delivery.redelivered or not able:
+            # What has happened decides first: a job that has ended is dropped by any worker.
+            decision = self._decide(lease, await self._last_event(lease))
+        while isinstance(decision, Start | Exhausted):
+            decision = await self._takeovers.before(decision, lease)
+            if not isinstance(decision, Start):
+                break
+            if not able:
+                self._counts.unable += 1
+                return Wait(min(UNABLE_DELAY * lease.delivery.delivered, MAX_UNABLE_DELAY))
+            try:
+                return await self._start(lease, decision)
+            except Superseded as superseded:
+                decision = self._decide(lease, superseded.last)
+        if isinstance(decision, Exhausted):
+            return await self._dead_letter(lease, decision)
+        if isinstance(decision, Leave):
+            self._counts.passed_on += lease.delivery.redelivered
+            log.info("job %s is run by another worker", lease.job_id, extra=lease.fields)
+        return decision
+
+    async def _last_event(self, lease: Lease) -> StoredMessage | None:
+        """Ask again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
+        while True:
+            try:
+                return await self._log.last(subjects.events(lease.job_id))
+            except QueueUnavailable:
+                if not lease.delivery.leased:
+                    raise
+            await asyncio.sleep(LAST_EVENT_PAUSE)
+
+    def _decide(self, lease: Lease, stored: StoredMessage | None) -> Decision:
+        last: Message | None
+        try:
+            last = stored.read() if stored is not None else None
+        except Unreadable:
+            # Another version's event: that version's workers know what it means.
+            return Wait(NEWER_DELAY)
+        delivery = lease.delivery
+        return decide(lease.submission, delivery.seq, last, redelivered=delivery.redelivered, now=datetime.now(UTC))
+
+    async def _start(self, lease: Lease, start: Start) -> Claimed:
+        """Record the start under its fence.
+
+        :raises Superseded: if something has happened to the job meanwhile.
+        """
+        body = Started(
+            submission=lease.submission_seq,
+            attempt=start.attempt,
+            worker_id=self._worker_id,
+            errors=fitting(start.errors),
+            progress=start.progress,
+            message=start.message,
+            supersedes=start.supersedes,
+        )
+        subject = subjects.event(lease.job_id, Kind.STARTED)
+        fence = job_events(lease.job_id, start.event_seq)
+        seq = await self._log.append(Write(lease.job_id, subject, body, fence), patience=None)
+        spec = lease.submission.spec
+        lease.start(start.attempt, seq)
+        log_event("started", lease.fields, type=spec.type, attempt=start.attempt, supersedes=start.supersedes)
+        self._counts.outcomes[spec.type, "started"] += 1
+        return Claimed(
+            lease=lease,
+            job_id=lease.job_id,
+            spec=spec,
+            submission_seq=lease.submission_seq,
+            attempt=start.attempt,
+            started_seq=seq,
+            started_at=asyncio.get_running_loop().time(),
+            errors=start.errors,
+            progress=start.progress,
+            message=start.message,
+            may_have_saved=start.attempt > 1 or lease.submission.event_seq > 0 or lease.delivery.redelivered,
+            fields=lease.fields,
+        )
+
+    async def _dead_letter(self, lease: Lease, exhausted: Exhausted) -> Drop | Leave:
+        """Record that the last attempt's worker was lost: a payload that kills its worker ends here, not in a loop."""
+        body = DeadLetter(
+            submission=lease.submission_seq,
+            attempt=exhausted.attempt,
+            worker_id=self._worker_id,
+            progress=exhausted.progress,
+            message=exhausted.message,
+            spec=lease.submission.spec,
+        )
+        body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
+        subject = subjects.event(lease.job_id, Kind.DEAD_LETTER)
+        fence = job_events(lease.job_id, exhausted.event_seq)
+        try:
+            await self._log.append(Write(lease.job_id, subject, body, fence), patience=None)
+        except Superseded:
+            log.info("job %s was taken by another worker", lease.job_id, extra=lease.fields)
+            return Leave()
+        fields = {**lease.fields, "attempt": exhausted.attempt}
+        log_event("dead-letter", fields, attempt=exhausted.attempt, error=exhausted.errors[-1].message)
+        return Drop()
+
+    def _fields(self, delivery: Delivery) -> dict[str, Any]:
+        return job_fields(job_id=delivery.job_id, worker=self._worker_id)
+
+
+class TakeoverQuestion(msgspec.Struct, frozen=True):
+    """Whether the attempt that ``started_seq`` began goes on; if so, its worker gets the delivery.
+
+    ``submission``: its sequence; ``reply``: the delivery's, where it is acked; ``lease``: seconds left of it.
+    """
 
     job_id: str
     submission: int
@@ -51,41 +231,46 @@ class Offer(msgspec.Struct, frozen=True):
     lease: float
 
 
-_decode = msgspec.json.Decoder(Offer).decode
+_decode = msgspec.json.Decoder(TakeoverQuestion).decode
 
 
-class Handovers:
-    """Offers redeliveries to other workers and takes theirs. One per worker."""
+class Takeovers:
+    """Asks workers whether their jobs may be taken over, and answers those who ask. One per worker.
 
-    def __init__(self, connection: Connection, worker_id: str, take: Callable[[Offer], Awaitable[bool]]) -> None:
-        """:param take: whether the attempt of an offer is in hand here, and goes on under it."""
-        self._connection = connection
+    A lease also runs out when NATS was away, and then the server offers the job to anybody, although its worker lives.
+    """
+
+    def __init__(self, job_log: JobLog, worker_id: str, leases: Leases) -> None:
+        self._log = job_log
+        self._connection: Connection = job_log.connection
         self._worker_id = worker_id
-        self._take = take
+        self._leases = leases
         self._returned_at = -RETURN_GRACE
 
-    async def before(self, decision: Start | Exhausted, attempt: Attempt) -> Start | Exhausted | Wait | Leave:
-        """What becomes of a decision to take a job over, when its worker has been asked."""
-        owner, delivery = decision.lost_worker, attempt.delivery
+    async def before(self, decision: Start | Exhausted, lease: Lease) -> Start | Exhausted | Wait | Leave:
+        """Return what becomes of a decision to take a job over, once its worker has been asked."""
+        owner, delivery = decision.lost_worker, lease.delivery
         if owner is None or owner == self._worker_id:
             return decision
         clock = asyncio.get_running_loop().time
-        offer = Offer(attempt.job_id, delivery.seq, decision.event_seq, delivery.reply, delivery.deadline - clock())
+        left = delivery.deadline - clock()
+        question = TakeoverQuestion(lease.job_id, delivery.seq, decision.event_seq, delivery.reply, left)
+        subject = subjects.handover(owner)
         try:
-            answer = await self._connection.request(subjects.handover(owner), msgspec.json.encode(offer), ANSWER)
+            answer = await self._connection.request(subject, msgspec.json.encode(question), ANSWER_TIMEOUT)
         except QueueUnavailable:
             away = clock() - self._returned_at < RETURN_GRACE
             return Wait(RETURN_PAUSE) if away else decision
         return Leave() if answer.data == _YES else decision
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Answer the offers of others until the block ends."""
+    async def answering(self) -> AsyncIterator[None]:
+        """Answer the questions of others until the block ends."""
 
         async def answer(message: Any) -> None:
-            taken = await self._answer(message.data)
+            goes_on = await self._answer(message.data)
             try:
-                await self._connection.publish(message.reply, _YES if taken else _NO)
+                await self._connection.publish(message.reply, _YES if goes_on else _NO)
             except QueueUnavailable:
                 log.debug("an offer could not be answered")
 
@@ -99,141 +284,17 @@ class Handovers:
 
     async def _answer(self, data: bytes) -> bool:
         try:
-            return await self._take(_decode(data))
+            return await self._goes_on(_decode(data))
         except (msgspec.MsgspecError, QueueUnavailable) as error:
             log.info("an offer was not taken: %s", error)
             return False
 
+    async def _goes_on(self, asked: TakeoverQuestion) -> bool:
+        lease = self._leases.get(asked.job_id, asked.submission)
+        if lease is None or lease.started_seq != asked.started_seq or not await lease.confirm(self._log):
+            return False
+        self._leases.renew(lease, lease.delivery.passed_on(asked.reply, asked.lease))
+        return await lease.delivery.extend()
+
     def _returned(self) -> None:
         self._returned_at = asyncio.get_running_loop().time()
-
-
-NEWER_DELAY = 60.0
-"""Seconds until a submission of a newer version is offered again: a worker of that version may take it."""
-
-UNABLE_DELAY = 0.5
-MAX_UNABLE_DELAY = 10.0
-"""Seconds, per delivery so far and at most, until a job that cannot be run here is offered again, to whoever can."""
-
-
-class Claims:
-    """Claims deliveries for one worker."""
-
-    def __init__(
-        self, job_log: JobLog, worker_id: str, abilities: Abilities, handovers: Handovers, counts: Counts
-    ) -> None:
-        self._log = job_log
-        self._worker_id = worker_id
-        self._abilities = abilities
-        self._handovers = handovers
-        self._counts = counts
-
-    async def submission(self, delivery: Delivery) -> Submission | None:
-        """What is to be done, or None if nobody here can read it: the message stays in the stream."""
-        try:
-            return delivery.submission()
-        except Newer as error:
-            log.warning("submission %d of job %s is left to newer workers: %s", delivery.seq, delivery.job_id, error)
-            self._counts.newer += 1
-            await delivery.nak(NEWER_DELAY)
-        except Unreadable as error:
-            log.error("submission %d on %s is set aside: %s", delivery.seq, delivery.subject, error)  # noqa: TRY400
-            self._counts.unreadable += 1
-            await delivery.ack()
-        return None
-
-    async def claim(self, attempt: Attempt) -> Start | None:
-        """The start that is now ours and recorded, or None if the delivery has been dealt with otherwise."""
-        decision: Decision = first_start(attempt.submission)
-        able = await self._abilities.can_run(attempt.spec.type)
-        if attempt.delivery.redelivered or not able:
-            decision = self._decide(attempt, await self._last_event(attempt))
-        while isinstance(decision, Start | Exhausted):
-            if isinstance(decision := await self._handovers.before(decision, attempt), Exhausted | Wait | Leave):
-                break
-            if not able:
-                self._counts.unable += 1
-                decision = Wait(min(UNABLE_DELAY * attempt.delivery.delivered, MAX_UNABLE_DELAY))
-                break
-            try:
-                attempt.started_seq = await self._started(attempt, decision)
-            except Superseded as superseded:
-                decision = self._decide(attempt, superseded.last)
-            else:
-                attempt.number = decision.attempt
-                attempt.started_at = asyncio.get_running_loop().time()
-                return decision
-        await self._without_start(attempt, decision)
-        return None
-
-    async def _last_event(self, attempt: Attempt) -> StoredMessage | None:
-        """Asked again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
-        while True:
-            try:
-                return await self._log.last(subjects.events(attempt.job_id))
-            except QueueUnavailable:
-                if not attempt.delivery.leased:
-                    raise
-            await asyncio.sleep(0.5)
-
-    def _decide(self, attempt: Attempt, stored: StoredMessage | None) -> Decision:
-        last: Message | None
-        try:
-            last = stored.read() if stored is not None else None
-        except Unreadable:
-            # Another version's event: that version's workers know what it means.
-            return Wait(NEWER_DELAY)
-        delivery = attempt.delivery
-        return decide(attempt.submission, delivery.seq, last, redelivered=delivery.redelivered, now=datetime.now(UTC))
-
-    async def _started(self, attempt: Attempt, start: Start) -> int:
-        body = Started(
-            submission=attempt.delivery.seq,
-            attempt=start.attempt,
-            worker_id=self._worker_id,
-            errors=fitting(start.errors),
-            progress=start.progress,
-            message=start.message,
-            supersedes=start.supersedes,
-        )
-        subject = subjects.event(attempt.job_id, Kind.STARTED)
-        fence = job_events(attempt.job_id, start.event_seq)
-        seq = await self._log.append(Write(attempt.job_id, subject, body, fence), patience=None)
-        facts = {"type": attempt.spec.type, "attempt": start.attempt, "supersedes": start.supersedes}
-        journal.event("started", attempt.job_id, **facts)
-        self._counts.outcomes[attempt.spec.type, "started"] += 1
-        return seq
-
-    async def _without_start(self, attempt: Attempt, decision: Decision) -> None:
-        delivery = attempt.delivery
-        match decision:
-            case Drop():
-                await delivery.ack()
-            case Wait(delay):
-                await delivery.nak(delay)
-            case Exhausted():
-                await self._bury(attempt, decision)
-            case Leave() | Start():
-                self._counts.passed_on += attempt.delivery.redelivered
-                log.info("job %s is run by another worker", attempt.job_id)
-
-    async def _bury(self, attempt: Attempt, exhausted: Exhausted) -> None:
-        """The last attempt's worker was lost: a payload that kills its worker ends here, not in a loop."""
-        body = DeadLetter(
-            submission=attempt.delivery.seq,
-            attempt=exhausted.attempt,
-            worker_id=self._worker_id,
-            progress=exhausted.progress,
-            message=exhausted.message,
-            spec=attempt.spec,
-        )
-        body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
-        subject = subjects.event(attempt.job_id, Kind.DEAD_LETTER)
-        fence = job_events(attempt.job_id, exhausted.event_seq)
-        try:
-            await self._log.append(Write(attempt.job_id, subject, body, fence), patience=None)
-        except Superseded:
-            log.info("job %s was taken by another worker", attempt.job_id)
-            return
-        journal.event("dead-letter", attempt.job_id, attempt=exhausted.attempt, error=exhausted.errors[-1].message)
-        await attempt.delivery.ack()

@@ -1,7 +1,10 @@
-"""The context a handler works with: progress, checkpoints, log."""
+"""The context that a handler on the event loop or in a thread works with: progress, checkpoints, artifacts, log.
+
+Whatever it stores is fenced by the attempt's ``started`` event. A write that is refused means that the job has been
+lost: the handler is stopped.
+"""
 
 import asyncio
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
@@ -12,7 +15,6 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from gql_jobs.jetstream.publisher import FenceRefused
-from gql_jobs.jobs.claim import Start
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
 from gql_jobs.jobs.messages import Progress
 from gql_jobs.jobs.model import Artifact, content_type_of
@@ -20,98 +22,113 @@ from gql_jobs.log import subjects
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode
 from gql_jobs.log.job_log import JobLog
-from gql_jobs_worker import telemetry as journal
-from gql_jobs_worker.attempt import Attempt
-from gql_jobs_worker.invocation import checkpoint_json, reported
+from gql_jobs.logs import JobLogger
+from gql_jobs_worker.claim import Claimed
+from gql_jobs_worker.execution import checkpoint_json, reported
+from gql_jobs_worker.telemetry import log_event
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PROGRESS_PAUSE = 0.1
 """Seconds from one stored progress message of a job to the next, the time that storing takes included."""
 STORE_TRIES = 20
 """How often a server that can be reached may fail to store something."""
 STORE_PAUSE = 0.5
+"""Seconds between two tries to store or to read something."""
 
 
 class AttemptContext:
-    """A ``JobContext``. Progress is coalesced: a handler may report as often as it likes."""
+    """A ``HandlerContext``. Owns the attempt's progress; a handler may report as often as it likes."""
 
-    def __init__(self, log: JobLog, artifacts: ArtifactStore, attempt: Attempt, worker_id: str, start: Start) -> None:
+    def __init__(self, log: JobLog, artifacts: ArtifactStore, claimed: Claimed, worker_id: str) -> None:
         self._log = log
         self._artifacts = artifacts
-        self._attempt = attempt
+        self._claimed = claimed
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._flusher: asyncio.Task[None] | None = None
         self._unsent = False
         self._closed = False
-        self._stopping = False
-        self.percent = start.progress
-        self.message = start.message
+        self._stop_requested = False
+        self.percent = claimed.progress
+        self.message = claimed.message
         self.saved: Any = None
 
     @cached_property
-    def log(self) -> "logging.LoggerAdapter[Any]":
-        facts = {"job_id": self.job_id, "attempt": self.attempt}
-        return logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{self._attempt.spec.type}"), facts)
+    def log(self) -> JobLogger:
+        """Return the logger of its type, whose lines carry the attempt's fields."""
+        return JobLogger(self._claimed.spec.type, self._claimed.fields)
 
     @property
     def job_id(self) -> str:
-        return self._attempt.job_id
+        """Return the id of the job."""
+        return self._claimed.job_id
 
     @property
     def attempt(self) -> int:
-        return self._attempt.number
+        """Return the number of the attempt, 1 for the first."""
+        return self._claimed.attempt
 
     @property
     def idempotency_token(self) -> str:
-        return self._attempt.job_id
+        """Return what is the same for every attempt of the job: its id."""
+        return self._claimed.job_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
+        """Report how far the work is; stored at most ten times a second, the last report in any case."""
         whole, cut = reported(percent, message)
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
             return
-        if self._stopping or self._closed:
+        if self._stop_requested or self._closed:
             raise AttemptStoppedError("The attempt has been stopped.")
         self._loop.call_soon_threadsafe(self._report, whole, cut)
 
     async def checkpoint(self, data: Any) -> None:
+        """Keep JSON data for the next attempt; see ``JobContext``."""
         await self.store_checkpoint(checkpoint_json(data))
 
     async def store_checkpoint(self, body: bytes) -> None:
-        """``checkpoint`` of what is JSON already."""
-        await self._patiently(lambda: self._rollup(subjects.checkpoint(self.job_id), body))
+        """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
+        await self._until_stored(lambda: self._rollup(subjects.checkpoint(self.job_id), body))
         self.saved = msgspec.json.decode(body)
 
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
+        """Keep a file with the job; see ``JobContext``."""
         media_type = content_type or content_type_of(name)
         if isinstance(data, Path):
             with await asyncio.to_thread(data.open, "rb") as file:
                 return await self._save(name, file, media_type)
         return await self._save(name, BytesIO(data) if isinstance(data, bytes) else data, media_type)
 
-    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+    def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine from the thread of a plain handler, and wait for it."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
     async def restore(self) -> None:
-        """Read what an earlier attempt saved.
+        """Read what an earlier attempt saved, however long NATS is away.
 
-        :raises QueueUnavailable: if the stream cannot be read.
+        The attempt is ours and counted: it waits for its checkpoint rather than begin from nothing.
         """
-        stored = await self._log.last(subjects.checkpoint(self.job_id))
-        if stored is not None:
-            self.saved = msgspec.json.decode(stored.data)
+        while True:
+            try:
+                stored = await self._log.last(subjects.checkpoint(self.job_id))
+            except QueueUnavailable:
+                await asyncio.sleep(STORE_PAUSE)
+                continue
+            if stored is not None:
+                self.saved = msgspec.json.decode(stored.data)
+            return
 
-    def stopping(self) -> None:
-        """A handler in a thread shall end: it is told at its next report."""
-        self._stopping = True
+    def request_stop(self) -> None:
+        """Have the next report of a handler in a thread raise ``AttemptStoppedError``."""
+        self._stop_requested = True
 
     async def close(self) -> None:
-        """Nothing is reported any more. What was last reported travels with the event that follows."""
+        """Ignore what is reported from now on; what was reported last travels with the event that follows."""
         self._closed = True
         flusher, self._flusher = self._flusher, None
         if flusher is not None:
@@ -130,13 +147,13 @@ class AttemptContext:
             self._unsent = False
             began = self._loop.time()
             body = Progress(
-                submission=self._attempt.delivery.seq,
+                submission=self._claimed.submission_seq,
                 attempt=self.attempt,
                 worker_id=self._worker_id,
                 progress=self.percent,
                 message=self.message,
             )
-            journal.event("progress", self.job_id, progress=f"{self.percent}%", message=self.message)
+            log_event("progress", self._claimed.fields, progress=f"{self.percent}%", message=self.message)
             try:
                 # Fenced too: a zombie's progress would replace its successor's.
                 await self._rollup(subjects.progress(self.job_id), encode(body))
@@ -148,7 +165,7 @@ class AttemptContext:
 
     async def _save(self, name: str, source: BinaryIO, media_type: str) -> Artifact:
         def save() -> Awaitable[Artifact]:
-            return self._ours(self._artifacts.save(self.job_id, name, source, media_type, self._attempt.fence))
+            return self._fenced(self._artifacts.save(self.job_id, name, source, media_type, self._claimed.fence))
 
         def save_again() -> Awaitable[Artifact]:
             source.seek(begin)
@@ -156,25 +173,29 @@ class AttemptContext:
 
         if source.seekable():
             begin = source.tell()
-            return await self._patiently(save_again)
+            return await self._until_stored(save_again)
         try:
             return await save()
         except QueueUnavailable as error:
             raise TransientError(error.message) from error
 
     async def _rollup(self, subject: str, body: bytes) -> None:
-        await self._ours(self._log.rollup(subject, body, self._attempt.fence))
+        await self._fenced(self._log.rollup(subject, body, self._claimed.fence))
 
-    async def _ours(self, write: Awaitable[T]) -> T:
-        """The answer of a fenced write; a refused one tells that the job has been lost."""
+    async def _fenced(self, write: Awaitable[_T]) -> _T:
+        """Return the answer of a fenced write; a refused one means that the job has been lost.
+
+        :raises AttemptStoppedError: if the job is another worker's, or has ended.
+        :raises QueueUnavailable: if the write was refused although the job is ours.
+        """
         try:
             return await write
         except FenceRefused:
-            if await self._attempt.confirm(self._log):
+            if await self._claimed.lease.confirm(self._log):
                 raise QueueUnavailable("The stream has no settled leader.") from None
             raise AttemptStoppedError("Another worker has this job now.") from None
 
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _until_stored(self, write: Callable[[], Awaitable[_T]]) -> _T:
         """Try again while NATS is away: the attempt's own timeout is the limit. What it refuses is given up."""
         tries = STORE_TRIES
         while True:

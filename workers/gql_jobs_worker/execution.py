@@ -1,75 +1,235 @@
-"""Running one handler: payload in, result out, with a timeout, and stopped when the attempt is told to."""
+"""Running one handler: finding it, reading its payload, where it runs, and what came of it as values fit to be stored.
+
+A coroutine function runs on the event loop, a plain function in a thread of its own, a CPU-bound one in a process. All
+of them have the attempt's timeout, and are stopped when the attempt is. The steps before and after the handler are the
+same in the process (``sandbox.child``), which imports them from here: this module knows neither NATS nor the stream.
+"""
 
 import asyncio
+import importlib
 import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
-from typing import Any
+from datetime import datetime
+from enum import StrEnum
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from gql_jobs.jobs.messages import Receipt
-from gql_jobs.jobs.registry import JobType, Registry
-from gql_jobs_worker.attempt import Attempt, Stop
-from gql_jobs_worker.context import AttemptContext
-from gql_jobs_worker.invocation import Failure, Invocation, Succeeded, prepare, raised, result_of
-from gql_jobs_worker.sandbox.processes import CpuProcesses
+import msgspec
+from msgspec import Struct
+
+from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, TransientError
+from gql_jobs.jobs.handler import JobContext
+from gql_jobs.jobs.messages import AttemptBody, Receipt
+from gql_jobs.jobs.model import JobError, Spec
+from gql_jobs.jobs.registry import JobType, Registry, canonical_json
+from gql_jobs.log.codec import encode
 
 log = logging.getLogger(__name__)
+
+_B = TypeVar("_B", bound=AttemptBody)
 
 HANDLER = "job "
 """What the names of handlers' tasks and threads begin with."""
 STOP_GRACE = 5.0
-"""Seconds that a handler has to end after it was told to stop."""
+"""Seconds that a handler has to end after it has been cancelled."""
+MAX_CHECKPOINT = 256 * 1024
+"""Bytes of a checkpoint's JSON."""
+MAX_MESSAGE = 1000
+"""Characters of a progress message."""
+MAX_MESSAGE_BYTES = 4000
+"""Bytes of one error's message, as JSON."""
+MAX_TYPE_BYTES = 200
+"""Bytes of one error's type, as JSON."""
+MAX_ERRORS_BYTES = 96 * 1024
+"""Bytes of all errors of a submission, as JSON, where the message leaves room for so many."""
+HEADER_BYTES = 1024
+"""Bytes that the headers of an event never exceed."""
+_SHORTEST = 60
+"""Bytes of an error's message below which it is of no use any more."""
 
 
-Outcome = Succeeded | Failure | Stop
+class Succeeded(Struct, frozen=True):
+    """``result`` is the JSON of the result model."""
+
+    result: bytes
 
 
-class Execution:
-    """Runs handlers: CPU-bound ones in processes, others on the event loop or in a thread."""
+class Failure(Struct, frozen=True):
+    """``retryable`` is false for what no attempt can mend; ``retry_after`` in seconds, where it is known."""
 
-    def __init__(self, registry: Registry, processes: CpuProcesses) -> None:
+    type: str
+    message: str
+    retryable: bool = True
+    retry_after: float | None = None
+
+
+class Stop(StrEnum):
+    """Why a running handler is stopped from outside."""
+
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    HANDED_BACK = "handed back"
+
+
+class Ran(Struct, frozen=True):
+    """What came of a handler.
+
+    ``ending``: how it ended, for the receipt of a cancellation; ``progress`` (in percent) and ``message``: what
+    it reported last.
+    """
+
+    outcome: Succeeded | Failure | Stop
+    ending: Receipt
+    progress: int
+    message: str | None
+
+
+class HandlerContext(JobContext, Protocol):
+    """A handler's context as those who run the handler see it."""
+
+    percent: int
+    message: str | None
+
+    async def store_checkpoint(self, body: bytes) -> None:
+        """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
+
+    def request_stop(self) -> None:
+        """Have the next report of a handler in a thread raise ``AttemptStoppedError``."""
+
+    async def close(self) -> None:
+        """Ignore what is reported from now on."""
+
+
+class HandlerProcesses(Protocol):
+    """Where CPU-bound handlers run."""
+
+    async def run_handler(
+        self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
+    ) -> Succeeded | Failure:
+        """Run a handler in a process. Cancelled, it kills the process before it returns."""
+
+
+class HandlerExecution:
+    """Runs the handlers of one worker."""
+
+    def __init__(self, registry: Registry, processes: HandlerProcesses) -> None:
         self._registry = registry
         self._processes = processes
 
-    async def run(self, attempt: Attempt, context: AttemptContext, max_result: int) -> Outcome:
-        """Run the attempt's handler; ``max_result`` in bytes of its JSON. Never raises for what a handler does."""
-        job_type = self._registry.get(attempt.spec.type)
+    async def run(
+        self,
+        spec: Spec,
+        context: HandlerContext,
+        max_result: int,
+        stopped: "asyncio.Future[Stop]",
+        on_stop: Callable[["asyncio.Future[Stop]"], None],
+    ) -> Ran:
+        """Run a job's handler and close its context; nothing that a handler does is raised.
+
+        :param max_result: bytes of the result's JSON.
+        :param stopped: done when the handler has to stop, with the reason.
+        :param on_stop: called when ``stopped`` is done before the handler has ended, and at once then.
+        """
+        stopped.add_done_callback(on_stop)
+        try:
+            outcome, ending = await self._outcome(spec, context, max_result, stopped)
+        finally:
+            stopped.remove_done_callback(on_stop)
+            # What was last reported travels with the event that follows.
+            await context.close()
+        return Ran(outcome, ending, context.percent, context.message)
+
+    async def _outcome(
+        self, spec: Spec, context: HandlerContext, max_result: int, stopped: "asyncio.Future[Stop]"
+    ) -> tuple[Succeeded | Failure | Stop, Receipt]:
+        job_type = self._registry.get(spec.type)
         if job_type is None:
-            return Failure("UnknownJobType", f"No job type {attempt.spec.type!r} is registered here.", retryable=False)
-        payload = bytes(attempt.spec.payload)
+            message = f"No job type {spec.type!r} is registered here."
+            return Failure("UnknownJobType", message, retryable=False), Receipt.FINISHED
+        payload = bytes(spec.payload)
+        handling: Coroutine[Any, Any, Succeeded | Failure]
         if job_type.cpu_bound:
-            running = self._processes.run(job_type, payload, context, max_result)
-            return await _supervised(attempt, context, running, stopped=Receipt.KILLED)
-        invocation = prepare(job_type, payload)
-        if isinstance(invocation, Failure):
-            return invocation
-        running = _here(invocation, job_type, context, max_result)
-        return await _supervised(attempt, context, running, stopped=Receipt.STOPPED)
+            handling, stopped_by = self._processes.run_handler(job_type, payload, context, max_result), Receipt.KILLED
+        else:
+            invocation = prepare(job_type, payload)
+            if isinstance(invocation, Failure):
+                return invocation, Receipt.FINISHED
+            handling, stopped_by = _run_here(invocation, job_type, context, max_result), Receipt.STOPPED
+        task = asyncio.create_task(handling, name=f"{HANDLER}{context.job_id}")
+        return await _supervise(task, context, spec.timeout, stopped, stopped_by)
 
 
-async def _here(
-    invocation: Invocation, job_type: JobType, context: AttemptContext, max_result: int
+async def _supervise(
+    task: "asyncio.Task[Succeeded | Failure]",
+    context: HandlerContext,
+    seconds: float,
+    stopped: "asyncio.Future[Stop]",
+    stopped_by: Receipt,
+) -> tuple[Succeeded | Failure | Stop, Receipt]:
+    """Return the handler's own outcome, unless the timeout or a stop comes first, and how it ended.
+
+    :param seconds: the timeout.
+    :param stopped_by: how a handler of its kind ends that has been stopped.
+    """
+    ended = True
+    try:
+        either: set[asyncio.Future[Any]] = {task, stopped}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result(), Receipt.FINISHED
+        outcome: Failure | Stop
+        if stopped.done():
+            outcome = stopped.result()
+        else:
+            outcome = Failure("Timeout", f"The attempt took longer than {seconds:g} s.")
+    finally:
+        # Also when we are cancelled ourselves: no handler goes on without anybody who waits for it.
+        if not task.done():
+            context.request_stop()
+            ended = await _stop(task)
+            if not ended:
+                warning = "the handler of job %s ignores its cancellation and is abandoned"
+                log.warning(warning, context.job_id, extra=context.log.extra)
+    return outcome, stopped_by if ended else Receipt.IGNORED
+
+
+async def _stop(task: "asyncio.Task[Any]") -> bool:
+    """Cancel a handler, and return whether it ends within the grace period."""
+    task.cancel()
+    _, unfinished = await asyncio.wait({task}, timeout=STOP_GRACE)
+    if unfinished:
+        # Once more, for what only waits for a thread.
+        task.cancel()
+        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    return not unfinished
+
+
+# The three places: a coroutine on the event loop, a plain function in a thread, a process (``HandlerProcesses``).
+
+
+async def _run_here(
+    invocation: "Invocation", job_type: JobType, context: HandlerContext, max_result: int
 ) -> Succeeded | Failure:
     handler, payload = invocation
     try:
         if inspect.iscoroutinefunction(handler):
             value = await handler(context, payload)
         else:
-            value = await _in_thread(handler, context, payload)
+            value = await _run_in_thread(handler, context, payload)
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Failure("CancelledError", "The handler was cancelled from within.")
     except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt and its like would end the whole worker
-        return raised(error, context.log)
+        return failure_of(error, context.log)
     return result_of(job_type, value, max_result)
 
 
-async def _in_thread(handler: Callable[..., Any], context: AttemptContext, payload: Any) -> Any:
+async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, payload: Any) -> Any:
     """Run a plain handler in a thread of its own.
 
     Not in asyncio's pool of few threads: one that never ends would be missing from it, and would keep the process.
@@ -92,7 +252,7 @@ async def _in_thread(handler: Callable[..., Any], context: AttemptContext, paylo
     try:
         await ended.wait()
     except asyncio.CancelledError:
-        # The thread hears of it at its next report, if it makes one.
+        # A thread cannot be interrupted: its next report raises, if it makes one.
         await ended.wait()
         raise
     return outcome[0]()
@@ -102,34 +262,152 @@ def _raise(error: BaseException) -> None:
     raise RuntimeError("The handler raised StopIteration.") if isinstance(error, StopIteration) else error
 
 
-async def _supervised(
-    attempt: Attempt, context: AttemptContext, running: Coroutine[Any, Any, Succeeded | Failure], *, stopped: Receipt
-) -> Outcome:
-    """The handler's own outcome, unless the timeout or a stop comes first; ``stopped``: how it ends then."""
-    task = asyncio.create_task(running, name=f"{HANDLER}{attempt.job_id}")
-    either: set[asyncio.Future[Any]] = {task, attempt.stopped}
-    timeout = attempt.spec.timeout
+# Before the handler: the function that a job type names, and its payload. The same in the worker and in a process.
+
+
+class Invocation(NamedTuple):
+    """A handler and the payload it shall be called with."""
+
+    handler: Callable[..., Any]
+    payload: Any
+
+
+def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
+    """Return the handler of a type and a stored payload as its model, or the failure that the attempt ends with."""
     try:
-        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if attempt.stopped.done():
-            return attempt.stopped.result()
-        return Failure("Timeout", f"The attempt took longer than {timeout:g} s.")
-    finally:
-        if not task.done():
-            context.stopping()
-            attempt.ending = stopped if await _ends(task) else Receipt.IGNORED
-            if attempt.ending is Receipt.IGNORED:
-                log.warning("the handler of job %s ignores its cancellation and is abandoned", attempt.job_id)
+        read = job_type.payload.model_validate_json(payload)
+    except Exception as error:  # noqa: BLE001  # models may run code of their own
+        return Failure("InvalidPayload", f"The stored payload does not fit its model: {error}", retryable=False)
+    try:
+        return Invocation(load_handler(job_type.handler), read)
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        # Whatever a module does when it is imported; another worker may have what this one lacks.
+        return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")
 
 
-async def _ends(task: "asyncio.Task[Any]") -> bool:
-    """Whether the handler ends within the grace period, now that it is told to."""
-    task.cancel()
-    _, unfinished = await asyncio.wait({task}, timeout=STOP_GRACE)
-    if unfinished:
-        # Once more, for what only waits for a thread.
-        task.cancel()
-        task.add_done_callback(lambda late: late.cancelled() or late.exception())
-    return not unfinished
+@cache
+def load_handler(name: str) -> Callable[..., Any]:
+    """Return the function that ``module:function`` names.
+
+    :raises ImportError: if the module, or something it imports, is not there.
+    :raises AttributeError: if the module has no such function.
+    """
+    module, function = name.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def missing_import(handler: str) -> str | None:
+    """Return what keeps a handler from being imported here, where another process may have it: a library or module.
+
+    None if it can be loaded, or fails in a way of its own, which is a failure of its attempts.
+    """
+    try:
+        load_handler(handler)
+    except ImportError as error:
+        return str(error)
+    except (Exception, SystemExit):  # noqa: BLE001  # whatever a module does when it is imported
+        return None
+    return None
+
+
+# While it runs: what it reports and saves.
+
+
+def reported(percent: float, message: str | None) -> tuple[int, str | None]:
+    """Return progress as it is stored: whole percents from 0 to 100, a message cut to size.
+
+    :raises ValueError: if ``percent`` is no number.
+    """
+    whole = round(min(max(percent, 0.0), 100.0))
+    # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
+    return whole, None if message is None else message[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+
+
+def checkpoint_json(data: Any) -> bytes:
+    """Return a checkpoint as it is stored.
+
+    :raises ValueError: if the data is no JSON, or too large.
+    """
+    try:
+        body = msgspec.json.encode(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The checkpoint is no JSON: {error}") from error
+    if len(body) > MAX_CHECKPOINT:
+        raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
+    return body
+
+
+# After it: a result that fits its model, or an error that fits into an event.
+
+
+def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Failure:
+    """Return a handler's value as the JSON of its result model; a permanent failure if it does not fit."""
+    try:
+        result = canonical_json(job_type.result.model_validate(value))
+    except Exception as error:  # noqa: BLE001  # models may run code of their own, or hold what is no JSON
+        message = f"The handler's result does not fit {job_type.result.__name__}: {error}"
+        return Failure("InvalidResult", message, retryable=False)
+    if len(result) > max_bytes:
+        message = f"The result has {len(result)} bytes; the limit is {max_bytes}."
+        return Failure("ResultTooLarge", message, retryable=False)
+    return Succeeded(result)
+
+
+def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
+    """Return what a handler's exception makes of its attempt; one that is not meant for clients is logged as well.
+
+    Permanent if the handler says so; everything else may succeed the next time.
+    """
+    if not isinstance(error, HandlerError | AttemptStoppedError | SystemExit):
+        handler_log.error("the attempt failed unexpectedly", exc_info=error)
+    return Failure(
+        type=type(error).__name__,
+        message=_text_of(error) or type(error).__name__,
+        retryable=not isinstance(error, PermanentError),
+        retry_after=error.retry_after if isinstance(error, TransientError) else None,
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # an exception's own code may fail as well
+        return ""
+
+
+def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
+    """Return the error as it is stored, its message cut to size."""
+    return JobError(
+        message=_cut(failure.message, MAX_MESSAGE_BYTES),
+        type=_cut(failure.type, MAX_TYPE_BYTES),
+        attempt=attempt,
+        at=at,
+        retryable=failure.retryable,
+    )
+
+
+def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple[JobError, ...]:
+    """Return the errors in ``room`` bytes of JSON: messages of older ones are cut, then the oldest left out."""
+    limit = MAX_MESSAGE_BYTES
+    while len(msgspec.json.encode(errors)) > room and len(errors) > 1:
+        limit //= 2
+        if limit < _SHORTEST:
+            errors = errors[1:]
+        else:
+            errors = (*(msgspec.structs.replace(e, message=_cut(e.message, limit)) for e in errors[:-1]), errors[-1])
+    return errors
+
+
+def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
+    """Return the event with as much of the errors as a message of ``max_payload`` bytes holds beside its rest."""
+    room = max_payload - HEADER_BYTES - len(encode(body))
+    return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
+
+
+def _cut(text: str, limit: int) -> str:
+    # Lone surrogates are no UTF-8 and would make the whole event unstorable. Shortened first: it may be megabytes.
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
+    while len(msgspec.json.encode(text)) > limit:
+        text = text[: max(len(text) * 3 // 4 - 1, 0)] + "…"
+    return text

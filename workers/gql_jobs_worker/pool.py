@@ -1,4 +1,4 @@
-"""The pool of one worker process: slots, leases, presence, and an end in two stages.
+"""The pool of one worker process: slots, heartbeats, and an end in two stages.
 
 Stage one stops pulling and lets running jobs finish within the grace period; stage two hands the rest back, which
 costs them no attempt.
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.registry import Registry
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.heartbeats import Heartbeat, beat_for_ever, say
 from gql_jobs.log.job_log import JobLog, open_job_log
@@ -21,12 +22,13 @@ from gql_jobs.metrics import LoopLag
 from gql_jobs.processes.background import in_background
 from gql_jobs.settings import Settings
 from gql_jobs_worker.abilities import Abilities, open_abilities
-from gql_jobs_worker.attempt import Stop
-from gql_jobs_worker.cancellations import follow_cancellations
-from gql_jobs_worker.execution import Execution
-from gql_jobs_worker.intake import Intake, keep_leases
+from gql_jobs_worker.attempt import Attempts
+from gql_jobs_worker.cancellations import Receipts, follow_cancellations
+from gql_jobs_worker.claim import Claims, Takeovers
+from gql_jobs_worker.execution import HandlerExecution, Stop
+from gql_jobs_worker.intake import Intake, Leases, keep_leases
 from gql_jobs_worker.metrics import serve_metrics
-from gql_jobs_worker.runner import Runner
+from gql_jobs_worker.record import Records
 from gql_jobs_worker.sandbox.processes import open_cpu_processes
 from gql_jobs_worker.telemetry import Counts
 
@@ -42,59 +44,78 @@ class Pool:
     def __init__(
         self,
         job_log: JobLog,
-        execution: Execution,
+        execution: HandlerExecution,
         abilities: Abilities,
         settings: Settings,
         queues: tuple[str, ...],
+        *,
+        stop_fetching: asyncio.Event,
+        hand_back: asyncio.Event,
     ) -> None:
+        """Put the parts of a worker together.
+
+        :param stop_fetching: set to begin stage one of the end.
+        :param hand_back: set to begin stage two before the grace period is over.
+        """
         # One token of a subject.
         host = socket.gethostname().replace(".", "-")
         self.id = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+        self.counts = Counts()
+        """What it has counted since its start, for metrics."""
+        self._job_log = job_log
         self._connection = job_log.connection
         self._settings = settings
         self._queues = queues
         self._abilities = abilities
-        self._runner = Runner(job_log, execution, abilities, settings, self.id)
-        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._runner.adopt)
+        self._leases = Leases(self.id, self.counts)
+        self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._leases)
+        self._takeovers = Takeovers(job_log, self.id, self._leases)
+        receipts = Receipts(job_log, self.id)
+        self._attempts = Attempts(
+            job_log,
+            ArtifactStore(job_log, settings),
+            leases=self._leases,
+            claims=Claims(job_log, self.id, abilities, self._takeovers, self.counts),
+            execution=execution,
+            records=Records(job_log, settings, self.id, receipts, self.counts),
+            receipts=receipts,
+        )
         self._slots = asyncio.Semaphore(settings.num_workers)
         self._jobs: set[asyncio.Task[None]] = set()
         self._started_at = datetime.now(UTC)
         self._changed = asyncio.Event()
-        self.stop_fetching = asyncio.Event()
-        """Set to begin stage one."""
-        self.hand_back = asyncio.Event()
-        """Set to begin stage two before the grace period is over."""
+        self._stop_fetching = stop_fetching
+        self._hand_back = hand_back
 
     @property
     def connected(self) -> bool:
-        """Whether NATS is connected."""
+        """Return whether NATS is connected."""
         return self._connection.connected
 
     @property
     def running(self) -> int:
-        """Jobs that run now."""
-        return len(self._runner.running)
+        """Return how many jobs run now."""
+        return len(self._leases)
 
     @property
     def capacity(self) -> int:
-        """Jobs that may run at a time."""
+        """Return how many jobs may run at a time."""
         return self._settings.num_workers
 
-    @property
-    def counts(self) -> Counts:
-        """What it has done and met."""
-        return self._runner.counts
-
     async def run(self, first_seq: int) -> None:
-        """Work until told to stop; ``first_seq``: where cancellations are followed from."""
-        async with self._runner.handovers.open(), asyncio.TaskGroup() as group:
+        """Work until both stages of the end are over.
+
+        :param first_seq: sequence in the stream from which cancellations are followed.
+        """
+        leases, ack_wait = self._leases, self._settings.ack_wait
+        async with self._takeovers.answering(), asyncio.TaskGroup() as group:
             background = [
-                group.create_task(follow_cancellations(self._connection, first_seq, self._runner.running)),
+                group.create_task(follow_cancellations(self._connection, first_seq, leases)),
                 group.create_task(beat_for_ever(self._connection, self._heartbeat, self._changed)),
-                group.create_task(keep_leases(self._runner, self._intake, self._settings.ack_wait, self._slots.locked)),
+                group.create_task(keep_leases(self._job_log, leases, self._intake, ack_wait, busy=self._slots.locked)),
             ]
             fetching = group.create_task(self._fetch())
-            await self.stop_fetching.wait()
+            await self._stop_fetching.wait()
             fetching.cancel()
             await asyncio.wait({fetching})
             await self._finish()
@@ -119,27 +140,27 @@ class Pool:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            await self._runner.run(delivery)
+            await self._attempts.run(delivery)
         finally:
             self._slots.release()
-            self._intake.ran(clock() - began)
+            self._intake.note_duration(clock() - began)
             self._changed.set()
 
     async def _finish(self) -> None:
-        """Both stages of the end."""
+        """Go through both stages of the end."""
         await self._intake.stop()
         if self._jobs:
             grace = self._settings.shutdown_grace
             log.info("stopping: %d jobs may finish within %g s", len(self._jobs), grace)
-            told = asyncio.create_task(self.hand_back.wait())
+            hurried = asyncio.create_task(self._hand_back.wait())
             finished = asyncio.create_task(self._all_done())
-            await asyncio.wait({told, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
+            await asyncio.wait({hurried, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
             finished.cancel()
         if self._jobs:
             log.info("handing %d jobs back", len(self._jobs))
-            for attempt in list(self._runner.running.values()):
-                attempt.stop(Stop.HANDED_BACK)
+            for lease in self._leases:
+                lease.stop(Stop.HANDED_BACK)
             _, late = await asyncio.wait(self._jobs, timeout=RELEASE_TIMEOUT)
             for task in late:
                 task.cancel()
@@ -173,7 +194,7 @@ async def run_pool(
     hand_back: asyncio.Event,
     started: asyncio.Event,
 ) -> None:
-    """A pool from its connection to its end.
+    """Run a pool from its connection to its end.
 
     :param stop_fetching: set to begin stage one of the end.
     :param hand_back: set to begin stage two at once.
@@ -189,8 +210,10 @@ async def run_pool(
             open_cpu_processes(settings) as processes,
             open_abilities(registry, processes) as abilities,
         ):
-            pool = Pool(job_log, Execution(registry, processes), abilities, settings, queues)
-            pool.stop_fetching, pool.hand_back = stop_fetching, hand_back
+            execution = HandlerExecution(registry, processes)
+            pool = Pool(
+                job_log, execution, abilities, settings, queues, stop_fetching=stop_fetching, hand_back=hand_back
+            )
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
             lag = LoopLag()

@@ -1,4 +1,7 @@
-"""What came of an attempt, written into the log under its fence; only then the delivery is acked or handed back."""
+"""What came of an attempt, written into the log under its fence.
+
+Never touches the delivery: that is for the pipeline, which gets to know what it needs.
+"""
 
 import asyncio
 import logging
@@ -6,58 +9,38 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from gql_jobs.jobs.claim import TERMINAL
+from gql_jobs.jobs.claim import TERMINAL, Drop, Leave, Wait
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
-from gql_jobs.jobs.model import JobError
 from gql_jobs.log import subjects
 from gql_jobs.log.job_log import JobLog, Superseded, Write
 from gql_jobs.settings import Settings
-from gql_jobs_worker import telemetry as journal
-from gql_jobs_worker.attempt import Attempt
 from gql_jobs_worker.cancellations import Receipts
-from gql_jobs_worker.context import AttemptContext
-from gql_jobs_worker.invocation import Failure, Succeeded, job_error, with_errors
-from gql_jobs_worker.telemetry import Counts
-
-# When a failed attempt is tried again: exponential backoff with a cap, and jitter where it is asked for.
-
-
-class Backoff(Protocol):
-    """Delays in seconds; ``retry_jitter`` is the share of the delay that is random."""
-
-    @property
-    def base_retry_delay(self) -> float: ...
-    @property
-    def max_retry_delay(self) -> float: ...
-    @property
-    def retry_jitter(self) -> float: ...
-
-
-_MAX_DOUBLINGS = 60
-
-
-def retry_delay(backoff: Backoff, attempt: int, retry_after: float | None = None) -> float:
-    """Seconds until the attempt after ``attempt`` (1 is the first): base, twice the base, and so on, capped.
-
-    :param retry_after: seconds that the outside system asked for; kept to even above the cap.
-    """
-    doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
-    delay: float = min(backoff.base_retry_delay * 2**doublings, backoff.max_retry_delay)
-    if backoff.retry_jitter:
-        delay *= 1 - backoff.retry_jitter * random.random()  # noqa: S311
-    return max(delay, retry_after or 0.0)
-
+from gql_jobs_worker.claim import Claimed
+from gql_jobs_worker.execution import Failure, Ran, Stop, Succeeded, job_error, with_errors
+from gql_jobs_worker.telemetry import Counts, log_event, shown_seconds
 
 log = logging.getLogger(__name__)
 
 HAND_BACK_DELAY = 0.05
 """Seconds until a job handed back at shutdown is offered to others."""
+_MAX_DOUBLINGS = 60
+
+
+class Recorded(Struct, frozen=True):
+    """What has been written of an attempt, and what becomes of its delivery now.
+
+    ``outcome``: completed, failed, dead-letter, released, cancelled, late (the job had ended) or superseded;
+    ``then``: an ack (``Drop``), a nak with a delay (``Wait``), or neither (``Leave``).
+    """
+
+    outcome: str
+    then: Drop | Wait | Leave
 
 
 class Records:
-    """Writes outcomes, and tells log and counts of them."""
+    """Writes the outcomes of one worker's attempts, and logs and counts them."""
 
     def __init__(self, job_log: JobLog, settings: Settings, worker_id: str, receipts: Receipts, counts: Counts) -> None:
         self._log = job_log
@@ -66,95 +49,136 @@ class Records:
         self._receipts = receipts
         self._counts = counts
 
-    async def succeeded(
-        self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...], outcome: Succeeded
-    ) -> None:
-        """Record the result, once and for all."""
-        body = Completed(
-            submission=attempt.delivery.seq,
-            attempt=attempt.number,
-            worker_id=self._worker_id,
-            errors=errors,
-            progress=100,
-            message=context.message,
-            result=Raw(outcome.result),
-        )
-        if await self._write(attempt, Kind.COMPLETED, body):
-            self._ended(attempt, "completed")
-            await attempt.delivery.ack()
+    async def record(self, claimed: Claimed, ran: Ran) -> Recorded:
+        """Write the outcome, once and for all; it is stored when this returns, however long NATS is away.
 
-    async def failed(
-        self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...], failure: Failure
-    ) -> None:
+        A refused write means that the job has ended or is another worker's: nothing of this attempt is stored then.
+        """
+        match ran.outcome:
+            case Succeeded():
+                return await self._succeeded(claimed, ran, ran.outcome)
+            case Failure():
+                return await self._failed(claimed, ran, ran.outcome)
+            case Stop.CANCELLED:
+                # The event that cancelled it is in the log already.
+                self._ended(claimed, "cancelled")
+                await self._receipts.ended(claimed, ran.ending)
+                return Recorded("cancelled", Drop())
+            case Stop.HANDED_BACK:
+                return await self._handed_back(claimed, ran)
+            case Stop.SUPERSEDED:
+                return self._superseded(claimed)
+
+    async def _succeeded(self, claimed: Claimed, ran: Ran, succeeded: Succeeded) -> Recorded:
+        body = Completed(
+            submission=claimed.submission_seq,
+            attempt=claimed.attempt,
+            worker_id=self._worker_id,
+            errors=claimed.errors,
+            progress=100,
+            message=ran.message,
+            result=Raw(succeeded.result),
+        )
+        if (refused := await self._write(claimed, ran, Kind.COMPLETED, body)) is not None:
+            return refused
+        self._ended(claimed, "completed")
+        return Recorded("completed", Drop())
+
+    async def _failed(self, claimed: Claimed, ran: Ran, failure: Failure) -> Recorded:
         """Have it tried again later, or dead-letter it."""
         now = datetime.now(UTC)
-        error = job_error(failure, attempt.number, now)
-        all_errors = (*errors, error)
+        error = job_error(failure, claimed.attempt, now)
+        errors = (*claimed.errors, error)
         max_payload = self._log.connection.max_payload
         facts: dict[str, Any] = {
-            "submission": attempt.delivery.seq,
-            "attempt": attempt.number,
+            "submission": claimed.submission_seq,
+            "attempt": claimed.attempt,
             "worker_id": self._worker_id,
-            "progress": context.percent,
-            "message": context.message,
+            "progress": ran.progress,
+            "message": ran.message,
         }
-        if not failure.retryable or attempt.number > attempt.spec.max_retries:
-            letter = with_errors(DeadLetter(spec=attempt.spec, **facts), all_errors, max_payload)
-            if await self._write(attempt, Kind.DEAD_LETTER, letter):
-                self._ended(attempt, "dead-letter", error=error.message)
-                await attempt.delivery.ack()
-            return
-        delay = retry_delay(self._settings, attempt.number, failure.retry_after)
+        if not failure.retryable or claimed.attempt > claimed.spec.max_retries:
+            last = with_errors(DeadLetter(spec=claimed.spec, **facts), errors, max_payload)
+            if (refused := await self._write(claimed, ran, Kind.DEAD_LETTER, last)) is not None:
+                return refused
+            self._ended(claimed, "dead-letter", error=error.message)
+            return Recorded("dead-letter", Drop())
+        delay = retry_delay(self._settings, claimed.attempt, failure.retry_after)
         began = asyncio.get_running_loop().time()
-        body = with_errors(Failed(next_attempt_at=now + timedelta(seconds=delay), **facts), all_errors, max_payload)
-        if await self._write(attempt, Kind.FAILED, body):
-            self._ended(attempt, "failed", error=error.message, retry_in=f"{delay:g}s")
-            await attempt.delivery.nak(delay - (asyncio.get_running_loop().time() - began))
+        body = with_errors(Failed(next_attempt_at=now + timedelta(seconds=delay), **facts), errors, max_payload)
+        if (refused := await self._write(claimed, ran, Kind.FAILED, body)) is not None:
+            return refused
+        self._ended(claimed, "failed", error=error.message, retry_in=f"{delay:g}s")
+        return Recorded("failed", Wait(delay - (asyncio.get_running_loop().time() - began)))
 
-    async def handed_back(self, attempt: Attempt, context: AttemptContext, errors: tuple[JobError, ...]) -> None:
+    async def _handed_back(self, claimed: Claimed, ran: Ran) -> Recorded:
         """Give the job to another worker, without costing it the attempt."""
         body = Released(
-            submission=attempt.delivery.seq,
-            attempt=attempt.number,
+            submission=claimed.submission_seq,
+            attempt=claimed.attempt,
             worker_id=self._worker_id,
-            errors=errors,
-            progress=context.percent,
-            message=context.message,
+            errors=claimed.errors,
+            progress=ran.progress,
+            message=ran.message,
         )
-        if await self._write(attempt, Kind.RELEASED, body):
-            self._ended(attempt, "released")
-            await attempt.delivery.nak(HAND_BACK_DELAY)
+        if (refused := await self._write(claimed, ran, Kind.RELEASED, body)) is not None:
+            return refused
+        self._ended(claimed, "released")
+        return Recorded("released", Wait(HAND_BACK_DELAY))
 
-    async def cancelled(self, attempt: Attempt) -> None:
-        """The event that cancelled it is in the log already."""
-        self._ended(attempt, "cancelled")
-        await self._receipts.ended(attempt)
-        await attempt.delivery.ack()
-
-    def lost(self, attempt: Attempt) -> None:
-        """Another worker has the job: neither ack nor nak, either would take the message from it."""
+    def _superseded(self, claimed: Claimed) -> Recorded:
+        # Neither ack nor nak: either would take the message from the worker that has the job.
         self._counts.superseded += 1
-        log.warning("attempt %d of job %s was superseded by another worker", attempt.number, attempt.job_id)
+        message = "attempt %d of job %s was superseded by another worker"
+        log.warning(message, claimed.attempt, claimed.job_id, extra=claimed.fields)
+        return Recorded("superseded", Leave())
 
-    def _ended(self, attempt: Attempt, outcome: str, **facts: Any) -> None:
-        ran = asyncio.get_running_loop().time() - attempt.started_at
-        self._counts.ran(attempt.spec.type, outcome, ran)
-        journal.event(outcome, attempt.job_id, attempt=attempt.number, duration=journal.seconds(ran), **facts)
+    def _ended(self, claimed: Claimed, outcome: str, **facts: Any) -> None:
+        ran = asyncio.get_running_loop().time() - claimed.started_at
+        self._counts.count_outcome(claimed.spec.type, outcome, ran)
+        log_event(outcome, claimed.fields, attempt=claimed.attempt, duration=shown_seconds(ran), **facts)
 
-    async def _write(self, attempt: Attempt, kind: Kind, body: AttemptBody) -> bool:
-        """Whether the outcome was recorded; if not, what the delivery needs has been done."""
-        write = Write(attempt.job_id, subjects.event(attempt.job_id, kind), body, attempt.fence)
+    async def _write(self, claimed: Claimed, ran: Ran, kind: Kind, body: AttemptBody) -> Recorded | None:
+        """Write the outcome; if it is refused, return what the delivery needs, else None."""
+        write = Write(claimed.job_id, subjects.event(claimed.job_id, kind), body, claimed.fence)
         try:
             await self._log.append(write, patience=None)
         except Superseded as superseded:
-            if superseded.last is None or superseded.last.kind in TERMINAL:
-                self._counts.late += 1
-                log.info("the outcome (%s) of job %s came after its end", kind, attempt.job_id)
-                if superseded.last is not None and superseded.last.kind is Kind.CANCELLED:
-                    attempt.cancelled_seq = superseded.last.seq
-                    await self._receipts.ended(attempt)
-                await attempt.delivery.ack()
-            else:
-                self.lost(attempt)
-            return False
-        return True
+            last = superseded.last
+            if last is not None and last.kind not in TERMINAL:
+                return self._superseded(claimed)
+            self._counts.late += 1
+            log.info("the outcome (%s) of job %s came after its end", kind, claimed.job_id, extra=claimed.fields)
+            if last is not None and last.kind is Kind.CANCELLED:
+                claimed.lease.cancel(last.seq)
+                await self._receipts.ended(claimed, ran.ending)
+            return Recorded("late", Drop())
+        return None
+
+
+class Backoff(Protocol):
+    """When a failed attempt is tried again: exponentially later, in seconds, up to a cap."""
+
+    @property
+    def base_retry_delay(self) -> float:
+        """Return the delay after the first attempt."""
+
+    @property
+    def max_retry_delay(self) -> float:
+        """Return the cap."""
+
+    @property
+    def retry_jitter(self) -> float:
+        """Return the share of a delay that is random, from 0 to 1."""
+
+
+def retry_delay(backoff: Backoff, attempt: int, retry_after: float | None = None) -> float:
+    """Return the seconds until the attempt after ``attempt`` (1 is the first): base, twice the base, …, capped.
+
+    :param retry_after: seconds that the outside system asked for; kept to even above the cap.
+    """
+    doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
+    delay: float = min(backoff.base_retry_delay * 2**doublings, backoff.max_retry_delay)
+    if backoff.retry_jitter:
+        delay *= 1 - backoff.retry_jitter * random.random()  # noqa: S311
+    return max(delay, retry_after or 0.0)

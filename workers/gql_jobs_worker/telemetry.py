@@ -1,23 +1,29 @@
-"""What a worker process has done and met since its start, as plain numbers for metrics and tests."""
+"""What a worker process publishes about its work: a log line for each step of a job, and counts for its metrics."""
 
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
-# The worker's log of its jobs' lifecycle, one line an event, the same for every kind.
-
-log = logging.getLogger("gql_jobs.events")
+_events = logging.getLogger("gql_jobs.events")
 
 
-def event(what: str, job_id: str, **facts: Any) -> None:
-    """``[event] Job progress: 550e8400... (progress=25%, message=Connecting to SMTP...)``; None facts are left out."""
-    if log.isEnabledFor(logging.INFO):
+def log_event(what: str, fields: Mapping[str, Any], **facts: Any) -> None:
+    """Write the line of one step of a job; the same form for every kind of step.
+
+    ``[event] Job progress: 550e8400... (progress=25%, message=Connecting to SMTP...)``
+
+    :param what: the step, such as ``started``.
+    :param fields: the fields of the line (see ``gql_jobs.logs.job_fields``).
+    :param facts: what stands in brackets, in this order; what is None is left out.
+    """
+    if _events.isEnabledFor(logging.INFO):
         listed = ", ".join(f"{name}={_one_line(value)}" for name, value in facts.items() if value is not None)
-        log.info("[event] Job %s: %s... (%s)", what, job_id[:8], listed, extra={"job_id": job_id})
+        _events.info("[event] Job %s: %s... (%s)", what, fields["job_id"][:8], listed, extra=fields)
 
 
-def seconds(duration: float) -> str:
-    """A duration as people read it."""
+def shown_seconds(duration: float) -> str:
+    """Return a duration as log lines show it, such as ``0.250s``."""
     return f"{duration:.3f}s"
 
 
@@ -28,7 +34,7 @@ def _one_line(value: Any) -> str:
 
 
 class Counts:
-    """Only ever added to, and within the event loop's thread."""
+    """What this process has done since its start, for metrics: only ever added to, in the event loop's thread."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()
@@ -39,8 +45,8 @@ class Counts:
         """Attempts that another worker had taken over: their outcomes were refused."""
         self.late = 0
         """Outcomes that were refused because the job had ended, by a cancellation for example."""
-        self.adopted = 0
-        """Redeliveries of what ran here already, because its lease had run out."""
+        self.renewed = 0
+        """Redeliveries of what ran here already, because its lease had run out: they renewed it."""
         self.passed_on = 0
         """Redeliveries left to the worker that still ran the job."""
         self.unreadable = 0
@@ -52,7 +58,7 @@ class Counts:
         self.stalls = 0
         """Times that the event loop stood still for so long that leases were in danger."""
 
-    def ran(self, job_type: str, outcome: str, seconds: float) -> None:
-        """An attempt has ended."""
+    def count_outcome(self, job_type: str, outcome: str, seconds: float) -> None:
+        """Count an attempt that has ended after so many seconds."""
         self.outcomes[job_type, outcome] += 1
         self.seconds[job_type] += seconds

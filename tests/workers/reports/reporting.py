@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
+from gql_jobs_worker.execution import checkpoint_json
 from gql_jobs_worker.handlers.report_generation import generate_report
-from gql_jobs_worker.invocation import checkpoint_json
 from tests.handler_context import FolderContext
 
 CHECKPOINT = "checkpoint.json"

@@ -27,11 +27,12 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _MAY_GO_AWAY = {408, 425, 429, *range(500, 600)}
 _HEADERS = {"User-Agent": "gql-jobs", "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
 
-Report = Callable[[int, int | None], None]
+ReportReceived = Callable[[int, int | None], None]
+"""Called with the bytes received and, where the server says, the bytes to come in all."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """What a download may cost. ``seconds`` is for all of it, redirects included."""
 
     bytes: int
@@ -40,10 +41,12 @@ class Limits:
     reach: Reach
 
 
-async def download(url: str, target: BinaryIO, limits: Limits, report: Report, *, resolve: Resolve = resolve) -> int:
+async def download(
+    url: str, target: BinaryIO, limits: DownloadLimits, report: ReportReceived, *, resolve: Resolve = resolve
+) -> int:
     """Write what is at ``url`` into ``target`` and return its length in bytes.
 
-    :param report: called with the bytes received and, where the server says, the bytes to come in all.
+    :param report: called after each part that has come.
     :raises PermanentError: for what no repetition mends: too large, refused, forbidden address or scheme.
     :raises TransientError: for what may go away, with ``retry_after`` where the server said when.
     """
@@ -68,7 +71,7 @@ async def download(url: str, target: BinaryIO, limits: Limits, report: Report, *
 
 @asynccontextmanager
 async def _answer(client: httpx.AsyncClient, url: str, redirects: int) -> AsyncIterator[httpx.Response]:
-    """The answer at the end of all redirects; each hop is checked as if it had been asked for."""
+    """Yield the answer at the end of all redirects; each hop is checked as if it had been asked for."""
     target = _checked(httpx.URL(url))
     for _ in range(redirects + 1):
         async with client.stream("GET", target) as response:
@@ -93,7 +96,7 @@ def _checked(url: httpx.URL) -> httpx.URL:
     return url
 
 
-async def _receive(response: httpx.Response, target: BinaryIO, limit: int, report: Report) -> int:
+async def _receive(response: httpx.Response, target: BinaryIO, limit: int, report: ReportReceived) -> int:
     # Asked for as it is: a body that unpacks to a thousand times its size would be unpacked before it is counted.
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
@@ -122,7 +125,7 @@ def _refusal(response: httpx.Response) -> HandlerError:
 
 
 def retry_after(header: str | None) -> float | None:
-    """The seconds that a ``Retry-After`` header asks for, as a number or a date; at most an hour."""
+    """Return the seconds that a ``Retry-After`` header asks for, as a number or a date; at most an hour."""
     header = (header or "").strip()
     if header.isascii() and header.isdecimal():
         # A number of a thousand digits is one that int refuses to read.

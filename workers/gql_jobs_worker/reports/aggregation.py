@@ -19,7 +19,7 @@ MAX_DAYS = 366
 """Longer ranges are reported by month."""
 MAX_NAMES = 1000
 """Names of a dimension that are kept apart."""
-MAX_CHECKPOINT = 240 * 1024
+MAX_SUMS_BYTES = 240 * 1024
 """Bytes; the worker takes 256 KiB."""
 _DAYS_OF_A_MONTH = 31
 
@@ -32,6 +32,7 @@ class Part(NamedTuple):
 
     @property
     def label(self) -> str:
+        """Return the month as progress messages show it."""
         month = f"{self.period.start:%Y-%m}"
         return f"{month} (for comparison)" if self.is_before else month
 
@@ -43,7 +44,7 @@ class Both(NamedTuple):
     before: Sums = Sums()
 
 
-class Saved(Struct, forbid_unknown_fields=True):
+class SavedSums(Struct, forbid_unknown_fields=True):
     """A checkpoint. Numbers are text, so that no digit is lost; a dimension with too many names is None."""
 
     key: str
@@ -71,14 +72,14 @@ class Aggregation:
 
     @property
     def total(self) -> Sums:
-        """The sums of the range."""
+        """Return the sums of the range."""
         total = Sums()
         for sums in self.times.values():
             total = total.plus(sums)
         return total
 
     def add(self, source: Source) -> int:
-        """Add the next part up; the rows it had."""
+        """Add the next part up and return how many rows it had."""
         part = self.parts[self.done]
         with source.snapshot():
             days = source.sums("date", part.period, _DAYS_OF_A_MONTH)
@@ -98,16 +99,16 @@ class Aggregation:
         self.done += 1
 
     def saved(self, key: str) -> Any:
-        """The checkpoint, as JSON values. What makes it too large is left out from now on."""
-        while len(msgspec.json.encode(state := self._state(key))) > MAX_CHECKPOINT and (kept := self._kept()):
+        """Return the checkpoint as JSON values; a dimension that makes it too large is left out from now on."""
+        while len(msgspec.json.encode(state := self._state(key))) > MAX_SUMS_BYTES and (kept := self._kept()):
             largest = max(kept, key=lambda grouping: len(msgspec.json.encode(getattr(state, grouping))))
             self.names[largest] = None
         return msgspec.to_builtins(state)
 
     def restore(self, data: Any, key: str) -> bool:
-        """Take over a checkpoint; false if it is none of this report over these data."""
+        """Go on from a checkpoint, and return true; false if it is none of this report over these data."""
         try:
-            state = msgspec.convert(data, Saved)
+            state = msgspec.convert(data, SavedSums)
             restored = _restored(state)
         except (msgspec.ValidationError, ArithmeticError):
             return False
@@ -128,13 +129,13 @@ class Aggregation:
         if len(names) > MAX_NAMES:
             self.names[grouping] = None
 
-    def _state(self, key: str) -> Saved:
+    def _state(self, key: str) -> SavedSums:
         def lines(names: dict[str, Both] | None) -> Any:
             return (
                 None if names is None else [(n, *_texts(both.now), *_texts(both.before)) for n, both in names.items()]
             )
 
-        return Saved(
+        return SavedSums(
             key=key,
             done=self.done,
             before=_texts(self.before),
@@ -145,7 +146,7 @@ class Aggregation:
 
 
 def key_of(payload: bytes, fingerprint: str) -> str:
-    """What a checkpoint belongs to: the range asked for, over these data."""
+    """Return what a checkpoint belongs to: the range asked for, over these data."""
     return hashlib.sha256(payload + b"\n" + fingerprint.encode()).hexdigest()
 
 
@@ -157,7 +158,7 @@ def _sums(rows: int, quantity: str, amount: str) -> Sums:
     return Sums(rows, Decimal(quantity), Decimal(amount))
 
 
-def _restored(state: Saved) -> tuple[int, Sums, dict[str, Sums], dict[Grouping, dict[str, Both] | None]]:
+def _restored(state: SavedSums) -> tuple[int, Sums, dict[str, Sums], dict[Grouping, dict[str, Both] | None]]:
     def both(lines: list[tuple[str, int, str, str, int, str, str]] | None) -> dict[str, Both] | None:
         if lines is None:
             return None

@@ -31,9 +31,17 @@ from reportlab.platypus import (
 )
 
 from gql_jobs.jobs.errors import PermanentError
-from gql_jobs_worker.reports import figures
 from gql_jobs_worker.reports.chart import chart_of
-from gql_jobs_worker.reports.report import TITLE, Line, Report
+from gql_jobs_worker.reports.report import (
+    NO_GROWTH,
+    TITLE,
+    Line,
+    Report,
+    shown_amount,
+    shown_count,
+    shown_growth,
+    shown_quantity,
+)
 from gql_jobs_worker.reports.source import Sums, growth
 
 _INK = colors.HexColor("#16324F")
@@ -64,12 +72,12 @@ class Fonts:
                 raise PermanentError(f"GQL_JOBS_REPORT_FONT is no TrueType font: {error}") from error
 
     def shown(self, text: str) -> str:
-        """The text, with a question mark for what the font cannot show, on one line."""
+        """Return the text on one line, with a question mark for what the font cannot show."""
         line = "".join(character if character.isprintable() else " " for character in text)
         return line if self._encoding is None else line.encode(self._encoding, "replace").decode(self._encoding)
 
     def style(self, size: float, *, bold: bool = False, color: Any = _INK, right: bool = False) -> ParagraphStyle:
-        """A paragraph's style."""
+        """Return a paragraph's style; ``size`` in points."""
         name = f"{size}{bold}{color}{right}"
         font = self.bold if bold else self.regular
         # Names without a space to break at are broken anywhere.
@@ -155,24 +163,24 @@ def _heading(text: str, fonts: Fonts) -> Flowable:
 
 
 def _titled(title: str, table: Table, rows: int, fonts: Fonts) -> list[Flowable]:
-    """A heading and its table: a short one on one page, a long one from where there is room for some lines."""
+    """Return a heading and its table: a short one on one page, a long one where there is room for some lines."""
     block: list[Flowable] = [_heading(title, fonts), table]
     return [KeepTogether(block)] if rows <= _SHORT else [CondPageBreak(60 * mm), *block]
 
 
 def _totals(report: Report, fonts: Fonts) -> Table:
-    """Three cards: amount, quantity and rows, each with its growth."""
+    """Return three cards: amount, quantity and rows, each with its growth."""
     now, before = report.total, report.before
     cards = (
-        ("AMOUNT", figures.amount(now.amount), growth(now.amount, before.amount)),
-        ("QUANTITY", figures.quantity(now.quantity), growth(now.quantity, before.quantity)),
-        ("ROWS", figures.count(now.rows), figures.growth_of(now.rows, before.rows)),
+        ("AMOUNT", shown_amount(now.amount), growth(now.amount, before.amount)),
+        ("QUANTITY", shown_quantity(now.quantity), growth(now.quantity, before.quantity)),
+        ("ROWS", shown_count(now.rows), growth(Decimal(now.rows), Decimal(before.rows))),
     )
     cells = [
         [
             Paragraph(label, fonts.style(7.5, color=_GREY)),
             Paragraph(number, fonts.style(17, bold=True)),
-            Paragraph(f"Growth {figures.share(grown)}", fonts.style(9, color=_tint(grown))),
+            Paragraph(f"Growth {shown_growth(grown)}", fonts.style(9, color=_tint(grown))),
         ]
         for label, number, grown in cards
     ]
@@ -204,12 +212,12 @@ def _lines(label: str, lines: Sequence[Line], report: Report, fonts: Fonts) -> T
             _name(line.name, fonts),
             *_numbers(line.sums),
             _before(line.before),
-            figures.share(line.growth),
+            shown_growth(line.growth),
         ]
         for line in lines
     ]
     before = report.amount_before
-    total = ["Total", *_numbers(report.total), _before(before), figures.share(growth(report.total.amount, before))]
+    total = ["Total", *_numbers(report.total), _before(before), shown_growth(growth(report.total.amount, before))]
     head = [label, "Rows", "Quantity", "Amount", "Amount before", "Growth"]
     return _table([head, *rows, total], (0.28, 0.11, 0.13, 0.18, 0.18, 0.12), fonts)
 
@@ -224,11 +232,11 @@ def _times(label: str, report: Report, fonts: Fonts) -> Table:
 
 
 def _numbers(sums: Sums) -> list[str]:
-    return [figures.count(sums.rows), figures.quantity(sums.quantity), figures.amount(sums.amount)]
+    return [shown_count(sums.rows), shown_quantity(sums.quantity), shown_amount(sums.amount)]
 
 
 def _before(amount: Decimal | None) -> str:
-    return figures.NO_GROWTH if amount is None else figures.amount(amount)
+    return NO_GROWTH if amount is None else shown_amount(amount)
 
 
 def _name(name: str, fonts: Fonts) -> str | Paragraph:

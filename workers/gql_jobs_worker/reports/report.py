@@ -1,14 +1,15 @@
-"""What a report says, whatever file it is written to."""
+"""What a report says, whatever file it is written to: its sums, its notes, and how numbers are written for people."""
 
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 from gql_jobs_worker.reports.aggregation import GROUPINGS, MAX_NAMES, Aggregation, Grouping
-from gql_jobs_worker.reports.source import Period, Source, Sums, growth
+from gql_jobs_worker.reports.source import Period, Source, Sums, growth, money, plain
 
 OTHERS = "(all others)"
 TITLE = "Monthly sales"
+NO_GROWTH = "n/a"
 
 
 class Time(NamedTuple):
@@ -27,7 +28,7 @@ class Line(NamedTuple):
 
     @property
     def growth(self) -> Decimal | None:
-        """As a share; None where there was nothing to grow from."""
+        """Return the growth as a share, or None where there was nothing to grow from."""
         return growth(self.sums.amount, self.before)
 
 
@@ -45,22 +46,22 @@ class Report(NamedTuple):
 
     @property
     def comparison(self) -> Period:
-        """The period before, as many days long."""
+        """Return the period before, as many days long."""
         return self.period.before()
 
     @property
     def amount_before(self) -> Decimal | None:
-        """The amount of the period before, None where it had no sales."""
+        """Return the amount of the period before, or None where it had no sales."""
         return self.before.amount if self.before.rows else None
 
     @property
     def is_empty(self) -> bool:
-        """Whether the range has no row."""
+        """Return whether the range has no row."""
         return self.total.rows == 0
 
 
 def compose(aggregation: Aggregation, source: Source, bounds: Period | None) -> Report:
-    """The report of what has been added up.
+    """Return the report of what has been added up.
 
     :param bounds: the days of the range and of the period before between which there are rows.
     """
@@ -114,3 +115,28 @@ def _ranking(grouping: Grouping, period: Period, total: Sums, source: Source) ->
 
 def _sorted(lines: Iterable[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (-line.sums.amount, line.name))
+
+
+def shown_count(number: int) -> str:
+    """Return a count with its thousands apart: 41,000."""
+    return f"{number:,}"
+
+
+def shown_quantity(number: Decimal) -> str:
+    """Return a quantity with the decimal places it needs: 41,000 or 0.25."""
+    return f"{plain(number):,f}"
+
+
+def shown_amount(number: Decimal) -> str:
+    """Return an amount of money: 41,000.00."""
+    return f"{money(number):,f}"
+
+
+def shown_growth(grown: Decimal | None) -> str:
+    """Return a share as a growth in percent: +12.5 %, or n/a for None."""
+    return NO_GROWTH if grown is None else f"{in_percent(grown):+,f} %"
+
+
+def in_percent(share: Decimal) -> Decimal:
+    """Return a share in percent, with one decimal place."""
+    return (share * 100).quantize(Decimal("0.1"), ROUND_HALF_UP)

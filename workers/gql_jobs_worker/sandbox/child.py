@@ -22,34 +22,38 @@ import msgspec
 
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.model import Artifact
-from gql_jobs.logs import configure_logging
-from gql_jobs_worker.invocation import Failure, Succeeded, checkpoint_json, prepare, raised, reported, result_of
+from gql_jobs.logs import JobLogger, LogFormat, configure_logging
+from gql_jobs_worker.execution import Failure, Succeeded, checkpoint_json, failure_of, prepare, reported, result_of
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
-    Checkpoint,
     CpuJob,
-    Done,
     Hello,
-    Progress,
-    Refused,
+    ReportProgress,
     Request,
+    RequestDone,
+    RequestFailed,
     SaveArtifact,
+    SaveCheckpoint,
     decode_answer,
     frame,
 )
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 NICENESS = 10
+"""How far these processes step back behind the worker and the API."""
 _PROGRESS_PAUSE = 0.05
 """Seconds between two reports that leave the process; the last one always does."""
 
 
-def begin(lifeline: str, log_level: int) -> None:
-    """Called once in a new process: Ctrl-C is the worker's business, and the worker's end is ours."""
+def begin(lifeline: str, log_level: int, log_format: LogFormat) -> None:
+    """Prepare a new process, once: Ctrl-C is the worker's business, and the worker's end is ours.
+
+    :param lifeline: path of the socket where the worker listens; its folder is for temporary files.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging(log_level)
+    configure_logging(log_level, log_format)
     # Computing may wait; heartbeats, and the API on the same machine, may not.
     os.nice(NICENESS)
     # What a handler leaves behind when it is killed goes with its worker's folder.
@@ -58,15 +62,15 @@ def begin(lifeline: str, log_level: int) -> None:
     watched.connect(lifeline)
 
     def watch() -> None:
-        # Closed when the worker is gone, however it went.
+        # Closed by the kernel when the worker is gone, however it went.
         watched.recv(1)
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def run(job: CpuJob) -> tuple[Succeeded | Failure, int]:
-    """Run one attempt; also returns the memory that the process holds afterwards, in bytes."""
+def run_attempt(job: CpuJob) -> tuple[Succeeded | Failure, int]:
+    """Run one attempt; also return the memory that the process holds afterwards, in bytes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(job.socket)
         context = ChildContext(job, connection)
@@ -82,28 +86,30 @@ class ChildContext:
         self._connection = connection
         self._turn = threading.Lock()
         self._reported = 0.0
-        self._unsent: Progress | None = None
+        self._unsent: ReportProgress | None = None
         self.job_id = job.job_id
         self.attempt = job.attempt
         self.idempotency_token = job.job_id
         self.saved = job.saved
-        facts = {"job_id": job.job_id, "attempt": job.attempt}
-        self.log = logging.LoggerAdapter(logging.getLogger(f"gql_jobs.jobs.{job.job_type.name}"), facts)
+        self.log: logging.LoggerAdapter[Any] = JobLogger(job.job_type.name, job.fields)
         self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        self._unsent = Progress(*reported(percent, message))
+        """Report how far the work is; sent at most twenty times a second, the last report in any case."""
+        self._unsent = ReportProgress(*reported(percent, message))
         if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
             self.flush()
 
     async def checkpoint(self, data: Any) -> None:
+        """Keep JSON data for the next attempt; see ``JobContext``."""
         encoded = checkpoint_json(data)
-        self._ask(Checkpoint(msgspec.Raw(encoded)))
+        self._ask(SaveCheckpoint(msgspec.Raw(encoded)))
         self.saved = msgspec.json.decode(encoded)
 
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
+        """Keep a file with the job; see ``JobContext``."""
         if isinstance(data, Path):
             return self._save(name, data.resolve(), content_type)  # noqa: ASYNC240
         with tempfile.NamedTemporaryFile(prefix="gql-jobs-artifact-") as copy:
@@ -114,7 +120,8 @@ class ChildContext:
             copy.flush()
             return self._save(name, Path(copy.name), content_type)
 
-    def wait(self, step: Coroutine[Any, Any, T]) -> T:
+    def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine and wait for it."""
         return asyncio.run(step)
 
     def flush(self) -> None:
@@ -130,12 +137,12 @@ class ChildContext:
         assert artifact is not None
         return artifact
 
-    def _ask(self, request: Request) -> Done:
+    def _ask(self, request: Request) -> RequestDone:
         self.flush()
         with self._turn:
             self._connection.sendall(frame(request))
             answer = self._answer()
-        if isinstance(answer, Refused):
+        if isinstance(answer, RequestFailed):
             raise _ERRORS.get(answer.error, TransientError)(answer.message)
         return answer
 
@@ -166,7 +173,7 @@ def _outcome(job: CpuJob, context: ChildContext) -> Succeeded | Failure:
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
-        return raised(error, context.log)
+        return failure_of(error, context.log)
     return result_of(job.job_type, value, job.max_result)
 
 

@@ -1,7 +1,7 @@
 """Processes for CPU-bound handlers: one per running job, kept warm between jobs, replaced when they grow old or large.
 
 The event loop only passes messages on, so leases are kept however busy the handlers are. A process is killed, not
-asked, when its attempt times out or is cancelled.
+asked, when its attempt times out or is stopped.
 """
 
 import asyncio
@@ -16,22 +16,21 @@ from pebble import ProcessExpired, ProcessPool
 
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.registry import JobType
+from gql_jobs.logs import LogFormat
 from gql_jobs.settings import Settings
-from gql_jobs_worker import invocation
-from gql_jobs_worker.context import AttemptContext
-from gql_jobs_worker.invocation import Failure, Succeeded
-from gql_jobs_worker.sandbox import child as cpu_child
+from gql_jobs_worker.execution import Failure, HandlerContext, Succeeded, missing_import
+from gql_jobs_worker.sandbox import child
 from gql_jobs_worker.sandbox.scratch import scratch_folder
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
-    Checkpoint,
     CpuJob,
-    Done,
     Hello,
-    Progress,
-    Refused,
+    ReportProgress,
+    RequestDone,
+    RequestFailed,
     SaveArtifact,
+    SaveCheckpoint,
     decode_request,
     frame,
 )
@@ -42,11 +41,12 @@ log = logging.getLogger(__name__)
 class _Process:
     """One process and how many jobs it has run."""
 
-    def __init__(self, lifeline: str) -> None:
+    def __init__(self, lifeline: str, log_format: LogFormat) -> None:
         # Spawned: a fork would copy the locks of this process's threads in whatever state they are.
         context = multiprocessing.get_context("spawn")
         level = logging.getLogger().getEffectiveLevel()
-        self.pool = ProcessPool(1, initializer=cpu_child.begin, initargs=(lifeline, level), context=context)
+        arguments = (lifeline, level, log_format)
+        self.pool = ProcessPool(1, initializer=child.begin, initargs=arguments, context=context)
         self.jobs = 0
 
     def kill(self) -> None:
@@ -62,14 +62,19 @@ class CpuProcesses:
         self._socket = str(folder / "context")
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
-        self._contexts: dict[str, AttemptContext] = {}
+        self._contexts: dict[str, HandlerContext] = {}
         self._lifelines: set[asyncio.StreamWriter] = set()
         self._ends: set[asyncio.Task[None]] = set()
 
-    async def run(
-        self, job_type: JobType, payload: bytes, context: AttemptContext, max_result: int
+    async def run_handler(
+        self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
-        """Run an attempt in a process. Cancelled, it kills the process before it returns."""
+        """Run a handler in a process, and return what came of it.
+
+        Cancelled, it kills the process before it returns.
+
+        :param max_result: bytes of the result's JSON.
+        """
         token = secrets.token_hex(16)
         job = CpuJob(
             socket=self._socket,
@@ -80,12 +85,13 @@ class CpuProcesses:
             attempt=context.attempt,
             saved=context.saved,
             max_result=max_result,
+            fields=dict(context.log.extra or {}),
         )
         process = self._take()
         self._contexts[token] = context
         memory = self._settings.process_max_bytes + 1
         try:
-            outcome, memory = await asyncio.wrap_future(process.pool.schedule(cpu_child.run, (job,)))
+            outcome, memory = await asyncio.wrap_future(process.pool.schedule(child.run_attempt, (job,)))
         except ProcessExpired as error:
             return _died(error)
         finally:
@@ -94,11 +100,11 @@ class CpuProcesses:
             await self._give_back(process, memory)
         return outcome
 
-    async def lacking(self, handler: str) -> str | None:
-        """What keeps a handler from being imported in these processes; None if it can be, or ends the process."""
+    async def missing_import(self, handler: str) -> str | None:
+        """Return what keeps a handler from being imported there; None if it can be, or ends the process."""
         process, memory = self._take(), self._settings.process_max_bytes + 1
         try:
-            found: str | None = await asyncio.wrap_future(process.pool.schedule(invocation.lacking, (handler,)))
+            found: str | None = await asyncio.wrap_future(process.pool.schedule(missing_import, (handler,)))
             memory = 0
         except ProcessExpired:
             return None
@@ -107,7 +113,7 @@ class CpuProcesses:
         return found
 
     def _take(self) -> _Process:
-        process = self._idle.pop() if self._idle else _Process(self._socket)
+        process = self._idle.pop() if self._idle else _Process(self._socket, self._settings.log_format)
         self._busy.add(process)
         return process
 
@@ -125,15 +131,15 @@ class CpuProcesses:
         self._busy.discard(process)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a process: its lifeline, which never says anything, or the context of an attempt."""
+        """Serve one connection of a process: its lifeline, on which nothing ever comes, or an attempt's context."""
         self._lifelines.add(writer)
         try:
-            context: AttemptContext | None = None
+            context: HandlerContext | None = None
             while True:
                 request = decode_request(await _read(reader))
                 if isinstance(request, Hello):
                     context = self._contexts.get(request.token)
-                elif context is not None and isinstance(request, Progress):
+                elif context is not None and isinstance(request, ReportProgress):
                     context.progress(request.percent, request.message)
                 elif context is not None:
                     writer.write(frame(await _answer(context, request)))
@@ -158,14 +164,14 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-async def _answer(context: AttemptContext, request: Checkpoint | SaveArtifact) -> Answer:
+async def _answer(context: HandlerContext, request: SaveCheckpoint | SaveArtifact) -> Answer:
     try:
-        if isinstance(request, Checkpoint):
+        if isinstance(request, SaveCheckpoint):
             await context.store_checkpoint(bytes(request.data))
-            return Done()
-        return Done(await context.save_artifact(request.name, Path(request.path), request.content_type))
+            return RequestDone()
+        return RequestDone(await context.save_artifact(request.name, Path(request.path), request.content_type))
     except (ValueError, TransientError, AttemptStoppedError, OSError) as error:
-        return Refused(type(error).__name__, str(error))
+        return RequestFailed(type(error).__name__, str(error))
 
 
 def _died(error: ProcessExpired) -> Failure:
@@ -177,7 +183,7 @@ def _died(error: ProcessExpired) -> Failure:
 
 @asynccontextmanager
 async def open_cpu_processes(settings: Settings) -> AsyncIterator[CpuProcesses]:
-    """Processes as they are needed, all gone when the block ends."""
+    """Yield processes that start as they are needed and are all gone when the block ends."""
     with scratch_folder() as folder:
         processes = CpuProcesses(settings, folder)
         # A frame holds a checkpoint at most.

@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "gql-jobs-worker-"
+"""What the names of such folders begin with."""
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder of this process's own, gone when the block ends; those of dead processes go when it begins."""
+    """Yield a folder of this process's own, gone when the block ends; those of dead processes go when it begins."""
     _remove_leftovers()
     folder, lock = _make()
     try:
@@ -47,7 +48,7 @@ def _remove_leftovers() -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """The open folder, locked; None if it is somebody's, or gone."""
+    """Return the open folder, locked; None if it is somebody's, or gone."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,7 @@
-"""What a worker and the process of a CPU-bound handler say to each other: frames of JSON over a local socket."""
+"""The frames of JSON that a worker and the process of a CPU-bound handler exchange over a local socket.
+
+The process sends requests; the worker answers each but the first and progress, in their order.
+"""
 
 import struct
 from typing import Any
@@ -9,10 +12,15 @@ from gql_jobs.jobs.model import Artifact
 from gql_jobs.jobs.registry import JobType
 
 LENGTH = struct.Struct("!I")
+"""Of a frame: bytes of the JSON that follows."""
 
 
 class CpuJob(msgspec.Struct, frozen=True):
-    """What the process needs to run one attempt. ``socket``: where its worker listens, ``token``: for which attempt."""
+    """What the process needs to run one attempt; it reaches the process by pickle, not by a frame.
+
+    ``socket``: where its worker listens; ``token``: for which attempt; ``saved``: the data of the last checkpoint;
+    ``max_result``: bytes of the result's JSON; ``fields``: of the handler's log lines.
+    """
 
     socket: str
     token: str
@@ -22,23 +30,24 @@ class CpuJob(msgspec.Struct, frozen=True):
     attempt: int
     saved: Any
     max_result: int
+    fields: dict[str, Any]
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """The first frame of a connection."""
+    """The first frame of a connection: for which attempt it is. Not answered."""
 
     token: str
 
 
-class Progress(msgspec.Struct, frozen=True, tag=True):
-    """Not answered."""
+class ReportProgress(msgspec.Struct, frozen=True, tag=True):
+    """The handler has come so far, in whole percent. Not answered."""
 
     percent: int
     message: str | None
 
 
-class Checkpoint(msgspec.Struct, frozen=True, tag=True):
-    """Answered when it is durable."""
+class SaveCheckpoint(msgspec.Struct, frozen=True, tag=True):
+    """The JSON shall be kept for the next attempt; answered when it is durable."""
 
     data: msgspec.Raw
 
@@ -51,26 +60,26 @@ class SaveArtifact(msgspec.Struct, frozen=True, tag=True):
     content_type: str | None
 
 
-class Done(msgspec.Struct, frozen=True, tag=True):
-    """The request succeeded."""
+class RequestDone(msgspec.Struct, frozen=True, tag=True):
+    """The request succeeded; ``artifact``: what was saved, if that was asked for."""
 
     artifact: Artifact | None = None
 
 
-class Refused(msgspec.Struct, frozen=True, tag=True):
+class RequestFailed(msgspec.Struct, frozen=True, tag=True):
     """The request failed; ``error`` is the name of the exception that the handler shall see."""
 
     error: str
     message: str
 
 
-Request = Hello | Progress | Checkpoint | SaveArtifact
-Answer = Done | Refused
+Request = Hello | ReportProgress | SaveCheckpoint | SaveArtifact
+Answer = RequestDone | RequestFailed
 decode_request = msgspec.json.Decoder(Request).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
 
 
 def frame(message: Request | Answer) -> bytes:
-    """A message with its length in front."""
+    """Return a message as JSON with its length in front."""
     body = msgspec.json.encode(message)
     return LENGTH.pack(len(body)) + body
