@@ -21,7 +21,7 @@ from gql_jobs.web.connections import CountedSockets, Sockets
 from gql_jobs.web.graphql_http import Endpoint
 from gql_jobs.web.metrics import ApiMetrics
 from gql_jobs.web.middleware import AllowedHosts, BodyLimit, SecurityHeaders
-from gql_jobs.web.runtime import Opening, Runtime
+from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 # The way of the hot path past FastAPI: what it wraps around an application and each of its routes is a quarter of a
 # creation, in time.
@@ -73,7 +73,7 @@ PATH = "/graphql"
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     """The application. Its lifespan opens the runtime, which takes until NATS is there; requests are answered before.
 
-    ``app.state.opening`` has its state; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once
+    ``app.state.opener`` has its state; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once
     it is open. ``app.state.closing`` ends sockets and streams when the process stops.
 
     :param imports: modules that register job types, beside the installed ones.
@@ -93,7 +93,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = asyncio.create_task(app.state.opening.run())
+        opening = asyncio.create_task(app.state.opener.run())
         try:
             async with in_background(lag.run()):
                 yield
@@ -118,8 +118,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = Guarded(guards, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.closing = endpoint.closing
-    app.state.opening = Opening(settings, imports, opened)
-    app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
+    app.state.opener = RuntimeOpener(settings, imports, opened)
+    app.state.metrics = ApiMetrics(app.state.opener, schema.times, sockets, lag)
     app.include_router(health.router)
     if settings.metrics:
         app.include_router(metrics.router)

@@ -20,7 +20,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, parse_job_id
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.web.graphql_request import refusal
-from gql_jobs.web.runtime import Opening
+from gql_jobs.web.runtime import RuntimeOpener
 
 router = APIRouter()
 
@@ -82,10 +82,10 @@ class ArtifactCache:
 @router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
 async def artifact(request: Request, job_id: str, name: str) -> Response:
     """A file of a job, whole or in ranges."""
-    opening: Opening = request.app.state.opening
+    opener: RuntimeOpener = request.app.state.opener
     known = parse_job_id(job_id)
     try:
-        runtime = opening.runtime
+        runtime = opener.runtime
         cache: ArtifactCache = request.app.state.artifact_cache
         found = await runtime.artifact(known, name) if known is not None else None
         path = await cache.file(found) if found is not None else None

@@ -27,7 +27,7 @@ from gql_jobs.web.graphql_request import (
     refusal,
 )
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
-from gql_jobs.web.runtime import Opening
+from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept
 
 
 class Endpoint:
-    """The schema on the wire, as an ASGI application. The lifespan brings what it works with: ``app.state.opening``."""
+    """The schema on the wire, as an ASGI application. The lifespan brings what it works with: ``app.state.opener``."""
 
     def __init__(self, schema: JobsSchema, settings: Settings) -> None:
         self.closing = Closing(settings.max_socket_age)
@@ -130,7 +130,7 @@ class Endpoint:
 
 
 def _new_context(scope: Scope) -> Context:
-    opening: Opening = scope["app"].state.opening
+    opening: RuntimeOpener = scope["app"].state.opener
     return Context(lambda: opening.runtime)
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from gql_jobs.web.execution import encode
-from gql_jobs.web.runtime import Opening
+from gql_jobs.web.runtime import RuntimeOpener
 
 router = APIRouter()
 
@@ -17,12 +17,12 @@ async def healthz() -> Response:
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """200 while every check holds, else 503; the body says which do not, and how far the feed is."""
-    opening: Opening = request.app.state.opening
-    checks = await opening.checks()
+    opener: RuntimeOpener = request.app.state.opener
+    checks = await opener.checks()
     ready = all(check.ok for check in checks.values())
     shown = {name: {"ok": check.ok, "message": check.message} for name, check in checks.items()}
     status = "ready" if ready else "not ready"
-    return _json(200 if ready else 503, {"status": status, "checks": shown, "feed": opening.feed})
+    return _json(200 if ready else 503, {"status": status, "checks": shown, "feed": opener.feed})
 
 
 def _json(status: int, body: object) -> Response:

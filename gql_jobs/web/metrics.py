@@ -27,7 +27,7 @@ from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.streams import StoreUse, store_use, stream_info
 from gql_jobs.metrics import Labels, LoopLag, counter, gauge, histogram, single
 from gql_jobs.web.connections import Sockets
-from gql_jobs.web.runtime import Opening, Runtime
+from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -59,8 +59,8 @@ class ApiMetrics(Collector):
     :param lag: of the event loop.
     """
 
-    def __init__(self, opening: Opening, times: OperationTimes, sockets: Sockets, lag: LoopLag) -> None:
-        self._opening = opening
+    def __init__(self, opener: RuntimeOpener, times: OperationTimes, sockets: Sockets, lag: LoopLag) -> None:
+        self._opener = opener
         self._times = times
         self._sockets = sockets
         self._lag = lag
@@ -71,7 +71,7 @@ class ApiMetrics(Collector):
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         """The text and its media type."""
-        runtime = self._opening.opened
+        runtime = self._opener.opened
         self._snapshot = await _snapshot(runtime) if runtime is not None else None
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
@@ -83,7 +83,7 @@ class ApiMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family, as of now."""
         yield from self._of_process()
-        runtime = self._opening.opened
+        runtime = self._opener.opened
         if runtime is None or self._snapshot is None:
             yield single("gql_jobs_nats_connected", f"Whether NATS is connected: 1 or 0. {LEAST}", 0)
             return

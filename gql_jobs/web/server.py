@@ -19,7 +19,7 @@ from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
-from gql_jobs.web.runtime import Opening
+from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.uvicorn_protocols import PatientProtocol, ServerConfig, SocketProtocol
 
 # The two ports of a process that shares one with others: theirs for clients, its own for those who ask it alone.
@@ -94,10 +94,10 @@ def serve(
         server.join = listen_here
     garbage.settle()
     server.run(listeners)
-    opening: Opening = server.app.state.opening
-    if opening.refusal is not None:
-        raise opening.refusal
-    if opening.failed.is_set():
+    opener: RuntimeOpener = server.app.state.opener
+    if opener.startup_error is not None:
+        raise opener.startup_error
+    if opener.failed.is_set():
         sys.exit(1)
 
 
@@ -158,10 +158,10 @@ class HttpServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Stop as well when the application cannot go on; a supervisor starts it anew."""
         await self._join_when_ready()
-        return await super().on_tick(counter) or self.app.state.opening.failed.is_set()
+        return await super().on_tick(counter) or self.app.state.opener.failed.is_set()
 
     async def _join_when_ready(self) -> None:
-        runtime = self.app.state.opening.opened
+        runtime = self.app.state.opener.opened
         if self.join is None or runtime is None or not runtime.feed.caught_up:
             return
         listeners, self.join = self.join(), None
