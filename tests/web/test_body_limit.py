@@ -8,19 +8,26 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.web.middleware import BodyLimit
+from gql_jobs.settings import Settings
+from gql_jobs.web.app import Front
+from gql_jobs.web.graphql_request import BodyRejected, LimitedBody
 
 LIMIT = 1000
 
 
 async def _echo_size(scope: Scope, receive: Receive, send: Send) -> None:
-    body = await Request(scope, receive).body()
+    try:
+        body = await Request(scope, LimitedBody(receive, LIMIT, timeout=10).receive).body()
+    except BodyRejected as rejected:
+        await rejected.response(scope, receive, send)
+        return
     await PlainTextResponse(str(len(body)))(scope, receive, send)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=BodyLimit(_echo_size, LIMIT, timeout=10))
+    front = Front(_echo_size, "/graphql", _echo_size, Settings().model_copy(update={"max_body_bytes": LIMIT}))
+    transport = httpx.ASGITransport(app=front)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 
