@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gql_jobs.graphql.scalars_and_enums import DocumentError
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.metrics import LoopLag
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.artifacts import ArtifactCache, artifacts_router

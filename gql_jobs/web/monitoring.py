@@ -25,7 +25,8 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.live.tally import Tally
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.streams import StoreUse, store_use, stream_info
-from gql_jobs.metrics import Labels, LoopLag, counter, gauge, histogram, single
+from gql_jobs.metrics import Labels, counter, gauge, histogram, single
+from gql_jobs.processes.event_loop import LoopLag
 from gql_jobs.web.connections import SocketCounts
 from gql_jobs.web.execution import encode
 from gql_jobs.web.runtime import Runtime, RuntimeOpener

@@ -30,7 +30,7 @@ from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import TOMBSTONE_TTL
 from gql_jobs.log.streams import UnsuitableServer, ensure_lanes, ensure_streams, stream_info, unsuitable_streams
 from gql_jobs.maintenance import Upkeep
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 from gql_jobs.processes.lock import FolderInUse, FolderLock
 from gql_jobs.settings import Settings
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.processes import background as garbage
+from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
@@ -59,7 +59,7 @@ def serve(
         listeners += server.separate_metrics(settings)
     if joins == "when-ready":
         server.join = listen_here
-    garbage.settle()
+    tune_garbage_collector()
     server.run(listeners)
     opener: RuntimeOpener = server.app.state.opener
     if opener.startup_error is not None:
