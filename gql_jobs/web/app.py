@@ -35,8 +35,7 @@ _SECURITY_HEADERS = (
 
 
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
-    """Return the application. Its lifespan opens the runtime, which takes until NATS is there; requests are answered
-    before.
+    """Return the application. Requests are answered while its lifespan opens the runtime, which waits for NATS.
 
     ``app.state.opener`` opens it; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once it is
     open. ``app.state.connections`` closes sockets and streams when the process stops.

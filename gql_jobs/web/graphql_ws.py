@@ -140,7 +140,7 @@ class SocketWriter:
 
     A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
 
-    :param counted: told of the acceptance and of a close, never of a message.
+    :param counted: notified of the acceptance and of a close, never of a message.
     """
 
     __slots__ = ("_counted", "_is_closed", "_send")
