@@ -146,8 +146,8 @@ def dev(
 ) -> None:
     """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
     with _sentences():
-        _need("aiosmtpd", "dev")
-        _need("aiosmtplib", "email")
+        _require("aiosmtpd", "dev")
+        _require("aiosmtplib", "email")
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir, num_workers=workers)
@@ -164,7 +164,7 @@ def dev(
 def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None) -> None:
     """Run the development mailbox alone: SMTP that delivers nowhere, and a page that shows what came."""
     with _sentences():
-        _need("aiosmtpd", "dev")
+        _require("aiosmtpd", "dev")
         from gql_jobs.dev.mailbox import run_mailbox  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
@@ -202,19 +202,20 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
         from gql_jobs.graphql.schema import sdl  # noqa: PLC0415
 
         text = sdl(_job_types(imports))
+        remedy = _schema_command(file, imports)
         if not check:
             click.echo(text, nl=False)
             return
         if not file.is_file():
-            raise click.ClickException(f"There is no file {file}; make it with: {_renewal(file, imports)}")
+            raise click.ClickException(f"There is no file {file}; make it with: {remedy}")
         kept = file.read_text()
     if kept != text:
         lines = (kept.splitlines(), text.splitlines())
         click.echo("\n".join(difflib.unified_diff(*lines, str(file), "gql-jobs schema", lineterm="")), err=True)
-        raise click.ClickException(f"{file} is not the schema of this code; renew it with: {_renewal(file, imports)}")
+        raise click.ClickException(f"{file} is not the schema of this code; renew it with: {remedy}")
 
 
-def _renewal(file: Path, imports: tuple[str, ...]) -> str:
+def _schema_command(file: Path, imports: tuple[str, ...]) -> str:
     return shlex.join(["gql-jobs", "schema", *_import_options(imports)]) + f" > {file}"
 
 
@@ -246,7 +247,7 @@ def _job_types(imports: tuple[str, ...]) -> Registry:
         raise CannotStart(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
 
 
-def _need(module: str, extra: str) -> None:
+def _require(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise CannotStart(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
 
