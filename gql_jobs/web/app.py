@@ -46,18 +46,19 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     schema = build_schema(
         load_job_types(imports), settings, plain_fields=settings.plain_fields, named=settings.metrics_operations
     )
-    endpoint, lag = GraphQLEndpoint(schema, settings), LoopLag()
 
     def on_open(runtime: Runtime) -> None:
-        endpoint.services = runtime
         app.state.runtime = runtime
         app.state.bus = runtime.bus
         folder = settings.data_dir / "artifacts"
         app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
 
+    opener, lag = RuntimeOpener(settings, imports, on_open), LoopLag()
+    endpoint = GraphQLEndpoint(schema, settings, opener)
+
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = asyncio.create_task(app.state.opener.run())
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        opening = asyncio.create_task(opener.run())
         try:
             async with in_background(lag.run()):
                 yield
@@ -81,8 +82,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = WrappedFastAPI(wrap, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.connections = endpoint.connections
-    app.state.opener = RuntimeOpener(settings, imports, on_open)
-    app.state.metrics = ApiMetrics(app.state.opener, schema.times, endpoint.socket_counts, lag)
+    app.state.opener = opener
+    app.state.metrics = ApiMetrics(opener, schema.times, endpoint.socket_counts, lag)
     app.include_router(health_router)
     if settings.metrics:
         app.include_router(metrics_router)

@@ -30,7 +30,7 @@ from gql_jobs.web.graphql_request import (
 )
 from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
-from gql_jobs.web.runtime import still_starting
+from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,13 @@ _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept
 class GraphQLEndpoint:
     """The schema on the wire, as an ASGI application; it raises no ``HTTPException``.
 
-    ``services`` is what resolvers work with: set once, when the runtime is open. Until then each operation that needs
-    them is answered with QUEUE_UNAVAILABLE, all others as usual.
+    While the runtime is not open, each operation that needs it is answered with QUEUE_UNAVAILABLE, all others as usual.
+
+    :param opener: has the runtime, which resolvers work with.
     """
 
-    def __init__(self, schema: JobsSchema, settings: Settings) -> None:
-        self.services: Services | None = None
+    def __init__(self, schema: JobsSchema, settings: Settings, opener: RuntimeOpener) -> None:
+        self._opener = opener
         self.connections = Connections(settings.max_socket_age)
         self.socket_counts = SocketCounts()
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
@@ -94,12 +95,13 @@ class GraphQLEndpoint:
         return await self._single(operation, media_type)
 
     def _new_context(self) -> Context:
-        return Context(self._opened_services)
+        return Context(self._services)
 
-    def _opened_services(self) -> Services:
-        if self.services is None:
-            raise still_starting()
-        return self.services
+    def _services(self) -> Services:
+        services = self._opener.current
+        if services is None:
+            raise self._opener.unavailable()
+        return services
 
     def _ide(self) -> Response:
         if not self._has_page:

@@ -104,7 +104,7 @@ class ApiMetrics(Collector):
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its media type, as the ``Accept`` header wants it."""
-        runtime = self._opener.opened
+        runtime = self._opener.current
         self._snapshot = await _snapshot(runtime) if runtime is not None else None
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
@@ -116,7 +116,7 @@ class ApiMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every family, as of the last ``page``."""
         yield from self._of_process()
-        runtime = self._opener.opened
+        runtime = self._opener.current
         if runtime is None or self._snapshot is None:
             yield single("gql_jobs_nats_connected", f"Whether NATS is connected: 1 or 0. {_LEAST}", 0)
             return

@@ -207,7 +207,8 @@ class RuntimeOpener:
         self._settings = settings
         self._imports = imports
         self._on_open = on_open
-        self._runtime: Runtime | None = None
+        self.current: Runtime | None = None
+        """The runtime; None while it is not open yet. Read for each operation, which is why it is no property."""
         self._trouble = "NATS has not been reached yet"
         self.failed = asyncio.Event()
         """Set when a part that all answers depend on has failed, or the runtime cannot be opened: the process ends."""
@@ -220,23 +221,22 @@ class RuntimeOpener:
 
         :raises QueueUnavailable: while it is not open yet.
         """
-        if self._runtime is None:
-            raise still_starting()
-        return self._runtime
+        if self.current is None:
+            raise self.unavailable()
+        return self.current
 
-    @property
-    def opened(self) -> Runtime | None:
-        """The runtime; None while it is not open yet."""
-        return self._runtime
+    def unavailable(self) -> QueueUnavailable:
+        """Return the error for what needs the runtime while it is not there."""
+        return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
     async def checks(self) -> dict[str, Check]:
         """Return the checks of the runtime; before it is open, one that says what it waits for."""
-        return {"nats": Check(False, self._trouble)} if self._runtime is None else await self._runtime.checks()
+        return {"nats": Check(False, self._trouble)} if self.current is None else await self.current.checks()
 
     @property
     def feed(self) -> FeedCounters | None:
         """How far the feed is; None while the runtime is not open yet."""
-        return None if self._runtime is None else self._runtime.feed.counters
+        return None if self.current is None else self.current.feed.counters
 
     async def run(self) -> None:
         """Open the runtime and keep it open until cancelled.
@@ -249,7 +249,7 @@ class RuntimeOpener:
                 await asyncio.sleep(_RETRY_DELAY)
         except Exception as error:
             first = _first(error)
-            if self._runtime is None and isinstance(first, _PERMANENT):
+            if self.current is None and isinstance(first, _PERMANENT):
                 self.startup_error = first
             else:
                 # Without its feed the process would go on to answer, from an index that stands still.
@@ -260,22 +260,17 @@ class RuntimeOpener:
         """Return if the server did not answer while the runtime was being opened."""
         try:
             async with open_runtime(self._settings, self._imports, self._note) as runtime:
-                self._runtime = runtime
+                self.current = runtime
                 self._on_open(runtime)
                 await asyncio.get_running_loop().create_future()
         except* QueueUnavailable as refusals:
-            if self._runtime is not None:
+            if self.current is not None:
                 raise
             self._note(str(_first(refusals)).rstrip("."))
             log.warning("the API cannot start yet: %s", self._trouble)
 
     def _note(self, trouble: str) -> None:
         self._trouble = trouble
-
-
-def still_starting() -> QueueUnavailable:
-    """Return the error for what needs the runtime before it is open."""
-    return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
 
 def _first(error: BaseException) -> BaseException:

@@ -130,7 +130,7 @@ class HttpServer(uvicorn.Server):
         return await super().on_tick(counter) or self.app.state.opener.failed.is_set()
 
     async def _join_when_ready(self) -> None:
-        runtime = self.app.state.opener.opened
+        runtime = self.app.state.opener.current
         if self.join is None or runtime is None or not runtime.feed.caught_up:
             return
         listeners, self.join = self.join(), None
