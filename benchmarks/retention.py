@@ -25,7 +25,7 @@ from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import TOMBSTONE_TTL
 from gql_jobs.log.streams import stream_info
 from gql_jobs.maintenance import Upkeep
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 

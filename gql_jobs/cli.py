@@ -30,27 +30,27 @@ from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.processes.siblings import Joins, run_apis, run_workers
 from gql_jobs.settings import Settings
 
-_SAID = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
-"""Failures whose message is the sentence."""
+_EXPLAINED = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
+"""Failures whose message is a sentence for a person."""
 _PORT = click.IntRange(0, 65535)
 _PROCESSES = click.IntRange(1, 64)
-Command = TypeVar("Command", bound=Callable[..., Any])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _imports(command: Command) -> Command:
+def _imports(command: _Command) -> _Command:
     return click.option(
         "--import", "imports", multiple=True, metavar="MODULE", help="A module that registers job types. Repeatable."
     )(command)
 
 
-def _data_dir(command: Command) -> Command:
+def _data_dir(command: _Command) -> _Command:
     return click.option(
         "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: .gql-jobs in this folder."
     )(command)
 
 
 class CannotStart(click.ClickException):
-    """What was asked for cannot be: settings, arguments, a port, a folder, a server."""
+    """What was asked for cannot be had: settings, arguments, a port, a folder, a server. Exits with code 2."""
 
     exit_code = CANNOT_START
 
@@ -106,12 +106,12 @@ def api(
         serve(settings, imports, host, port, announce=announce, joins=joins)
 
 
-@cli.command(short_help="Run a worker.")
+@cli.command("worker", short_help="Run a worker.")
 @click.option("--queues", metavar="A,B", help="Default: the queues of all job types.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time, in each process.")
 @click.option("--processes", type=_PROCESSES, help="Worker processes. Default: 1.")
 @_imports
-def worker(*, queues: str | None, concurrency: int | None, processes: int | None, imports: tuple[str, ...]) -> None:
+def run_worker(*, queues: str | None, concurrency: int | None, processes: int | None, imports: tuple[str, ...]) -> None:
     """Run a worker; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
     with _sentences():
         settings = _settings(worker_processes=processes)
@@ -146,8 +146,8 @@ def dev(
 ) -> None:
     """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
     with _sentences():
-        _need("aiosmtpd", "dev")
-        _need("aiosmtplib", "email")
+        _require("aiosmtpd", "dev")
+        _require("aiosmtplib", "email")
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir, num_workers=workers)
@@ -164,12 +164,12 @@ def dev(
 def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None) -> None:
     """Run the development mailbox alone: SMTP that delivers nowhere, and a page that shows what came."""
     with _sentences():
-        _need("aiosmtpd", "dev")
-        from gql_jobs.dev.mailbox import run  # noqa: PLC0415
+        _require("aiosmtpd", "dev")
+        from gql_jobs.dev.mailbox import run_mailbox  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
         _prepare(settings)
-        run(host, smtp_port, http_port, settings.data_dir)
+        run_mailbox(host, smtp_port, http_port, settings.data_dir)
 
 
 @cli.command()
@@ -202,19 +202,20 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
         from gql_jobs.graphql.schema import sdl  # noqa: PLC0415
 
         text = sdl(_job_types(imports))
+        remedy = _schema_command(file, imports)
         if not check:
             click.echo(text, nl=False)
             return
         if not file.is_file():
-            raise click.ClickException(f"There is no file {file}; make it with: {_renewal(file, imports)}")
+            raise click.ClickException(f"There is no file {file}; make it with: {remedy}")
         kept = file.read_text()
     if kept != text:
         lines = (kept.splitlines(), text.splitlines())
         click.echo("\n".join(difflib.unified_diff(*lines, str(file), "gql-jobs schema", lineterm="")), err=True)
-        raise click.ClickException(f"{file} is not the schema of this code; renew it with: {_renewal(file, imports)}")
+        raise click.ClickException(f"{file} is not the schema of this code; renew it with: {remedy}")
 
 
-def _renewal(file: Path, imports: tuple[str, ...]) -> str:
+def _schema_command(file: Path, imports: tuple[str, ...]) -> str:
     return shlex.join(["gql-jobs", "schema", *_import_options(imports)]) + f" > {file}"
 
 
@@ -223,13 +224,19 @@ def _import_options(imports: tuple[str, ...]) -> list[str]:
 
 
 def _prepare(settings: Settings) -> bool:
-    """Whether ``dev`` has started this process, and says itself where everything is."""
+    """Set up logging, and end with a parent of ours.
+
+    :returns: whether ``dev`` has started this process, and says itself where everything is.
+    """
     configure_logging(settings.log_level, settings.log_format)
     return stop_with_parent()
 
 
 def _settings(**given: Any) -> Settings:
-    """The environment, with what the command line says instead."""
+    """Return the settings of the environment, with what the command line says instead.
+
+    :raises ValidationError, SettingsError: for values that do not fit.
+    """
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -240,14 +247,17 @@ def _job_types(imports: tuple[str, ...]) -> Registry:
         raise CannotStart(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
 
 
-def _need(module: str, extra: str) -> None:
+def _require(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise CannotStart(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
 
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """Failures that a person can do something about, said as one."""
+    """Turn failures that a person can do something about into sentences.
+
+    :raises CannotStart: for each of them.
+    """
     try:
         yield
     except ValidationError as error:
@@ -260,14 +270,14 @@ def _sentences() -> Iterator[None]:
         if error.name is None or error.name.startswith(("gql_jobs", "gql_jobs_worker")):
             raise
         raise CannotStart(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
-    except _SAID as error:
+    except _EXPLAINED as error:
         raise CannotStart(str(error)) from error
     except OSError as error:
         raise CannotStart(f"{error.filename or 'The system'}: {error.strerror or error}.") from error
 
 
 def main() -> None:
-    """The entry point. Modules in the current folder can be imported."""
+    """Run the command line; modules in the current folder can be imported."""
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109
         # Last: a folder of the user's that is called as one of our packages must not hide it.
         sys.path.append(os.getcwd())  # noqa: PTH109

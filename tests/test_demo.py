@@ -17,7 +17,7 @@ async def test_it_says_that_there_is_no_worker(settings: Settings, monkeypatch: 
     async with serving(settings) as api:
         arguments = program.parser().parse_args(["--only", "email", "--url", f"http://127.0.0.1:{api.port}"])
         with pytest.raises(Broken, match="No worker serves the queue default: start one with `gql-jobs worker`"):
-            await program.run(arguments)
+            await program.run_demo(arguments)
 
 
 @pytest.mark.parametrize(

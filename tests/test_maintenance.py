@@ -29,7 +29,7 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.streams import stream_info
 from gql_jobs.maintenance import Upkeep
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to, say

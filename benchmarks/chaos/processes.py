@@ -15,8 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from gql_jobs.processes import guard
-from gql_jobs.processes.parent import lifeline
+from gql_jobs.processes import parent
 
 _AGAIN_AFTER = 0.2
 """Seconds before a program that ended is started again."""
@@ -88,9 +87,9 @@ class Program:
         self.signal(signal.SIGTERM)
 
     async def _run_once(self) -> None:
-        with self.log.open("ab") as log, lifeline() as stdin:
+        with self.log.open("ab") as log, parent.lifeline() as stdin:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", guard.__file__, "--", *self._command),
+                *(sys.executable, "-I", "-S", parent.__file__, "--", *self._command),
                 stdin=stdin,
                 stdout=log,
                 stderr=log,

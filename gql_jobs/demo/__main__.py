@@ -6,12 +6,12 @@ import sys
 def main() -> None:
     """Run the demo, or say what it lacks."""
     try:
-        from gql_jobs.demo.program import main as run  # noqa: PLC0415
+        from gql_jobs.demo.program import run_command  # noqa: PLC0415
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         print(f"demo: {missing} is not installed: run pip install 'gql-jobs[all]'.", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    run()
+    run_command()
 
 
 if __name__ == "__main__":

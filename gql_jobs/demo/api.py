@@ -13,68 +13,75 @@ from pydantic.alias_generators import to_camel
 
 from gql_jobs.demo.promises import Broken
 
-CREATE = """
+_CREATE = """
 mutation Create($input: CreateJobInput!) {
   createJob(input: $input) { deduplicated job { id status priority } }
 }"""
-WATCH = """
+_WATCH = """
 subscription Watch($id: ID!) {
   jobProgress(id: $id) {
     __typename
     job { status progress progressMessage attempt error { message } nextAttemptAt }
   }
 }"""
-LIST = """
+_LIST = """
 query List($filter: JobFilter!) {
   jobs(filter: $filter, first: 500, orderBy: { field: CREATED_AT, direction: ASC }) {
     totalCount
     nodes { id status attempt retryCount durationMs error { message } artifacts { name url contentType sizeBytes } }
   }
 }"""
-SERVED = """
+_SERVED = """
 query Served {
   jobTypes { name queue }
   workers { queues }
 }"""
-RETRY = """
+_RETRY = """
 mutation Retry($id: ID!) { retryJob(id: $id) { job { id status attempt } } }"""
 
-Session = AsyncClientSession | ReconnectingAsyncClientSession
+_Session = AsyncClientSession | ReconnectingAsyncClientSession
 
 
 class Api:
-    """What the demo asks of the server."""
+    """What the demo asks of the server.
 
-    def __init__(self, queries: Session, live: Session, files: httpx.AsyncClient) -> None:
+    :param live: where subscriptions run.
+    :param files: fetches by paths of the server.
+    """
+
+    def __init__(self, queries: _Session, live: _Session, files: httpx.AsyncClient) -> None:
         self._queries = queries
         self._live = live
         self._files = files
 
     async def create(self, job_input: dict[str, Any]) -> dict[str, Any]:
-        """Create a job; returns when it is durable."""
-        return await self._ask(CREATE, "createJob", input=job_input)
+        """Create a job; return the payload of ``createJob``, once the job is durable."""
+        return await self._ask(_CREATE, "createJob", input=job_input)
 
     async def watch(self, job_id: str) -> AsyncGenerator[dict[str, Any], None]:
-        """The job's events, from its present state to its end."""
-        request = GraphQLRequest(WATCH, variable_values={"id": job_id})
+        """Yield the job's events, from its present state to its end."""
+        request = GraphQLRequest(_WATCH, variable_values={"id": job_id})
         async for result in self._live.subscribe(request):
             yield result["jobProgress"]
 
     async def jobs(self, tag: str, status: str) -> dict[str, Any]:
-        """The jobs with that tag in that state."""
-        return await self._ask(LIST, "jobs", filter={"tags": [tag], "status": [status]})
+        """Return the jobs with that tag in that state, as ``jobs`` lists them."""
+        return await self._ask(_LIST, "jobs", filter={"tags": [tag], "status": [status]})
 
     async def retry(self, job_id: str) -> dict[str, Any]:
-        """Run a dead letter again."""
-        return await self._ask(RETRY, "retryJob", id=job_id)
+        """Run a dead letter again; return the payload of ``retryJob``."""
+        return await self._ask(_RETRY, "retryJob", id=job_id)
 
     async def fetch(self, url: str) -> bytes:
-        """A job's file."""
+        """Return the content of a job's file."""
         return (await self._files.get(url)).raise_for_status().content
 
     async def unserved(self, types: list[str]) -> set[str]:
-        """The queues of these types (by their names in payloads) that no worker serves at the moment."""
-        answer = await self._queries.execute(GraphQLRequest(SERVED))
+        """Return the queues of these types (by their names in payloads) that no worker serves at the moment.
+
+        :raises Broken: if the server has no such type.
+        """
+        answer = await self._queries.execute(GraphQLRequest(_SERVED))
         queues = {to_camel(kind["name"]): kind["queue"] for kind in answer["jobTypes"]}
         missing = set(types) - queues.keys()
         if missing:
@@ -90,7 +97,7 @@ class Api:
 
 @asynccontextmanager
 async def open_api(url: str) -> AsyncIterator[Api]:
-    """The API at that GraphQL endpoint."""
+    """Connect to the API at that GraphQL endpoint until the block ends."""
     ws = WebsocketsTransport(url=url.replace("http", "ws", 1), subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL])
     async with (
         Client(transport=HTTPXAsyncTransport(url=url)) as queries,

@@ -12,21 +12,22 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 from gql.transport.exceptions import TransportError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 
 from gql_jobs.demo.api import Api, open_api
-from gql_jobs.demo.pictures import picture_server
-from gql_jobs.demo.promises import KINDS, Broken, Promise, promises
-from gql_jobs.demo.screen import Screen
+from gql_jobs.demo.promises import KINDS, Broken, Promise, picture_server, promises
 
-START_WITHIN = 120.0
-JOBS_WITHIN = 240.0
+_START_WITHIN = 120.0
+_JOBS_WITHIN = 240.0
 WORKERS_WITHIN = 15.0
 """Seconds; a worker that has just been started needs a moment until it is seen."""
 _POLL = 0.2
@@ -35,8 +36,57 @@ _SLOW = 0.15
 """Seconds between two parts of a picture, to watch its download."""
 
 
+class Screen:
+    """What the demo shows: live bars on a terminal, plain lines elsewhere, then tables."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Show bars of their own for what is watched in the block."""
+        note = TextColumn("{task.percentage:>3.0f}% {task.fields[note]}")
+        bars = Progress(TextColumn("{task.description:<22}"), BarColumn(), note, console=self._console)
+        self._bars, self._tasks = (bars if self._console.is_terminal else None), {}
+        with self._bars or contextlib.nullcontext():
+            yield
+
+    def show(self, name: str, event: dict[str, Any]) -> None:
+        """Show one event of a job."""
+        job = event["job"]
+        note = job["progressMessage"] or ""
+        if event["__typename"] == "JobFailed":
+            note = f"failed, tries again: {job['error']['message']}"
+        elif event["__typename"] == "JobDeadLetter":
+            note = f"dead letter: {job['error']['message']}"
+        if self._bars is None:
+            self.line(f"{name}: {event['__typename']} {job['progress']}% {note}".rstrip())
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=100, note="")
+        self._bars.update(self._tasks[name], completed=job["progress"], note=f"{job['status']} {note}"[:70])
+
+    def table(self, title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+        """Show jobs by name, as ``jobs`` lists them."""
+        table = Table("job", "status", "attempts", "took", "error", title=title, title_justify="left")
+        for name, job in rows:
+            error = job["error"]["message"] if job["error"] else ""
+            took = f"{job['durationMs']} ms" if job["durationMs"] is not None else ""
+            table.add_row(name, job["status"], str(job["attempt"]), took, error)
+        self._console.print(table)
+
+    def line(self, text: str) -> None:
+        """Show a line, as it is: nothing in it is markup, and links stay whole."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class Demo:
-    """One run against one server."""
+    """One run against one server.
+
+    :param url: the GraphQL endpoint.
+    """
 
     def __init__(self, api: Api, url: str, promised: list[Promise]) -> None:
         self._api = api
@@ -46,7 +96,7 @@ class Demo:
         self._screen = Screen()
 
     async def run(self) -> None:
-        """Everything.
+        """Create and watch every job, check the lists and files, and retry a dead letter.
 
         :raises Broken: where a promise does not hold.
         """
@@ -54,7 +104,7 @@ class Demo:
         for promise in self._promised:
             await self._create(promise)
         with self._screen.live():
-            async with asyncio.timeout(JOBS_WITHIN), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(_JOBS_WITHIN), asyncio.TaskGroup() as group:
                 for promise in self._promised:
                     group.create_task(self._watch(promise))
         await self._check_lists()
@@ -62,7 +112,7 @@ class Demo:
         if dead:
             await self._retry(dead[0])
             await self._check_lists()
-        self._screen.say("Everything happened as promised.")
+        self._screen.line("Everything happened as promised.")
 
     async def _find_workers(self) -> None:
         deadline = time.monotonic() + WORKERS_WITHIN
@@ -120,20 +170,23 @@ class Demo:
                 content = await self._api.fetch(files[name]["url"])
                 if len(content) != files[name]["sizeBytes"] or not content.startswith(begin):
                     raise Broken(f"{promise.name}: {name} is not what it should be.")
-                self._screen.say(f"{promise.name:<22} {self._origin}{files[name]['url']}")
+                self._screen.line(f"{promise.name:<22} {self._origin}{files[name]['url']}")
 
     async def _retry(self, promise: Promise) -> None:
         """Run a dead letter again: it fails again, with a fresh budget and its history kept."""
         if (await self._api.retry(promise.id))["job"]["id"] != promise.id:
             raise Broken(f"{promise.name}: another job was retried.")
-        self._screen.say(f"Retrying the dead letter {promise.id} ({promise.name})")
+        self._screen.line(f"Retrying the dead letter {promise.id} ({promise.name})")
         with self._screen.live():
-            await asyncio.wait_for(self._watch(promise), JOBS_WITHIN)
+            await asyncio.wait_for(self._watch(promise), _JOBS_WITHIN)
 
 
 @contextlib.asynccontextmanager
 async def dev_server() -> AsyncIterator[str]:
-    """A ``gql-jobs dev`` in a folder of its own, stopped with Ctrl-C at the end; gives its GraphQL endpoint."""
+    """Run a ``gql-jobs dev`` in a folder of its own until the block ends; return its GraphQL endpoint.
+
+    :raises Broken: if it does not become ready, or does not end with 0.
+    """
     with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
         # On a terminal its log would run through the bars.
@@ -141,7 +194,7 @@ async def dev_server() -> AsyncIterator[str]:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
         assert process.stdout is not None
         try:
-            yield await asyncio.wait_for(_announced(process.stdout), START_WITHIN)
+            yield await asyncio.wait_for(_announced(process.stdout), _START_WITHIN)
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
@@ -152,7 +205,7 @@ async def dev_server() -> AsyncIterator[str]:
 
 
 async def _announced(lines: asyncio.StreamReader) -> str:
-    """Show what ``dev`` says until its last line about where things are; the address of the API."""
+    """Show what ``dev`` prints until its last line about where things are; return the address of the API."""
     api = ""
     async for line in lines:
         print(line.decode(), end="", flush=True)  # noqa: T201
@@ -163,8 +216,11 @@ async def _announced(lines: asyncio.StreamReader) -> str:
     raise Broken("gql-jobs dev ended before it was ready.")
 
 
-async def run(arguments: argparse.Namespace) -> None:
-    """Run the demo as the command line says."""
+async def run_demo(arguments: argparse.Namespace) -> None:
+    """Run the demo as the command line says.
+
+    :raises Broken: where a promise does not hold.
+    """
     kinds = (arguments.only,) if arguments.only else KINDS
     async with contextlib.AsyncExitStack() as stack:
         pictures = stack.enter_context(picture_server(_SLOW if arguments.slow else 0.0)) if "image" in kinds else ""
@@ -174,7 +230,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def _endpoint(text: str) -> str:
-    """The GraphQL endpoint of a server that may be named without it."""
+    """Return the GraphQL endpoint of a server that may be named without it."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise argparse.ArgumentTypeError(f"{text!r} is no address such as http://127.0.0.1:8000")
@@ -189,7 +245,7 @@ def _positive(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="demo", description="Watch e-mails, pictures and reports being made.")
     parser.add_argument("--url", type=_endpoint, help="a running server, such as http://127.0.0.1:8000")
     parser.add_argument("--only", choices=KINDS, help="one kind of job only")
@@ -198,11 +254,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """The program."""
+def run_command() -> None:
+    """Run the demo; exit with 1 if a promise does not hold or the server does not answer as it should."""
     arguments = parser().parse_args()
     try:
-        asyncio.run(run(arguments))
+        asyncio.run(run_demo(arguments))
     except* (Broken, TimeoutError) as failures:
         sys.exit(f"demo: {'; '.join(str(failure) or 'timed out' for failure in failures.exceptions)}")
     except* (OSError, httpx.HTTPError, TransportError) as failures:

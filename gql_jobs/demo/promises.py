@@ -1,11 +1,20 @@
-"""What the demo creates, and what it promises of each job."""
+"""What the demo creates, what it promises of each job, and the pictures that its image jobs fetch."""
 
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-SCHEDULED_AHEAD = timedelta(seconds=3)
+from PIL import Image, ImageDraw
+
 KINDS = ("email", "image", "report")
+_SCHEDULED_AHEAD = timedelta(seconds=3)
+_CHUNK = 16 * 1024
 _YEAR = {"start": "2024-01-01", "end": "2024-12-31"}
 
 
@@ -15,10 +24,7 @@ class Broken(Exception):
 
 @dataclass
 class Promise:
-    """One job: how it is created, how it ends, after how many retries, and which files it leaves.
-
-    ``files``: the first bytes of each, by name.
-    """
+    """One job: how it is created, how it ends, after how many retries, and which files it leaves."""
 
     name: str
     payload: dict[str, Any]
@@ -27,7 +33,9 @@ class Promise:
     retries: int = 0
     run_at: datetime | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+    """The first bytes of each, by name."""
     id: str = ""
+    """Of the job, once it is created."""
 
     @property
     def type(self) -> str:
@@ -36,7 +44,7 @@ class Promise:
         return name
 
     def input(self, tag: str) -> dict[str, Any]:
-        """The input of ``createJob``."""
+        """Return the input of ``createJob``, with the tag of this run."""
         made: dict[str, Any] = {"payload": self.payload, "priority": self.priority, "tags": [tag]}
         if self.run_at is not None:
             made["runAt"] = self.run_at.isoformat()
@@ -44,7 +52,12 @@ class Promise:
 
 
 def promises(kinds: tuple[str, ...], pictures: str, count: int) -> list[Promise]:
-    """Every job of the demo; ``pictures`` is where its own server is, ``count`` how often the plain ones are made."""
+    """Return every job of the demo.
+
+    :param kinds: which of ``KINDS``.
+    :param pictures: the address of the demo's own ``picture_server``.
+    :param count: how often the plain jobs are made.
+    """
     made: list[Promise] = []
     if "email" in kinds:
         made += _mails(count)
@@ -61,7 +74,7 @@ def _mails(count: int) -> list[Promise]:
         Promise("invoice", _mail("grace@example.com", "Your invoice"), "HIGH"),
     ]
     plain += [Promise(f"newsletter {n}", _mail(f"reader{n}@example.com", "News"), "LOW") for n in range(1, count + 1)]
-    soon = datetime.now(UTC) + SCHEDULED_AHEAD
+    soon = datetime.now(UTC) + _SCHEDULED_AHEAD
     return [
         *plain,
         Promise("greylisted mail", _mail("margaret@greylist.example", "Hello"), retries=2),
@@ -109,3 +122,49 @@ def _reports() -> list[Promise]:
         )
         for name, begin in begins.items()
     ]
+
+
+def _picture() -> bytes:
+    """Return a JPEG of 1 600 by 1 200 pixels."""
+    image = Image.linear_gradient("L").resize((1600, 1200)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    for step in range(8):
+        draw.ellipse((100 + 150 * step, 300, 500 + 150 * step, 900), outline=(30 * step, 90, 220 - 20 * step), width=12)
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=92)
+    return target.getvalue()
+
+
+@contextmanager
+def picture_server(pause: float) -> Iterator[str]:
+    """Serve the one picture of the image jobs on loopback, and none besides, until the block ends.
+
+    :param pause: seconds after each 16 KiB, so that the download can be watched.
+    :returns: the server's address; the picture is at ``/picture.jpg``.
+    """
+    body = _picture()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/picture.jpg":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            for start in range(0, len(body), _CHUNK):
+                self.wfile.write(body[start : start + _CHUNK])
+                time.sleep(pause)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the demo's output is about jobs."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="pictures", daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -23,67 +23,43 @@ from gql_jobs.processes.listening import CannotListen, listen
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings
 
-# What the development SMTP server answers: it keeps every mail, except where an address asks for trouble.
-#
-# ``…@reject.example`` is refused with 550, ``…@greylist.example`` with 451 for the first two tries of each mail.
-
 log = logging.getLogger(__name__)
 
-_REFUSALS = 2
+_LOOPBACK = "127.0.0.1"
+_GREYLISTED_TRIES = 2
 _REMEMBERED = 10_000
-"""Mails whose refusals are counted; the longest untried is forgotten first."""
+"""Mails whose tries are counted; the one that has not been tried for longest is forgotten first."""
 
 
-class Catcher:
-    """The hooks that aiosmtpd calls."""
+def run_mailbox(host: str, smtp_port: int, http_port: int, data_dir: Path, ports_file: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Port 0 takes a free one.
 
-    def __init__(self, mails: Mails) -> None:
-        self._mails = mails
-        self._refusals: OrderedDict[str, int] = OrderedDict()
-
-    async def handle_RCPT(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
-    ) -> str:
-        """Called for each recipient."""
-        if _domain(address) == "reject.example":
-            return "550 5.1.1 No such recipient here"
-        envelope.rcpt_tos.append(address)
-        return "250 2.1.5 OK"
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Called when the whole mail is there."""
-        content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
-        recipients = [str(recipient) for recipient in envelope.rcpt_tos]
-        if any(_domain(recipient) == "greylist.example" for recipient in recipients) and self._refuses(content):
-            return "451 4.7.1 Greylisted, please try again later"
-        mail_id = await asyncio.to_thread(self._mails.add, envelope.mail_from or "", recipients, content)
-        log.info("kept mail %s to %s", mail_id, ", ".join(recipients))
-        return f"250 2.0.0 Kept as {mail_id}"
-
-    def _refuses(self, content: bytes) -> bool:
-        """Whether this try is one of the first two of its mail, known by its Message-ID."""
-        mail = message_id_of(content) or hashlib.sha256(content).hexdigest()
-        refused = self._refusals.pop(mail, 0)
-        self._refusals[mail] = min(refused + 1, _REFUSALS)
-        if len(self._refusals) > _REMEMBERED:
-            self._refusals.popitem(last=False)
-        return refused < _REFUSALS
+    :param data_dir: the mails are in its folder ``mails``.
+    :param ports_file: where the ports are written as JSON, once both are taken; by default they are printed.
+    :raises CannotListen: if a port is taken.
+    """
+    mails = Mails(data_dir / "mails")
+    smtp, http = listen(host, smtp_port, "--smtp-port"), listen(host, http_port, "--http-port")
+    _announce(smtp, http, ports_file)
+    asyncio.run(_serve(smtp, http, mails))
 
 
-def _domain(address: str) -> str:
-    return address.rpartition("@")[2].strip("<> ").lower()
+def _announce(smtp: list[socket.socket], http: list[socket.socket], ports_file: Path | None) -> None:
+    ports = json.dumps({"smtp_port": smtp[0].getsockname()[1], "http_port": http[0].getsockname()[1]})
+    if ports_file is None:
+        print(ports, flush=True)  # noqa: T201
+        return
+    temporary = ports_file.with_suffix(".tmp")
+    temporary.write_text(ports)
+    temporary.replace(ports_file)
 
 
-LOOPBACK = "127.0.0.1"
-
-
-async def serve(smtp: list[socket.socket], http: list[socket.socket], mails: Mails) -> None:
-    """Serve both until SIGTERM or SIGINT."""
+async def _serve(smtp: list[socket.socket], http: list[socket.socket], mails: Mails) -> None:
     loop = asyncio.get_running_loop()
-    catcher = Catcher(mails)
+    handler = MailHandler(mails)
 
     def protocol() -> SMTP:
-        return SMTP(catcher, hostname="mailbox.localhost", ident="gql-jobs mailbox", enable_SMTPUTF8=True, loop=loop)
+        return SMTP(handler, hostname="mailbox.localhost", ident="gql-jobs mailbox", enable_SMTPUTF8=True, loop=loop)
 
     servers = [await loop.create_server(protocol, sock=listener) for listener in smtp]
     page = uvicorn.Server(
@@ -101,29 +77,52 @@ async def serve(smtp: list[socket.socket], http: list[socket.socket], mails: Mai
             server.close()  # not awaited: a client that stays connected must not keep us alive
 
 
-def run(host: str, smtp_port: int, http_port: int, data_dir: Path, ports_file: Path | None = None) -> None:
-    """Serve until a signal comes. Port 0 takes a free one.
+class MailHandler:
+    """The hooks that aiosmtpd calls; they return the answers of the SMTP server.
 
-    :raises CannotListen: if a port is taken.
+    Every mail is kept, but for two domains that are for trying failures: ``…@reject.example`` is refused with 550,
+    ``…@greylist.example`` with 451 for the first two tries of each mail.
     """
-    mails = Mails(data_dir / "mails")
-    smtp, http = listen(host, smtp_port, "--smtp-port"), listen(host, http_port, "--http-port")
-    _announce(smtp, http, ports_file)
-    asyncio.run(serve(smtp, http, mails))
+
+    def __init__(self, mails: Mails) -> None:
+        self._mails = mails
+        self._tries: OrderedDict[str, int] = OrderedDict()
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Accept a recipient, or reject it by its domain."""
+        if _domain(address) == "reject.example":
+            return "550 5.1.1 No such recipient here"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Keep a whole mail, or have it tried again by the domain of a recipient."""
+        content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
+        recipients = [str(recipient) for recipient in envelope.rcpt_tos]
+        if any(_domain(recipient) == "greylist.example" for recipient in recipients) and self._is_early(content):
+            return "451 4.7.1 Greylisted, please try again later"
+        mail_id = await asyncio.to_thread(self._mails.add, envelope.mail_from or "", recipients, content)
+        log.info("kept mail %s to %s", mail_id, ", ".join(recipients))
+        return f"250 2.0.0 Kept as {mail_id}"
+
+    def _is_early(self, content: bytes) -> bool:
+        """Return whether this try is one of the first two of its mail, known by its Message-ID."""
+        mail = message_id_of(content) or hashlib.sha256(content).hexdigest()
+        tries = self._tries.pop(mail, 0)
+        self._tries[mail] = min(tries + 1, _GREYLISTED_TRIES)
+        if len(self._tries) > _REMEMBERED:
+            self._tries.popitem(last=False)
+        return tries < _GREYLISTED_TRIES
 
 
-def _announce(smtp: list[socket.socket], http: list[socket.socket], ports_file: Path | None) -> None:
-    ports = json.dumps({"smtp_port": smtp[0].getsockname()[1], "http_port": http[0].getsockname()[1]})
-    if ports_file is None:
-        print(ports, flush=True)  # noqa: T201
-        return
-    temporary = ports_file.with_suffix(".tmp")
-    temporary.write_text(ports)
-    temporary.replace(ports_file)
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].strip("<> ").lower()
 
 
-def main() -> None:
-    """``python -m gql_jobs.dev.mailbox``: says its ports in a line of JSON, on stdout or in ``--ports-file``."""
+def _main() -> None:
+    """Run ``python -m gql_jobs.dev.mailbox``: its ports are a line of JSON, on stdout or in ``--ports-file``."""
     parser = argparse.ArgumentParser(prog="python -m gql_jobs.dev.mailbox", description=__doc__)
     parser.add_argument("--smtp-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
@@ -134,10 +133,10 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     stop_with_parent()
     try:
-        run(LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)
+        run_mailbox(_LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)
     except (CannotListen, OSError) as error:
         parser.exit(CANNOT_START, f"mailbox: {error}\n")
 
 
 if __name__ == "__main__":
-    main()
+    _main()

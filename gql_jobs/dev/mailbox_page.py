@@ -31,7 +31,11 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; p
 
 
 def mailbox_page(mails: Mails) -> Starlette:
-    """The application: ``/`` lists, ``/mails/{id}`` shows one, ``/messages[.json]?to=&limit=`` gives JSON."""
+    """Return the application.
+
+    ``/`` lists the last 200 mails, ``/mails/{id}`` shows one, and ``/messages[.json]?to=&limit=`` gives all as JSON,
+    those to one recipient, or so many of them, the newest first.
+    """
 
     async def index(_request: Request) -> Response:
         listed = await run_in_threadpool(lambda: list(islice(mails.newest_first(), _LISTED)))

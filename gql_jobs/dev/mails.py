@@ -1,6 +1,6 @@
 """The caught mails as files: one ``.eml`` each, named so that they sort by arrival, the newest 1 000 kept.
 
-Owns the folder of mails. Must never trust what is in them.
+What is in them is somebody else's, and may be malformed in any way: no mail makes reading fail.
 """
 
 import email.policy
@@ -15,7 +15,7 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from pathlib import Path
 
-KEPT = 1000
+_KEPT = 1000
 _ID = re.compile(r"\d{20}-[0-9a-f]{8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_HEADER = (ValueError, LookupError, AttributeError, TypeError)
@@ -35,16 +35,19 @@ class Mail:
     body: str
 
     def as_json(self) -> dict[str, str]:
-        """With the names that the endpoint promises."""
+        """Return the mail with the names that ``/messages`` promises."""
         fields = asdict(self)
         renamed = {"from": fields.pop("sender"), "messageId": fields.pop("message_id")}
         return {**fields, **renamed}
 
 
 class Mails:
-    """The mails in ``folder``. Its calls touch the disk: use it from a thread."""
+    """The mails in ``folder``. Its calls touch the disk: use it from a thread.
 
-    def __init__(self, folder: Path, *, kept: int = KEPT) -> None:
+    :param kept: how many there may be.
+    """
+
+    def __init__(self, folder: Path, *, kept: int = _KEPT) -> None:
         self._folder = folder
         self._kept = kept
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class Mails:
         return mail_id
 
     def get(self, mail_id: str) -> Mail | None:
-        """The mail of that id, if there is one."""
+        """Return the mail of that id, or None if there is none."""
         if not _ID.fullmatch(mail_id):
             return None
         try:
@@ -76,7 +79,7 @@ class Mails:
         return _parse(mail_id, content)
 
     def newest_first(self, to: str | None = None) -> Iterator[Mail]:
-        """All mails, or those for one recipient."""
+        """Yield all mails, or those for one recipient, the newest first."""
         for mail_id in reversed(list(self._ids)):
             mail = self.get(mail_id)
             if mail is not None and (to is None or to.lower() in mail.to.lower().split(", ")):
@@ -91,12 +94,12 @@ class Mails:
 
 
 def _clean(address: str) -> str:
-    """A bare carriage return in an address would start another header."""
+    # A bare carriage return in an address would start another header.
     return _CONTROL.sub("?", address)
 
 
 def message_id_of(content: bytes) -> str | None:
-    """The Message-ID of a raw mail."""
+    """Return the Message-ID of a raw mail, or None if it has none."""
     return _header(_message(content), "Message-ID") or None
 
 

@@ -6,10 +6,9 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from gql_jobs.dev.probe import port_to_use
 from gql_jobs.jetstream.server import EmbeddedServer, EmbeddedServerError, embedded_server
-from gql_jobs.processes.children import how, restart_delay
-from gql_jobs.processes.listening import CannotListen
+from gql_jobs.processes.children import exit_reason, restart_delay
+from gql_jobs.processes.listening import CannotListen, port_to_use
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -20,7 +19,7 @@ MONITORING = 8222
 
 @asynccontextmanager
 async def kept_server(settings: Settings, port: int, monitor_port: int | None = None) -> AsyncIterator[EmbeddedServer]:
-    """A server that is there for as long as the context is; yields its first incarnation.
+    """Keep a server running until the block ends; return the first one, whose ports all later ones have.
 
     :param monitor_port: where its monitoring is; without one at 8222, or at a free port where that is taken.
     :raises FolderInUse, EmbeddedServerError: if the first one cannot be started.
@@ -64,7 +63,7 @@ async def _keep(
                 if not started.done():
                     started.set_result(server)
                 code = await _first(server, stopping)
-                reason = how(code) if code is not None else ""
+                reason = exit_reason(code) if code is not None else ""
         except EmbeddedServerError as error:
             if not started.done():
                 if not may_move:
@@ -89,7 +88,7 @@ def _usual_port() -> int:
 
 
 async def _first(server: EmbeddedServer, stopping: asyncio.Event) -> int | None:
-    """The exit code of a server that ended by itself, or None when it is to be stopped."""
+    """Return the exit code of a server that ended by itself, or None when it is to be stopped."""
     stopped, ended = asyncio.create_task(stopping.wait()), asyncio.create_task(server.wait())
     try:
         await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +117,6 @@ async def run_nats(settings: Settings, host: str, port: int, monitor_port: int) 
         print(f"NATS          {server.url}\nMonitoring    {server.monitor_url}", flush=True)  # noqa: T201
         code = await _first(server, stopping)
         if code is not None:
-            log.error("nats-server ended by itself (%s); its log is %s", how(code), server.log_file)
+            log.error("nats-server ended by itself (%s); its log is %s", exit_reason(code), server.log_file)
             return 1
     return 0

@@ -4,6 +4,8 @@ Owns which processes run, their ports, and the order in which they stop. Must le
 """
 
 import asyncio
+import http.client
+import json
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -13,22 +15,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from gql_jobs.dev.nats import kept_server
-from gql_jobs.dev.probe import answers_ready, port_to_use, read_ports
-from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, handing_back
-from gql_jobs.processes.listening import url
+from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
+from gql_jobs.processes.listening import port_to_use, reachable, url
 from gql_jobs.processes.lock import FolderLock
 from gql_jobs.settings import Settings
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _STARTS = 3
 """How often a child may end before the whole start is given up."""
 _READY_WITHIN = 120.0
+"""Seconds in which a child has to be ready."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. Port 0 takes a free one."""
+    """The ports and modules that the command line chooses. Port 0 takes a free one."""
 
     host: str
     port: int
@@ -57,10 +59,13 @@ class Supervisor:
         self._options = options
         self._data_dir = _absolute(settings.data_dir)
         self._port = options.port
-        self._children = Children(handing_back(settings.shutdown_grace))
+        self._children = Children(workers_stop_message(settings.shutdown_grace))
 
     async def run(self) -> int:
-        """Start in order, wait, stop in the opposite order: workers, API, mailbox, nats-server."""
+        """Start in order, wait for a signal, stop in the opposite order: workers, API, mailbox, nats-server.
+
+        Returns the exit code and raises what ``run_dev`` does.
+        """
         with self._children.signals(), FolderLock(self._data_dir / "dev.lock"):
             self._port = port_to_use(self._options.host, self._options.port)
             async with AsyncExitStack() as stack:
@@ -89,7 +94,7 @@ class Supervisor:
         api = await stack.enter_async_context(self._child("API", self._api_command, environment))
         grace = self._settings.shutdown_grace + STOP_WITHIN
         await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace))
-        await _until(api, lambda: asyncio.to_thread(answers_ready, self._options.host, self._port))
+        await _until(api, lambda: asyncio.to_thread(_is_ready, self._options.host, self._port))
         self._announce([("Mailbox", mailbox), *nats])
 
     def _announce(self, others: list[tuple[str, str]]) -> None:
@@ -115,13 +120,13 @@ class Supervisor:
         _forget(ports_file)
 
         def command() -> list[str]:
-            ports = read_ports(ports_file) or {"smtp_port": 0, "http_port": 0}
+            ports = _read_ports(ports_file) or {"smtp_port": 0, "http_port": 0}
             listen = ("--smtp-port", str(ports["smtp_port"]), "--http-port", str(ports["http_port"]))
             where = ("--data-dir", str(self._data_dir), "--ports-file", str(ports_file))
             return [sys.executable, "-m", "gql_jobs.dev.mailbox", *listen, *where]
 
         async def ports() -> dict[str, int]:
-            return read_ports(ports_file) or {}
+            return _read_ports(ports_file) or {}
 
         async with self._child("mailbox", command, {}) as child:
             yield await _until(child, ports)
@@ -138,8 +143,11 @@ class Supervisor:
             yield child
 
 
-async def _until(child: Child, answer: Callable[[], Awaitable[T]]) -> T:
-    """The first true answer of a child that is starting."""
+async def _until(child: Child, answer: Callable[[], Awaitable[_T]]) -> _T:
+    """Return the first true answer of a child that is starting.
+
+    :raises StartFailed: if the child ends three times before, or two minutes pass.
+    """
     deadline = time.monotonic() + _READY_WITHIN
     while time.monotonic() < deadline:
         found = await answer()
@@ -149,6 +157,27 @@ async def _until(child: Child, answer: Callable[[], Awaitable[T]]) -> T:
             raise StartFailed(f"The {child.name} ended {child.deaths} times while starting; its messages say why.")
         await asyncio.sleep(0.05)
     raise StartFailed(f"The {child.name} was not ready within {_READY_WITHIN:.0f} s.")
+
+
+def _is_ready(host: str, port: int) -> bool:
+    """Return whether ``/readyz`` answers 200. Blocks for at most two seconds."""
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _read_ports(path: Path) -> dict[str, int] | None:
+    """Return what the mailbox has written into its ``--ports-file``; None until it has."""
+    try:
+        ports: dict[str, int] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return ports
 
 
 def _absolute(data_dir: Path) -> Path:

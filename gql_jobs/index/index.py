@@ -36,7 +36,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind, Message, Receipt
 from gql_jobs.jobs.model import Artifact, Cursor, Job
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
 

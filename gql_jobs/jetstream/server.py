@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gql_jobs.processes import guard
+from gql_jobs.processes import parent
 from gql_jobs.processes.lock import FolderLock
-from gql_jobs.processes.parent import lifeline
 
 _READY_WITHIN = 120.0
 """Seconds; a store of a million jobs takes 7 s to open after a crash."""
@@ -83,7 +82,7 @@ async def embedded_server(
     """
     program = _program()
     folder = _folder(data_dir)
-    with FolderLock(folder / "lock") as lock, lifeline() as stdin:
+    with FolderLock(folder / "lock") as lock, parent.lifeline() as stdin:
         config = _configure(
             folder,
             listen=f"{host}:{port or -1}",
@@ -146,7 +145,7 @@ def _log_file(folder: Path) -> Path:
 
 async def _start(program: Path, config: Path, *, stdin: int, lock_fd: int) -> Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", guard.__file__, "--", str(program), "-c", str(config)),
+        *(sys.executable, "-I", "-S", parent.__file__, "--", str(program), "-c", str(config)),
         stdin=stdin,
         stdout=DEVNULL,
         pass_fds=(lock_fd,),

@@ -19,7 +19,7 @@ from gql_jobs.jobs.model import Job
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
 

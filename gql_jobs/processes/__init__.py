@@ -1,1 +1,1 @@
-"""Processes of this project on one machine: children, the parent, locks, listening sockets, background tasks."""
+"""Processes of this project on one machine: children, the parent, locks, listening sockets, the event loop."""

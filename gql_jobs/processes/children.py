@@ -1,6 +1,8 @@
-"""Children that live as long as we do: kept running, told of our signals, and none left behind.
+"""Child processes that live as long as we do: kept running, passed our signals, and none left behind.
 
-Owns the signals of this process. Which children there are, and in which order they stop, is their owner's affair.
+``Child`` is one process: started, started again when it ends by itself, stopped when asked. ``Children`` keeps several
+running, and owns the signals of this process. Which children there are, and in which order they stop, is their owner's
+affair.
 """
 
 import asyncio
@@ -15,17 +17,16 @@ from typing import Any
 
 from gql_jobs.processes import parent
 
-# One child process: started, started again when it dies by itself, stopped when asked.
-#
-# Each has its own session, so that Ctrl-C in the terminal reaches only us, and a pipe from us on stdin, whose end tells
-# it that we are gone.
-
 log = logging.getLogger(__name__)
 
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 10.0
+STOP_WITHIN = 10.0
+"""Seconds that a child gets to stop, beside what its work may take."""
+_FIRST_DELAY = 0.5
+"""Seconds before the first restart."""
+_LONGEST_DELAY = 10.0
 _STABLE_AFTER = 30.0
 """Seconds after which a child counts as having run well."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StartFailed(RuntimeError):
@@ -33,7 +34,12 @@ class StartFailed(RuntimeError):
 
 
 class Child:
-    """:param command: asked before each start, because ports may have become known since.
+    """One child process, in a session of its own, so that Ctrl-C in the terminal reaches only us.
+
+    It holds a lifeline to us (``parent.lifeline``), whose end tells it that we are gone.
+
+    :param command: asked before each start, because ports may have become known since.
+    :param environment: added to ours.
     :param stop_within: seconds between SIGTERM and SIGKILL.
     """
 
@@ -55,7 +61,7 @@ class Child:
     async def run(self) -> None:
         """Keep it running until ``stop``.
 
-        :raises StartFailed: once it has said that it cannot start as things are.
+        :raises StartFailed: once it has ended with the exit code ``CANNOT_START``.
         """
         try:
             while not self._stopping.is_set():
@@ -66,20 +72,20 @@ class Child:
                 if code == parent.CANNOT_START:
                     raise StartFailed(f"The {self.name} cannot start; its message above says why.")
                 self.deaths = 1 if time.monotonic() - began > _STABLE_AFTER else self.deaths + 1
-                delay = restart_delay(self.deaths)
-                log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, how(code), delay)
+                delay, reason = restart_delay(self.deaths), exit_reason(code)
+                log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, reason, delay)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
         finally:
             self._ended.set()
 
     async def stop(self) -> None:
-        """Ask it to stop and wait until it has."""
+        """Ask it to stop by SIGTERM, and wait until it has, or has been killed."""
         self._stopping.set()
         await self._ended.wait()
 
-    def hurry(self) -> None:
-        """Tell it once more, if it has been asked to stop."""
+    def stop_faster(self) -> None:
+        """Send it SIGTERM once more, if it has been asked to stop."""
         if self._stopping.is_set():
             self.signal(signal.SIGTERM)
 
@@ -111,30 +117,23 @@ class Child:
 
 
 def restart_delay(deaths: int) -> float:
-    """Seconds before the next start: doubling, capped."""
-    return min(FIRST_DELAY * 2.0 ** min(deaths - 1, 10), LONGEST_DELAY)
+    """Return the seconds before the next start: doubling with each death, up to ten."""
+    return min(_FIRST_DELAY * 2.0 ** min(deaths - 1, 10), _LONGEST_DELAY)
 
 
-def how(code: int) -> str:
-    """An exit code in words."""
+def exit_reason(code: int) -> str:
+    """Return an exit code in words; a negative one is the number of a signal."""
     return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
 
 
-STOP_WITHIN = 10.0
-"""Seconds that a child gets to stop, beside what its work may take."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def handing_back(grace: float) -> str:
-    """The farewell of those who have workers among their children."""
-    return f"stopping: running jobs get {grace:g} s; once more hands them back at once"
-
-
 class Children:
-    """:param farewell: what the first signal has us say."""
+    """Several children, and the signals that stop them.
 
-    def __init__(self, farewell: str) -> None:
-        self._farewell = farewell
+    :param stop_message: logged at the first signal.
+    """
+
+    def __init__(self, stop_message: str) -> None:
+        self._stop_message = stop_message
         self._children: list[Child] = []
         self._stopping = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -142,53 +141,57 @@ class Children:
 
     @property
     def exit_code(self) -> int:
-        """1 if one of them had to be killed when it was stopped."""
+        """1 if one of them had to be killed when it was stopped, else 0."""
         return 1 if any(child.killed for child in self._children) else 0
 
     @asynccontextmanager
     async def running(self, child: Child) -> AsyncIterator[Child]:
-        """Keep it running until the block ends."""
+        """Keep a child running until the block ends, then stop it. Its failure ends ``stopped``."""
         self._children.append(child)
         running = asyncio.create_task(child.run())
-        running.add_done_callback(self._ended)
+        running.add_done_callback(self._child_ended)
         try:
             yield child
         finally:
             await child.stop()
             await asyncio.wait((running,))
 
+    def _child_ended(self, running: "asyncio.Task[None]") -> None:
+        error = running.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
     async def stopped(self, starting: "asyncio.Task[Any] | None" = None) -> None:
         """Return when a signal has come.
 
-        :param starting: ends with us, and its failure ends us.
+        :param starting: a task that starts the children; it is cancelled when this returns or raises.
         :raises StartFailed: if a child cannot start as things are.
+        :raises Exception: with which ``starting`` fails.
         """
         stopped = asyncio.create_task(self._stopping.wait())
         tasks = [stopped] if starting is None else [stopped, starting]
         try:
-            await self._first(*tasks)
+            await self._first_of(*tasks)
             if starting is not None and starting.done():
                 starting.result()
-                await self._first(stopped)
+                await self._first_of(stopped)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _first(self, *tasks: "asyncio.Task[Any]") -> None:
-        """Wait for one of them, or for the failure of a child."""
+    async def _first_of(self, *tasks: "asyncio.Task[Any]") -> None:
+        # Or until a child has failed.
         await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
         if self._failure.done():
             self._failure.result()
 
-    def _ended(self, running: "asyncio.Task[None]") -> None:
-        error = running.exception()
-        if error is not None and not self._failure.done():
-            self._failure.set_exception(error)
-
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Within the block signals stop us, and do not reach the children by themselves."""
+        """Take SIGINT, SIGTERM and SIGHUP until the block ends: they stop us, and the children not by themselves.
+
+        The first one ends ``stopped``; the second has the workers hand their jobs back at once; the third kills all.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._interrupt)
@@ -199,14 +202,18 @@ class Children:
                 loop.remove_signal_handler(number)
 
     def _interrupt(self) -> None:
-        """First stop; the second time the workers hand their jobs back at once; the third time all are killed."""
         self._interrupts += 1
         if self._interrupts == 1:
-            log.info("%s", self._farewell)
+            log.info("%s", self._stop_message)
             self._stopping.set()
             return
         for child in self._children:
-            if self._interrupts > 2:  # noqa: PLR2004
+            if self._interrupts > 2:  # noqa: PLR2004  # the third
                 child.signal(signal.SIGKILL)
             else:
-                child.hurry()
+                child.stop_faster()
+
+
+def workers_stop_message(grace: float) -> str:
+    """Return the stop message of those who have workers among their children; ``grace`` is in seconds."""
+    return f"stopping: running jobs get {grace:g} s; once more hands them back at once"

@@ -1,13 +1,18 @@
-"""Listening: a port is taken before anything else begins, so that a refusal is one sentence; and where it is found."""
+"""Listening sockets and ports: taken before anything else begins, so that a refusal is one sentence.
+
+``listen`` and ``claim`` take exactly the port that is asked for; ``first_free`` and ``listen_from`` take the next one
+where it is taken; ``port_to_use`` only looks, for a child that will listen.
+"""
 
 import errno
+import random
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 """``localhost`` may stand for an IPv6 address on a machine that has no IPv6."""
@@ -15,6 +20,10 @@ _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _TRIED = 100
 """How many ports are tried, one after the other."""
 _LAST = 65535
+_UNASSIGNED = range(20_000, 32_000)
+"""Ports that neither Linux nor macOS nor Windows gives to who asks for any."""
+_SAMPLED = 20
+"""How many of them are tried."""
 _PORT_REFUSED = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
@@ -23,25 +32,28 @@ class CannotListen(RuntimeError):
 
 
 def listen(host: str, port: int, option: str = "--port", *, shared: bool = False) -> list[socket.socket]:
-    """A listening socket for each address that ``host`` stands for; with port 0 all have the same free port.
+    """Return a listening socket for each address that ``host`` stands for; with port 0 all have the same free port.
 
-    :param option: what chooses another port.
+    :param option: the command-line option that chooses another port, for the message of the error.
     :param shared: listen beside the others who share a port that has been claimed.
-    :raises CannotListen: if there is none, or another program has the port.
+    :raises CannotListen: if the host is none of this machine's, or another program has the port.
     """
     return _each_address(host, port, option, partial(_listener, shared=shared))
 
 
 def claim(host: str, port: int, option: str = "--port") -> list[socket.socket]:
-    """As ``listen``, but nobody is answered: the port is kept for those of our own processes who share it.
+    """Return sockets as ``listen`` does, that answer nobody: they keep the port for our own processes, who share it.
 
-    :raises CannotListen: if there is none, or another program has the port, one that shares it included.
+    :raises CannotListen: if the host is none of this machine's, or another program has the port, even one that
+        shares it.
     """
     return _each_address(host, port, option, _claimed)
 
 
-def first_free(port: int, take: Callable[[int], T]) -> T:
-    """``take`` this port or the next free one above it, so that processes on one machine do not clash; 0 takes any.
+def first_free(port: int, take: Callable[[int], _T]) -> _T:
+    """Take this port or the next free one above it, so that processes on one machine do not clash; 0 takes any.
+
+    :param take: listens at a port and raises OSError where that is taken; what it returns is returned.
 
     :raises OSError: if none is free.
     """
@@ -56,7 +68,7 @@ def first_free(port: int, take: Callable[[int], T]) -> T:
 
 
 def listen_from(host: str, port: int) -> socket.socket:
-    """A listening socket at this port or the next free one above it.
+    """Return a listening socket at this port or the next free one above it.
 
     :raises OSError: if none is free, or the host is none of this machine's.
     """
@@ -66,6 +78,23 @@ def listen_from(host: str, port: int) -> socket.socket:
         return _listener(family, str(address[0]), number)
 
     return first_free(port, take)
+
+
+def port_to_use(host: str, port: int) -> int:
+    """Return ``port``, or a free one for 0, after a look whether one can listen there.
+
+    :raises CannotListen: if nobody can. Somebody may still take it before a child listens.
+    """
+    if port == 0:
+        # Not one that the system would choose: from those, connections get theirs, and our child listens a while later.
+        for candidate in random.sample(_UNASSIGNED, k=_SAMPLED):
+            with suppress(CannotListen):
+                return port_to_use(host, candidate)
+    listeners = listen(host, port)
+    number: int = listeners[0].getsockname()[1]
+    for listener in listeners:
+        listener.close()
+    return number
 
 
 def _each_address(
@@ -118,11 +147,11 @@ def _claimed(family: int, address: str, port: int) -> socket.socket:
 
 
 def reachable(host: str) -> str:
-    """A wildcard address can be listened on, not connected to."""
+    """Return the address to connect to: a wildcard address can be listened on, not connected to."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 def url(host: str, port: int) -> str:
-    """Where a browser on this machine finds it."""
+    """Return the URL at which a browser on this machine finds what listens there."""
     name = reachable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

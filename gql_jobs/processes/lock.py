@@ -1,7 +1,8 @@
-"""One process per folder: a lock file that names its holder.
+"""One process per folder: a lock file that names its holder, taken with ``flock``.
 
 Owns the lock only, never what lies in the folder. The kernel drops the lock with the last process that has the
-file open, so a stale file never blocks anybody and a child that inherits ``fd`` keeps the folder until it is gone.
+file open, so a stale file never blocks anybody and a child that inherits ``fd`` keeps the folder until it is gone
+(docs/decisions.md says why this is no library's lock).
 """
 
 import fcntl
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_PATIENCE = 10.0
+_CHILDREN_END_WITHIN = 10.0
 """Seconds to wait for the children of a holder that died."""
 
 
@@ -20,7 +21,10 @@ class FolderInUse(RuntimeError):
 
 
 class FolderLock:
-    """Holds ``path`` (a lock file in the folder) while entered."""
+    """The lock of a folder, held while entered; one that has been released may be taken again.
+
+    :param path: the lock file, in the folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +32,10 @@ class FolderLock:
 
     @property
     def fd(self) -> int:
-        """The open lock file, for children that must keep the folder locked."""
+        """The open lock file, for children that must keep the folder locked.
+
+        :raises RuntimeError: while it is not locked.
+        """
         if self._fd is None:
             raise RuntimeError(f"{self._path} is not locked.")
         return self._fd
@@ -36,11 +43,12 @@ class FolderLock:
     def acquire(self) -> None:
         """Take the lock, waiting a few seconds where the recorded holder is dead and its children are stopping.
 
-        :raises FolderInUse: if a living process holds it.
+        :raises FolderInUse: if a living process holds it, or children of a dead one for longer than 10 seconds.
+        :raises OSError: if the lock file cannot be made.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CHILDREN_END_WITHIN
         while not _try_lock(fd):
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             if _alive(holder) or time.monotonic() > deadline:
@@ -91,7 +99,7 @@ def _alive(holder: str) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds that lock file; it is neither made nor taken."""
+    """Return whether a living process holds that lock file; it is neither made nor taken."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Literal
 
-from gql_jobs.processes.children import STOP_WITHIN, Child, Children, handing_back
+from gql_jobs.processes.children import STOP_WITHIN, Child, Children, workers_stop_message
 from gql_jobs.processes.listening import claim
 from gql_jobs.settings import Settings
 
 Joins = Literal["at-once", "when-ready"]
-"""When a process listens at the port that it shares."""
+"""When a process listens at the port that it shares: when it starts, or when its index is up to date."""
 
 
 async def run_apis(settings: Settings, host: str, port: int, arguments: Sequence[str]) -> int:
-    """Run as many API processes as the settings say until a signal comes; returns the exit code, 0 after a clean stop.
+    """Run as many API processes as the settings say until a signal comes; return the exit code, 0 after a clean stop.
 
-    They listen each for itself (SO_REUSEPORT), so that the kernel spreads connections evenly: of one common socket the
+    Each listens for itself (SO_REUSEPORT), so that the kernel spreads connections evenly: of one common socket the
     process that wakes first takes what is there, and long-lived connections stay where they are. The first one answers
     at once; all others, and each that comes back, take part when their index is up to date.
 
@@ -44,13 +44,14 @@ async def run_apis(settings: Settings, host: str, port: int, arguments: Sequence
 
 
 async def run_workers(settings: Settings, command: Sequence[str]) -> int:
-    """Run as many worker processes as the settings say until a signal comes; returns the exit code.
+    """Run as many worker processes as the settings say until a signal comes; return the exit code as ``run_apis``.
 
+    :param command: of one worker process.
     :raises StartFailed: if they cannot start as things are.
     """
     grace = settings.shutdown_grace
     return await _run(
-        Children(handing_back(grace)), "worker", settings.worker_processes, lambda: command, grace + STOP_WITHIN
+        Children(workers_stop_message(grace)), "worker", settings.worker_processes, lambda: command, grace + STOP_WITHIN
     )
 
 

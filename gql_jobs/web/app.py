@@ -1,80 +1,44 @@
-"""The composition root: one FastAPI application over one runtime."""
+"""The composition root: one FastAPI application over one runtime, and what every request passes before its route."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gql_jobs.graphql.scalars_and_enums import DocumentError
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.metrics import LoopLag
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
-from gql_jobs.web import artifacts, graphiql, health, metrics
-from gql_jobs.web.artifacts import ArtifactCache
-from gql_jobs.web.connections import CountedSockets, Sockets
-from gql_jobs.web.graphql_http import Endpoint
-from gql_jobs.web.metrics import ApiMetrics
-from gql_jobs.web.middleware import AllowedHosts, BodyLimit, SecurityHeaders
-from gql_jobs.web.runtime import Opening, Runtime
-
-# The way of the hot path past FastAPI: what it wraps around an application and each of its routes is a quarter of a
-# creation, in time.
-#
-# A socket keeps a frame of every layer that it has come through for as long as it is open, so nothing is awaited here.
-# The route stays where it is, for whatever is not exactly its path and is redirected to it.
-
-
-class Guarded(FastAPI):
-    """A FastAPI application whose layers are put around all of it, and not within.
-
-    uvicorn has to be told that it is an ``asgi3`` one: it is no coroutine function, so that no frame of it stays.
-
-    :param guards: what is called with the application, and gives it back with its layers.
-    """
-
-    def __init__(self, guards: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
-        super().__init__(**options)
-        self._guarded = guards(super().__call__)
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
-        """Pass the request on, to the outermost layer."""
-        scope["app"] = self
-        return self._guarded(scope, receive, send)
-
-
-class Shortcut:
-    """Hands the requests and sockets of ``path`` to the application ``to``, which raises no ``HTTPException``."""
-
-    def __init__(self, app: ASGIApp, path: str, to: ASGIApp) -> None:
-        self._app = app
-        self._path = path
-        self._to = to
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on, to the one or the other."""
-        return (self._to if self._is_short(scope) else self._app)(scope, receive, send)
-
-    def _is_short(self, scope: Scope) -> bool:
-        if scope["type"] == "lifespan":
-            return False
-        path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")) == self._path
-
+from gql_jobs.web import graphiql
+from gql_jobs.web.artifacts import ArtifactCache, artifacts_router
+from gql_jobs.web.graphql_http import GraphQLEndpoint
+from gql_jobs.web.graphql_request import body_too_large, error_response
+from gql_jobs.web.monitoring import ApiMetrics, health_router, metrics_router
+from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 PATH = "/graphql"
 
+_PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked for by address, by probes that know no name. They hold nothing of a client's."""
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
 
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
-    """The application. Its lifespan opens the runtime, which takes until NATS is there; requests are answered before.
+    """Return the application. Requests are answered while its lifespan opens the runtime, which waits for NATS.
 
-    ``app.state.opening`` has its state; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once
-    it is open. ``app.state.closing`` ends sockets and streams when the process stops.
+    ``app.state.opener`` opens it; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once it is
+    open. ``app.state.connections`` closes sockets and streams when the process stops.
 
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
@@ -82,18 +46,19 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     schema = build_schema(
         load_job_types(imports), settings, plain_fields=settings.plain_fields, named=settings.metrics_operations
     )
-    endpoint = Endpoint(schema, settings)
-    sockets, lag = Sockets(), LoopLag()
 
-    def opened(runtime: Runtime) -> None:
+    def on_open(runtime: Runtime) -> None:
         app.state.runtime = runtime
         app.state.bus = runtime.bus
         folder = settings.data_dir / "artifacts"
         app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
 
+    opener, lag = RuntimeOpener(settings, imports, on_open), LoopLag()
+    endpoint = GraphQLEndpoint(schema, settings, opener)
+
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opening = asyncio.create_task(app.state.opening.run())
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        opening = asyncio.create_task(opener.run())
         try:
             async with in_background(lag.run()):
                 yield
@@ -101,30 +66,128 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
             opening.cancel()
             await asyncio.wait({opening})
 
-    def guards(inner: ASGIApp) -> ASGIApp:
-        app: ASGIApp = Shortcut(inner, PATH, endpoint)
-        # FastAPI answers what is raised through it by itself, so this is for the endpoint: no other route reads a body.
-        app = BodyLimit(app, settings.max_body_bytes, settings.request_timeout)
-        app = CountedSockets(app, sockets)
-        app = AllowedHosts(app, settings.allowed_hosts)
-        app = SecurityHeaders(app)
+    def wrap(routed: ASGIApp) -> ASGIApp:
+        front = Front(routed, PATH, endpoint, settings)
         if not settings.cors_origins:
-            return app
-        # Outermost: a refusal of the limit must be readable for a browser as well.
+            return front
+        # Outermost: what the front rejects must be readable for a browser as well.
         return CORSMiddleware(
-            app, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+            front, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
 
+    async def reject_socket(socket: WebSocket) -> None:
+        endpoint.socket_counts.closed("server", 1000)
+        await socket.close()
+
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
-    app = Guarded(guards, title="gql-jobs", lifespan=lifespan, openapi_url=None)
-    app.state.closing = endpoint.closing
-    app.state.opening = Opening(settings, imports, opened)
-    app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
-    app.include_router(health.router)
+    app = WrappedFastAPI(wrap, title="gql-jobs", lifespan=lifespan, openapi_url=None)
+    app.state.connections = endpoint.connections
+    app.state.opener = opener
+    app.state.metrics = ApiMetrics(opener, schema.times, endpoint.socket_counts, lag)
+    app.include_router(health_router)
     if settings.metrics:
-        app.include_router(metrics.router)
-    app.include_router(artifacts.router)
+        app.include_router(metrics_router)
+    app.include_router(artifacts_router)
+    # For whatever is not exactly the path, and is redirected to it.
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
     if settings.graphiql:
         app.router.routes += graphiql.routes()
+    app.router.routes.append(WebSocketRoute("/{path:path}", reject_socket))
     return app
+
+
+class WrappedFastAPI(FastAPI):
+    """A FastAPI application with layers around all of it, where FastAPI's own middleware would be within.
+
+    uvicorn has to be configured to take it for an ``asgi3`` one: it is no coroutine function, so that no frame of it
+    stays.
+
+    :param wrap: called with the ASGI application as it is without layers; returns the outermost layer.
+    """
+
+    def __init__(self, wrap: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._wrapped = wrap(super().__call__)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        """Pass the request on, to the outermost layer."""
+        return self._wrapped(scope, receive, send)
+
+
+class Front:
+    """What every request passes: which hosts are served, how large a body may be, and what browsers are not to do.
+
+    Requests and sockets of exactly ``path`` then go to their application directly, because FastAPI's layers around a
+    route are a large part of what a short request costs (docs/decisions.md). A socket keeps a frame of every layer that
+    it has come through for as long as it is open, so nothing is awaited here.
+
+    :param routed: the application of all other paths.
+    :param direct: the application of ``path``; it raises no ``HTTPException``.
+    """
+
+    def __init__(self, routed: ASGIApp, path: str, direct: ASGIApp, settings: Settings) -> None:
+        self._routed = routed
+        self._path = path
+        self._direct = direct
+        self._max_body_bytes = settings.max_body_bytes
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._host_endings = tuple(host[1:].lower() for host in settings.allowed_hosts if host.startswith("*"))
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass the request on, or reject it."""
+        if scope["type"] == "lifespan":
+            return self._routed(scope, receive, send)
+        if scope["type"] == "http":
+            send = _with_security_headers(send)
+        app = self._rejection(scope)
+        if app is None:
+            path: str = scope["path"]
+            is_direct = path.removeprefix(scope.get("root_path", "")) == self._path
+            app = self._direct if is_direct else self._routed
+        return app(scope, receive, send)
+
+    def _rejection(self, scope: Scope) -> ASGIApp | None:
+        """Return the answer to a request that is not passed on; a WebSocket gets the same, before its handshake."""
+        host, declared = _host_and_size(scope)
+        is_probe = scope["type"] == "http" and scope["path"] in _PROBED
+        if not (is_probe or self._serves(host)):
+            # A page elsewhere can give this server's address a name of its own (DNS rebinding).
+            message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
+            return error_response(400, message, DocumentError.BAD_REQUEST.value)
+        if scope["type"] == "http" and declared.isdigit() and int(declared) > self._max_body_bytes:
+            return body_too_large(self._max_body_bytes, int(declared))
+        return None
+
+    def _serves(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        return name in self._hosts or name.endswith(self._host_endings)
+
+
+def _host_and_size(scope: Scope) -> tuple[str, bytes]:
+    host: bytes | None = None
+    size: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"host" and host is None:
+            host = value
+        elif name == b"content-length" and size is None:
+            size = value
+    return (host or b"").decode("latin-1"), size or b""
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    # The address [::1] has colons, too.
+    return name if colon and not port.endswith("]") else host
+
+
+def _with_security_headers(send: Send) -> Send:
+    """Return a ``send`` that adds to each response the headers that it does not have itself."""
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = message["headers"]
+            named = {name for name, _ in own}
+            message["headers"] = [*own, *(header for header in _SECURITY_HEADERS if header[0] not in named)]
+        await send(message)
+
+    return send_with_headers

@@ -19,12 +19,12 @@ from starlette.responses import FileResponse
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, parse_job_id
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.web.graphql_request import refusal
-from gql_jobs.web.runtime import Opening
+from gql_jobs.web.graphql_request import error_response
+from gql_jobs.web.runtime import RuntimeOpener
 
-router = APIRouter()
+artifacts_router = APIRouter()
 
-INLINE = frozenset(
+_INLINE = frozenset(
     {"image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/pdf", "text/plain", "text/csv"}
 )
 """What a browser may show in place; anything else could run as a page of this origin, and is offered for saving."""
@@ -33,7 +33,7 @@ _IN_USE = 600.0
 
 
 class ArtifactCache:
-    """Files by digest under ``folder``, the least recently used removed when they exceed ``max_bytes``."""
+    """Files by digest under ``folder``; the least recently used are removed when they exceed ``max_bytes`` together."""
 
     def __init__(self, store: ArtifactStore, folder: Path, max_bytes: int) -> None:
         self._store = store
@@ -42,7 +42,7 @@ class ArtifactCache:
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def file(self, artifact: Artifact) -> Path:
-        """The artifact's bytes as a file.
+        """Return the path of a file with the artifact's bytes, fetched if it is not in the folder.
 
         :raises KeyError: if they are gone.
         :raises QueueUnavailable: if they cannot be read now.
@@ -79,22 +79,22 @@ class ArtifactCache:
             total -= stat.st_size
 
 
-@router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
-async def artifact(request: Request, job_id: str, name: str) -> Response:
-    """A file of a job, whole or in ranges."""
-    opening: Opening = request.app.state.opening
+@artifacts_router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
+async def send_artifact(request: Request, job_id: str, name: str) -> Response:
+    """Answer with a file of a job, whole or in ranges; 404 if there is none, 503 while it cannot be looked up."""
+    opener: RuntimeOpener = request.app.state.opener
     known = parse_job_id(job_id)
     try:
-        runtime = opening.runtime
+        runtime = opener.runtime
         cache: ArtifactCache = request.app.state.artifact_cache
         found = await runtime.artifact(known, name) if known is not None else None
         path = await cache.file(found) if found is not None else None
     except QueueUnavailable as error:
-        return refusal(503, error.message, error.code)
+        return error_response(503, error.message, error.code)
     except KeyError:
         found, path = None, None
     if found is None or path is None:
-        return refusal(404, "There is no such artifact.", "NOT_FOUND")
+        return error_response(404, "There is no such artifact.", "NOT_FOUND")
     headers = _headers(found)
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -102,7 +102,7 @@ async def artifact(request: Request, job_id: str, name: str) -> Response:
 
 
 def _headers(found: Artifact) -> dict[str, str]:
-    inline = found.content_type in INLINE
+    inline = found.content_type in _INLINE
     disposition = "inline" if inline else "attachment"
     headers = {
         "ETag": f'"{found.sha256}"',

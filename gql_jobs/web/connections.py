@@ -1,4 +1,8 @@
-"""How many connections may stay open, in all and of each client: whoever opens a thousand costs only itself."""
+"""The long-lived connections of one process: how many may be open, how they are counted, and how they are closed.
+
+A connection is a WebSocket or a response that is a stream. ``Admission`` limits them by client, so that whoever opens a
+thousand costs only itself; ``Connections`` closes them; ``SocketCounts`` has what ``/metrics`` says of the sockets.
+"""
 
 import asyncio
 import random
@@ -6,156 +10,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
+from typing import Literal
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-# The end of long-lived connections, of old ones and when the process stops: one after another, so that clients do not
-# return as one.
-
-_PER_SECOND = 500
+_IPV6_PREFIX = 64
+"""Bits of an IPv6 address that tell one client from another: the rest is the client's own choice."""
+_CLOSED_PER_SECOND = 500
 """Connections that are closed in a second while there is time for it; a few are closed at once."""
-
-
-RESTART = "Service restart"
-AGE = "Maximum age reached"
-
-
-class Closing:
-    """The open sockets and streams of a process.
-
-    :param max_age: seconds after which a connection has to end; up to a tenth less, so that those of one moment part.
-    """
-
-    def __init__(self, max_age: float = 86_400.0) -> None:
-        self._max_age = max_age
-        self._open: dict[object, Callable[[str], None]] = {}
-        self._begun = False
-        self._none_left = asyncio.Event()
-
-    @contextmanager
-    def told(self, leave: Callable[[str], None]) -> Iterator[None]:
-        """Within the block, ``leave`` is called, with the reason, when the connection has to end."""
-        key = object()
-        self._open[key] = leave
-        if self._begun:
-            leave(RESTART)
-        age = self._max_age * random.uniform(0.9, 1)  # noqa: S311
-        old = asyncio.get_running_loop().call_later(age, leave, AGE)
-        try:
-            yield
-        finally:
-            old.cancel()
-            del self._open[key]
-            if self._begun and not self._open:
-                self._none_left.set()
-
-    async def finish(self, within: float) -> None:
-        """Tell everybody to leave, each at a moment of its own, and wait until they have, or for ``within`` seconds."""
-        self._begun = True
-        if not self._open:
-            return
-        loop = asyncio.get_running_loop()
-        spread = min(within, len(self._open) / _PER_SECOND)
-        for key in list(self._open):
-            loop.call_later(random.uniform(0, spread), self._tell, key)  # noqa: S311
-        try:
-            async with asyncio.timeout(within):
-                await self._none_left.wait()
-        except TimeoutError:
-            pass
-
-    def _tell(self, key: object) -> None:
-        leave = self._open.get(key)
-        if leave is not None:
-            leave(RESTART)
-
-
-# The WebSockets of this process: how many are open, and with which code each of them ended.
-
-OTHER = "other"
+_RESTART = "Service restart"
+_MAX_AGE = "Maximum age reached"
+_OTHER_CODE = "other"
 """The label of close codes that nobody here sends: clients may make up any."""
 _LABELLED = frozenset(
     {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013}
     | {4400, 4401, 4403, 4406, 4408, 4409, 4429, 4499, 4500}
 )
 _ABNORMAL = 1006
-
-
-class Sockets:
-    """Counters of the sockets of one process."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.closes: dict[tuple[str, ...], int] = {}
-        """By who closed it (``server`` or ``client``) and the code."""
-
-    def closed(self, by: str, code: int) -> None:
-        """Count the end of a socket."""
-        label = (by, str(code) if code in _LABELLED else OTHER)
-        self.closes[label] = self.closes.get(label, 0) + 1
-
-
-class CountedSockets:
-    """Counts what passes; plain ASGI."""
-
-    def __init__(self, app: ASGIApp, sockets: Sockets) -> None:
-        self._app = app
-        self._sockets = sockets
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a socket on, and whatever else comes."""
-        if scope["type"] != "websocket":
-            await self._app(scope, receive, send)
-            return
-        socket = _Socket(receive, send, self._sockets)
-        try:
-            await self._app(scope, socket.receive, socket.send)
-        finally:
-            socket.ended()
-
-
-class _Socket:
-    __slots__ = ("_is_counted", "_is_open", "_receive", "_send", "_sockets")
-
-    def __init__(self, receive: Receive, send: Send, sockets: Sockets) -> None:
-        self._receive = receive
-        self._send = send
-        self._sockets = sockets
-        self._is_open = False
-        self._is_counted = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self._close("client", message.get("code") or _ABNORMAL)
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "websocket.accept":
-            self._is_open = True
-            self._sockets.open += 1
-        elif message["type"] == "websocket.close":
-            self._close("server", message.get("code") or 1000)
-        await self._send(message)
-
-    def ended(self) -> None:
-        if self._is_open:
-            self._sockets.open -= 1
-            self._close("server", _ABNORMAL)
-
-    def _close(self, by: str, code: int) -> None:
-        # The first close decides: the other side's is only its echo.
-        if not self._is_counted:
-            self._is_counted = True
-            self._sockets.closed(by, code)
-
-
-_PREFIX = 64
-"""Bits of an IPv6 address that tell one client from another: the rest is the client's own choice."""
+"""The close code of a socket that ended without a close frame."""
 
 
 class Admission:
-    """The sockets and streams of one process, by the address that they come from.
+    """The limits of open connections, in all and from one client's address.
 
     A proxy in front has to name the clients (``X-Forwarded-For``, which uvicorn believes of 127.0.0.1 or of
     ``FORWARDED_ALLOW_IPS``), or all of them count as one.
@@ -170,8 +46,8 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._total = 0
 
-    def refusal(self, scope: Scope) -> str | None:
-        """Why one more connection cannot be had now, in a sentence of a close frame's length."""
+    def rejection(self, scope: Scope) -> str | None:
+        """Return why one more connection cannot be had now, in a sentence that fits a close frame; None if it can."""
         if self._open[_client(scope)] >= self._most_per_client:
             return f"{self._most_per_client} connections are open from this address, which is the limit"
         if self._total >= self._most:
@@ -179,8 +55,8 @@ class Admission:
         return None
 
     @contextmanager
-    def held(self, scope: Scope) -> Iterator[None]:
-        """Count a connection for as long as the block lasts."""
+    def admitted(self, scope: Scope) -> Iterator[None]:
+        """Count a connection until the block ends, whether or not it exceeds a limit."""
         client = _client(scope)
         self._open[client] += 1
         self._total += 1
@@ -193,7 +69,7 @@ class Admission:
                 del self._open[client]
 
 
-class Held:
+class AdmittedResponse:
     """An ASGI response that counts as a connection while it is sent."""
 
     def __init__(self, response: ASGIApp, admission: Admission) -> None:
@@ -202,7 +78,7 @@ class Held:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        with self._admission.held(scope):
+        with self._admission.admitted(scope):
             await self._response(scope, receive, send)
 
 
@@ -216,4 +92,115 @@ def _client(scope: Scope) -> str:
     if not isinstance(address, IPv6Address):
         return host
     mapped = address.ipv4_mapped
-    return str(mapped) if mapped is not None else str(int(address) >> (128 - _PREFIX))
+    return str(mapped) if mapped is not None else str(int(address) >> (128 - _IPV6_PREFIX))
+
+
+class Connections:
+    """The open connections of one process, each with the function that closes it.
+
+    They are closed when they are old and when the process stops, each at a moment of its own, so that their clients do
+    not come back as one.
+
+    :param max_age: seconds after which a connection is closed; up to a tenth less, chosen at random for each.
+    """
+
+    def __init__(self, max_age: float = 86_400.0) -> None:
+        self._max_age = max_age
+        self._open: dict[object, Callable[[str], None]] = {}
+        self._is_stopping = False
+        self._none_open = asyncio.Event()
+
+    @contextmanager
+    def registered(self, close: Callable[[str], None]) -> Iterator[None]:
+        """Register a connection until the block ends.
+
+        :param close: called with the reason when the connection has to end, from the event loop; at once if the process
+            is stopping already. It may be called twice.
+        """
+        key = object()
+        self._open[key] = close
+        if self._is_stopping:
+            close(_RESTART)
+        age = self._max_age * random.uniform(0.9, 1)  # noqa: S311
+        timer = asyncio.get_running_loop().call_later(age, close, _MAX_AGE)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            del self._open[key]
+            if self._is_stopping and not self._open:
+                self._none_open.set()
+
+    async def close_all(self, within: float) -> None:
+        """Close all connections, spread over up to ``within`` seconds; return once none is open or that time is over.
+
+        From now on new ones are closed when they are registered.
+        """
+        self._is_stopping = True
+        if not self._open:
+            return
+        loop = asyncio.get_running_loop()
+        spread = min(within, len(self._open) / _CLOSED_PER_SECOND)
+        for key in list(self._open):
+            loop.call_later(random.uniform(0, spread), self._close, key)  # noqa: S311
+        try:
+            async with asyncio.timeout(within):
+                await self._none_open.wait()
+        except TimeoutError:
+            pass
+
+    def _close(self, key: object) -> None:
+        close = self._open.get(key)
+        if close is not None:
+            close(_RESTART)
+
+
+class SocketCounts:
+    """Counters of the WebSockets of one process."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        """Sockets that have been accepted and have not ended."""
+        self.closes: dict[tuple[str, ...], int] = {}
+        """Sockets that have ended, by who closed them (``server`` or ``client``) and the close code."""
+
+    def closed(self, by: Literal["server", "client"], code: int) -> None:
+        """Count the end of a socket, or the refusal of its handshake."""
+        label = (by, str(code) if code in _LABELLED else _OTHER_CODE)
+        self.closes[label] = self.closes.get(label, 0) + 1
+
+
+class CountedSocket:
+    """What the counters have of one socket. Its transport calls this when it opens and closes, and for no frame."""
+
+    __slots__ = ("_counts", "_is_closed", "_is_open")
+
+    def __init__(self, counts: SocketCounts) -> None:
+        self._counts = counts
+        self._is_open = False
+        self._is_closed = False
+
+    def opened(self) -> None:
+        """Count it as open."""
+        self._is_open = True
+        self._counts.open += 1
+
+    def closed_by_server(self, code: int) -> None:
+        """Count its close by us, unless the client was first."""
+        self._closed("server", code)
+
+    def closed_by_client(self, code: int | None) -> None:
+        """Count its close by the client, unless we were first. Without a code the connection was lost."""
+        self._closed("client", code or _ABNORMAL)
+
+    def ended(self) -> None:
+        """Count it as open no longer; if nobody closed it, as closed by the server, abnormally."""
+        if self._is_open:
+            self._counts.open -= 1
+            self._closed("server", _ABNORMAL)
+
+    def _closed(self, by: Literal["server", "client"], code: int) -> None:
+        # The first close decides: the other side's is only its echo.
+        if not self._is_closed:
+            self._is_closed = True
+            self._counts.closed(by, code)

@@ -65,12 +65,12 @@ _NOT_BUILT = _PAGE.format(
 
 
 def page() -> Response:
-    """What a browser gets at the GraphQL endpoint."""
+    """Return what a browser gets at the GraphQL endpoint; without built files, how to build them."""
     return HTMLResponse(_BUILT if (FILES / "graphiql.js").is_file() else _NOT_BUILT, headers=_HEADERS)
 
 
 def routes() -> list[BaseRoute]:
-    """Where the page finds its files, and its examples the picture that they process."""
+    """Return where the page finds its files, and its examples the picture that they process."""
     return [Mount("/graphiql", _BuiltFiles(directory=FILES, check_dir=False)), Route("/example.jpg", _picture)]
 
 
@@ -80,7 +80,7 @@ async def _picture(_request: Request) -> Response:
 
 class _BuiltFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """A file, with the page's policy: a worker obeys that of its own file."""
+        """Return a file, with the page's policy: a worker obeys that of its own file."""
         response = await super().get_response(path, scope)
         response.headers.update(_HEADERS)
         return response

@@ -8,31 +8,32 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 
-from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.context import Context, Services
 from gql_jobs.graphql.engine.operations import Operation
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
-from gql_jobs.web.connections import Admission, Closing, Held
+from gql_jobs.web.connections import Admission, AdmittedResponse, Connections, SocketCounts
 from gql_jobs.web.execution import Execution, Result
 from gql_jobs.web.graphql_request import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
     JSON,
     MULTIPART,
-    Refused,
+    VARY,
+    BodyRejected,
+    LimitedBody,
+    RequestRejected,
     negotiate,
     read_operation,
-    refusal,
 )
+from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
-from gql_jobs.web.runtime import Opening
-from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse
+from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
 
-_VARY = {"Vary": "Accept"}
 _NEEDS_STREAM = (
     f"A subscription needs a WebSocket ({PROTOCOL}), or an Accept header that names "
     f"{EVENT_STREAM} or {MULTIPART};subscriptionSpec=1.0."
@@ -40,102 +41,118 @@ _NEEDS_STREAM = (
 _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
 
 
-class Endpoint:
-    """The schema on the wire, as an ASGI application. The lifespan brings what it works with: ``app.state.opening``."""
+class GraphQLEndpoint:
+    """The schema on the wire, as an ASGI application; it raises no ``HTTPException``.
 
-    def __init__(self, schema: JobsSchema, settings: Settings) -> None:
-        self.closing = Closing(settings.max_socket_age)
+    While the runtime is not open, each operation that needs it is answered with QUEUE_UNAVAILABLE, all others as usual.
+
+    :param opener: has the runtime, which resolvers work with.
+    """
+
+    def __init__(self, schema: JobsSchema, settings: Settings, opener: RuntimeOpener) -> None:
+        self._opener = opener
+        self.connections = Connections(settings.max_socket_age)
+        self.socket_counts = SocketCounts()
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self._execution = Execution(schema.operations, settings.query_timeout)
+        self._max_body_bytes = settings.max_body_bytes
+        self._request_timeout = settings.request_timeout
         self._has_page = settings.graphiql
         self._origins = normalize_allowed_origins(settings.cors_origins)
         limits = SocketLimits(
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
-        self._sockets = TransportWs(self._execution, _new_context, limits, self.closing)
+        self._sockets = TransportWs(self._execution, self._new_context, limits, self.connections, self.socket_counts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or serve a WebSocket."""
         if scope["type"] == "websocket":
             await self._serve_socket(scope, receive, send)
             return
+        body = LimitedBody(receive, self._max_body_bytes, self._request_timeout)
         try:
-            response = await self._answer(Request(scope, receive))
-        except Refused as refused:
-            response = refusal(refused.status, refused.message, refused.code, headers={**_VARY, **refused.headers})
+            response = await self._answer(Request(scope, body.receive))
+        except (RequestRejected, BodyRejected) as rejected:
+            response = rejected.response
         except ClientDisconnect:
             # It went away while it sent its body: nobody is left to answer, and nothing has gone wrong here.
             return
-        await response(scope, receive, send)
+        await response(scope, body.receive, send)
 
     async def _answer(self, request: Request) -> ASGIApp:
         accept = request.headers.get("accept", "")
         if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
             return self._ide()
-        operation = self._execution.operation(await read_operation(request), _new_context(request.scope))
+        operation = self._execution.operation(await read_operation(request), self._new_context())
         if operation.type is OperationType.MUTATION and request.method == "GET":
-            raise Refused(405, "A mutation needs POST.", allow="POST")
+            raise RequestRejected(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
         if media_type in {EVENT_STREAM, MULTIPART}:
             return self._stream(operation, media_type, request)
         if media_type is None:
-            raise Refused(406, _NEEDS_STREAM if operation.type is OperationType.SUBSCRIPTION else _NOT_ACCEPTABLE)
+            is_subscription = operation.type is OperationType.SUBSCRIPTION
+            raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type)
 
+    def _new_context(self) -> Context:
+        return Context(self._services)
+
+    def _services(self) -> Services:
+        services = self._opener.current
+        if services is None:
+            raise self._opener.unavailable()
+        return services
+
+    def _ide(self) -> Response:
+        if not self._has_page:
+            raise RequestRejected(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
+        return graphiql.page()
+
     def _stream(self, operation: Operation, media_type: str, request: Request) -> ASGIApp:
-        refused = self._admission.refusal(request.scope)
-        if refused is not None:
-            message = f"{refused[0].upper()}{refused[1:]}."
-            raise Refused(429, message, code=ErrorCode.RATE_LIMITED.value, headers={"Retry-After": "10"})
+        rejection = self._admission.rejection(request.scope)
+        if rejection is not None:
+            message = f"{rejection[0].upper()}{rejection[1:]}."
+            raise RequestRejected(429, message, code=ErrorCode.RATE_LIMITED.value, headers={"Retry-After": "10"})
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
         response = StreamedResponse(
             self._execution.results(operation),
-            AS_EVENTS if media_type == EVENT_STREAM else AS_PARTS,
-            self.closing,
+            EVENT_STREAM_FORMAT if media_type == EVENT_STREAM else MULTIPART_FORMAT,
+            self.connections,
             resumed=operation.context.resume_after is not None,
             # Half a mutation would be neither done nor refused.
             finished=operation.type is OperationType.MUTATION,
         )
-        return Held(response, self._admission)
+        return AdmittedResponse(response, self._admission)
 
     async def _single(self, operation: Operation, media_type: str) -> Response:
         result = await self._execution.result(operation)
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
-        return Response(result.payload, status, _VARY, f"{media_type}; charset=utf-8")
-
-    def _ide(self) -> Response:
-        if not self._has_page:
-            raise Refused(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
-        return graphiql.page()
+        return Response(result.payload, status, VARY, f"{media_type}; charset=utf-8")
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and not self._may_connect(origin, headers.get(b"host", b"").decode("latin-1")):
             log.warning("refused a WebSocket from origin %r; GQL_JOBS_CORS_ORIGINS can allow it", origin)
+            self.socket_counts.closed("server", 1000)
             # Before it is accepted, this is a 403.
             await send({"type": "websocket.close"})
             return
-        refused = self._admission.refusal(scope)
-        if refused is not None:
-            await self._sockets.turn_away(scope, receive, send, TRY_AGAIN_LATER, refused)
+        rejection = self._admission.rejection(scope)
+        if rejection is not None:
+            await self._sockets.reject(scope, receive, send, TRY_AGAIN_LATER, rejection)
             return
-        with self._admission.held(scope):
+        with self._admission.admitted(scope):
             await self._sockets(scope, receive, send)
 
     def _may_connect(self, origin: str, host: str) -> bool:
-        """Whether a page of that origin may: a browser applies no CORS to WebSockets, so the server has to."""
+        """Return whether a page of that origin may: a browser applies no CORS to WebSockets, so the server has to."""
         return "*" in self._origins or is_same_origin(origin, host) or normalize_origin(origin) in self._origins
 
 
-def _new_context(scope: Scope) -> Context:
-    opening: Opening = scope["app"].state.opening
-    return Context(lambda: opening.runtime)
-
-
 def _status(result: Result) -> int:
-    """The status under ``application/graphql-response+json``, which tells what was run from what was not."""
+    """Return the status under ``application/graphql-response+json``, which tells what was run from what was not."""
     if not result.refused:
         return 200
     codes = {error.get("extensions", {}).get("code") for error in result.errors or ()}

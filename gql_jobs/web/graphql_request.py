@@ -1,5 +1,9 @@
-"""Reading the operation out of an HTTP request, and refusing what holds none."""
+"""One request of GraphQL over HTTP: its body, the operation in it, how it is answered, and how it is rejected.
 
+``operation_request`` and ``optional_object`` read the same values out of the messages of a WebSocket.
+"""
+
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -10,21 +14,202 @@ from urllib.request import parse_http_list
 from graphql import OperationType
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive
 
 from gql_jobs.graphql.engine.operations import OperationRequest
 from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
 from gql_jobs.web.execution import decode, encode
-
-# Which media type answers a request: by what the client accepts, and by whether it runs a subscription.
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 EVENT_STREAM = "text/event-stream"
 MULTIPART = "multipart/mixed"
+VARY = {"Vary": "Accept"}
+"""What caches need to know of every answer at the endpoint: its form depends on ``Accept``."""
 
 _SINGLE = (JSON, GRAPHQL_RESPONSE)
 _STREAMS = (EVENT_STREAM, MULTIPART)
 _PARAMETER = re.compile(r';\s*([\w.+-]+)\s*=\s*("[^"]*"|[^;\s]*)')
+_JSON_IN_URL = ("variables", "extensions")
+
+
+def error_response(
+    status: int, message: str, code: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
+) -> Response:
+    """Return an HTTP response with one GraphQL error, so that clients need no second parser.
+
+    :param code: ``extensions.code``.
+    :param extensions: further extensions of the error.
+    """
+    body = {"errors": [{"message": message, "extensions": {"code": code, **extensions}}]}
+    return Response(encode(body), status, headers, JSON)
+
+
+class RequestRejected(Exception):
+    """The request is answered with ``response``: an HTTP status of its own and one error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = DocumentError.BAD_REQUEST.value,
+        headers: Mapping[str, str] | None = None,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        allowed = {"Allow": allow} if allow else {}
+        self.response = error_response(status, message, code, headers={**VARY, **(headers or {}), **allowed})
+
+
+class BodyRejected(Exception):
+    """The body is too large, or does not come in time; the request is answered with ``response``."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+class LimitedBody:
+    """The body of one request, counted and timed while it is received: it passes unbuffered.
+
+    :param receive: the request's own.
+    :param limit: bytes that the body may have.
+    :param timeout: seconds in which all of it has to come, however steadily it does.
+    """
+
+    __slots__ = ("_deadline", "_left", "_limit", "_receive", "_timeout")
+
+    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._timeout = timeout
+        self._left = limit
+        self._deadline: float | None = asyncio.get_running_loop().time() + timeout
+
+    async def receive(self) -> Message:
+        """Return the next ASGI message of the request.
+
+        :raises BodyRejected: with status 413 once more has come than the limit allows, with 408 after the timeout.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            text = f"The request body did not come within {self._timeout:g} s."
+            # What comes later belongs to this request, not to the next one.
+            headers = {"Connection": "close"}
+            raise BodyRejected(error_response(408, text, ErrorCode.TIMEOUT.value, headers=headers)) from None
+        if not message.get("more_body"):
+            # Behind the body, only the client's disconnect is waited for.
+            self._deadline = None
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                raise BodyRejected(body_too_large(self._limit))
+        return message
+
+
+def body_too_large(limit: int, size: int | None = None) -> Response:
+    """Return the answer to a body of more than ``limit`` bytes; of ``size`` bytes, where that is declared."""
+    error = PayloadTooLarge("The request body", size, limit)
+    return error_response(413, error.message, **error.extensions)
+
+
+async def read_operation(request: Request) -> OperationRequest:
+    """Return the operation of a GET (in the query string) or a POST (as JSON).
+
+    :raises RequestRejected: if the request holds none.
+    :raises BodyRejected: as the body of the request raises it.
+    :raises ClientDisconnect: if the client goes away while it sends its body.
+    """
+    if request.method not in {"GET", "POST"}:
+        raise RequestRejected(405, "GraphQL is served by GET and POST.", allow="GET, POST")
+    value = _of_url(request) if request.method == "GET" else await _of_body(request)
+    try:
+        operation = operation_request(value)
+    except MalformedRequest as malformed:
+        raise RequestRejected(400, str(malformed)) from None
+    if not operation.query and operation.sha256 is None:
+        raise RequestRejected(400, "`query` is empty.")
+    return operation
+
+
+def _of_url(request: Request) -> dict[str, Any]:
+    value: dict[str, Any] = dict(request.query_params)
+    for name in _JSON_IN_URL:
+        text = value.pop(name, "")
+        if text:
+            value[name] = _json(text, f"`{name}`")
+    return value
+
+
+async def _of_body(request: Request) -> Any:
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    if media_type.strip().lower() != JSON or not _is_utf8(parameters):
+        raise RequestRejected(415, "The body must be JSON in UTF-8: Content-Type: application/json.")
+    body = await request.body()
+    if body[:1] == b"[":
+        raise RequestRejected(400, "The request must be one JSON object: batches are not served.")
+    return _json(body, "The body")
+
+
+def _is_utf8(parameters: str) -> bool:
+    name, _, charset = parameters.partition("=")
+    return name.strip().lower() != "charset" or charset.strip(' "').lower() in {"utf-8", "utf8", "us-ascii"}
+
+
+def _json(text: str | bytes, what: str) -> Any:
+    try:
+        return decode(text)
+    except json.JSONDecodeError:
+        raise RequestRejected(400, f"{what} cannot be read as JSON.") from None
+
+
+class MalformedRequest(Exception):
+    """A part of the operation is missing or of the wrong type; the message says which."""
+
+
+def operation_request(value: Any) -> OperationRequest:
+    """Return the operation that a JSON value describes: a body, a query string, or the payload of ``subscribe``.
+
+    :raises MalformedRequest: if it describes none.
+    """
+    if not isinstance(value, dict):
+        raise MalformedRequest("The request must be a JSON object.")
+    extensions = optional_object(value, "extensions")
+    sha256 = _persisted_digest((extensions or {}).get("persistedQuery"))
+    query = value.get("query")
+    if query is None and sha256 is not None:
+        query = ""
+    if not isinstance(query, str):
+        raise MalformedRequest("`query` must be a string: the GraphQL document.")
+    name = value.get("operationName")
+    if not isinstance(name, str | None):
+        raise MalformedRequest("`operationName` must be a string or null.")
+    return OperationRequest(query, optional_object(value, "variables"), name, extensions, sha256)
+
+
+def optional_object(value: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return a part of a JSON object that may be left out or null.
+
+    :raises MalformedRequest: if it is no object.
+    """
+    part = value.get(name)
+    if not isinstance(part, dict | None):
+        raise MalformedRequest(f"`{name}` must be an object or null.")
+    return part
+
+
+def _persisted_digest(persisted: Any) -> str | None:
+    """Return the document's digest, by the protocol of Apollo's automatic persisted queries, version 1."""
+    if persisted is None:
+        return None
+    sha256 = persisted.get("sha256Hash") if isinstance(persisted, dict) and persisted.get("version") == 1 else None
+    if not isinstance(sha256, str):
+        raise MalformedRequest("`extensions.persistedQuery` must have the `version` 1 and a string `sha256Hash`.")
+    return sha256.lower()
 
 
 class _Range(NamedTuple):
@@ -37,11 +222,12 @@ class _Range(NamedTuple):
 
 @lru_cache(128)
 def negotiate(accept: str, operation: OperationType | None) -> str | None:
-    """The media type to answer with, or None where the client accepts none that can.
+    """Return the media type to answer with, or None where the client accepts none that can.
 
     The higher ``q`` wins, then the earlier entry. A stream must be named: ``*/*`` is what clients send that do not know
     of streams. Queries and mutations are answered as a stream only where nothing else is accepted.
 
+    :param accept: the header.
     :param operation: None where the request does not say, which is then an error to be answered.
     """
     ranges = [_range(entry) for entry in parse_http_list(accept)] or [_Range("*/*", {}, 1.0)]
@@ -70,7 +256,7 @@ def _best(ranges: list[_Range], offered: tuple[str, ...]) -> str | None:
 
 
 def _match(ranges: list[_Range], media_type: str) -> tuple[int, _Range] | None:
-    """The most specific entry that covers the type, with its position."""
+    """Return the most specific entry that covers the type, with its position."""
     wildcards = () if media_type in _STREAMS else (media_type.partition("/")[0] + "/*", "*/*")
     for wanted in (media_type, *wildcards):
         for position, entry in enumerate(ranges):
@@ -80,136 +266,5 @@ def _match(ranges: list[_Range], media_type: str) -> tuple[int, _Range] | None:
 
 
 def _is_subscription(parameters: dict[str, str]) -> bool:
-    """Apollo's clients say which protocol they mean; ``deferspec`` means incremental delivery, which is another."""
+    """Return whether the multipart protocol is that of subscriptions; ``deferspec`` means incremental delivery."""
     return parameters.get("subscriptionspec", "1.0") == "1.0" and "deferspec" not in parameters
-
-
-# The request of GraphQL over HTTP and of ``subscribe``: what to run, with which variables.
-
-
-class MalformedRequest(Exception):
-    """A part of the request is missing or of the wrong type; the message says which."""
-
-
-def operation_request(value: Any) -> OperationRequest:
-    """The request that a JSON value makes.
-
-    :raises MalformedRequest: if it makes none.
-    """
-    if not isinstance(value, dict):
-        raise MalformedRequest("The request must be a JSON object.")
-    extensions = optional_object(value, "extensions")
-    named = _digest((extensions or {}).get("persistedQuery"))
-    query = value.get("query")
-    if query is None and named is not None:
-        query = ""
-    if not isinstance(query, str):
-        raise MalformedRequest("`query` must be a string: the GraphQL document.")
-    name = value.get("operationName")
-    if not isinstance(name, str | None):
-        raise MalformedRequest("`operationName` must be a string or null.")
-    return OperationRequest(query, optional_object(value, "variables"), name, extensions, named)
-
-
-def _digest(persisted: Any) -> str | None:
-    """The digest of the document, by the protocol of Apollo's automatic persisted queries, version 1."""
-    if persisted is None:
-        return None
-    named = persisted.get("sha256Hash") if isinstance(persisted, dict) and persisted.get("version") == 1 else None
-    if not isinstance(named, str):
-        raise MalformedRequest("`extensions.persistedQuery` must have the `version` 1 and a string `sha256Hash`.")
-    return named.lower()
-
-
-def optional_object(value: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """A part that may be left out or null.
-
-    :raises MalformedRequest: if it is no object.
-    """
-    part = value.get(name)
-    if not isinstance(part, dict | None):
-        raise MalformedRequest(f"`{name}` must be an object or null.")
-    return part
-
-
-# Refusals that come before GraphQL: shaped like any GraphQL error, so that clients need no second parser.
-
-
-def refusal(
-    status: int, message: str, code: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
-) -> Response:
-    """A GraphQL error as an HTTP response with a status of its own."""
-    body = {"errors": [{"message": message, "extensions": {"code": code, **extensions}}]}
-    return Response(encode(body), status, headers, "application/json")
-
-
-_MEDIA_TYPE = "application/json"
-_IN_URL = ("variables", "extensions")
-
-
-class Refused(Exception):
-    """The request is answered with that HTTP status and one error."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str = DocumentError.BAD_REQUEST.value,
-        headers: Mapping[str, str] | None = None,
-        allow: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.code = code
-        self.headers = {**(headers or {}), **({"Allow": allow} if allow else {})}
-
-
-async def read_operation(request: Request) -> OperationRequest:
-    """The operation of a GET (in the query string) or a POST (as JSON).
-
-    :raises Refused: if the request holds none.
-    :raises ClientDisconnect: if the client goes away while it sends its body.
-    """
-    if request.method not in {"GET", "POST"}:
-        raise Refused(405, "GraphQL is served by GET and POST.", allow="GET, POST")
-    value = _of_url(request) if request.method == "GET" else await _of_body(request)
-    try:
-        operation = operation_request(value)
-    except MalformedRequest as malformed:
-        raise Refused(400, str(malformed)) from None
-    if not operation.query and operation.sha256 is None:
-        raise Refused(400, "`query` is empty.")
-    return operation
-
-
-def _of_url(request: Request) -> dict[str, Any]:
-    value: dict[str, Any] = dict(request.query_params)
-    for name in _IN_URL:
-        text = value.pop(name, "")
-        if text:
-            value[name] = _json(text, f"`{name}`")
-    return value
-
-
-async def _of_body(request: Request) -> Any:
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    if media_type.strip().lower() != _MEDIA_TYPE or not _is_utf8(parameters):
-        raise Refused(415, "The body must be JSON in UTF-8: Content-Type: application/json.")
-    body = await request.body()
-    if body[:1] == b"[":
-        raise Refused(400, "The request must be one JSON object: batches are not served.")
-    return _json(body, "The body")
-
-
-def _is_utf8(parameters: str) -> bool:
-    name, _, charset = parameters.partition("=")
-    return name.strip().lower() != "charset" or charset.strip(' "').lower() in {"utf-8", "utf8", "us-ascii"}
-
-
-def _json(text: str | bytes, what: str) -> Any:
-    try:
-        return decode(text)
-    except json.JSONDecodeError:
-        raise Refused(400, f"{what} cannot be read as JSON.") from None

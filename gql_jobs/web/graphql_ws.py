@@ -13,70 +13,13 @@ from starlette.types import Message, Receive, Scope, Send
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.engine.operations import Operation
 from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.web.connections import Closing
+from gql_jobs.web.connections import Connections, CountedSocket, SocketCounts
 from gql_jobs.web.execution import Execution, decode, encode, refusal
 from gql_jobs.web.graphql_request import MalformedRequest, operation_request, optional_object
 
-# The writing side of one WebSocket: what the messages of graphql-transport-ws look like, and when no more are sent.
-
-_LONGEST_REASON = 123
-"""Bytes: a close frame has 125, two of which are the code."""
-
-
-class SocketWriter:
-    """Sends messages until the socket is closed from either side; those that come later are dropped.
-
-    A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
-    """
-
-    __slots__ = ("_closed", "_send")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._closed = False
-
-    async def acknowledge(self) -> None:
-        """``connection_ack``"""
-        await self._text(b'{"type":"connection_ack"}')
-
-    async def pong(self, payload: dict[str, Any] | None) -> None:
-        """``pong``, with what the ping carried."""
-        await self._text(encode({"type": "pong", "payload": payload} if payload is not None else {"type": "pong"}))
-
-    async def next(self, operation_id: str, payload: bytes) -> None:
-        """``next``. The payload is JSON already, so that many sockets may be sent the same."""
-        await self._text(b'{"id":%b,"type":"next","payload":%b}' % (encode(operation_id), payload))
-
-    async def error(self, operation_id: str, errors: list[dict[str, Any]]) -> None:
-        """``error``, which ends the operation."""
-        await self._text(encode({"id": operation_id, "type": "error", "payload": errors}))
-
-    async def complete(self, operation_id: str) -> None:
-        """``complete``"""
-        await self._text(encode({"id": operation_id, "type": "complete"}))
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close the socket, with as much of the reason as a close frame holds."""
-        fitting = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
-        await self._pass_on({"type": "websocket.close", "code": code, "reason": fitting})
-        self._closed = True
-
-    async def _text(self, message: bytes) -> None:
-        await self._pass_on({"type": "websocket.send", "text": message.decode()})
-
-    async def _pass_on(self, message: dict[str, Any]) -> None:
-        if self._closed:
-            return
-        try:
-            await self._send(message)
-        except (OSError, RuntimeError):
-            # The socket has gone (OSError) or is being closed (RuntimeError) by the server's own protocol code, which
-            # tells the reading side; for whoever sends it is no failure.
-            self._closed = True
-
-
 PROTOCOL = "graphql-transport-ws"
 
+# The close codes of the protocol, and those of WebSockets in general that are used here.
 GOING_AWAY = 1001
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
@@ -86,6 +29,9 @@ NOT_ACCEPTABLE = 4406
 INIT_TIMEOUT = 4408
 SUBSCRIBER_EXISTS = 4409
 TOO_MANY_INITS = 4429
+
+_LONGEST_REASON = 123
+"""Bytes: a close frame has 125, two of which are the code."""
 
 
 class SocketLimits(Struct, frozen=True):
@@ -100,7 +46,11 @@ class SocketLimits(Struct, frozen=True):
 
 
 class Violation(Exception):
-    """The client broke the protocol, for which the protocol has the socket closed."""
+    """The client broke the protocol, for which the protocol has the socket closed.
+
+    :param code: the close code.
+    :param reason: of the close frame; it is cut where it is too long for one.
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -111,58 +61,143 @@ class Violation(Exception):
 class TransportWs:
     """Serves sockets.
 
-    :param new_context: makes the context of an operation from the scope of its socket.
+    :param new_context: makes the context of an operation.
+    :param connections: where sockets are registered, to be closed when they are old or the process stops.
+    :param counts: where sockets are counted.
     """
 
     def __init__(
-        self, execution: Execution, new_context: Callable[[Scope], Context], limits: SocketLimits, closing: Closing
+        self,
+        execution: Execution,
+        new_context: Callable[[], Context],
+        limits: SocketLimits,
+        connections: Connections,
+        counts: SocketCounts,
     ) -> None:
         self._execution = execution
         self._new_context = new_context
         self._limits = limits
-        self._closing = closing
+        self._connections = connections
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
         if PROTOCOL not in scope["subprotocols"]:
             reason = f"Subprotocol not acceptable: this server speaks {PROTOCOL}"
-            await self.turn_away(scope, receive, send, NOT_ACCEPTABLE, reason)
+            await self.reject(scope, receive, send, NOT_ACCEPTABLE, reason)
             return
-        writer = await _accepted(scope, receive, send)
-        connection = _Connection(self._execution, lambda: self._new_context(scope), self._limits, writer)
-        with self._closing.told(connection.leave):
-            try:
-                await self._read(connection, receive)
-            except Violation as violation:
-                await writer.close(violation.code, violation.reason)
-            finally:
-                await connection.end()
+        counted = CountedSocket(self._counts)
+        writer = SocketWriter(send, counted)
+        connection = _Connection(self._execution, self._new_context, self._limits, writer)
+        try:
+            await _accept(scope, receive, writer)
+            with self._connections.registered(connection.close_for_restart):
+                try:
+                    await self._read(connection, receive, counted)
+                except Violation as violation:
+                    await writer.close(violation.code, violation.reason)
+                finally:
+                    await connection.end()
+        finally:
+            counted.ended()
 
-    async def turn_away(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
+    async def reject(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
         """Close a socket that is not served.
 
-        Accepted first: a browser does not let its page see why a handshake was refused.
+        It is accepted first: a browser does not let its page see why a handshake was refused.
         """
-        writer = await _accepted(scope, receive, send)
-        await writer.close(code, reason)
-
-    async def _read(self, connection: "_Connection", receive: Receive) -> None:
+        counted = CountedSocket(self._counts)
+        writer = SocketWriter(send, counted)
         try:
-            async with asyncio.timeout(self._limits.init_timeout) as connection.patience:
+            await _accept(scope, receive, writer)
+            await writer.close(code, reason)
+        finally:
+            counted.ended()
+
+    async def _read(self, connection: "_Connection", receive: Receive, counted: CountedSocket) -> None:
+        try:
+            async with asyncio.timeout(self._limits.init_timeout) as connection.read_timeout:
                 while (message := await receive())["type"] == "websocket.receive":
-                    await connection.hear(_text(message))
-                    connection.wait_on()
+                    await connection.handle(_text(message))
+                    connection.renew_timeout()
+            counted.closed_by_client(message.get("code"))
         except TimeoutError:
             if connection.initialised:
                 raise Violation(GOING_AWAY, "Idle: no operation has been running") from None
             raise Violation(INIT_TIMEOUT, "Connection initialisation timeout") from None
         finally:
             # Operations end after it, and nothing more is waited for.
-            connection.patience = None
+            connection.read_timeout = None
+
+
+async def _accept(scope: Scope, receive: Receive, writer: "SocketWriter") -> None:
+    await receive()
+    await writer.accept(PROTOCOL if PROTOCOL in scope["subprotocols"] else None)
+
+
+class SocketWriter:
+    """Sends the messages of graphql-transport-ws until the socket is closed from either side; later ones are dropped.
+
+    A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
+
+    :param counted: notified of the acceptance and of a close, never of a message.
+    """
+
+    __slots__ = ("_counted", "_is_closed", "_send")
+
+    def __init__(self, send: Send, counted: CountedSocket) -> None:
+        self._send = send
+        self._counted = counted
+        self._is_closed = False
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Accept the handshake."""
+        self._counted.opened()
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def acknowledge(self) -> None:
+        """Send ``connection_ack``."""
+        await self._send_text(b'{"type":"connection_ack"}')
+
+    async def pong(self, payload: dict[str, Any] | None) -> None:
+        """Send ``pong``, with what the ping carried."""
+        await self._send_text(encode({"type": "pong", "payload": payload} if payload is not None else {"type": "pong"}))
+
+    async def next(self, operation_id: str, payload: bytes) -> None:
+        """Send ``next``. The payload is JSON already, so that many sockets may be sent the same."""
+        await self._send_text(b'{"id":%b,"type":"next","payload":%b}' % (encode(operation_id), payload))
+
+    async def error(self, operation_id: str, errors: list[dict[str, Any]]) -> None:
+        """Send ``error``, which ends the operation."""
+        await self._send_text(encode({"id": operation_id, "type": "error", "payload": errors}))
+
+    async def complete(self, operation_id: str) -> None:
+        """Send ``complete``."""
+        await self._send_text(encode({"id": operation_id, "type": "complete"}))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket, with as much of the reason as a close frame holds."""
+        if not self._is_closed:
+            self._counted.closed_by_server(code)
+            fitting = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
+            await self._send_message({"type": "websocket.close", "code": code, "reason": fitting})
+            self._is_closed = True
+
+    async def _send_text(self, message: bytes) -> None:
+        if not self._is_closed:
+            await self._send_message({"type": "websocket.send", "text": message.decode()})
+
+    async def _send_message(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError):
+            # The socket has gone (OSError) or is being closed (RuntimeError) by the server's own protocol code, which
+            # wakes the reading side; for whoever sends it is no failure.
+            self._is_closed = True
 
 
 class _Connection:
-    """What has been said on one socket, and the operations that run on it."""
+    """The state of one socket, and the operations that run on it."""
 
     def __init__(
         self, execution: Execution, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
@@ -173,21 +208,21 @@ class _Connection:
         self._writer = writer
         self._parameters: dict[str, Any] | None = None
         self._running: dict[str, _Running] = {}
-        self._unheard = 0
+        self._completed_mutations = 0
         """Mutations that still run though the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.initialised = False
-        self.patience: asyncio.Timeout | None = None
-        """How long the next message is waited for."""
+        self.read_timeout: asyncio.Timeout | None = None
+        """How long the next message is waited for; None while none is."""
 
-    def wait_on(self) -> None:
-        """Wait for the next message: without end while an operation runs, or for as long as a socket may be idle."""
-        if self.patience is None or not self.initialised:
+    def renew_timeout(self) -> None:
+        """Wait for the next message without end while an operation runs, else for as long as a socket may be idle."""
+        if self.read_timeout is None or not self.initialised:
             return
         idle_until = asyncio.get_running_loop().time() + self._limits.idle_timeout
-        self.patience.reschedule(None if self._running else idle_until)
+        self.read_timeout.reschedule(None if self._running else idle_until)
 
-    async def hear(self, text: str) -> None:
+    async def handle(self, text: str) -> None:
         """Do what a message of the client asks for.
 
         :raises Violation: if it is not one that the client may send now.
@@ -207,12 +242,12 @@ class _Connection:
         else:
             raise Violation(BAD_REQUEST, f"Invalid message: there is no type {kind!r}")
 
-    def leave(self, reason: str) -> None:
+    def close_for_restart(self, reason: str) -> None:
         """Close the socket so that the client comes back, to another process."""
         self._start(self._writer.close(SERVICE_RESTART, reason))
 
     async def end(self) -> None:
-        """End the operations of a closed socket."""
+        """End the operations of a closed socket, and wait until they have ended."""
         for operation_id in list(self._running):
             self._stop(operation_id)
         if self._tasks:
@@ -234,7 +269,7 @@ class _Connection:
             request = operation_request(payload)
         except MalformedRequest as malformed:
             raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
-        if len(self._running) + self._unheard >= self._limits.operations:
+        if len(self._running) + self._completed_mutations >= self._limits.operations:
             most = self._limits.operations
             message = f"{most} operations run on this socket, which is the limit; complete one of them first."
             error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
@@ -250,27 +285,27 @@ class _Connection:
         try:
             async with aclosing(self._execution.results(running.operation)) as results:
                 async for result in results:
-                    if not self._is_wanted(running):
+                    if not self._is_current(running):
                         return
                     if result.refused:
-                        self._forget(running)
+                        self._free_id(running)
                         await self._writer.error(running.id, result.errors or [])
                         return
                     await self._writer.next(running.id, result.payload)
-            if self._is_wanted(running):
-                self._forget(running)
+            if self._is_current(running):
+                self._free_id(running)
                 await self._writer.complete(running.id)
         finally:
-            self._forget(running)
-            self.wait_on()
+            self._free_id(running)
+            self.renew_timeout()
 
-    def _is_wanted(self, running: "_Running") -> bool:
-        """Whether the client waits for results; it may have given the id to another operation by now."""
+    def _is_current(self, running: "_Running") -> bool:
+        """Return whether the client waits for results; it may have given the id to another operation by now."""
         return self._running.get(running.id) is running
 
-    def _forget(self, running: "_Running") -> None:
-        """Free the id. Before the last message is sent, for with that the client may use it again."""
-        if self._is_wanted(running):
+    def _free_id(self, running: "_Running") -> None:
+        # Before the last message is sent, for with that the client may use the id again.
+        if self._is_current(running):
             del self._running[running.id]
 
     def _stop(self, operation_id: str) -> None:
@@ -278,14 +313,14 @@ class _Connection:
         if running is None or running.task is None:
             return
         if running.operation.type is OperationType.MUTATION:
-            # It is let run to its end: half of it would be neither done nor refused.
-            self._unheard += 1
-            running.task.add_done_callback(self._heard_of)
+            # It is run to its end: half of it would be neither done nor refused.
+            self._completed_mutations += 1
+            running.task.add_done_callback(self._mutation_ended)
         else:
             running.task.cancel()
 
-    def _heard_of(self, _task: "asyncio.Task[None]") -> None:
-        self._unheard -= 1
+    def _mutation_ended(self, _task: "asyncio.Task[None]") -> None:
+        self._completed_mutations -= 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
@@ -303,13 +338,6 @@ class _Running:
         self.id = operation_id
         self.operation = operation
         self.task: asyncio.Task[None] | None = None
-
-
-async def _accepted(scope: Scope, receive: Receive, send: Send) -> SocketWriter:
-    await receive()
-    spoken = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-    await send({"type": "websocket.accept", "subprotocol": spoken})
-    return SocketWriter(send)
 
 
 def _text(message: Message) -> str:

@@ -1,4 +1,8 @@
-"""What one API process is made of, opened in the order in which its parts need each other."""
+"""What one API process is made of, opened in the order in which its parts need each other.
+
+``open_runtime`` opens the parts once, with NATS there; ``RuntimeOpener`` does so in an application that answers
+already, and tries again until NATS is there.
+"""
 
 import asyncio
 import logging
@@ -26,26 +30,31 @@ from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import TOMBSTONE_TTL
 from gql_jobs.log.streams import UnsuitableServer, ensure_lanes, ensure_streams, stream_info, unsuitable_streams
 from gql_jobs.maintenance import Upkeep
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import in_background
 from gql_jobs.processes.lock import FolderInUse, FolderLock
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CHECK_WITHIN = 1.0
+_CHECK_TIMEOUT = 1.0
 """Seconds that a readiness check may take."""
 _MOST_PROCESSES = 64
+"""API processes that may share a data folder."""
+_RETRY_DELAY = 1.0
+"""Seconds between two attempts to open the runtime."""
+_PERMANENT = (UnsuitableServer, FolderInUse, OSError)
+"""Failures that another attempt would only repeat; their messages are sentences."""
 
 
 class Check(Struct, frozen=True):
-    """One line of the readiness report."""
+    """One line of the readiness report: whether it holds, and the sentence that says so."""
 
     ok: bool
     message: str
 
 
 class Runtime(Struct):
-    """The parts, for the schema and the health page."""
+    """The parts of an API process, as resolvers, ``/readyz`` and ``/metrics`` use them."""
 
     settings: Settings
     registry: Registry
@@ -64,7 +73,7 @@ class Runtime(Struct):
         return await self.feed.read_back(job)
 
     async def job(self, job_id: str) -> Job | None:
-        """The job, from the index or else from the stream; None for an id that is no UUID.
+        """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
 
         :raises QueueUnavailable: if the index does not know the id and the stream cannot be read.
         """
@@ -74,7 +83,7 @@ class Runtime(Struct):
         return self.index.job(known) or await self.commands.find(known)
 
     async def artifact(self, job_id: str, name: str) -> Artifact | None:
-        """The job's file of that name, from the index or else from the stream.
+        """Return the job's file of that name, from the index or else from the stream; None if it has none.
 
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
@@ -83,7 +92,7 @@ class Runtime(Struct):
         return await self.artifacts.find(job_id, name)
 
     async def events(self, job_id: str) -> list[Event]:
-        """The job's history from the index, or else from the stream, as ``job`` finds the job.
+        """Return the job's events, oldest first, from the index or else from the stream.
 
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
@@ -92,7 +101,7 @@ class Runtime(Struct):
         return (await self.commands.history(job_id)).events
 
     async def saved(self, job_id: str) -> list[Artifact]:
-        """The job's files by name, from where ``events`` finds its history.
+        """Return the job's files, sorted by name, from the index or else from the stream.
 
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
@@ -101,7 +110,7 @@ class Runtime(Struct):
         return (await self.commands.history(job_id)).artifacts
 
     async def checks(self) -> dict[str, Check]:
-        """What has to hold before this process should be sent requests."""
+        """Return by name what has to hold before this process should be sent requests; takes a second at most."""
         return {"nats": self._reachable(), "streams": await self._streams(), "feed": self._feed()}
 
     def _feed(self) -> Check:
@@ -118,7 +127,7 @@ class Runtime(Struct):
 
     async def _streams(self) -> Check:
         try:
-            async with asyncio.timeout(CHECK_WITHIN):
+            async with asyncio.timeout(_CHECK_TIMEOUT):
                 wrong = await unsuitable_streams(self.connection, self.settings)
         except (QueueUnavailable, TimeoutError):
             wrong = "JetStream does not answer"
@@ -129,12 +138,12 @@ class Runtime(Struct):
 async def open_runtime(
     settings: Settings, imports: tuple[str, ...], on_trouble: Callable[[str], None] = log.debug
 ) -> AsyncIterator[Runtime]:
-    """Everything running until the block ends.
+    """Open all parts and keep them running until the block ends; a part that fails ends the block with its error.
 
-    :param on_trouble: told why NATS cannot be reached, at each try.
+    :param on_trouble: called with the reason at each attempt to reach NATS that fails.
     :raises FolderInUse, OSError: if the index cannot be kept in the data folder.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
-    :raises QueueUnavailable: if it has stopped to answer.
+    :raises QueueUnavailable: if the NATS server does not answer any more.
     """
     registry = load_job_types(imports)
     async with AsyncExitStack() as stack:
@@ -169,7 +178,10 @@ async def open_runtime(
 
 
 def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:
-    """The first index file of the folder that no other process has."""
+    """Lock and return the first index file of the folder that no other process has.
+
+    :raises FolderInUse: if there is none.
+    """
     for number in range(_MOST_PROCESSES):
         path = data_dir / f"index-{number}.sqlite"
         try:
@@ -180,28 +192,24 @@ def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:
     raise FolderInUse(f"{data_dir} has the indexes of {_MOST_PROCESSES} running processes; use another folder.")
 
 
-# The runtime being opened, while the process answers already: that it lives, and what it waits for.
+class RuntimeOpener:
+    """Opens the runtime of one process, however long NATS takes to be there, while the process answers already.
 
-_PAUSE = 1.0
-"""Seconds between two tries."""
-_HOPELESS = (UnsuitableServer, FolderInUse, OSError)
-"""Failures that another try would only repeat; their messages are sentences."""
-
-
-class Opening:
-    """Opens the runtime of one process, however long NATS takes to be there."""
+    :param on_open: called with the runtime, once.
+    """
 
     def __init__(self, settings: Settings, imports: tuple[str, ...], on_open: Callable[[Runtime], None]) -> None:
         self._settings = settings
         self._imports = imports
         self._on_open = on_open
-        self._runtime: Runtime | None = None
-        self._is_ending = False
+        self.current: Runtime | None = None
+        """The runtime, while it is open. Read for each operation, which is why it is no property."""
+        self._was_opened = False
         self._trouble = "NATS has not been reached yet"
         self.failed = asyncio.Event()
-        """Set when a part that all answers depend on has failed, or cannot be had."""
-        self.refusal: Exception | None = None
-        """Why it cannot be had, in a sentence."""
+        """Set when a part that all answers depend on has failed, or the runtime cannot be opened: the process ends."""
+        self.startup_error: Exception | None = None
+        """Why the runtime cannot be opened, where another attempt would be refused alike; its message is a sentence."""
 
     @property
     def runtime(self) -> Runtime:
@@ -209,36 +217,38 @@ class Opening:
 
         :raises QueueUnavailable: while it is not open yet, and when it is being closed.
         """
-        if self._runtime is None:
-            raise QueueUnavailable("The server is still starting: it has not reached NATS yet.")
-        if self._is_ending:
-            raise QueueUnavailable("This process of the server is ending; try again.")
-        return self._runtime
+        if self.current is None:
+            raise self.unavailable()
+        return self.current
 
-    @property
-    def opened(self) -> Runtime | None:
-        """The runtime, once it is open."""
-        return self._runtime
+    def unavailable(self) -> QueueUnavailable:
+        """Return the error for what needs the runtime while it is not there."""
+        if self._was_opened:
+            return QueueUnavailable("This process of the server is ending; try again.")
+        return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
     async def checks(self) -> dict[str, Check]:
-        """What has to hold before this process should be sent requests."""
-        return {"nats": Check(False, self._trouble)} if self._runtime is None else await self._runtime.checks()
+        """Return the checks of the runtime; before it is open, one that says what it waits for."""
+        return {"nats": Check(False, self._trouble)} if self.current is None else await self.current.checks()
 
     @property
     def feed(self) -> FeedCounters | None:
-        """How far the feed is; None before it has begun."""
-        return None if self._runtime is None else self._runtime.feed.counters
+        """How far the feed is; None while the runtime is not open yet."""
+        return None if self.current is None else self.current.feed.counters
 
     async def run(self) -> None:
-        """Open it and keep it open until cancelled; a failure is told by ``failed``."""
+        """Open the runtime and keep it open until cancelled.
+
+        Raises nothing: whatever cannot be waited for sets ``failed``, is logged or is the ``startup_error``.
+        """
         try:
             while True:
                 await self._keep_open()
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_RETRY_DELAY)
         except Exception as error:
             first = _first(error)
-            if self._runtime is None and isinstance(first, _HOPELESS):
-                self.refusal = first
+            if isinstance(first, _PERMANENT) and not self._was_opened:
+                self.startup_error = first
             elif isinstance(first, DamagedIndex):
                 log.critical("the API cannot go on: %s", first)
             else:
@@ -247,22 +257,23 @@ class Opening:
             self.failed.set()
 
     async def _keep_open(self) -> None:
-        """Returns if the server did not answer."""
+        """Return if the server did not answer while the runtime was being opened."""
         try:
-            async with open_runtime(self._settings, self._imports, self._wait_for) as runtime:
-                self._runtime = runtime
+            async with open_runtime(self._settings, self._imports, self._note) as runtime:
+                self.current, self._was_opened = runtime, True
                 self._on_open(runtime)
                 try:
                     await asyncio.get_running_loop().create_future()
                 finally:
-                    self._is_ending = True
+                    self.current = None
+                    self._note("this process is ending")
         except* QueueUnavailable as refusals:
-            if self._runtime is not None:
+            if self._was_opened:
                 raise
-            self._wait_for(str(_first(refusals)).rstrip("."))
+            self._note(str(_first(refusals)).rstrip("."))
             log.warning("the API cannot start yet: %s", self._trouble)
 
-    def _wait_for(self, trouble: str) -> None:
+    def _note(self, trouble: str) -> None:
         self._trouble = trouble
 
 

@@ -14,51 +14,17 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.processes import background as garbage
+from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import PATH, create_app
-from gql_jobs.web.runtime import Opening
-from gql_jobs.web.uvicorn_protocols import PatientProtocol, ServerConfig, SocketProtocol
+from gql_jobs.web.runtime import RuntimeOpener
+from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
 
-# The two ports of a process that shares one with others: theirs for clients, its own for those who ask it alone.
-
-METRICS = "/metrics"
-_OWN = frozenset({METRICS, "/healthz", "/readyz"})
-_ELSEWHERE = (
-    "Several processes answer at this port, each with numbers of its own: "
-    "GQL_JOBS_METRICS_PORT gives every one a port for its /metrics.\n"
-)
-
-
-class Entrances:
-    """Plain ASGI. The shared port has no metrics: each scrape would find those of another process.
-
-    :param own_port: where this process alone is asked, if anywhere; nothing but its health and metrics is there.
-    """
-
-    def __init__(self, app: ASGIApp, own_port: int | None) -> None:
-        self._app = app
-        self._own_port = own_port
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what belongs to the port that it came to."""
-        if scope["type"] == "lifespan" or self._is_here(scope["server"][1], scope["path"]):
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-        else:
-            text = _ELSEWHERE if scope["path"] == METRICS else "Only health and metrics are here.\n"
-            await PlainTextResponse(text, 404)(scope, receive, send)
-
-    def _is_here(self, port: int, path: str) -> bool:
-        return path in _OWN if port == self._own_port else path != METRICS
-
-
-FAREWELL = 3.0
+_CLOSE_CONNECTIONS_WITHIN = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""
-GRACE = 5
+_END_REQUESTS_WITHIN = 5
 """Seconds that open requests get after that."""
 
 log = logging.getLogger(__name__)
@@ -75,13 +41,14 @@ def serve(
     :raises CannotListen: if the port cannot be had.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
     :raises FolderInUse, OSError: if the data folder cannot be used.
+    :raises SystemExit: with code 1 if a part has failed that all answers depend on.
     """
     server = http_server(settings, imports)
     listen_here = partial(listen, host, port, shared=joins is not None)
     listeners = [] if joins == "when-ready" else listen_here()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        # Before uvicorn listens to signals, or once more after a clean stop: it raises what it has heard again.
+        # Before uvicorn listens to signals, or once more after a clean stop: it raises again what it has received.
         server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -89,15 +56,15 @@ def serve(
     if announce:
         _announce(f"{url(host, listeners[0].getsockname()[1])}{PATH}", settings)
     if joins is not None:
-        listeners += server.keep_apart(settings)
+        listeners += server.separate_metrics(settings)
     if joins == "when-ready":
         server.join = listen_here
-    garbage.settle()
+    tune_garbage_collector()
     server.run(listeners)
-    opening: Opening = server.app.state.opening
-    if opening.refusal is not None:
-        raise opening.refusal
-    if opening.failed.is_set():
+    opener: RuntimeOpener = server.app.state.opener
+    if opener.startup_error is not None:
+        raise opener.startup_error
+    if opener.failed.is_set():
         sys.exit(1)
 
 
@@ -107,7 +74,7 @@ def _announce(graphql: str, settings: Settings) -> None:
 
 
 def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
-    """The server that ``serve`` runs, not started yet; it is given the sockets to listen on."""
+    """Return the server that ``serve`` runs, not started yet; it is given the sockets to listen on."""
     app = create_app(settings, imports)
     config = ServerConfig(
         app,
@@ -115,7 +82,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         request_timeout=settings.request_timeout,
         interface="asgi3",
         loop="auto",
-        http=PatientProtocol,
+        http=TimedHttpProtocol,
         ws=SocketProtocol,
         # Compression costs every socket memory and every event time, for messages of some hundred bytes.
         ws_per_message_deflate=False,
@@ -126,7 +93,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         access_log=False,
         log_config=None,
         log_level="warning",
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=_END_REQUESTS_WITHIN,
         server_header=False,
     )
     return HttpServer(config, app)
@@ -141,40 +108,76 @@ class HttpServer(uvicorn.Server):
         self.join: Callable[[], list[socket.socket]] | None = None
         """Listens where others do already: called once the index is up to date, because they have answers till then."""
 
-    def keep_apart(self, settings: Settings) -> list[socket.socket]:
-        """Have what concerns this process alone asked at a port of its own, and listen there if the settings say so.
+    def separate_metrics(self, settings: Settings) -> list[socket.socket]:
+        """Have this process alone answer for itself at a port of its own; return the sockets that listen there.
 
-        :raises OSError: if there is none.
+        Without ``metrics_port`` in the settings there are none, and the shared port has no metrics.
+
+        :raises OSError: if no port can be had.
         """
         if settings.metrics_port is None:
-            self.config.app = Entrances(self.app, None)
+            self.config.app = SeparatePorts(self.app, None)
             return []
         own = listen_from(settings.metrics_host, settings.metrics_port)
         port = own.getsockname()[1]
         log.info("health and metrics of this process at %s", url(settings.metrics_host, port))
-        self.config.app = Entrances(self.app, port)
+        self.config.app = SeparatePorts(self.app, port)
         return [own]
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop as well when the application cannot go on; a supervisor starts it anew."""
+        """Return whether to stop: as uvicorn has it, or because the application cannot go on."""
         await self._join_when_ready()
-        return await super().on_tick(counter) or self.app.state.opening.failed.is_set()
+        return await super().on_tick(counter) or self.app.state.opener.failed.is_set()
 
     async def _join_when_ready(self) -> None:
-        runtime = self.app.state.opening.opened
+        runtime = self.app.state.opener.current
         if self.join is None or runtime is None or not runtime.feed.caught_up:
             return
         listeners, self.join = self.join(), None
         # As uvicorn does with those that it is given at the start.
         config, state = self.config, self.lifespan.state
-        protocol = partial(PatientProtocol, config=config, server_state=self.server_state, app_state=state)
+        protocol = partial(TimedHttpProtocol, config=config, server_state=self.server_state, app_state=state)
         for listener in listeners:
             loop = asyncio.get_running_loop()
             self.servers.append(await loop.create_server(protocol, sock=listener, backlog=config.backlog))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Requests are waited for, so the endless ones have to end first, and nobody new may come meanwhile."""
+        """Stop listening, close sockets and streams, then wait for the requests: the endless ones have to end first."""
         for server in self.servers:
             server.close()
-        await self.app.state.closing.finish(FAREWELL)
+        await self.app.state.connections.close_all(_CLOSE_CONNECTIONS_WITHIN)
         await super().shutdown(sockets)
+
+
+_METRICS = "/metrics"
+_OWN = frozenset({_METRICS, "/healthz", "/readyz"})
+_ELSEWHERE = (
+    "Several processes answer at this port, each with numbers of its own: "
+    "GQL_JOBS_METRICS_PORT gives every one a port for its /metrics.\n"
+)
+
+
+class SeparatePorts:
+    """The paths of a process that shares its port with others; plain ASGI.
+
+    The shared port has no metrics, because each scrape would find those of another process.
+
+    :param own_port: where this process alone is asked, if anywhere; nothing but its health and metrics is there.
+    """
+
+    def __init__(self, app: ASGIApp, own_port: int | None) -> None:
+        self._app = app
+        self._own_port = own_port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what belongs to the port that it came to; answer 404 to the rest."""
+        if scope["type"] == "lifespan" or self._is_here(scope["server"][1], scope["path"]):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            text = _ELSEWHERE if scope["path"] == _METRICS else "Only health and metrics are here.\n"
+            await PlainTextResponse(text, 404)(scope, receive, send)
+
+    def _is_here(self, port: int, path: str) -> bool:
+        return path in _OWN if port == self._own_port else path != _METRICS

@@ -1,4 +1,8 @@
-"""uvicorn's WebSockets, kept small while they wait, and ended with codes that clients come back after."""
+"""uvicorn's protocols with an end: for what a client leaves unfinished, and for a socket whose client is gone.
+
+uvicorn itself would wait without end for a request that does not come and for a client that does not read. WebSockets
+are kept small besides, because most of them wait.
+"""
 
 import asyncio
 from typing import Any
@@ -10,19 +14,21 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode
 
 from gql_jobs.graphql.scalars_and_enums import DocumentError
-from gql_jobs.web.graphql_request import refusal
+from gql_jobs.web.graphql_request import error_response
 
-# uvicorn's HTTP, made to end what a client leaves unfinished: uvicorn itself would wait without end.
-
-CUT = "gql_jobs.cut"
-"""An extension of the HTTP scope: ``now`` ends the connection behind what has been sent, the response unfinished."""
+CLOSE_EXTENSION = "gql_jobs.close"
+"""An extension of the HTTP scope: its ``close`` closes the connection behind what has been sent, so that the response
+stays unfinished."""
 HEAD_BYTES = 1 << 16
 """What the request line and the headers may have together."""
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, and seconds: for which a client may take nothing of a response (``write_timeout``), and
-    in which it has to send the head of a request (``request_timeout``).
+    """uvicorn's configuration, with the timeouts of ``TimedHttpProtocol``.
+
+    :param write_timeout: seconds for which a client may take nothing of a response.
+    :param request_timeout: seconds in which it has to send the head of a request.
+    :param options: uvicorn's own.
     """
 
     def __init__(self, app: FastAPI, *, write_timeout: float, request_timeout: float, **options: Any) -> None:
@@ -31,71 +37,70 @@ class ServerConfig(uvicorn.Config):
         self.request_timeout = request_timeout
 
 
-class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with an end for a client that does not read, or does not say what it wants: both would be waited
-    for without end.
-    """
+class TimedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which cuts off a client that does not read its response, or does not send a whole head."""
 
     config: ServerConfig
-    _unread: asyncio.TimerHandle | None = None
-    _unasked: asyncio.TimerHandle | None = None
-    """While a head is waited for."""
+    _write_timer: asyncio.TimerHandle | None = None
+    """While the client has to read."""
+    _head_timer: asyncio.TimerHandle | None = None
+    """While the head of a request has to come."""
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there; it has to ask for something soon."""
+        """Begin to wait for the first request."""
         super().connection_made(transport)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head never ends. It is counted from its second part on: a part is bounded anyway."""
-        awaited = self._unasked
+        awaited = self._head_timer
         super().data_received(data)
-        if awaited is None or awaited is not self._unasked or self.transport.is_closing():
+        if awaited is None or awaited is not self._head_timer or self.transport.is_closing():
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES:
-            self._refuse(431, f"The head of a request may have {HEAD_BYTES} bytes; send long documents by POST.")
+            self._reject(431, f"The head of a request may have {HEAD_BYTES} bytes; send long documents by POST.")
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(400, msg)
+        """Reject what is no HTTP."""
+        self._reject(400, msg)
 
     def on_message_begin(self) -> None:
-        """A request begins: its head has to come soon."""
+        """Begin to wait for the head of the request that begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {CUT: {"now": self.transport.close}}
+        self.scope["extensions"] = {CLOSE_EXTENSION: {"close": self.transport.close}}
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
-        _cancel(self._unasked)
-        self._unasked = None
+        """Answer the request, whose head is there."""
+        _cancel(self._head_timer)
+        self._head_timer = None
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
-        """The buffer is full; the connection is cut if it is not emptied in time."""
+        """Cut off the client if it does not empty the full buffer in time."""
         super().pause_writing()
-        self._unread = self.loop.call_later(self.config.write_timeout, self.transport.abort)
+        self._write_timer = self.loop.call_later(self.config.write_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
-        _cancel(self._unread)
+        """Go on: the client has read."""
+        _cancel(self._write_timer)
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone, or was cut off."""
-        _cancel(self._unread)
-        _cancel(self._unasked)
+        """Forget the client, which has gone or was cut off."""
+        _cancel(self._write_timer)
+        _cancel(self._head_timer)
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        _cancel(self._unasked)
+        _cancel(self._head_timer)
         self._head_bytes = 0
-        self._unasked = self.loop.call_later(self.config.request_timeout, self.transport.abort)
+        self._head_timer = self.loop.call_later(self.config.request_timeout, self.transport.abort)
 
-    def _refuse(self, status: int, message: str) -> None:
-        response = refusal(status, message, DocumentError.BAD_REQUEST.value, headers={"Connection": "close"})
+    def _reject(self, status: int, message: str) -> None:
+        response = error_response(status, message, DocumentError.BAD_REQUEST.value, headers={"Connection": "close"})
         lines = (b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", response.body]))
         self.transport.close()
@@ -106,60 +111,28 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-# The messages that a socket has for the application, in less memory than a queue takes.
-
-
-class Inbox:
-    """The messages of one socket for its one reader; an ``asyncio.Queue``, made for any number of both, takes 3 KiB."""
-
-    __slots__ = ("_messages", "_put")
-
-    def __init__(self) -> None:
-        self._messages: list[Any] = []
-        self._put: asyncio.Future[None] | None = None
-
-    def put_nowait(self, message: Any) -> None:
-        """Called by the protocol."""
-        self._messages.append(message)
-        if self._put is not None and not self._put.done():
-            self._put.set_result(None)
-
-    def empty(self) -> bool:
-        """Whether none waits."""
-        return not self._messages
-
-    async def get(self) -> Any:
-        """The next message."""
-        while not self._messages:
-            self._put = asyncio.get_running_loop().create_future()
-            await self._put
-        # Reading pauses while one waits, so that there are never many.
-        return self._messages.pop(0)
-
-
 _WRITABLE = asyncio.Event()
-"""What all sockets share while nobody has to wait: each event of its own would cost 0.8 KiB."""
+"""What all sockets share while nobody has to wait, because each event of its own would cost memory."""
 _WRITABLE.set()
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSockets, with another end for a client that does not answer pings: it is gone, or does not read.
 
-    An open socket is kept small, because most of them wait: it forgets its handshake, and has no room for more
-    waiters than the one there is.
+    An open socket forgets its handshake, and has no room for more waiters than the one there is.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.queue = Inbox()  # type: ignore[assignment]
+        self.queue = _Inbox()  # type: ignore[assignment]  # has the methods of a queue that uvicorn calls
         self.writable = _WRITABLE
 
     def pause_writing(self) -> None:
-        """The buffer is full: whoever writes waits."""
+        """Have whoever writes wait: the buffer is full."""
         self.writable = asyncio.Event()
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Go on: the client has read."""
         super().resume_writing()
         self.writable = _WRITABLE
 
@@ -171,7 +144,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def start_keepalive(self) -> None:
-        """The handshake is over: its headers, cookies among them, are needed no more."""
+        """Forget the handshake, which is over: its headers, cookies among them, are needed no more."""
         # The parser keeps the request, too.
         self.request.headers.clear()
         del self.request, self.response
@@ -196,3 +169,28 @@ class SocketProtocol(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+
+class _Inbox:
+    """The messages of one socket for its one reader; an ``asyncio.Queue`` is made for any number of both, and large."""
+
+    __slots__ = ("_messages", "_put")
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._put: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        self._messages.append(message)
+        if self._put is not None and not self._put.done():
+            self._put.set_result(None)
+
+    def empty(self) -> bool:
+        return not self._messages
+
+    async def get(self) -> Any:
+        while not self._messages:
+            self._put = asyncio.get_running_loop().create_future()
+            await self._put
+        # Reading pauses while one waits, so that there are never many.
+        return self._messages.pop(0)

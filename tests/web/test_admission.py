@@ -16,10 +16,10 @@ def test_there_are_no_more_connections_than_allowed_in_all() -> None:
     admission = Admission(2, 2)
     with ExitStack() as held:
         for host in "10.0.0.1", "10.0.0.2":
-            assert admission.refusal(_from(host)) is None
-            held.enter_context(admission.held(_from(host)))
-        assert "as many connections as it can hold" in (admission.refusal(_from("10.0.0.3")) or "")
-    assert admission.refusal(_from("10.0.0.3")) is None
+            assert admission.rejection(_from(host)) is None
+            held.enter_context(admission.admitted(_from(host)))
+        assert "as many connections as it can hold" in (admission.rejection(_from("10.0.0.3")) or "")
+    assert admission.rejection(_from("10.0.0.3")) is None
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_there_are_no_more_connections_than_allowed_in_all() -> None:
 )
 def test_what_counts_as_one_client(first: str | None, second: str | None, *, is_one: bool) -> None:
     admission = Admission(10, 1)
-    with admission.held(_from(first)):
-        assert (admission.refusal(_from(second)) is not None) is is_one
-    assert admission.refusal(_from(second)) is None
+    with admission.admitted(_from(first)):
+        assert (admission.rejection(_from(second)) is not None) is is_one
+    assert admission.rejection(_from(second)) is None

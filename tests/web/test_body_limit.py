@@ -8,19 +8,26 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.web.middleware import BodyLimit
+from gql_jobs.settings import Settings
+from gql_jobs.web.app import Front, create_app
+from gql_jobs.web.graphql_request import BodyRejected, LimitedBody
 
 LIMIT = 1000
 
 
 async def _echo_size(scope: Scope, receive: Receive, send: Send) -> None:
-    body = await Request(scope, receive).body()
+    try:
+        body = await Request(scope, LimitedBody(receive, LIMIT, timeout=10).receive).body()
+    except BodyRejected as rejected:
+        await rejected.response(scope, receive, send)
+        return
     await PlainTextResponse(str(len(body)))(scope, receive, send)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=BodyLimit(_echo_size, LIMIT, timeout=10))
+    front = Front(_echo_size, "/graphql", _echo_size, Settings().model_copy(update={"max_body_bytes": LIMIT}))
+    transport = httpx.ASGITransport(app=front)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 
@@ -48,3 +55,12 @@ async def test_a_chunked_body_is_counted(client: httpx.AsyncClient) -> None:
     response = await client.post("/", content=_chunks(LIMIT + 1))
     assert response.status_code == 413
     assert response.json()["errors"][0]["extensions"] == {"code": "PAYLOAD_TOO_LARGE", "limitBytes": LIMIT}
+
+
+async def test_a_declared_body_above_the_limit_is_refused_at_every_path() -> None:
+    app = create_app(Settings(max_body_bytes=2000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        for path in "/graphql", "/healthz", "/nowhere":
+            response = await client.post(path, content=b"x" * 2001)
+            assert response.status_code == 413
+            assert response.headers["x-content-type-options"] == "nosniff"

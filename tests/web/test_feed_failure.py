@@ -28,4 +28,4 @@ async def test_an_api_process_ends_when_its_index_cannot_be_written(
     probe = runtime.registry.get("probe")
     await runtime.commands.create(JobRequest.of(probe, ProbePayload()))
     await asyncio.wait_for(serving, 10)
-    assert server.app.state.opening.failed.is_set()
+    assert server.app.state.opener.failed.is_set()

@@ -4,13 +4,16 @@ import logging
 from pathlib import Path
 
 import pytest
+from websockets import Origin
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gql_jobs.settings import Settings
 from tests.api.operations import CREATE, ahead, asked, create, ended
 from tests.deadline import until
 from tests.running import running_worker
 from tests.scraped import reader, scrape
-from tests.serving import serving, without_nats
+from tests.serving import HOST, serving, without_nats
 
 HIDDEN = "query Hidden { workers { id } }"
 SHOWN = "query Shown { workers { id } }"
@@ -89,6 +92,17 @@ async def test_operations_errors_and_sockets_are_counted_under_few_labels(settin
         for name, field in ("Shown", "workers"), ("other", "workers"), ("other", "other"), ("other", "jobs"):
             assert read("gql_jobs_graphql_operation_seconds_count", operation=name, field=field) == 1
         assert read("gql_jobs_graphql_errors_total", code="INVALID_ARGUMENT") == 1
+
+
+async def test_a_handshake_that_is_refused_is_counted_as_closed_by_the_server(tmp_path: Path) -> None:
+    async with serving(without_nats(tmp_path), opened=False) as api:
+        for path, origin in ("/nowhere", None), ("/graphql", Origin("https://elsewhere.example")):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://{HOST}:{api.port}{path}", origin=origin, proxy=None)
+            assert refused.value.response.status_code == 403
+        read = reader(await scrape(api.http))
+        assert read("gql_jobs_socket_closes_total", by="server", code="1000") == 2
+        assert read("gql_jobs_sockets") == 0
 
 
 async def test_the_page_is_there_before_nats_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,8 @@
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.web.app import Shortcut
+from gql_jobs.settings import Settings
+from gql_jobs.web.app import Front
 
 
 def _noting(name: str, taken: list[str]) -> ASGIApp:
@@ -31,5 +32,6 @@ async def test_only_the_path_itself_takes_the_shortcut(scope: Scope, way: str) -
     async def nothing(*_: object) -> dict[str, object]:
         return {}
 
-    await Shortcut(_noting("long", taken), "/graphql", _noting("short", taken))(scope, nothing, nothing)  # type: ignore[arg-type]
+    front = Front(_noting("long", taken), "/graphql", _noting("short", taken), Settings())
+    await front({"headers": [], **scope}, nothing, nothing)  # type: ignore[arg-type]
     assert taken == [way]

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
-from gql_jobs.processes import background as garbage
+from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import HANDLER
@@ -38,7 +38,7 @@ def run_worker() -> None:
         configure_logging(settings.log_level, settings.log_format)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
-        garbage.settle()
+        tune_garbage_collector()
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
         print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201

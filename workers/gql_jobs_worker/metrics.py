@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from gql_jobs.metrics import LoopLag, counter, single
+from gql_jobs.metrics import counter, single
+from gql_jobs.processes.event_loop import LoopLag
 from gql_jobs.processes.listening import first_free
 from gql_jobs.settings import Settings
 from gql_jobs_worker.telemetry import Counts

@@ -18,8 +18,7 @@ from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.heartbeats import Heartbeat, beat_for_ever, say
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.streams import ensure_lanes, ensure_streams, stream_info
-from gql_jobs.metrics import LoopLag
-from gql_jobs.processes.background import in_background
+from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs_worker.abilities import Abilities, open_abilities
 from gql_jobs_worker.attempt import Attempts

@@ -5,8 +5,8 @@ import sys
 
 PROGRAM = """
 import gc
-from gql_jobs.processes.background import settle
-settle()
+from gql_jobs.processes.event_loop import tune_garbage_collector
+tune_garbage_collector()
 print(gc.get_freeze_count() > 1000, gc.get_threshold()[0])
 """
 

@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 from starlette.types import Message
 
-from gql_jobs.web.connections import Closing
+from gql_jobs.web.connections import Connections
 from gql_jobs.web.execution import Result
-from gql_jobs.web.streamed_response import AS_EVENTS, AS_PARTS, StreamedResponse, StreamFormat
+from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse, StreamFormat
 from tests.deadline import until
 
 
@@ -17,7 +17,7 @@ class _Exchange:
     """A response being sent to a client that reads everything."""
 
     def __init__(self, stream_format: StreamFormat, *, resumed: bool = False, finished: bool = False) -> None:
-        self.closing = Closing()
+        self.connections = Connections()
         self.results: asyncio.Queue[Result | None] = asyncio.Queue()
         self.closed = False
         self.ending = False
@@ -25,7 +25,7 @@ class _Exchange:
         self.body = b""
         self._gone = asyncio.Event()
         options = {"resumed": resumed, "finished": finished}
-        response = StreamedResponse(self._taken(), stream_format, self.closing, **options)
+        response = StreamedResponse(self._taken(), stream_format, self.connections, **options)
         self.task = asyncio.create_task(response({}, self._receive, self._send))
 
     def leave(self) -> None:
@@ -49,7 +49,7 @@ class _Exchange:
         self.body += message.get("body", b"")
 
 
-FORMATS = pytest.mark.parametrize("stream_format", [AS_EVENTS, AS_PARTS], ids=["events", "multipart"])
+FORMATS = pytest.mark.parametrize("stream_format", [EVENT_STREAM_FORMAT, MULTIPART_FORMAT], ids=["events", "multipart"])
 
 
 @FORMATS
@@ -81,7 +81,7 @@ async def test_a_client_that_goes_away_ends_the_operation(stream_format: StreamF
 
 
 async def test_a_mutation_is_run_to_its_end_though_the_client_has_gone() -> None:
-    exchange = _Exchange(AS_EVENTS, finished=True)
+    exchange = _Exchange(EVENT_STREAM_FORMAT, finished=True)
     await until(lambda: exchange.status, "the stream has begun")
     exchange.leave()
     await until(lambda: exchange.ending, "the response is being ended")
@@ -92,10 +92,10 @@ async def test_a_mutation_is_run_to_its_end_though_the_client_has_gone() -> None
 
 
 async def test_a_stopping_server_tells_an_event_source_to_come_back() -> None:
-    exchange = _Exchange(AS_EVENTS)
+    exchange = _Exchange(EVENT_STREAM_FORMAT)
     exchange.results.put_nowait(Result(b"{}", cursor="7"))
     await until(lambda: b"id: 7" in exchange.body, "the event was sent")
-    await exchange.closing.finish(5)
+    await exchange.connections.close_all(5)
     await exchange.task
     assert exchange.closed
     assert exchange.body.rpartition(b"data: {}\n\n")[2].startswith(b"retry: ")
@@ -103,9 +103,9 @@ async def test_a_stopping_server_tells_an_event_source_to_come_back() -> None:
 
 
 async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -> None:
-    exchange = _Exchange(AS_PARTS)
+    exchange = _Exchange(MULTIPART_FORMAT)
     await until(lambda: exchange.status, "the stream has begun")
-    await exchange.closing.finish(5)
+    await exchange.connections.close_all(5)
     await exchange.task
     assert b'{"payload":null,"errors":[' in exchange.body
     assert b'"SERVER_STOPPING"' in exchange.body
@@ -114,7 +114,7 @@ async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -
 
 @pytest.mark.parametrize("results", [[], [Result(b"{}", cursor="7")]], ids=["over", "going on"])
 async def test_a_resumed_stream_without_more_results_is_no_content(results: list[Result]) -> None:
-    exchange = _Exchange(AS_EVENTS, resumed=True)
+    exchange = _Exchange(EVENT_STREAM_FORMAT, resumed=True)
     for result in (*results, None):
         exchange.results.put_nowait(result)
     await exchange.task
