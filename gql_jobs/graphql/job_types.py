@@ -21,6 +21,7 @@ from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.types import artifact_url
 
 # What became of a cancellation, as clients see it: the receipts of the worker that ran the job.
 
@@ -134,7 +135,7 @@ class Job:
     )
     async def events(self, info: Info) -> list[Any]:
         present = presenter(info)
-        return [event_of(event, present) for event in await services(info).events(self.id)]
+        return [presented_event(event, present) for event in await services(info).events(self.id)]
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]
@@ -163,7 +164,7 @@ class UnknownJob(Job):
 def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
     return Artifact(
         name=saved.name,
-        url=saved.url(job_id),
+        url=artifact_url(job_id, saved.name),
         content_type=saved.content_type,
         size_bytes=saved.size_bytes,
         sha256=saved.sha256,
@@ -270,9 +271,12 @@ def _page_info(shown: JobConnection) -> PageInfo:
 compute(JobConnection, edges=_edges, page_info=_page_info)
 
 
-def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
-    """The page as clients see it."""
-    return JobConnection(filter=filter_, page=page, nodes=list(map(presenter(info), page.jobs)))
+def presented_page(page: Page, meant: JobFilter, present: Presenter) -> JobConnection:
+    """Return the page as clients see it.
+
+    :param meant: the filter that the page is one of, for its total count.
+    """
+    return JobConnection(filter=meant, page=page, nodes=list(map(present, page.jobs)))
 
 
 # The events of jobs as clients see them: one object type for each kind of event.
@@ -347,7 +351,7 @@ EVENT_TYPES: dict[Kind, type[JobEvent]] = {
 }
 
 
-def event_of(event: fold.Event, present: Presenter) -> JobEvent:
+def presented_event(event: fold.Event, present: Presenter) -> JobEvent:
     """The event as an object of its kind, its job to be shown as an object of its type."""
     return EVENT_TYPES[event.kind](source=event, present=present, cursor=str(event.cursor))
 

@@ -119,7 +119,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app = Guarded(guards, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.closing = endpoint.closing
     app.state.opening = Opening(settings, imports, opened)
-    app.state.metrics = ApiMetrics(app.state.opening, schema.times, sockets, lag)
+    app.state.metrics = ApiMetrics(app.state.opening, schema.operations.times, sockets, lag)
     app.include_router(health.router)
     if settings.metrics:
         app.include_router(metrics.router)

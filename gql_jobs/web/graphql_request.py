@@ -7,13 +7,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.request import parse_http_list
 
+import msgspec
 from graphql import OperationType
+from msgspec.json import encode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gql_jobs.graphql.engine.operations import OperationRequest
-from gql_jobs.graphql.scalars_and_enums import DocumentError
-from gql_jobs.web.execution import decode, encode
+from gql_jobs.graphql.engine.documents import OperationRequest
+from gql_jobs.graphql.engine.errors import DocumentError
 
 # Which media type answers a request: by what the client accepts, and by whether it runs a subscription.
 
@@ -82,6 +83,17 @@ def _match(ranges: list[_Range], media_type: str) -> tuple[int, _Range] | None:
 def _is_subscription(parameters: dict[str, str]) -> bool:
     """Apollo's clients say which protocol they mean; ``deferspec`` means incremental delivery, which is another."""
     return parameters.get("subscriptionspec", "1.0") == "1.0" and "deferspec" not in parameters
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    :raises json.JSONDecodeError: for anything that is none, is no UTF-8, or is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise json.JSONDecodeError(str(error) or "nested too deeply", "", 0) from None
 
 
 # The request of GraphQL over HTTP and of ``subscribe``: what to run, with which variables.
@@ -210,6 +222,6 @@ def _is_utf8(parameters: str) -> bool:
 
 def _json(text: str | bytes, what: str) -> Any:
     try:
-        return decode(text)
+        return decode_json(text)
     except json.JSONDecodeError:
         raise Refused(400, f"{what} cannot be read as JSON.") from None

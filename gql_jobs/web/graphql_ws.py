@@ -8,14 +8,14 @@ from typing import Any
 
 from graphql import GraphQLError, OperationType
 from msgspec import Struct
+from msgspec.json import encode
 from starlette.types import Message, Receive, Scope, Send
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.operations import Operation
+from gql_jobs.graphql.engine.operations import Operation, Operations
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.web.connections import Closing
-from gql_jobs.web.execution import Execution, decode, encode, refusal
-from gql_jobs.web.graphql_request import MalformedRequest, operation_request, optional_object
+from gql_jobs.web.graphql_request import MalformedRequest, decode_json, operation_request, optional_object
 
 # The writing side of one WebSocket: what the messages of graphql-transport-ws look like, and when no more are sent.
 
@@ -115,9 +115,9 @@ class TransportWs:
     """
 
     def __init__(
-        self, execution: Execution, new_context: Callable[[Scope], Context], limits: SocketLimits, closing: Closing
+        self, operations: Operations, new_context: Callable[[Scope], Context], limits: SocketLimits, closing: Closing
     ) -> None:
-        self._execution = execution
+        self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._closing = closing
@@ -129,7 +129,7 @@ class TransportWs:
             await self.turn_away(scope, receive, send, NOT_ACCEPTABLE, reason)
             return
         writer = await _accepted(scope, receive, send)
-        connection = _Connection(self._execution, lambda: self._new_context(scope), self._limits, writer)
+        connection = _Connection(self._operations, lambda: self._new_context(scope), self._limits, writer)
         with self._closing.told(connection.leave):
             try:
                 await self._read(connection, receive)
@@ -165,9 +165,9 @@ class _Connection:
     """What has been said on one socket, and the operations that run on it."""
 
     def __init__(
-        self, execution: Execution, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
+        self, operations: Operations, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
     ) -> None:
-        self._execution = execution
+        self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._writer = writer
@@ -238,23 +238,23 @@ class _Connection:
             most = self._limits.operations
             message = f"{most} operations run on this socket, which is the limit; complete one of them first."
             error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
-            await self._writer.error(operation_id, refusal([error]).errors or [])
+            await self._writer.error(operation_id, [dict(error.formatted)])
             return
         context = self._new_context()
         context.connection_params = self._parameters
-        running = _Running(operation_id, self._execution.operation(request, context))
+        running = _Running(operation_id, self._operations.operation(request, context))
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
 
     async def _run(self, running: "_Running") -> None:
         try:
-            async with aclosing(self._execution.results(running.operation)) as results:
+            async with aclosing(self._operations.results(running.operation)) as results:
                 async for result in results:
                     if not self._is_wanted(running):
                         return
                     if result.refused:
                         self._forget(running)
-                        await self._writer.error(running.id, result.errors or [])
+                        await self._writer.error(running.id, result.formatted_errors)
                         return
                     await self._writer.next(running.id, result.payload)
             if self._is_wanted(running):
@@ -321,7 +321,7 @@ def _text(message: Message) -> str:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        message = decode(text)
+        message = decode_json(text)
     except json.JSONDecodeError:
         raise Violation(BAD_REQUEST, "Invalid message: it is no JSON") from None
     if not isinstance(message, dict):

@@ -1,8 +1,8 @@
 """Whether this process lives, and whether it should be sent requests. Looks only at what the parts report."""
 
 from fastapi import APIRouter, Request, Response
+from msgspec.json import encode
 
-from gql_jobs.web.execution import encode
 from gql_jobs.web.runtime import Opening
 
 router = APIRouter()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
 from gql_jobs.web.graphql_request import refusal
 

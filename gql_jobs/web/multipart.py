@@ -3,7 +3,7 @@
 A part is complete for a client when the next boundary has come, so each boundary is sent with the part before it.
 """
 
-from gql_jobs.web.execution import encode
+from msgspec.json import encode
 
 HEADERS = [(b"content-type", b'multipart/mixed;boundary="graphql";subscriptionSpec=1.0')]
 OPENING = b"\r\n--graphql"

@@ -7,10 +7,10 @@ from typing import Any
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.errors import DocumentError
+from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.web import event_stream, multipart
 from gql_jobs.web.connections import Closing
-from gql_jobs.web.execution import Result
 from gql_jobs.web.uvicorn_protocols import CUT
 
 _ALWAYS = [

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
+from gql_jobs.graphql.engine.fast_path import EventExecutor
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.messages import Kind
-from tests.graphql.random_documents import subscriptions
+from tests.graphql.engine.random_documents import subscriptions
 from tests.graphql.told_jobs import IDS
 
 
