@@ -74,8 +74,11 @@ class Services(Protocol):
 class Context:
     """The context of one operation."""
 
-    open_services: Callable[[], Services]
-    """Asked by each operation, because a socket may be older than they are; raises QueueUnavailable until then."""
+    services: Callable[[], Services]
+    """Returns what resolvers work with: at each call anew, because a socket may be older than they are.
+
+    Raises QueueUnavailable while the server is starting.
+    """
     connection_params: dict[str, object] | None = None
     """The payload of ``connection_init``, for an operation on a WebSocket."""
     resume_after: str | None = None
@@ -84,11 +87,3 @@ class Context:
 
 
 Info = strawberry.Info[Context, None]
-
-
-def services(info: Info) -> Services:
-    """Return what the resolver works with.
-
-    :raises QueueUnavailable: while the server is starting.
-    """
-    return info.context.open_services()

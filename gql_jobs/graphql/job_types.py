@@ -18,7 +18,7 @@ import msgspec
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.index.page import Page
@@ -139,13 +139,13 @@ class Job:
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
         """Return the files from the index, else from the stream."""
-        return [_artifact_of(self.id, saved) for saved in await services(info).saved(self.id)]
+        return [_artifact_of(self.id, saved) for saved in await info.context.services().saved(self.id)]
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
     def cancellation(self, info: Info) -> Cancellation | None:
         """Return what the index knows of it."""
         job = self.source
-        return Cancellation.of(job, services(info).index.notes(job.id, job.event_seq))
+        return Cancellation.of(job, info.context.services().index.notes(job.id, job.event_seq))
 
     @strawberry.field(
         graphql_type=list[_EVENT],
@@ -154,7 +154,7 @@ class Job:
     async def events(self, info: Info) -> list[Any]:
         """Return the history from the index, else from the stream."""
         present = presenter(info)
-        return [presented_event(event, present) for event in await services(info).events(self.id)]
+        return [presented_event(event, present) for event in await info.context.services().events(self.id)]
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]
@@ -402,7 +402,7 @@ class JobConnection:
     @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
     async def total_count(self, info: Info) -> int:
         """Return the number of jobs in the index that match."""
-        return await services(info).reader.count(self.filter)
+        return await info.context.services().reader.count(self.filter)
 
 
 def _edges(shown: JobConnection) -> list[JobEdge]:

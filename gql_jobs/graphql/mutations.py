@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.context import Info, Services, services
+from gql_jobs.graphql.context import Info, Services
 from gql_jobs.graphql.engine.errors import PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
@@ -218,7 +218,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         ],
     ) -> CreateJobPayload:
         request = request_of(input, registered, "input")
-        running = services(info)
+        running = info.context.services()
         created = await running.commands.create(request)
         job = await indexed(running, created.job)
         return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
@@ -236,7 +236,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         requests = [request_of(given, registered, f"inputs.{n}") for n, given in enumerate(inputs)]
-        running = services(info)
+        running = info.context.services()
         created = await running.commands.create_many(requests)
         jobs = await _all_indexed(running, created)
         return CreateJobsPayload(
@@ -273,14 +273,14 @@ async def _all_indexed(running: Services, created: list[Created]) -> list[model.
 
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
-    running = services(info)
+    running = info.context.services()
     job = await indexed(running, await running.commands.cancel(job_id))
     return CancelJobPayload(job=presenter(info)(job))
 
 
 async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
-    running = services(info)
+    running = info.context.services()
     job = await indexed(running, await running.commands.retry(job_id))
     return RetryJobPayload(job=presenter(info)(job))
 
@@ -299,7 +299,7 @@ async def _retry_jobs(
         strawberry.argument(description="Which jobs; others are left alone.", graphql_type=JobFilterInput),
     ],
 ) -> RetryJobsPayload:
-    running = services(info)
+    running = info.context.services()
     retried = await retry_all(running, filter_of(filter))
     if retried:
         await indexed(running, max(retried, key=lambda job: job.last_seq))

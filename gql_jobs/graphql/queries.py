@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
 from gql_jobs.graphql.job_types import Job, JobConnection, presented_page, presenter
@@ -79,7 +79,7 @@ class Query:
         id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
     ) -> Job | None:
         """Return the job, or None."""
-        job = await services(info).job(id)
+        job = await info.context.services().job(id)
         return presenter(info)(job) if job is not None else None
 
     @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")
@@ -113,7 +113,7 @@ class Query:
         if offset and offset < 0:
             raise InvalidArgument("offset", "offset must not be negative.")
         meant = filter_of(filter)
-        page = await services(info).reader.page(
+        page = await info.context.services().reader.page(
             meant, order_of(order_by), first=first, after=after or None, offset=offset or 0
         )
         return presented_page(page, meant, presenter(info))
@@ -121,7 +121,7 @@ class Query:
     @strawberry.field(description="The kinds of job that this server can create.")
     def job_types(self, info: Info) -> list[JobType]:
         """Return the registered types, with what holds for their jobs."""
-        limits = services(info).settings
+        limits = info.context.services().settings
         return [
             JobType(
                 name=kind.name,
@@ -130,13 +130,13 @@ class Query:
                 timeout_seconds=limits.process_timeout if kind.timeout is None else kind.timeout,
                 payload_schema=JSON(kind.payload.model_json_schema(by_alias=True)),
             )
-            for kind in services(info).registry
+            for kind in info.context.services().registry
         ]
 
     @strawberry.field(description="The queues, with how many jobs stand where.")
     async def queues(self, info: Info) -> list[Queue]:
         """Return the queues of registered types and of stored jobs, by name."""
-        reader = services(info).reader
+        reader = info.context.services().reader
         counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
         return [
             Queue(
@@ -144,13 +144,13 @@ class Query:
                 counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
                 oldest_queued_at=oldest.get(name),
             )
-            for name in sorted({*services(info).registry.queues, *counts})
+            for name in sorted({*info.context.services().registry.queues, *counts})
         ]
 
     @strawberry.field(description="The workers that run at the moment.")
     def workers(self, info: Info) -> list[Worker]:
         """Return the workers heard of lately."""
-        return [_worker(seen) for seen in services(info).presence.workers()]
+        return [_worker(seen) for seen in info.context.services().presence.workers()]
 
 
 def _worker(seen: WorkerSeen) -> Worker:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
 from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, presenter
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
@@ -69,7 +69,7 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        events = services(info).watch.job(job_id, _cursor(info, after))
+        events = info.context.services().watch.job(job_id, _cursor(info, after))
         first = await anext(events, None)
         return PresentedEvents(presenter(info), events, first)
 
@@ -93,7 +93,7 @@ class Subscription:
         ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
         """Return the stream at once: its first event may be hours away, and the resolver would be kept until then."""
-        events = await services(info).watch.open_all(filter_of(filter), _cursor(info, after))
+        events = await info.context.services().watch.open_all(filter_of(filter), _cursor(info, after))
         return PresentedEvents(presenter(info), events)
 
 

@@ -22,7 +22,7 @@ from tests.graphql.told_jobs import IDS
 def _told(context: Context, text: str) -> int:
     """How many events the subscription has before it waits for others."""
     watched = [job_id for job_id in IDS if job_id in text] or IDS
-    return sum(len(context.open_services().index.events(job_id)) for job_id in watched)
+    return sum(len(context.services().index.events(job_id)) for job_id in watched)
 
 
 async def _answers(schema: JobsSchema, context: Context, text: str, *, yes: bool = True) -> list[Any]:

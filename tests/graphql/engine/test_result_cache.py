@@ -88,7 +88,7 @@ async def test_nothing_is_kept_of_an_operation_that_nobody_watches(schema: JobsS
     [
         ("cursor at __typename", True),
         (
-            "job { id status error { message } rawPayload rawResult ... on ProbeJob { payload { gate } result { attempt } } }",
+            "job { id error { message } rawPayload rawResult ... on ProbeJob { payload { gate } result { attempt } } }",
             True,
         ),
         ("job { artifacts { name } }", False),
@@ -137,7 +137,7 @@ def test_what_is_shared_was_made_without_a_look_at_the_services(
     looks: list[Services] = []
 
     def counted() -> Services:
-        looks.append(context.open_services())
+        looks.append(context.services())
         return looks[-1]
 
     async def first() -> None:
