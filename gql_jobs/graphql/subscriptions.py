@@ -3,8 +3,8 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, Any, Self
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Protocol, Self
 
 import strawberry
 
@@ -14,6 +14,15 @@ from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, pre
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Cursor, parse_job_id
+
+
+class Events(Protocol):
+    """Where events come from: one at a time, until it is closed."""
+
+    async def __anext__(self) -> Event: ...
+
+    async def aclose(self) -> None:
+        """End the subscription."""
 
 
 class PresentedEvents:
@@ -26,7 +35,7 @@ class PresentedEvents:
 
     __slots__ = ("_events", "_first", "_present")
 
-    def __init__(self, present: Presenter, events: AsyncGenerator[Event, None], first: Event | None = None) -> None:
+    def __init__(self, present: Presenter, events: Events, first: Event | None = None) -> None:
         self._present = present
         self._events = events
         self._first = first
@@ -36,7 +45,9 @@ class PresentedEvents:
 
     async def __anext__(self) -> JobEvent:
         event, self._first = self._first, None
-        return presented_event(await anext(self._events) if event is None else event, self._present)
+        if event is None:
+            event = await self._events.__anext__()
+        return presented_event(event, self._present)
 
     async def aclose(self) -> None:
         """End the subscription."""
@@ -70,7 +81,11 @@ class Subscription:
         if job_id is None:
             raise NotFound(id)
         events = info.context.services().watch.job(job_id, _cursor(info, after))
-        first = await anext(events, None)
+        try:
+            first = await anext(events, None)
+        except BaseException:
+            await events.aclose()
+            raise
         return PresentedEvents(presenter(info), events, first)
 
     @strawberry.subscription(

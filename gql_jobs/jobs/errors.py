@@ -50,7 +50,7 @@ class GqlJobsError(Exception):
     def __init__(self, message: str, **extensions: Any) -> None:
         super().__init__(message)
         self.message = message
-        # graphql-core copies this attribute into the GraphQL error that it makes of an exception.
+        # Clients are shown this as it is.
         self.extensions: dict[str, Any] = {
             "code": self.code.value,
             **{key: value for key, value in extensions.items() if value is not None},

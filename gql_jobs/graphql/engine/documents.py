@@ -127,14 +127,10 @@ class ReadOperation(NamedTuple):
     text: str
     document: DocumentNode
     node: OperationDefinitionNode
+    name: str | None
     variables: dict[str, Any]
     known: KnownDocument | None = None
     """What is kept with the document, which then is valid."""
-
-    @property
-    def name(self) -> str | None:
-        """The operation's own name."""
-        return self.node.name.value if self.node.name else None
 
 
 class Documents:
@@ -163,7 +159,8 @@ class Documents:
         known = self.find(text)
         document = known.document if known is not None else self._parse(text)
         node = _chosen(document, request.operation_name)
-        return ReadOperation(text, document, node, request.variables or {}, known)
+        name = node.name.value if node.name else None
+        return ReadOperation(text, document, node, name, request.variables or {}, known)
 
     def check(self, operation: ReadOperation) -> ReadOperation:
         """Return the operation, valid and within the limits, with what is kept with its document.

@@ -64,7 +64,11 @@ class Operation(Struct, frozen=True):
 
 
 class Result:
-    """What came of an operation, or of one event of a subscription. Subscribers who watch the same share one."""
+    """What came of an operation, or of one event of a subscription. Subscribers who watch the same share one.
+
+    :param refused: nothing was run, so that there is no ``data``: nothing follows such a result.
+    :param cursor: of the event, where the result is one of a subscription.
+    """
 
     __slots__ = ("_payload", "cursor", "data", "errors", "refused")
 
@@ -76,10 +80,6 @@ class Result:
         refused: bool = False,
         cursor: str | None = None,
     ) -> None:
-        """:param refused: nothing was run, so that there is no ``data``: nothing follows such a result.
-
-        :param cursor: of the event, where the result is one of a subscription.
-        """
         self.data = data
         self.errors = errors
         self.refused = refused
