@@ -16,7 +16,7 @@ from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.messages import Kind
 from tests.graphql.engine.random_documents import subscriptions
-from tests.graphql.told_jobs import IDS
+from tests.graphql.sample_jobs import IDS
 
 
 def _told(context: Context, text: str) -> int:

@@ -15,7 +15,7 @@ from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
 from tests.graphql.engine.random_documents import queries
-from tests.graphql.told_jobs import IDS
+from tests.graphql.sample_jobs import IDS
 from tests.running import JOB_TYPES
 from tests.stories import BEGAN
 
