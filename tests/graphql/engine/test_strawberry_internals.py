@@ -1,4 +1,4 @@
-"""Every place where Strawberry is reached into without a public way: what is expected of it there, in this version.
+"""Every place where Strawberry or graphql-core is reached into without a public way: what is expected of it there.
 
 docs/architecture.md has the table; each of its rows names one of these tests.
 """
@@ -27,7 +27,8 @@ from strawberry.execution.is_awaitable import optimized_is_awaitable
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.engine.fast_path import call_resolvers
+from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.engine.fast_path import EventExecutor, call_resolvers
 from gql_jobs.graphql.engine.strawberry_internals import (
     attribute_of,
     brings_events,
@@ -41,7 +42,9 @@ from gql_jobs.graphql.engine.strawberry_internals import (
     object_name,
     resolver_of,
 )
+from gql_jobs.graphql.job_types import presented_event
 from gql_jobs.graphql.schema import JobsSchema
+from tests.graphql.sample_jobs import IDS
 
 
 class Colour(Enum):
@@ -206,3 +209,16 @@ def test_every_field_of_a_job_has_a_type_of_the_core_schema(core: GraphQLSchema)
     thing = core.type_map["Thing"]
     assert isinstance(thing, GraphQLObjectType)
     assert {name: get_named_type(field.type).name for name, field in thing.fields.items()}["colour"] == "Paint"
+
+
+def test_what_graphql_core_caches_for_an_event_does_not_outlive_it(usual_schema: JobsSchema, context: Context) -> None:
+    core = core_schema(usual_schema)
+    document = parse("subscription { jobEvents { job { id error { message } } } }")
+    executor = EventExecutor.build(core, document, context_value=context)
+    assert isinstance(executor, EventExecutor)
+    event = context.services().index.events(IDS[3])[-1]
+    for _ in range(3):
+        one: Any = executor.build_per_event_executor(presented_event(event, usual_schema.present))
+        assert one.execute_operation().errors is None
+        assert one._relevant_sub_fields  # noqa: SLF001 -- graphql-core still fills it
+        assert not executor._relevant_sub_fields  # noqa: SLF001
