@@ -3,23 +3,61 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Protocol, Self
 
 import strawberry
 
-from gql_jobs.graphql.context import Context, Info, services
-from gql_jobs.graphql.inputs import JobFilterInput
-from gql_jobs.graphql.job_types import JobEvent, Presenter, event_of, presenter
-from gql_jobs.jobs.errors import NotFound
+from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.inputs import JobFilterInput, filter_of
+from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, presenter
+from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Cursor, parse_job_id
-from gql_jobs.jobs.requests import JobFilter
+
+
+class Events(Protocol):
+    """Where events come from: one at a time, until it is closed."""
+
+    async def __anext__(self) -> Event: ...
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+
+
+class PresentedEvents:
+    """Events as objects of their kinds, for one reader; closed, it has closed where they come from.
+
+    No generator of its own: one on the way of every event is enough, and this has nothing to clean up.
+
+    :param first: an event that was taken from ``events`` already.
+    """
+
+    __slots__ = ("_events", "_first", "_present")
+
+    def __init__(self, present: Presenter, events: Events, first: Event | None = None) -> None:
+        self._present = present
+        self._events = events
+        self._first = first
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        event, self._first = self._first, None
+        if event is None:
+            event = await self._events.__anext__()
+        return presented_event(event, self._present)
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        await self._events.aclose()
 
 
 @strawberry.type(description="Everything that can be watched.")
 class Subscription:
+    """The root of all subscriptions."""
+
     @strawberry.subscription(
         description=(
             "The events of one job: first its latest, so that a late subscriber knows the state at once, then every "
@@ -29,15 +67,26 @@ class Subscription:
     async def job_progress(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
-    ) -> AsyncGenerator[JobEvent, None]:
+    ) -> AsyncIterator[JobEvent]:
+        """Return the stream from its first event on.
+
+        A stream is refused at its first step. Waiting for that step here makes the refusal an error of the operation
+        (``error`` over a WebSocket) and not of a first result that never was.
+        """
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        return await _begun(info, services(info).watch.job(job_id, _cursor(info, after)))
+        events = info.context.services().watch.job(job_id, _cursor(info, after))
+        try:
+            first = await anext(events, None)
+        except BaseException:
+            await events.aclose()
+            raise
+        return PresentedEvents(presenter(info), events, first)
 
     @strawberry.subscription(
         description=(
@@ -48,44 +97,26 @@ class Subscription:
     async def job_events(
         self,
         info: Info,
-        filter: Annotated[  # noqa: A002
-            JobFilterInput | None, strawberry.argument(description="Which jobs; all of them where left out.")
+        filter: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any] | None,
+            strawberry.argument(
+                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
+            ),
         ] = strawberry.UNSET,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
-    ) -> AsyncGenerator[JobEvent, None]:
-        meant = filter.value() if filter else JobFilter()
-        # Not from its first event on, which may be hours away: the resolver would be kept waiting, with all it holds.
-        events = await services(info).watch.open_all(meant, _cursor(info, after))
-        return _presented(info.context, presenter(info), None, events)
+    ) -> AsyncIterator[JobEvent]:
+        """Return the stream at once: its first event may be hours away, and the resolver would be kept until then."""
+        events = await info.context.services().watch.open_all(filter_of(filter), _cursor(info, after))
+        return PresentedEvents(presenter(info), events)
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:
     after = info.context.resume_after or after
-    return None if after is None or after is strawberry.UNSET else Cursor.parse(after)
-
-
-async def _begun(info: Info, events: AsyncGenerator[Event, None]) -> AsyncGenerator[JobEvent, None]:
-    """The stream from its first event on.
-
-    A stream is refused at its first step. Waiting for that step here makes the refusal an error of the operation
-    (``error`` over a WebSocket) and not of a first result that never was.
-    """
-    first = await anext(events, None)
-    return _presented(info.context, presenter(info), first, events)
-
-
-async def _presented(
-    context: Context, present: Presenter, first: Event | None, events: AsyncGenerator[Event, None]
-) -> AsyncGenerator[JobEvent, None]:
-    async with aclosing(events):
-        if first is not None:
-            yield _noted(context, event_of(first, present))
-        async for event in events:
-            yield _noted(context, event_of(event, present))
-
-
-def _noted(context: Context, shown: JobEvent) -> JobEvent:
-    context.cursor = shown.cursor
-    return shown
+    if after is None or after is strawberry.UNSET:
+        return None
+    try:
+        return Cursor.parse(after)
+    except ValueError as error:
+        raise InvalidArgument("after", str(error)) from None

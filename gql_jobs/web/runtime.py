@@ -36,8 +36,6 @@ from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SETTLE = 1.0
-"""Seconds that a mutation waits for this process's index."""
 _CHECK_TIMEOUT = 1.0
 """Seconds that a readiness check may take."""
 _MOST_PROCESSES = 64
@@ -70,11 +68,6 @@ class Runtime(Struct):
     watch: Watch
     presence: Presence
     artifacts: ArtifactStore
-
-    async def settled(self, job: Job) -> Job:
-        """The job as this process's index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
-        await self.feed.wait_for(job.last_seq, SETTLE)
-        return self.index.job(job.id) or job
 
     async def job(self, job_id: str) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.

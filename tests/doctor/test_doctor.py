@@ -13,6 +13,7 @@ import pytest
 
 from gql_jobs.doctor.patient import Finding
 from gql_jobs.doctor.visit import as_text, examine
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
@@ -202,7 +203,7 @@ async def _receipted(runtime: Runtime, job_log: JobLog) -> None:
 
 
 async def test_an_index_file_that_is_damaged(runtime: Runtime, settings: Settings) -> None:
-    await runtime.settled((await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))).job)
+    await indexed(runtime, (await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))).job)
     # Of another process: ours would mend its own as soon as it met the damage.
     path = runtime.index.path.with_name("index-1.sqlite")
     path.write_bytes(os.urandom(8 * 4096))

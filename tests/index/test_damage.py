@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.reader import open_reader
 from gql_jobs.index.tables import FORMAT
@@ -185,7 +186,7 @@ async def _complete(runtime: Runtime, jobs: int) -> None:
 
 async def test_damage_in_use_is_mended_without_a_restart_and_subscribers_miss_nothing(runtime: Runtime) -> None:
     created = await runtime.commands.create_many([request() for _ in range(50)])
-    job = await runtime.settled(created[-1].job)
+    job = await indexed(runtime, created[-1].job)
     watching = runtime.watch.job(job.id)
     first = await anext(watching)
     overwrite(runtime.index.path)

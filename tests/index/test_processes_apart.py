@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor, JobStatus
 from gql_jobs.jobs.requests import JobFilter
@@ -55,7 +56,7 @@ async def test_a_process_that_came_after_a_cancelled_schedule_tells_its_end_too(
     """Of a job cancelled before its time only the cancellation is left, which then makes two events."""
     run_at = datetime.now(UTC) + timedelta(hours=1)
     job = (await runtime.commands.create(request(run_at=run_at))).job
-    cancelled = await runtime.settled(await runtime.commands.cancel(job.id))
+    cancelled = await indexed(runtime, await runtime.commands.cancel(job.id))
     late = settings.model_copy(update={"data_dir": tmp_path / "late"})
     async with open_runtime(late, JOB_TYPES) as other:
         assert await other.feed.wait_for(cancelled.last_seq, 5)
@@ -81,9 +82,9 @@ async def test_both_indexes_come_to_the_same(runtime: Runtime, other: Runtime) -
 
 async def test_what_a_mutation_returned_is_in_its_own_index_once_settled(runtime: Runtime) -> None:
     for _ in range(20):
-        job = await runtime.settled((await runtime.commands.create(request())).job)
+        job = await indexed(runtime, (await runtime.commands.create(request())).job)
         assert runtime.index.job(job.id) is not None
-        cancelled = await runtime.settled(await runtime.commands.cancel(job.id))
+        cancelled = await indexed(runtime, await runtime.commands.cancel(job.id))
         found = runtime.index.job(job.id)
         assert found is not None
         assert found.status is cancelled.status is JobStatus.CANCELLED

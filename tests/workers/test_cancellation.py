@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.jobs.errors import InvalidState
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
@@ -94,7 +95,7 @@ async def test_a_cancelled_job_runs_when_it_is_retried_by_hand(runtime: Runtime,
     await running(runtime, job_id)
     await runtime.commands.cancel(job_id)
     gate.touch()
-    await runtime.settled(await runtime.commands.retry(job_id))
+    await indexed(runtime, await runtime.commands.retry(job_id))
     job = await ended(runtime, job_id)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import subjects
 from gql_jobs.log.job_log import JobLog
@@ -89,7 +90,7 @@ async def test_a_retry_by_hand_resumes_where_the_job_had_ended(
     job_id = await create(runtime, max_retries=0)
     await ended(runtime, job_id)
     mended.set()
-    await runtime.settled(await runtime.commands.retry(job_id))
+    await indexed(runtime, await runtime.commands.retry(job_id))
     job = await ended(runtime, job_id)
     assert (job.status, job.attempt, _saved(job)) == (JobStatus.COMPLETED, 1, {"half": "done"})
 

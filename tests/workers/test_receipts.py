@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.graphql.mutations import indexed
 from gql_jobs.index.writer import Note
 from gql_jobs.jobs.errors import InvalidState
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
@@ -154,7 +155,7 @@ async def test_each_cancellation_has_its_own_receipts(runtime: Runtime, worker: 
         await running(runtime, job_id)
         cancelled = await runtime.commands.cancel(job_id)
         seen.append([note.at for note in await _receipted(runtime, cancelled)])
-        await runtime.settled(await runtime.commands.retry(job_id))
+        await indexed(runtime, await runtime.commands.retry(job_id))
     assert len({at for notes in seen for at in notes}) == 4
     notes = [m.body for m in await history(runtime.connection, job_id) if isinstance(m.body, Noted)]
     assert len({note.cancelled_seq for note in notes}) == 2
