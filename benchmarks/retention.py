@@ -37,7 +37,7 @@ PAYLOAD = {"to": "ann@example.org", "subject": "Hello", "body": "x" * 100}
 async def _create(runtime: Runtime, seconds: list[float], refused: list[str]) -> None:
     job_type = runtime.registry.get("email")
     assert job_type is not None
-    payload = job_type.validate(PAYLOAD, "payload")
+    payload = job_type.validate(PAYLOAD)
     while True:
         began = time.perf_counter()
         try:

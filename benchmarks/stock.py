@@ -57,7 +57,7 @@ def _submissions() -> Iterator[tuple[str, Body]]:
     registry = load_job_types(("benchmarks.job_types",))
     job_type = registry.get("noop")
     assert job_type is not None
-    request = JobRequest.of(job_type, job_type.validate(EMAIL, "payload"))
+    request = JobRequest.of(job_type, job_type.validate(EMAIL))
     settings = Settings()
     while True:
         job_id = str(uuid.uuid4())

@@ -1,4 +1,10 @@
-"""Jobs as clients see them: the interface Job, and the object for jobs that no registered type can describe."""
+"""Jobs, their events and pages of them as clients see them.
+
+First what a job consists of and the interface Job, then a type for each kind of event, then the connection. A field is
+a property that reads the value behind it, and a document that does not select it pays nothing for it. The type of a
+job's own payload and result follows from the registry: ``registered_types`` makes it, and hands in how to present a
+job.
+"""
 
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
@@ -12,7 +18,7 @@ import msgspec
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.context import Info, services
+from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.index.index import Note
@@ -21,8 +27,9 @@ from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.types import artifact_url
 
-# What became of a cancellation, as clients see it: the receipts of the worker that ran the job.
+# What a job consists of.
 
 
 @strawberry.type(
@@ -30,6 +37,8 @@ from gql_jobs.jobs.requests import JobFilter
     "of a subscription, which ends with it: ask for the job again."
 )
 class Cancellation:
+    """The receipts of the worker that ran a job when it was cancelled."""
+
     requested_at: datetime = strawberry.field(description="When the job was cancelled.")
     delivered_at: datetime | None = strawberry.field(
         description="When the running handler was told; null if none ran, or it had ended by then."
@@ -42,7 +51,7 @@ class Cancellation:
 
     @classmethod
     def of(cls, job: model.Job, notes: list[Note]) -> Self | None:
-        """The cancellation of a job that is cancelled, with its receipts."""
+        """Return what became of the cancellation of a job, by its receipts; None for a job that is not cancelled."""
         if job.status is not JobStatus.CANCELLED or job.finished_at is None:
             return None
         delivered = next((note for note in notes if note.receipt is Receipt.DELIVERED), None)
@@ -61,6 +70,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 @strawberry.type(description="One failed attempt.")
 class JobError:
+    """What clients see of a failure."""
+
     message: str = strawberry.field(description="What went wrong, in the words of the handler.")
     type: str = strawberry.field(description="The name of the exception.")
     attempt: int = strawberry.field(description="The attempt that failed; the first is 1.")
@@ -70,6 +81,8 @@ class JobError:
 
 @strawberry.type(description="A file that a handler has saved with its job. Visible once it is complete.")
 class Artifact:
+    """What clients see of a file."""
+
     name: str = strawberry.field(description="Its path among the job's files.")
     url: str = strawberry.field(description="Where it can be fetched: a path below the API's address.")
     content_type: str = strawberry.field(description="Its media type.")
@@ -84,6 +97,8 @@ _EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.job_types")
 
 @strawberry.interface(description="A job, whatever its type.")
 class Job:
+    """The fields that every job has, read from ``source`` when they are selected."""
+
     source: strawberry.Private[model.Job]
     id: strawberry.ID = computed(description="A UUID.")
     type: str = computed(description="The name of the job type, as `email`.")
@@ -112,29 +127,34 @@ class Job:
 
     @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
     def raw_payload(self) -> JSON:
+        """Return the stored JSON."""
         return _json(self.source.spec.payload)
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
     def raw_result(self) -> JSON | None:
+        """Return the stored JSON, or None."""
         result = self.source.result
         return _json(result) if result is not None else None
 
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
-        return [_artifact_of(self.id, saved) for saved in await services(info).saved(self.id)]
+        """Return the files from the index, else from the stream."""
+        return [_artifact_of(self.id, saved) for saved in await info.context.services().saved(self.id)]
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
     def cancellation(self, info: Info) -> Cancellation | None:
+        """Return what the index knows of it."""
         job = self.source
-        return Cancellation.of(job, services(info).index.notes(job.id, job.event_seq))
+        return Cancellation.of(job, info.context.services().index.notes(job.id, job.event_seq))
 
     @strawberry.field(
         graphql_type=list[_EVENT],
         description="The whole history of the job, oldest first, all attempts and their errors included.",
     )
     async def events(self, info: Info) -> list[Any]:
+        """Return the history from the index, else from the stream."""
         present = presenter(info)
-        return [event_of(event, present) for event in await services(info).events(self.id)]
+        return [presented_event(event, present) for event in await info.context.services().events(self.id)]
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]
@@ -145,11 +165,12 @@ class PresentsJobs(Protocol):
     """A schema of ours: it has an object type for each registered job type."""
 
     @property
-    def present(self) -> Presenter: ...
+    def present(self) -> Presenter:
+        """How it shows a job."""
 
 
 def presenter(info: Info) -> Presenter:
-    """How the schema that runs this operation shows jobs."""
+    """Return how the schema that runs this operation shows jobs."""
     return cast("PresentsJobs", info.schema).present
 
 
@@ -157,13 +178,13 @@ def presenter(info: Info) -> Presenter:
     description="A job whose type this server does not know, or whose stored payload or result no longer fits its type."
 )
 class UnknownJob(Job):
-    pass
+    """A job that no registered type describes."""
 
 
 def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
     return Artifact(
         name=saved.name,
-        url=saved.url(job_id),
+        url=artifact_url(job_id, saved.name),
         content_type=saved.content_type,
         size_bytes=saved.size_bytes,
         sha256=saved.sha256,
@@ -172,7 +193,7 @@ def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
 
 
 def _json(stored: msgspec.Raw) -> JSON:
-    """Stored JSON as it is; as text where a foreign writer has stored what no client could be given."""
+    """Return stored JSON as it is; as text where a foreign writer has stored what no client could be given."""
     try:
         value = msgspec.json.decode(stored)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -181,14 +202,14 @@ def _json(stored: msgspec.Raw) -> JSON:
 
 
 def error_of(error: model.JobError) -> JobError:
-    """A failure as clients see it."""
+    """Return a failure as clients see it."""
     return JobError(
         message=error.message, type=error.type, attempt=error.attempt, at=error.at, retryable=error.retryable
     )
 
 
 def milliseconds(job: model.Job) -> int | None:
-    """How long the last attempt ran. No longer than an Int can say: 24 days."""
+    """Return how long the last attempt ran; no longer than an Int can say: 24 days."""
     duration = job.duration
     return min(max(round(duration / _MILLISECOND), 0), 2**31 - 1) if duration is not None else None
 
@@ -223,63 +244,13 @@ compute(
 )
 
 
-# A page of jobs in the connection form that Relay-style clients know.
-
-
-@strawberry.type(description="A job and its place in the list.")
-class JobEdge:
-    cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
-    node: Job = strawberry.field(description="The job.")
-
-
-@strawberry.type(description="Where a page lies in its list.")
-class PageInfo:
-    has_next_page: bool = strawberry.field(description="Whether jobs follow this page.")
-    has_previous_page: bool = strawberry.field(description="Whether jobs precede this page.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the first job; null for an empty page.")
-    end_cursor: str | None = strawberry.field(description="The cursor of the last job; null for an empty page.")
-
-
-@strawberry.type(description="A page of jobs.")
-class JobConnection:
-    filter: strawberry.Private[JobFilter]
-    page: strawberry.Private[Page]
-    nodes: list[Job] = strawberry.field(description="The jobs of this page.")
-    edges: list[JobEdge] = computed(description="The jobs of this page, each with its cursor.")
-    page_info: PageInfo = computed(description="Where this page lies in the list.")
-
-    @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
-    async def total_count(self, info: Info) -> int:
-        return await services(info).reader.count(self.filter)
-
-
-def _edges(shown: JobConnection) -> list[JobEdge]:
-    return [JobEdge(cursor=shown.page.cursor(n), node=node) for n, node in enumerate(shown.nodes)]
-
-
-def _page_info(shown: JobConnection) -> PageInfo:
-    page = shown.page
-    return PageInfo(
-        has_next_page=page.has_next,
-        has_previous_page=page.has_previous,
-        start_cursor=page.cursor(0) if page.jobs else None,
-        end_cursor=page.cursor(-1) if page.jobs else None,
-    )
-
-
-compute(JobConnection, edges=_edges, page_info=_page_info)
-
-
-def connection_of(page: Page, filter_: JobFilter, info: Info) -> JobConnection:
-    """The page as clients see it."""
-    return JobConnection(filter=filter_, page=page, nodes=list(map(presenter(info), page.jobs)))
-
-
-# The events of jobs as clients see them: one object type for each kind of event.
+# The events of jobs: one object type for each kind.
 
 
 @strawberry.interface(description="Something that happened to a job.")
 class JobEvent:
+    """The fields that every event has, read from ``source`` when they are selected."""
+
     source: strawberry.Private[fold.Event]
     present: strawberry.Private[Presenter]
     cursor: str = strawberry.field(
@@ -291,16 +262,20 @@ class JobEvent:
 
 @strawberry.type(description="The job was created and is held back until `runAt`.")
 class JobScheduled(JobEvent):
+    """Kind ``scheduled``."""
+
     run_at: datetime = computed(description="When it will be queued.")
 
 
 @strawberry.type(description="The job waits for a worker: created, due, handed back at shutdown, or retried by hand.")
 class JobQueued(JobEvent):
-    pass
+    """Kind ``queued``."""
 
 
 @strawberry.type(description="A worker began an attempt.")
 class JobStarted(JobEvent):
+    """Kind ``started``."""
+
     worker_id: str = computed(description="The worker.")
     attempt: int = computed(description="The attempt's number; the first is 1.")
     supersedes: int | None = computed(
@@ -310,29 +285,37 @@ class JobStarted(JobEvent):
 
 @strawberry.type(description="The handler said how far it is.")
 class JobProgress(JobEvent):
+    """Kind ``progress``."""
+
     progress: int = computed(description="In percent: 0 to 100.")
     message: str | None = computed(description="What it is doing.")
 
 
 @strawberry.type(description="The job is done. Terminal.")
 class JobCompleted(JobEvent):
+    """Kind ``completed``."""
+
     duration_ms: int = computed(description="How long the attempt ran, in milliseconds.")
 
 
 @strawberry.type(description="An attempt failed and another one will follow.")
 class JobFailed(JobEvent):
+    """Kind ``failed``."""
+
     error: JobError = computed(description="What went wrong.")
     next_attempt_at: datetime = computed(description="When the next attempt starts.")
 
 
 @strawberry.type(description="The job failed for good: a permanent error, or no attempts left. Terminal.")
 class JobDeadLetter(JobEvent):
+    """Kind ``dead_letter``."""
+
     error: JobError = computed(description="What went wrong last.")
 
 
 @strawberry.type(description="The job was cancelled. Terminal.")
 class JobCancelled(JobEvent):
-    pass
+    """Kind ``cancelled``."""
 
 
 EVENT_TYPES: dict[Kind, type[JobEvent]] = {
@@ -347,13 +330,13 @@ EVENT_TYPES: dict[Kind, type[JobEvent]] = {
 }
 
 
-def event_of(event: fold.Event, present: Presenter) -> JobEvent:
-    """The event as an object of its kind, its job to be shown as an object of its type."""
+def presented_event(event: fold.Event, present: Presenter) -> JobEvent:
+    """Return the event as an object of its kind, its job to be shown as an object of its type."""
     return EVENT_TYPES[event.kind](source=event, present=present, cursor=str(event.cursor))
 
 
 def _last_error(shown: JobEvent) -> JobError:
-    """A failure always comes with its error; a foreign writer's message may not, and must not break the stream."""
+    """Return the latest failure; a foreign writer's message may come without, and must not break the stream."""
     job = shown.source.job
     if job.errors:
         return error_of(job.errors[-1])
@@ -383,3 +366,65 @@ compute(JobProgress, progress=attrgetter("source.job.progress"), message=attrget
 compute(JobCompleted, duration_ms=lambda event: milliseconds(event.source.job) or 0)
 compute(JobFailed, error=_last_error, next_attempt_at=_next_attempt_at)
 compute(JobDeadLetter, error=_last_error)
+
+
+# Pages of jobs.
+
+
+@strawberry.type(description="A job and its place in the list.")
+class JobEdge:
+    """A job in a connection, in the form that Relay-style clients know."""
+
+    cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
+    node: Job = strawberry.field(description="The job.")
+
+
+@strawberry.type(description="Where a page lies in its list.")
+class PageInfo:
+    """The place of a connection in its list."""
+
+    has_next_page: bool = strawberry.field(description="Whether jobs follow this page.")
+    has_previous_page: bool = strawberry.field(description="Whether jobs precede this page.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first job; null for an empty page.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last job; null for an empty page.")
+
+
+@strawberry.type(description="A page of jobs.")
+class JobConnection:
+    """A page of jobs, in the connection form that Relay-style clients know."""
+
+    filter: strawberry.Private[JobFilter]
+    page: strawberry.Private[Page]
+    nodes: list[Job] = strawberry.field(description="The jobs of this page.")
+    edges: list[JobEdge] = computed(description="The jobs of this page, each with its cursor.")
+    page_info: PageInfo = computed(description="Where this page lies in the list.")
+
+    @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
+    async def total_count(self, info: Info) -> int:
+        """Return the number of jobs in the index that match."""
+        return await info.context.services().reader.count(self.filter)
+
+
+def _edges(shown: JobConnection) -> list[JobEdge]:
+    return [JobEdge(cursor=shown.page.cursor(n), node=node) for n, node in enumerate(shown.nodes)]
+
+
+def _page_info(shown: JobConnection) -> PageInfo:
+    page = shown.page
+    return PageInfo(
+        has_next_page=page.has_next,
+        has_previous_page=page.has_previous,
+        start_cursor=page.cursor(0) if page.jobs else None,
+        end_cursor=page.cursor(-1) if page.jobs else None,
+    )
+
+
+compute(JobConnection, edges=_edges, page_info=_page_info)
+
+
+def presented_page(page: Page, meant: JobFilter, present: Presenter) -> JobConnection:
+    """Return the page as clients see it.
+
+    :param meant: the filter that the page is one of, for its total count.
+    """
+    return JobConnection(filter=meant, page=page, nodes=list(map(present, page.jobs)))

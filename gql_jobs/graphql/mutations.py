@@ -1,119 +1,248 @@
-"""What can be done to jobs. Every mutation returns what this process's index shows, once it has applied the write."""
+"""What can be done to jobs. Every mutation returns what this process's index shows, once it has applied the write.
+
+The input of a creation is here too: nothing else has it. Which payloads there are is known only when a schema is made,
+so the type Mutation is made anew for each.
+"""
 
 from asyncio import TaskGroup
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
 
 import strawberry
 from msgspec.structs import replace
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
+from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.context import Info, Services, services
-from gql_jobs.graphql.inputs import JobFilterInput, request_of
+from gql_jobs.graphql.context import Info, Services
+from gql_jobs.graphql.engine.errors import PayloadArguments
+from gql_jobs.graphql.engine.strawberry_internals import named_field
+from gql_jobs.graphql.inputs import JobFilterInput, filter_of
 from gql_jobs.graphql.job_types import Job, presenter
-from gql_jobs.graphql.registered_types import RegisteredTypes
+from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
 from gql_jobs.jobs import model
-from gql_jobs.jobs.errors import InvalidArgument, InvalidState, NotFound
-from gql_jobs.jobs.model import JobStatus, parse_job_id
-from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.errors import GqlJobsError, InvalidArgument, InvalidPayload, InvalidState, NotFound
+from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
+from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
 from gql_jobs.log.commands import Created, JobCommands
 
-# Retrying many jobs at once: a few at a time, passing over those that somebody else has moved meanwhile.
-
-AT_A_TIME = 32
-RETRYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
-
-
-async def retry_all(services: Services, meant: JobFilter) -> list[model.Job]:
-    """Retry what matches and can be retried; returns the jobs that were.
-
-    :raises QueueUnavailable: if NATS stops answering; what was retried before that stays so.
-    """
-    wanted = RETRYABLE if meant.status is None else tuple(s for s in RETRYABLE if s in meant.status)
-    if not wanted:
-        return []
-    waiting = iter(await services.reader.ids(replace(meant, status=wanted)))
-    retried: list[model.Job] = []
-    try:
-        async with TaskGroup() as group:
-            for _ in range(AT_A_TIME):
-                group.create_task(_retry_in_turn(services.commands, waiting, retried))
-    except ExceptionGroup as failures:
-        # One sentence for the client: all of them failed for the same reason.
-        raise failures.exceptions[0] from failures
-    return retried
-
-
-async def _retry_in_turn(commands: JobCommands, waiting: Iterator[str], retried: list[model.Job]) -> None:
-    for job_id in waiting:
-        try:
-            retried.append(await commands.retry(job_id))
-        except (InvalidState, NotFound):
-            continue
-
-
+INDEX_TIMEOUT = 1.0
+"""Seconds that a mutation waits for this process's index to have its write."""
 LARGEST_BATCH = 1000
+"""Jobs that ``createJobs`` takes."""
+RETRIES_AT_A_TIME = 32
+RETRYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
+PAYLOADS = PayloadArguments({"createJob": "input", "createJobs": "inputs"}, member="payload")
+"""The arguments that hold payloads."""
+
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
+
+
+# The input of a creation, and the request that it makes.
+
+
+@strawberry.input
+class JobCreation:
+    """What a creation says beside its payload; ``CreateJobInput`` of a schema adds the payload."""
+
+    priority: JobPriority | None = strawberry.field(
+        default=JobPriority.NORMAL, description="Which job starts first when workers are busy."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Repeating a creation with the same key and payload returns the same job, for as long as it is kept. "
+            "1 to 255 printable characters."
+        ),
+    )
+    run_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Hold the job back until then: at most a year ahead; UTC where no offset is given; "
+            "a moment in the past means now."
+        ),
+    )
+    max_retries: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="How many attempts may follow the first: 0 to 100. The type's own where left out.",
+    )
+    timeout_seconds: float | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="How long one attempt may take: 0.1 to 86400. The type's own where left out.",
+    )
+    tags: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="At most 32, of 1 to 255 printable characters each; to filter by."
+    )
+
+
+def create_job_input(registered: RegisteredTypes) -> type[Any]:
+    """Return ``CreateJobInput`` of a schema, over a @oneOf input with one member for each registered type."""
+    members = []
+    for name, shape in registered.inputs.items():
+        job_type = registered.job_types[name]
+        member = strawberry.field(
+            name=payload_member(job_type),
+            graphql_type=shape.type | None,
+            description=job_type.description or f"A job of type `{name}`.",
+            default=strawberry.UNSET,
+        )
+        members.append(named_field(name, member))
+    payload_type = create_type(
+        "JobPayloadInput",
+        members,
+        is_input=True,
+        directives=[OneOf()],
+        description="The payload of a job: exactly one member, which also says the job's type.",
+    )
+
+    @strawberry.input(name="CreateJobInput", description="A job to create.")
+    class CreateJobInput(JobCreation):
+        payload: Any = strawberry.field(
+            graphql_type=payload_type, description="What to do: exactly one member, named after the job type."
+        )
+
+    return CreateJobInput
+
+
+_NAMES = {"timeout": "timeoutSeconds"}
+"""What ``CreateJobInput`` calls a field of ``JobRequest``, where it is not the same in camelCase."""
+
+
+def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) -> JobRequest:
+    """Return the creation that a ``CreateJobInput`` asks for.
+
+    :param given: what the client gave, by the Python names of the fields; what was left out is left out.
+    :param path: where the input stands in the arguments, for the errors.
+    :raises InvalidPayload: if the payload does not fit its model, or cannot be written as JSON.
+    :raises InvalidArgument: for any other value outside its limits.
+    """
+    # GraphQL has made sure that there is exactly one member.
+    ((name, fields),) = given["payload"].items()
+    job_type = registered.job_types[name]
+    payload = validated_payload(job_type, fields, f"{path}.payload.{payload_member(job_type)}")
+    try:
+        return JobRequest.of(
+            job_type,
+            payload,
+            priority=given.get("priority") or JobPriority.NORMAL,
+            idempotency_key=given.get("idempotency_key"),
+            run_at=given.get("run_at"),
+            max_retries=given.get("max_retries"),
+            timeout=given.get("timeout_seconds"),
+            tags=tuple(given.get("tags") or ()),
+        )
+    except InvalidRequest as invalid:
+        raise _as_shown(invalid, path) from None
+
+
+def validated_payload(job_type: JobType, fields: dict[str, Any], path: str) -> BaseModel:
+    """Return the payload as its model.
+
+    :param path: where the payload stands in the arguments; it is prefixed to each field's own.
+    :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
+    """
+    try:
+        return job_type.validate(fields)
+    except ValidationError as error:
+        raise InvalidPayload(
+            [
+                {"path": ".".join((path, *map(_shown_name, fault["loc"]))), "message": fault["msg"]}
+                for fault in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+        ) from None
+
+
+def _shown_name(part: str | int) -> str:
+    return to_camel(part) if isinstance(part, str) else str(part)
+
+
+def _as_shown(invalid: InvalidRequest, path: str) -> GqlJobsError:
+    name = _NAMES.get(invalid.field, to_camel(invalid.field))
+    message = invalid.problem.format(name)
+    if invalid.field == "payload":
+        return InvalidPayload([{"path": f"{path}.{name}", "message": message}])
+    return InvalidArgument(f"{path}.{name}" if invalid.index is None else f"{path}.{name}.{invalid.index}", message)
+
+
+# The mutations.
 
 
 @strawberry.type(description="A created job.")
 class CreateJobPayload:
+    """What ``createJob`` returns."""
+
     job: Job = strawberry.field(description="The job.")
     deduplicated: bool = strawberry.field(description="True if the idempotency key had made the job before.")
 
 
 @strawberry.type(description="Created jobs.")
 class CreateJobsPayload:
+    """What ``createJobs`` returns."""
+
     jobs: list[Job] = strawberry.field(description="The jobs, in the order of the inputs.")
     deduplicated_count: int = strawberry.field(description="How many of them an idempotency key had made before.")
 
 
 @strawberry.type(description="A cancelled job.")
 class CancelJobPayload:
+    """What ``cancelJob`` returns."""
+
     job: Job = strawberry.field(description="The job.")
 
 
 @strawberry.type(description="A job that runs again.")
 class RetryJobPayload:
+    """What ``retryJob`` returns."""
+
     job: Job = strawberry.field(description="The job.")
 
 
 @strawberry.type(description="The outcome of retrying many jobs.")
 class RetryJobsPayload:
+    """What ``retryJobs`` returns."""
+
     retried_count: int = strawberry.field(description="How many jobs run again.")
 
 
-class Creations(NamedTuple):
-    """The type Mutation, and the resolvers that are to be called with their inputs as dictionaries."""
+def mutation_type(registered: RegisteredTypes) -> type[Any]:
+    """Return the type Mutation of a schema."""
+    create_input = create_job_input(registered)
 
-    type: type[Any]
-    resolvers: dict[str, Callable[..., Any]]
-
-
-def mutations(registered: RegisteredTypes, create_input: type[Any]) -> Creations:
-    """What can be done in a schema whose creations take ``create_input``."""
-
-    async def create_job(info: Info, input: Any) -> CreateJobPayload:  # noqa: A002
+    async def create_job(
+        info: Info,
+        input: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any], strawberry.argument(description="The job to create.", graphql_type=create_input)
+        ],
+    ) -> CreateJobPayload:
         request = request_of(input, registered, "input")
-        created = await services(info).commands.create(request)
-        job = await services(info).settled(created.job)
+        running = info.context.services()
+        created = await running.commands.create(request)
+        job = await running.feed.read_back(created.job)
         return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
 
-    async def create_jobs(info: Info, inputs: Any) -> CreateJobsPayload:
+    async def create_jobs(
+        info: Info,
+        inputs: Annotated[
+            list[dict[str, Any]],
+            strawberry.argument(
+                description="1 to 1000 jobs to create, in this order.",
+                graphql_type=list[create_input],
+            ),
+        ],
+    ) -> CreateJobsPayload:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
-        requests = [request_of(creation, registered, f"inputs.{n}") for n, creation in enumerate(inputs)]
-        created = await services(info).commands.create_many(requests)
-        jobs = await _all_settled(services(info), created)
+        requests = [request_of(given, registered, f"inputs.{n}") for n, given in enumerate(inputs)]
+        running = info.context.services()
+        created = await running.commands.create_many(requests)
+        jobs = await _all_indexed(running, created)
         return CreateJobsPayload(
             jobs=[registered.present(job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
         )
 
-    # The type is known only now; Strawberry reads annotations when it makes a field.
-    one = strawberry.argument(description="The job to create.")
-    many = strawberry.argument(description="1 to 1000 jobs to create, in this order.")
-    create_job.__annotations__["input"] = Annotated[create_input, one]
-    create_jobs.__annotations__["inputs"] = Annotated[list[create_input], many]  # type: ignore[valid-type]
     fields = [
         strawberry.mutation(create_job, description="Create a job. It is durable once this returns."),
         strawberry.mutation(
@@ -126,15 +255,28 @@ def mutations(registered: RegisteredTypes, create_input: type[Any]) -> Creations
         ),
         *_FIELDS,
     ]
-    mutation = create_type("Mutation", fields, description="Everything that can be done.")
-    return Creations(mutation, {"createJob": create_job, "createJobs": create_jobs})
+    return create_type("Mutation", fields, description="Everything that can be done.")
 
 
-async def _all_settled(running: Services, created: list[Created]) -> list[model.Job]:
-    """The index applies the stream in order: once it has the last of the writes it has all of them."""
-    last = await running.settled(max((c.job for c in created), key=lambda job: job.last_seq))
+async def _all_indexed(running: Services, created: list[Created]) -> list[model.Job]:
+    """Return the jobs as the index has them: it applies the stream in order, so with the last write it has all."""
+    last = await running.feed.read_back(max((c.job for c in created), key=lambda job: job.last_seq))
     known = {last.id: last}
     return [known.get(c.job.id) or running.index.job(c.job.id) or c.job for c in created]
+
+
+async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name
+    job_id = _known_id(id)
+    running = info.context.services()
+    job = await running.feed.read_back(await running.commands.cancel(job_id))
+    return CancelJobPayload(job=presenter(info)(job))
+
+
+async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002 -- the schema's name
+    job_id = _known_id(id)
+    running = info.context.services()
+    job = await running.feed.read_back(await running.commands.retry(job_id))
+    return RetryJobPayload(job=presenter(info)(job))
 
 
 def _known_id(text: str) -> str:
@@ -144,27 +286,48 @@ def _known_id(text: str) -> str:
     return job_id
 
 
-async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002
-    job_id = _known_id(id)
-    job = await services(info).commands.cancel(job_id)
-    return CancelJobPayload(job=presenter(info)(await services(info).settled(job)))
-
-
-async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002
-    job_id = _known_id(id)
-    job = await services(info).commands.retry(job_id)
-    return RetryJobPayload(job=presenter(info)(await services(info).settled(job)))
-
-
 async def _retry_jobs(
     info: Info,
-    filter: Annotated[JobFilterInput, strawberry.argument(description="Which jobs; others are left alone.")],  # noqa: A002
+    filter: Annotated[  # noqa: A002 -- the schema's name
+        dict[str, Any],
+        strawberry.argument(description="Which jobs; others are left alone.", graphql_type=JobFilterInput),
+    ],
 ) -> RetryJobsPayload:
-    running = services(info)
-    retried = await retry_all(running, filter.value())
+    running = info.context.services()
+    retried = await retry_all(running, filter_of(filter))
     if retried:
-        await running.settled(max(retried, key=lambda job: job.last_seq))
+        await running.feed.read_back(max(retried, key=lambda job: job.last_seq))
     return RetryJobsPayload(retried_count=len(retried))
+
+
+async def retry_all(running: Services, meant: JobFilter) -> list[model.Job]:
+    """Retry what matches and can be retried, a few at a time; return the jobs that were.
+
+    Jobs that somebody else has moved meanwhile are passed over.
+
+    :raises QueueUnavailable: if NATS stops answering; what was retried before that stays so.
+    """
+    wanted = RETRYABLE if meant.status is None else tuple(s for s in RETRYABLE if s in meant.status)
+    if not wanted:
+        return []
+    waiting = iter(await running.reader.ids(replace(meant, status=wanted)))
+    retried: list[model.Job] = []
+    try:
+        async with TaskGroup() as group:
+            for _ in range(RETRIES_AT_A_TIME):
+                group.create_task(_retry_in_turn(running.commands, waiting, retried))
+    except ExceptionGroup as failures:
+        # One sentence for the client: all of them failed for the same reason.
+        raise failures.exceptions[0] from failures
+    return retried
+
+
+async def _retry_in_turn(commands: JobCommands, waiting: Iterator[str], retried: list[model.Job]) -> None:
+    for job_id in waiting:
+        try:
+            retried.append(await commands.retry(job_id))
+        except (InvalidState, NotFound):
+            continue
 
 
 _FIELDS = [

@@ -1,7 +1,9 @@
 """GraphQL types of pydantic models: an output type that reads the model's attributes, and an input type.
 
-Types are made anew for every schema, so that several registries can live in one process. What GraphQL cannot say
-(mappings, unions, recursion, models without fields) is JSON; pydantic still validates it.
+Three steps: what kind of value an annotation means (``field_kind``), which names the schema has left (``TypeNames``),
+and the types themselves (``PayloadTypes``). Types are made anew for every schema, so that several registries can live
+in one process. What GraphQL cannot say (mappings, unions, recursion, models without fields) is JSON; pydantic still
+validates it.
 """
 
 import ast
@@ -39,39 +41,21 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
+from strawberry.tools import create_type
 
-from gql_jobs.graphql.engine.strawberry_internals import describe_enum
-
-# What a contract says about the values of its enums: the docstring below each, which Python itself forgets.
-
-
-def value_docs(enum: type[Enum]) -> dict[str, str]:
-    """The docstrings by the value's name; none where the source is not there to be read."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(enum)))
-    except (OSError, TypeError, SyntaxError):
-        return {}
-    found: dict[str, str] = {}
-    for statement, below in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
-        match statement, below:
-            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(text))) if name in enum.__members__:
-                found[name] = " ".join(text.split())
-    return found
-
-
-# What sort of GraphQL type a Python annotation of a model becomes. Knows neither Strawberry nor names.
+from gql_jobs.graphql.engine.strawberry_internals import describe_enum, named_field
 
 
 class OptionalKind(NamedTuple):
     """The value or null."""
 
-    of: "Kind"
+    of: "FieldKind"
 
 
 class ListKind(NamedTuple):
     """Any number of values of one kind."""
 
-    of: "Kind"
+    of: "FieldKind"
 
 
 class ModelKind(NamedTuple):
@@ -94,7 +78,7 @@ class JsonKind(NamedTuple):
     """Whatever GraphQL cannot say more precisely."""
 
 
-Kind: TypeAlias = OptionalKind | ListKind | ModelKind | EnumKind | TextKind | JsonKind | type[Any]
+FieldKind: TypeAlias = OptionalKind | ListKind | ModelKind | EnumKind | TextKind | JsonKind | type[Any]
 """A bare type is a scalar that Python and GraphQL share."""
 
 # bool before int, datetime before date: the first is a subclass of the second.
@@ -111,8 +95,8 @@ _SAME_AS: dict[Any, type[Any]] = {
 _TEXTS = (AnyUrl, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address, IPv6Address)
 
 
-def kind_of(annotation: Any) -> Kind:
-    """The kind of an annotation as pydantic resolved it, constraints and aliases looked through."""
+def field_kind(annotation: Any) -> FieldKind:
+    """Return the kind of an annotation as pydantic resolved it, constraints and aliases looked through."""
     annotation = _bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -128,7 +112,7 @@ def kind_of(annotation: Any) -> Kind:
 
 
 def _bare(annotation: Any) -> Any:
-    """Without ``Annotated``, ``type`` aliases and ``NewType``."""
+    """Return the annotation without ``Annotated``, ``type`` aliases and ``NewType``."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
@@ -140,19 +124,19 @@ def _bare(annotation: Any) -> Any:
             return _SAME_AS.get(annotation, annotation) if isinstance(annotation, type) else annotation
 
 
-def _union(arguments: tuple[Any, ...]) -> Kind:
+def _union(arguments: tuple[Any, ...]) -> FieldKind:
     present = [argument for argument in arguments if argument is not type(None)]
-    kind = kind_of(present[0]) if len(present) == 1 else JsonKind()
+    kind = field_kind(present[0]) if len(present) == 1 else JsonKind()
     return OptionalKind(kind) if len(present) < len(arguments) and not isinstance(kind, OptionalKind) else kind
 
 
-def _list(arguments: tuple[Any, ...]) -> Kind:
-    """A tuple of several kinds is JSON."""
+def _list(arguments: tuple[Any, ...]) -> FieldKind:
+    # A tuple of several kinds is JSON.
     items = {argument for argument in arguments if argument is not Ellipsis}
-    return ListKind(kind_of(items.pop())) if len(items) == 1 else JsonKind()
+    return ListKind(field_kind(items.pop())) if len(items) == 1 else JsonKind()
 
 
-def _class(cls: type[Any]) -> Kind:
+def _class(cls: type[Any]) -> FieldKind:
     if issubclass(cls, Enum):
         return EnumKind(cls)
     if issubclass(cls, BaseModel):
@@ -161,8 +145,6 @@ def _class(cls: type[Any]) -> Kind:
         return TextKind()
     return next((scalar for scalar in _SCALARS if issubclass(cls, scalar)), JsonKind())
 
-
-# Who has which type name in one schema: what every schema holds first, then what job types bring.
 
 RESERVED = frozenset(
     {
@@ -218,10 +200,11 @@ RESERVED = frozenset(
         "Worker",
     }
 )
+"""The names of types that every schema has."""
 
 
 class TypeNames:
-    """The names of one schema."""
+    """Who has which type name in one schema: what every schema holds first, then what job types bring."""
 
     def __init__(self) -> None:
         self._owners: dict[str, object] = dict.fromkeys(RESERVED)
@@ -236,15 +219,17 @@ class TypeNames:
         self._owners[name] = owner
 
     def claim(self, name: str, owner: object, stem: str) -> str:
-        """The name for a nested model or enum: its own, or, if that is taken, prefixed with the type it is part of."""
+        """Take the name for a nested model or enum; return it.
+
+        Its own, or, if that is taken, prefixed with the type it is part of.
+
+        :raises ValueError: if both are taken.
+        """
         for candidate in (name, f"{stem}{name}"):
             if candidate not in self._owners:
                 self._owners[candidate] = owner
                 return candidate
         raise ValueError(f"The GraphQL type names {name!r} and '{stem}{name}' are both taken; rename {owner!r}.")
-
-
-_NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 
 
 class Shape(NamedTuple):
@@ -255,7 +240,7 @@ class Shape(NamedTuple):
 
 
 class PayloadTypes:
-    """The types of one schema."""
+    """Makes the payload and result types of one schema."""
 
     def __init__(self, names: TypeNames) -> None:
         self._names = names
@@ -263,11 +248,11 @@ class PayloadTypes:
         self._in_progress: set[type] = set()
 
     def output(self, model: type[BaseModel], name: str) -> Shape:
-        """The output type ``name`` of a payload or result model; JSON for a model without fields."""
+        """Return the output type ``name`` of a payload or result model; JSON for a model without fields."""
         return self._model(model, is_input=False, name=name, stem=name)
 
     def input(self, model: type[BaseModel], name: str) -> Shape:
-        """The input type ``name`` of a payload model; JSON for a model without fields."""
+        """Return the input type ``name`` of a payload model; JSON for a model without fields."""
         return self._model(model, is_input=True, name=name, stem=name.removesuffix("Input"))
 
     def _model(self, model: type[BaseModel], *, is_input: bool, name: str | None, stem: str) -> Shape:
@@ -283,16 +268,17 @@ class PayloadTypes:
         return Shape(self._made[key])
 
     def _make(self, model: type[BaseModel], name: str, stem: str, *, is_input: bool) -> type:
-        members: dict[str, Any] = {"__annotations__": {}, "__module__": __name__}
-        for field_name, info in model.model_fields.items():
-            shape = self._shape(kind_of(info.annotation), stem, is_input=is_input)
-            make = _input_field if is_input else _output_field
-            members[field_name] = make(field_name, info, shape, members["__annotations__"])
-        new_type = types.new_class(name, (), {}, lambda namespace: namespace.update(members))
+        make = _input_field if is_input else _output_field
+        fields = [
+            named_field(
+                field_name, make(field_name, info, self._shape(field_kind(info.annotation), stem, is_input=is_input))
+            )
+            for field_name, info in model.model_fields.items()
+        ]
         description = _own_doc(model) or f"The fields of `{model.__name__}`."
-        return strawberry.type(new_type, name=name, description=description, is_input=is_input)
+        return create_type(name, fields, is_input=is_input, description=description)
 
-    def _shape(self, kind: Kind, stem: str, *, is_input: bool) -> Shape:
+    def _shape(self, kind: FieldKind, stem: str, *, is_input: bool) -> Shape:
         match kind:
             case OptionalKind(of) | ListKind(of):
                 inner, plain = self._shape(of, stem, is_input=is_input)
@@ -316,37 +302,37 @@ class PayloadTypes:
         return enum
 
 
-def graphql_name(field_name: str, info: FieldInfo) -> str:
-    """The field's alias if it can be a GraphQL name, else its name in camelCase."""
+_NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
+
+
+def field_name_of(field_name: str, info: FieldInfo) -> str:
+    """Return the field's alias if it can be a GraphQL name, else its name in camelCase."""
     alias = info.alias
     return alias if alias is not None and _NAME.fullmatch(alias) else to_camel(field_name)
 
 
-def _output_field(name: str, info: FieldInfo, shape: Shape, annotations: dict[str, Any]) -> Any:
-    description = _description(name, info)
+def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
+    shown, description = field_name_of(name, info), _description(name, info)
     if not shape.plain:
-        annotations[name] = shape.type
-        return strawberry.field(name=graphql_name(name, info), description=description)
+        return strawberry.field(name=shown, graphql_type=shape.type, description=description)
 
     def resolve(root: Any) -> Any:
         return to_jsonable_python(getattr(root, name), by_alias=True)
 
-    return strawberry.field(
-        resolver=resolve, graphql_type=shape.type, name=graphql_name(name, info), description=description
-    )
+    return strawberry.field(resolver=resolve, graphql_type=shape.type, name=shown, description=description)
 
 
-def _input_field(name: str, info: FieldInfo, shape: Shape, annotations: dict[str, Any]) -> Any:
-    """A field with a default may be left out; pydantic then knows the default."""
-    description = _description(name, info)
+def _input_field(name: str, info: FieldInfo, shape: Shape) -> Any:
+    """Return the field; one with a default may be left out, for pydantic knows the default."""
+    shown, description = field_name_of(name, info), _description(name, info)
     if info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
-        annotations[name] = shape.type
-        return strawberry.field(name=graphql_name(name, info), description=description)
-    annotations[name] = shape.type | None
+        return strawberry.field(name=shown, graphql_type=shape.type, description=description)
     if not info.is_required() and info.default_factory is None and info.default is not None:
-        shown = info.default.name if isinstance(info.default, Enum) else info.default
-        description = f"{description} Default: `{shown}`."
-    return strawberry.field(name=graphql_name(name, info), description=description, default=strawberry.UNSET)
+        value = info.default.name if isinstance(info.default, Enum) else info.default
+        description = f"{description} Default: `{value}`."
+    return strawberry.field(
+        name=shown, graphql_type=shape.type | None, description=description, default=strawberry.UNSET
+    )
 
 
 def _description(name: str, info: FieldInfo) -> str:
@@ -360,3 +346,20 @@ def _own_doc(cls: type) -> str | None:
     """The class's own docstring, in one paragraph; an inherited one speaks of something else."""
     doc = cls.__dict__.get("__doc__")
     return " ".join(str(doc).split()) if doc else None
+
+
+def value_docs(enum: type[Enum]) -> dict[str, str]:
+    """Return what a contract says about the values of an enum, by their names: the docstring below each.
+
+    Python itself forgets them, so the source is read; where it is not there, there are none.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(enum)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    for statement, below in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
+        match statement, below:
+            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(text))) if name in enum.__members__:
+                found[name] = " ".join(text.split())
+    return found

@@ -9,20 +9,22 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.scalars import JSON
 
-from gql_jobs.graphql.context import Info, services
-from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput
-from gql_jobs.graphql.job_types import Job, JobConnection, connection_of, presenter
+from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
+from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
+from gql_jobs.graphql.job_types import Job, JobConnection, presented_page, presenter
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.log.heartbeats import WorkerSeen
 
 DEFAULT_PAGE = 50
-LARGEST_PAGE = 500
+"""Jobs of a page whose size nobody says."""
 
 
 @strawberry.type(description="A kind of job that this server can create.")
 class JobType:
+    """What a registered type is."""
+
     name: str = strawberry.field(description="Its name, as `Job.type` and filters say it.")
     queue: str = strawberry.field(description="The queue its jobs go to.")
     max_retries: int = strawberry.field(description="How many attempts may follow the first, unless a job says so.")
@@ -32,12 +34,16 @@ class JobType:
 
 @strawberry.type(description="How many jobs are in one state.")
 class StatusCount:
+    """One figure of a queue."""
+
     status: JobStatus = strawberry.field(description="The state.")
     count: int = strawberry.field(description="How many jobs are in it.")
 
 
 @strawberry.type(description="A queue that workers serve.")
 class Queue:
+    """A queue and its figures."""
+
     name: str = strawberry.field(description="Its name.")
     counts: list[StatusCount] = strawberry.field(description="How many of its jobs are in each state, zeros included.")
     oldest_queued_at: datetime | None = strawberry.field(
@@ -47,6 +53,8 @@ class Queue:
 
 @strawberry.type(description="A worker process heard of within the last 15 seconds.")
 class Worker:
+    """A worker as its last heartbeat described it."""
+
     id: strawberry.ID = strawberry.field(description="Its id, as `Job.workerId` says it.")
     hostname: str = strawberry.field(description="The machine it runs on.")
     queues: list[str] = strawberry.field(description="The queues it serves.")
@@ -60,56 +68,60 @@ class Worker:
     last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
 
 
-async def find_jobs(
-    info: Info,
-    *,
-    filter: Annotated[  # noqa: A002
-        dict[str, Any] | None,
-        strawberry.argument(description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None),
-    ] = strawberry.UNSET,
-    order_by: Annotated[
-        dict[str, Any] | None,
-        strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
-    ] = strawberry.UNSET,
-    first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
-    after: Annotated[
-        str | None,
-        strawberry.argument(description="Go on after this cursor, which stays right while jobs arrive."),
-    ] = strawberry.UNSET,
-    offset: Annotated[
-        int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
-    ] = strawberry.UNSET,
-) -> JobConnection:
-    """The resolver of ``jobs``, to be called directly: with its inputs as dictionaries, by the names of the schema."""
-    first = DEFAULT_PAGE if first is None else first
-    if not 0 <= first <= LARGEST_PAGE:
-        raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
-    if offset and offset < 0:
-        raise InvalidArgument("offset", "offset must not be negative.")
-    meant = JobFilterInput.of(filter).value() if filter else JobFilter()
-    order = JobOrderInput(**order_by).value() if order_by else JobOrder()
-    page = await services(info).reader.page(meant, order, first=first, after=after or None, offset=offset or 0)
-    return connection_of(page, meant, info)
-
-
 @strawberry.type(description="Everything that can be asked.")
 class Query:
+    """The root of all queries."""
+
     @strawberry.field(description="One job; null for an id that is unknown or no UUID.")
     async def job(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
     ) -> Job | None:
-        job = await services(info).job(id)
+        """Return the job, or None."""
+        job = await info.context.services().job(id)
         return presenter(info)(job) if job is not None else None
 
-    jobs = strawberry.field(
-        resolver=find_jobs, description="Jobs that match a filter, page by page. Without arguments: the newest 50."
-    )
+    @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")
+    async def jobs(
+        self,
+        info: Info,
+        *,
+        filter: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any] | None,
+            strawberry.argument(
+                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
+            ),
+        ] = strawberry.UNSET,
+        order_by: Annotated[
+            dict[str, Any] | None,
+            strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
+        ] = strawberry.UNSET,
+        first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
+        after: Annotated[
+            str | None,
+            strawberry.argument(description="Go on after this cursor, which stays right while jobs arrive."),
+        ] = strawberry.UNSET,
+        offset: Annotated[
+            int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
+        ] = strawberry.UNSET,
+    ) -> JobConnection:
+        """Return a page of the index; refuse sizes that cannot be with INVALID_ARGUMENT."""
+        first = DEFAULT_PAGE if first is None else first
+        if not 0 <= first <= LARGEST_PAGE:
+            raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
+        if offset and offset < 0:
+            raise InvalidArgument("offset", "offset must not be negative.")
+        meant = filter_of(filter)
+        page = await info.context.services().reader.page(
+            meant, order_of(order_by), first=first, after=after or None, offset=offset or 0
+        )
+        return presented_page(page, meant, presenter(info))
 
     @strawberry.field(description="The kinds of job that this server can create.")
     def job_types(self, info: Info) -> list[JobType]:
-        limits = services(info).settings
+        """Return the registered types, with what holds for their jobs."""
+        limits = info.context.services().settings
         return [
             JobType(
                 name=kind.name,
@@ -118,12 +130,13 @@ class Query:
                 timeout_seconds=limits.process_timeout if kind.timeout is None else kind.timeout,
                 payload_schema=JSON(kind.payload.model_json_schema(by_alias=True)),
             )
-            for kind in services(info).registry
+            for kind in info.context.services().registry
         ]
 
     @strawberry.field(description="The queues, with how many jobs stand where.")
     async def queues(self, info: Info) -> list[Queue]:
-        reader = services(info).reader
+        """Return the queues of registered types and of stored jobs, by name."""
+        reader = info.context.services().reader
         counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
         return [
             Queue(
@@ -131,12 +144,13 @@ class Query:
                 counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
                 oldest_queued_at=oldest.get(name),
             )
-            for name in sorted({*services(info).registry.queues, *counts})
+            for name in sorted({*info.context.services().registry.queues, *counts})
         ]
 
     @strawberry.field(description="The workers that run at the moment.")
     def workers(self, info: Info) -> list[Worker]:
-        return [_worker(seen) for seen in services(info).presence.workers()]
+        """Return the workers heard of lately."""
+        return [_worker(seen) for seen in info.context.services().presence.workers()]
 
 
 def _worker(seen: WorkerSeen) -> Worker:

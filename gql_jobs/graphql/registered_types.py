@@ -10,24 +10,27 @@ from typing import Any, cast
 import strawberry
 from msgspec import Raw
 from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_pascal
 
 from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
 from gql_jobs.jobs import model
 from gql_jobs.jobs.registry import JobType, Registry
 
-_MOST_VERDICTS = 20_000
-_LONGEST_KEPT = 1024
-_INT = 2**31
+_MAX_VERDICTS = 20_000
+_MAX_KEPT_TEXT = 1024
+"""Bytes of a payload or result whose verdict is kept."""
+_INT_END = 2**31
 """GraphQL's Int has 32 bits."""
 
 
 class RegisteredTypes:
-    """The job types of one schema."""
+    """The job types of one schema.
+
+    :raises ValueError: for a registry without types, or names that GraphQL cannot keep apart.
+    """
 
     def __init__(self, registry: Registry) -> None:
-        """:raises ValueError: for a registry without types, or names that GraphQL cannot keep apart."""
         self.job_types = {job_type.name: job_type for job_type in registry}
         if not self.job_types:
             raise ValueError("No job type is registered: there is nothing to make a schema of.")
@@ -36,16 +39,16 @@ class RegisteredTypes:
         # All names that follow from job types first, so that no nested model takes one of them.
         for job_type in self.job_types.values():
             for part in ("Job", "Payload", "Result", "PayloadInput"):
-                names.take(job_type.graphql_name + part, job_type)
+                names.take(type_stem(job_type) + part, job_type)
         self.objects = {name: _object(job_type, payload_types) for name, job_type in self.job_types.items()}
         self.inputs = {
-            name: payload_types.input(job_type.payload, f"{job_type.graphql_name}PayloadInput")
+            name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
             for name, job_type in self.job_types.items()
         }
         self._verdicts: dict[tuple[type[BaseModel], bytes], bool] = {}
 
     def present(self, job: model.Job) -> Job:
-        """The job as an object of its type, or an UnknownJob."""
+        """Return the job as an object of its type, or an UnknownJob. Never fails."""
         job_type = self.job_types.get(job.spec.type)
         if job_type is None or not self._fits(job_type, job):
             return UnknownJob(source=job)
@@ -57,23 +60,26 @@ class RegisteredTypes:
         )
 
     def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
-        """Checking costs up to 50 µs (an e-mail address), and pages show the same jobs again: the verdict is kept.
-
-        By the text itself, for the hash beside a payload may be wrong in a message that others have written.
-        """
+        # The verdict is kept: to check is slow (an e-mail address), and pages show the same jobs again. By the text
+        # itself, for the hash beside a payload may be wrong in a message that others have written.
         key = (model_class, bytes(stored))
         verdict = self._verdicts.get(key)
         if verdict is None:
             verdict = _reads(*key)
-            if len(key[1]) <= _LONGEST_KEPT:
-                if len(self._verdicts) >= _MOST_VERDICTS:
+            if len(key[1]) <= _MAX_KEPT_TEXT:
+                if len(self._verdicts) >= _MAX_VERDICTS:
                     self._verdicts.clear()
                 self._verdicts[key] = verdict
         return verdict
 
 
+def type_stem(job_type: JobType) -> str:
+    """Return the stem of a job type's GraphQL types: ``EmailJob``, ``EmailPayload``, ``EmailPayloadInput``."""
+    return to_pascal(job_type.name)
+
+
 def payload_member(job_type: JobType) -> str:
-    """The member of the @oneOf input that stands for the type."""
+    """Return the member of the @oneOf input that stands for the type."""
     return to_camel(job_type.name)
 
 
@@ -85,16 +91,16 @@ def _reads(model_class: type[BaseModel], stored: bytes) -> bool:
 
 
 def _expressible(value: Any) -> bool:
-    """Whether GraphQL can write the value: an Int beyond 32 bits would turn the whole page into an error."""
+    """Return whether GraphQL can write the value: an Int beyond 32 bits would turn the whole page into an error."""
     if isinstance(value, BaseModel):
         return all(_expressible(part) for part in value.__dict__.values())
     if isinstance(value, list | tuple | set | frozenset):
         return all(_expressible(item) for item in value)
-    return not isinstance(value, int) or isinstance(value, Enum) or -_INT <= value < _INT
+    return not isinstance(value, int) or isinstance(value, Enum) or -_INT_END <= value < _INT_END
 
 
 def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
-    stem = job_type.graphql_name
+    stem = type_stem(job_type)
     payload = payload_types.output(job_type.payload, f"{stem}Payload")
     result = payload_types.output(job_type.result, f"{stem}Result")
 

@@ -1,4 +1,8 @@
-"""The enums of the schema and what their values mean to a client. No logic."""
+"""The scalars and enums of the schema: how values are written and read, and what they mean to a client.
+
+The enums belong to other packages, which have no word of GraphQL; they are described here, in place. What a value means
+for jobs is the resolvers' affair.
+"""
 
 from collections.abc import Callable
 from datetime import date, datetime, time
@@ -12,12 +16,10 @@ import strawberry
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
+from gql_jobs.graphql.engine.errors import CODES
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
-from gql_jobs.jobs import errors
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import OrderField
-
-# The scalars of the schema: how a value is written, read and described. What it means is the resolvers' affair.
 
 
 def _reader(parse: Callable[[str], object], expected: str) -> Callable[[Any], object]:
@@ -90,16 +92,6 @@ SCALARS: dict[object, ScalarDefinition] = {
 """By Python type; for ``StrawberryConfig.scalar_map``."""
 
 
-class DocumentError(StrEnum):
-    """The codes of what has nothing to do with jobs: a fault of the request, or the end of the server that has it."""
-
-    BAD_REQUEST = "BAD_REQUEST"
-    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
-    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
-    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
-    SERVER_STOPPING = "SERVER_STOPPING"
-
-
 class SortDirection(StrEnum):
     """Which end of an order comes first."""
 
@@ -116,8 +108,8 @@ class CancellationOutcome(StrEnum):
     FINISHED = "finished"
 
 
-# An enum cannot be extended, so the one that clients see is made of both; mypy knows only literal members.
-ErrorCode = cast("Any", StrEnum)("ErrorCode", [(c.name, c.value) for c in (*errors.ErrorCode, *DocumentError)])
+# An enum cannot be extended, so the one that clients see is made of all codes; mypy knows only literal members.
+ErrorCode = cast("Any", StrEnum)("ErrorCode", [(code, code) for code in CODES])
 
 describe_enum(
     JobStatus,

@@ -4,21 +4,45 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import strawberry
 
-from gql_jobs.graphql.context import Context, Info, services
-from gql_jobs.graphql.inputs import JobFilterInput
-from gql_jobs.graphql.job_types import JobEvent, Presenter, event_of, presenter
-from gql_jobs.jobs.errors import NotFound
+from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.inputs import JobFilterInput, filter_of
+from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, presenter
+from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.model import Cursor, parse_job_id
-from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.live.bus import Subscriber
+
+
+class PresentedEvents:
+    """Events as objects of their kinds, for one reader; closed, it has closed where they come from.
+
+    No generator of its own: one on the way of every event is enough, and this has nothing to clean up.
+    """
+
+    __slots__ = ("_events", "_present")
+
+    def __init__(self, present: Presenter, events: Subscriber) -> None:
+        self._events = events
+        self._present = present
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        return presented_event(await self._events.__anext__(), self._present)
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        await self._events.aclose()
 
 
 @strawberry.type(description="Everything that can be watched.")
 class Subscription:
+    """The root of all subscriptions."""
+
     @strawberry.subscription(
         description=(
             "The events of one job: first its latest, so that a late subscriber knows the state at once, then every "
@@ -28,7 +52,7 @@ class Subscription:
     async def job_progress(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002
+        id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
@@ -36,8 +60,7 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        present = presenter(info)
-        return _Presented(info.context, present, await services(info).watch.job(job_id, _cursor(info, after)))
+        return PresentedEvents(presenter(info), await info.context.services().watch.job(job_id, _cursor(info, after)))
 
     @strawberry.subscription(
         description=(
@@ -48,38 +71,25 @@ class Subscription:
     async def job_events(
         self,
         info: Info,
-        filter: Annotated[  # noqa: A002
-            JobFilterInput | None, strawberry.argument(description="Which jobs; all of them where left out.")
+        filter: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any] | None,
+            strawberry.argument(
+                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
+            ),
         ] = strawberry.UNSET,
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
-        meant = filter.value() if filter else JobFilter()
-        present = presenter(info)
-        return _Presented(info.context, present, await services(info).watch.all(meant, _cursor(info, after)))
+        events = await info.context.services().watch.all(filter_of(filter), _cursor(info, after))
+        return PresentedEvents(presenter(info), events)
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:
     after = info.context.resume_after or after
-    return None if after is None or after is strawberry.UNSET else Cursor.parse(after)
-
-
-class _Presented:
-    """The events of a subscriber as the objects that clients see."""
-
-    def __init__(self, context: Context, present: Presenter, events: Subscriber) -> None:
-        self._context = context
-        self._present = present
-        self._events = events
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> JobEvent:
-        shown = event_of(await anext(self._events), self._present)
-        self._context.cursor = shown.cursor
-        return shown
-
-    async def aclose(self) -> None:
-        await self._events.aclose()
+    if after is None or after is strawberry.UNSET:
+        return None
+    try:
+        return Cursor.parse(after)
+    except ValueError as error:
+        raise InvalidArgument("after", str(error)) from None

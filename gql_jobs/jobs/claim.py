@@ -1,4 +1,4 @@
-"""What a worker does with a delivery, decided on the job's last event as the stream's leader has it.
+"""What a worker does with a delivery: decided on the job's last event, as the stream's leader has it.
 
 Pure: the table that a model with crashes, zombies, lost acknowledgements, cancels, retries and schedules was run on.
 """
@@ -59,14 +59,20 @@ Decision = Start | Exhausted | Wait | Drop | Leave
 
 
 def first_start(submission: Submission) -> Start:
-    """What a first delivery begins with, without reading anything."""
+    """Return what a first delivery begins with, without reading anything."""
     return Start(attempt=1, event_seq=submission.event_seq)
 
 
 def decide(
     submission: Submission, submission_seq: int, last: Message | None, *, redelivered: bool, now: datetime
 ) -> Decision:
-    """:param last: the job's last event, or None; :param redelivered: this is not the submission's first delivery."""
+    """Return what to do with a delivery.
+
+    :param submission_seq: the sequence of the delivered message.
+    :param last: the job's last event as the stream's leader has it, or None.
+    :param redelivered: this is not the submission's first delivery.
+    :param now: by the worker's clock.
+    """
     if last is None:
         return Start(attempt=1, event_seq=0)
     if last.kind in TERMINAL:
@@ -86,7 +92,7 @@ def decide(
 
 
 def _take_over(submission: Submission, last: Message, now: datetime) -> Start | Exhausted:
-    """The lease of the attempt has run out: its worker died without a word, and the attempt is spent."""
+    """Return what follows where the lease of an attempt has run out: its worker is lost, and the attempt is spent."""
     body = last.body
     final = body.attempt > submission.spec.max_retries
     lost = JobError(

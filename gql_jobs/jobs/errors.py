@@ -8,8 +8,7 @@
     ├── NotFound                 NOT_FOUND              jobId
     ├── IdempotencyConflict      IDEMPOTENCY_CONFLICT   existingJobId
     ├── QueueFull                QUEUE_FULL
-    ├── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
-    └── TooComplex               TOO_COMPLEX            measure, limit, actual
+    └── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
 
     HandlerError                 raised by handlers
     ├── TransientError           the attempt failed, the next one may not: retried with backoff
@@ -22,9 +21,6 @@ Any other exception of a handler counts as transient.
 
 from enum import StrEnum
 from typing import Any, ClassVar
-
-_COUNTED = 2**31 - 1
-"""The largest number that an error states: GraphQL's Int."""
 
 
 class ErrorCode(StrEnum):
@@ -54,7 +50,7 @@ class GqlJobsError(Exception):
     def __init__(self, message: str, **extensions: Any) -> None:
         super().__init__(message)
         self.message = message
-        # graphql-core copies this attribute into the GraphQL error that it makes of an exception.
+        # Clients are shown this as it is.
         self.extensions: dict[str, Any] = {
             "code": self.code.value,
             **{key: value for key, value in extensions.items() if value is not None},
@@ -140,18 +136,6 @@ class QueueUnavailable(GqlJobsError):
 
     def __init__(self, message: str, job_id: str | None = None) -> None:
         super().__init__(message, jobId=job_id)
-
-
-class TooComplex(GqlJobsError):
-    """An operation asks for more than one may: ``actual`` of a ``measure`` (its depth, its cost) above ``limit``."""
-
-    code = ErrorCode.TOO_COMPLEX
-
-    def __init__(self, measure: str, limit: int, actual: int) -> None:
-        # Fragments that double can make a number of any length.
-        shown = str(actual) if actual < _COUNTED else f"more than {_COUNTED}"
-        message = f"The operation asks for too much: its {measure} may be {limit} at most, and it has {shown}."
-        super().__init__(message, measure=measure, limit=limit, actual=min(actual, _COUNTED))
 
 
 class HandlerError(Exception):

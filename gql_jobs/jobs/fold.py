@@ -1,4 +1,4 @@
-"""A job's state is the fold of its messages. The one place where a state changes, with the legal moves in one table.
+"""The fold: a job's state follows from its messages. The one place where a state changes, the legal moves in one table.
 
 A message that is not legal in a state changes nothing: ``fold`` then returns the very same object.
 """
@@ -21,29 +21,29 @@ from gql_jobs.jobs.messages import (
 )
 from gql_jobs.jobs.model import Cursor, Job, JobStatus, Spec
 
-S = JobStatus
+_S = JobStatus
 
 MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
-    (None, Kind.SCHEDULED): S.SCHEDULED,
-    (None, Kind.QUEUED): S.QUEUED,
-    (None, Kind.CANCELLED): S.CANCELLED,
-    (S.SCHEDULED, Kind.QUEUED): S.QUEUED,
-    (S.SCHEDULED, Kind.CANCELLED): S.CANCELLED,
-    (S.QUEUED, Kind.STARTED): S.PROCESSING,
-    (S.QUEUED, Kind.CANCELLED): S.CANCELLED,
-    (S.PROCESSING, Kind.STARTED): S.PROCESSING,
-    (S.PROCESSING, Kind.PROGRESS): S.PROCESSING,
-    (S.PROCESSING, Kind.COMPLETED): S.COMPLETED,
-    (S.PROCESSING, Kind.FAILED): S.RETRYING,
-    (S.PROCESSING, Kind.DEAD_LETTER): S.DEAD_LETTER,
-    (S.PROCESSING, Kind.CANCELLED): S.CANCELLED,
-    (S.PROCESSING, Kind.RELEASED): S.QUEUED,
-    (S.RETRYING, Kind.STARTED): S.PROCESSING,
-    (S.RETRYING, Kind.CANCELLED): S.CANCELLED,
-    (S.DEAD_LETTER, Kind.QUEUED): S.QUEUED,
-    (S.CANCELLED, Kind.QUEUED): S.QUEUED,
-    # Whoever was away hears of the expiry only: what ended the job has been deleted by then.
-    **{(status, Kind.EXPIRED): None for status in S},
+    (None, Kind.SCHEDULED): _S.SCHEDULED,
+    (None, Kind.QUEUED): _S.QUEUED,
+    (None, Kind.CANCELLED): _S.CANCELLED,
+    (_S.SCHEDULED, Kind.QUEUED): _S.QUEUED,
+    (_S.SCHEDULED, Kind.CANCELLED): _S.CANCELLED,
+    (_S.QUEUED, Kind.STARTED): _S.PROCESSING,
+    (_S.QUEUED, Kind.CANCELLED): _S.CANCELLED,
+    (_S.PROCESSING, Kind.STARTED): _S.PROCESSING,
+    (_S.PROCESSING, Kind.PROGRESS): _S.PROCESSING,
+    (_S.PROCESSING, Kind.COMPLETED): _S.COMPLETED,
+    (_S.PROCESSING, Kind.FAILED): _S.RETRYING,
+    (_S.PROCESSING, Kind.DEAD_LETTER): _S.DEAD_LETTER,
+    (_S.PROCESSING, Kind.CANCELLED): _S.CANCELLED,
+    (_S.PROCESSING, Kind.RELEASED): _S.QUEUED,
+    (_S.RETRYING, Kind.STARTED): _S.PROCESSING,
+    (_S.RETRYING, Kind.CANCELLED): _S.CANCELLED,
+    (_S.DEAD_LETTER, Kind.QUEUED): _S.QUEUED,
+    (_S.CANCELLED, Kind.QUEUED): _S.QUEUED,
+    # Whoever was away reads the expiry only: what ended the job has been deleted by then.
+    **{(status, Kind.EXPIRED): None for status in _S},
 }
 """(state, message) → next state; None before the first message and after the last."""
 
@@ -62,7 +62,10 @@ class Event(Struct, frozen=True, gc=False):
 
 
 def fold(job: Job | None, message: Message) -> Job | None:
-    """The job after ``message``; the same object where the message is not legal."""
+    """Return the job after ``message``.
+
+    The very same object where the message is not legal; None before a first message and where the job has expired.
+    """
     before = job.status if job is not None else None
     if (before, message.kind) not in MOVES or not _is_meant(job, message):
         return job
@@ -78,19 +81,19 @@ def fold(job: Job | None, message: Message) -> Job | None:
         updated_at=max(message.at, job.updated_at),
         event_seq=job.event_seq if message.kind in _NO_EVENTS else message.seq,
     )
-    apply = _FACTS.get(message.kind)
+    apply = _APPLY.get(message.kind)
     return apply(moved, message) if apply is not None else moved
 
 
 def events_of(before: Job | None, message: Message, after: Job | None) -> list[Event]:
-    """The client events of a message that moved a job from ``before`` to ``after``; none if it was not legal."""
+    """Return the client events of a message that moved a job from ``before`` to ``after``; none if it was not legal."""
     if after is None or after is before:
         return []
     kind = Kind.QUEUED if message.kind is Kind.RELEASED else message.kind
     if message.kind is Kind.QUEUED and _was_scheduled(message.body):
         queued = Event(kind, Cursor(message.seq, 1), after)
         return [_scheduled_event(message, message.body.spec), queued] if before is None else [queued]
-    if message.kind is Kind.CANCELLED and (before is None or before.status is S.SCHEDULED):
+    if message.kind is Kind.CANCELLED and (before is None or before.status is _S.SCHEDULED):
         cancelled = Event(kind, Cursor(message.seq, 1), after)
         return [_scheduled_event(message, after.spec), cancelled] if before is None else [cancelled]
     return [Event(kind, Cursor(message.seq), after)]
@@ -100,7 +103,7 @@ _NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
 
 
 def _is_meant(job: Job | None, message: Message) -> bool:
-    """Whether the message speaks of the submission and attempt that the job is at."""
+    """Return whether the message speaks of the submission and attempt that the job is at."""
     body = message.body
     if isinstance(body, Submission):
         # What came before a job's only submission has been deleted, whichever end it answers.
@@ -109,7 +112,7 @@ def _is_meant(job: Job | None, message: Message) -> bool:
         return job is not None or body.spec is not None
     if job is None or message.kind is Kind.EXPIRED:
         return job is not None
-    if message.kind is Kind.STARTED and job.status is S.QUEUED:
+    if message.kind is Kind.STARTED and job.status is _S.QUEUED:
         # A late firing can store a second copy of a submission; the fence lets only one of them start.
         return bool(body.submission >= job.submission_seq)
     if body.submission != job.submission_seq:
@@ -122,13 +125,13 @@ def _was_scheduled(body: Submission) -> bool:
 
 
 def _first(message: Message) -> Job:
-    """A job's first message; of a job cancelled before its time only the cancellation is left."""
+    """Return the job after its first message; of one cancelled before its time only the cancellation is left."""
     cancelled = message.kind is Kind.CANCELLED
     spec: Spec = message.body.spec
     return Job(
         id=message.job_id,
         spec=spec,
-        status=MOVES[None, message.kind] or S.QUEUED,
+        status=MOVES[None, message.kind] or _S.QUEUED,
         submission_seq=message.body.submission if cancelled else message.seq,
         last_seq=message.seq,
         updated_at=message.at,
@@ -138,11 +141,11 @@ def _first(message: Message) -> Job:
 
 
 def _scheduled_event(message: Message, spec: Spec) -> Event:
-    """The schedule a firing or a cancellation tells of: its own message is gone from the stream by then."""
+    """Return the event of the schedule that a firing or a cancellation ends: its own message is gone by then."""
     scheduled = Job(
         id=message.job_id,
         spec=spec,
-        status=S.SCHEDULED,
+        status=_S.SCHEDULED,
         submission_seq=message.seq,
         last_seq=message.seq,
         updated_at=spec.created_at,
@@ -230,7 +233,7 @@ def _released(job: Job, message: Message) -> Job:
     )
 
 
-_FACTS: dict[Kind, Callable[[Job, Message], Any]] = {
+_APPLY: dict[Kind, Callable[[Job, Message], Any]] = {
     Kind.QUEUED: _queued,
     Kind.STARTED: _started,
     Kind.PROGRESS: _progress,

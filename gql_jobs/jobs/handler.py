@@ -1,4 +1,8 @@
-"""What a handler is given. The workers implement it; handlers and their tests only need to know its shape."""
+"""What a handler is given, in workers and in tests of handlers.
+
+A handler is a function ``handler(context, payload)`` that returns what its type's result model takes. The worker gives
+it a ``JobContext``; a test may give it anything of this shape. docs/handlers.md shows how the parts are used.
+"""
 
 from collections.abc import Coroutine
 from logging import LoggerAdapter
@@ -7,26 +11,31 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from gql_jobs.jobs.model import Artifact
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class JobContext(Protocol):
-    """The handler's view of the attempt it runs.
-
-    ``attempt`` starts at 1. ``idempotency_token`` is the same for every attempt of the job, for outside systems
-    that can refuse a repetition. ``saved`` is the data of the last checkpoint of an earlier attempt, or None.
-    """
+    """The handler's view of the attempt it runs."""
 
     @property
-    def job_id(self) -> str: ...
+    def job_id(self) -> str:
+        """The job's id, a UUID."""
+
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """The number of the attempt; the first is 1."""
+
     @property
-    def idempotency_token(self) -> str: ...
+    def idempotency_token(self) -> str:
+        """The same for every attempt of the job, for outside systems that can refuse a repetition."""
+
     @property
-    def log(self) -> "LoggerAdapter[Any]": ...
+    def log(self) -> "LoggerAdapter[Any]":
+        """A logger whose lines name the job."""
+
     @property
-    def saved(self) -> Any: ...
+    def saved(self) -> Any:
+        """The data of the last checkpoint of an earlier attempt, or None."""
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Tell watchers how far the work is: 0 to 100. Never waits; at most ten a second are stored.
@@ -35,7 +44,7 @@ class JobContext(Protocol):
         """
 
     async def checkpoint(self, data: Any) -> None:
-        """Keep JSON data (at most 256 KiB) for the next attempt; returns once it is durable, however long NATS is away.
+        """Keep JSON data (at most 256 KiB) for the next attempt; return once it is durable, however long NATS is away.
 
         :raises ValueError: if the data is no JSON or too large.
         :raises TransientError: if it could not be stored.
@@ -55,5 +64,5 @@ class JobContext(Protocol):
         :raises TransientError: if it could not be stored.
         """
 
-    def wait(self, step: Coroutine[Any, Any, T]) -> T:
-        """From the thread of a plain handler: run a coroutine such as ``context.checkpoint(…)`` and wait for it."""
+    def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine such as ``context.checkpoint(…)`` from the thread of a plain handler, and wait for it."""

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from gql_jobs.jobs.model import Artifact, Count, JobError, Moment, Percent, Spec
 
 VERSION = 1
+"""The version of every body that this software writes."""
 
 
 class Kind(StrEnum):
@@ -43,7 +44,7 @@ class Receipt(StrEnum):
 
 # Values that can be part of no cycle: the garbage collector need not walk the thousands of them in a batch.
 class Body(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, kw_only=True):
-    """What every message says: its version and (but for submissions) the submission it speaks of."""
+    """What every message has: its version and (but for submissions) the submission it is about."""
 
     v: int = VERSION
     submission: int = 0
@@ -61,7 +62,7 @@ class Submission(Body, frozen=True, kw_only=True):
 
 
 class AttemptBody(Body, frozen=True, kw_only=True):
-    """Said by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
+    """Published by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
 
     attempt: Count
     worker_id: str

@@ -1,4 +1,7 @@
-"""What a job is: frozen values only. No I/O, no clock, no knowledge of where they are stored."""
+"""What a job is: its id, its state, what was asked for, what became of it, and the files kept with it.
+
+Frozen values only: no I/O, no clock, no knowledge of where they are stored. Stored JSON has its fields in camelCase.
+"""
 
 import mimetypes
 import re
@@ -6,104 +9,29 @@ import uuid
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
-from urllib.parse import quote
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from gql_jobs.jobs.errors import InvalidArgument
-
-# Artifacts: files that a handler keeps with its job. Names and values only; where they lie is the log's business.
-
-MAX_NAME = 200
-"""Bytes of a name."""
-_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
-"""Types that not every system's table knows."""
-
-
-class Artifact(Struct, frozen=True, rename="camel"):
-    """A file of a job. ``object`` is where its bytes lie in the object store, ``sha256`` their digest in hex."""
-
-    name: str
-    content_type: str
-    size_bytes: int
-    sha256: str
-    created_at: Annotated[datetime, Meta(tz=True)]
-    object: str
-
-    def url(self, job_id: str) -> str:
-        """Its path below the API's address."""
-        return artifact_url(job_id, self.name)
-
-
-def artifact_url(job_id: str, name: str) -> str:
-    """The path, below the API's address, of an artifact."""
-    return f"/artifacts/{job_id}/{quote(name)}"
-
-
-def artifact_name(path: str) -> str:
-    """The name that a path inside the artifact store stands for; a leading ``/`` is the store's root.
-
-    :raises ValueError: for a path that would leave the store, or that no URL or file system would keep as it is.
-    """
-    name = path.removeprefix("/")
-    if not name or len(name.encode("utf-8", "replace")) > MAX_NAME:
-        raise ValueError(f"An artifact's path must have 1 to {MAX_NAME} bytes.")
-    if not name.isprintable() or "\\" in name:
-        raise ValueError("An artifact's path must not contain backslashes or control characters.")
-    if any(part in {"", ".", ".."} for part in name.split("/")):
-        raise ValueError("An artifact's path must not contain empty parts, '.' or '..'.")
-    return name
-
-
-def content_type_of(name: str) -> str:
-    """The media type that the name's extension stands for."""
-    for extension, media_type in _TYPES.items():
-        if name.lower().endswith(extension):
-            return media_type
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-# A cursor: a position in the stream of events, opaque to clients (``sequence`` or ``sequence.index``).
-
-_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
-
-
-class Cursor(NamedTuple):
-    """The event number ``nth`` of the message ``seq``; cursors compare as positions do."""
-
-    seq: int
-    nth: int = 0
-
-    @classmethod
-    def parse(cls, text: str, argument: str = "after") -> Self:
-        """:raises InvalidArgument: if the text is no cursor of ours."""
-        match = _CURSOR.fullmatch(text) if text.isascii() else None
-        if match is None:
-            raise InvalidArgument(argument, "The cursor is not one this API has given out.")
-        return cls(int(match[1]), int(match[2] or 0))
-
-    def __str__(self) -> str:
-        return f"{self.seq}.{self.nth}" if self.nth else str(self.seq)
-
-
-# Job ids: UUIDs only, because an id becomes part of a subject, where a wildcard would name other jobs.
-
+# UUIDs only: an id becomes part of a subject, where a wildcard would name other jobs.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _KEYS = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
 
 
 def new_job_id() -> str:
-    """A random UUID: its first digits, which the log shows, tell jobs apart; those of a time-ordered one do not."""
+    """Return a random UUID.
+
+    Its first digits, which the log shows, tell jobs apart; those of a time-ordered one do not.
+    """
     return str(uuid.uuid4())
 
 
 def job_id_for_key(idempotency_key: str) -> str:
-    """The one id that a key can have, whoever asks and whenever."""
+    """Return the one id that a key can have, whoever asks and whenever."""
     return str(uuid.uuid5(_KEYS, idempotency_key))
 
 
 def parse_job_id(text: str) -> str | None:
-    """The id in its canonical spelling, or None if it is no UUID (and so no job's id)."""
+    """Return the id in its canonical spelling; None if the text is no UUID, and so no job's id."""
     return text.lower() if _UUID.fullmatch(text) else None
 
 
@@ -112,8 +40,9 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
-"""A number that GraphQL's Int can show; a message with a larger one is none of ours."""
+"""A number of attempts or retries. A message with a larger one is none of ours, and unreadable."""
 Percent = Annotated[int, Meta(ge=0, le=100)]
+"""How far the work is."""
 
 
 class JobStatus(StrEnum):
@@ -129,7 +58,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Nothing happens to the job any more unless somebody retries it by hand."""
+        """Whether nothing happens to the job any more unless somebody retries it by hand."""
         return self in _TERMINAL
 
 
@@ -239,3 +168,73 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec
+
+
+_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
+
+
+class Cursor(NamedTuple):
+    """A position among all events: the event number ``nth`` of the message ``seq``. Cursors compare as positions do.
+
+    Its text, ``seq`` or ``seq.nth``, is opaque to clients.
+    """
+
+    seq: int
+    nth: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the cursor that has this text.
+
+        :raises ValueError: if the text is no cursor of ours.
+        """
+        match = _CURSOR.fullmatch(text) if text.isascii() else None
+        if match is None:
+            raise ValueError("The cursor is not one this API has given out.")
+        return cls(int(match[1]), int(match[2] or 0))
+
+    def __str__(self) -> str:
+        return f"{self.seq}.{self.nth}" if self.nth else str(self.seq)
+
+
+MAX_ARTIFACT_NAME = 200
+"""Bytes of an artifact's name."""
+_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
+"""Types that not every system's table knows."""
+
+
+class Artifact(Struct, frozen=True, rename="camel"):
+    """A file that a handler keeps with its job.
+
+    ``object`` is where its bytes lie in the object store, ``sha256`` their digest in hexadecimal digits.
+    """
+
+    name: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    created_at: Moment
+    object: str
+
+
+def artifact_name(path: str) -> str:
+    """Return the name that a path inside the artifact store stands for; a leading ``/`` is the store's root.
+
+    :raises ValueError: for a path that would leave the store, or that no URL or file system would keep as it is.
+    """
+    name = path.removeprefix("/")
+    if not name or len(name.encode("utf-8", "replace")) > MAX_ARTIFACT_NAME:
+        raise ValueError(f"An artifact's path must have 1 to {MAX_ARTIFACT_NAME} bytes.")
+    if not name.isprintable() or "\\" in name:
+        raise ValueError("An artifact's path must not contain backslashes or control characters.")
+    if any(part in {"", ".", ".."} for part in name.split("/")):
+        raise ValueError("An artifact's path must not contain empty parts, '.' or '..'.")
+    return name
+
+
+def content_type_of(name: str) -> str:
+    """Return the media type that the name's extension stands for."""
+    for extension, media_type in _MEDIA_TYPES.items():
+        if name.lower().endswith(extension):
+            return media_type
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

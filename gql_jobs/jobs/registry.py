@@ -11,11 +11,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from msgspec import Raw, Struct
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel, to_pascal
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
-
-from gql_jobs.jobs.errors import InvalidPayload
 
 ENTRY_POINTS = "gql_jobs.job_types"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -23,7 +21,7 @@ _QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
 
 
 class Model(BaseModel):
-    """A payload or result model whose stored JSON uses the names GraphQL shows (``imageUrl``)."""
+    """A payload or result model. Its stored JSON has its fields in camelCase (``imageUrl``), as clients see them."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -50,33 +48,19 @@ class JobType(Struct, frozen=True):
     cpu_bound: bool = False
     description: str = ""
 
-    @property
-    def graphql_name(self) -> str:
-        """The stem of its GraphQL types: ``EmailJob``, ``EmailPayload``, ``EmailPayloadInput``."""
-        return to_pascal(self.name)
+    def validate(self, fields: dict[str, Any]) -> BaseModel:
+        """Return the payload that these fields make, by their names or their aliases.
 
-    def validate(self, fields: dict[str, Any], path: str) -> BaseModel:
-        """The payload as its model.
-
-        :raises InvalidPayload: with one entry per field; ``path`` is prefixed to each field's own.
+        :raises pydantic.ValidationError: if they do not fit the model.
         """
-        try:
-            return self.payload.model_validate(fields, by_name=True)
-        except ValidationError as error:
-            raise InvalidPayload(
-                [
-                    {"path": ".".join((path, *(_camel(p) for p in e["loc"]))), "message": e["msg"]}
-                    for e in error.errors(include_url=False, include_input=False, include_context=False)
-                ]
-            ) from None
-
-
-def _camel(part: str | int) -> str:
-    return to_camel(part) if isinstance(part, str) else str(part)
+        return self.payload.model_validate(fields, by_name=True)
 
 
 def canonical_json(model: BaseModel) -> bytes:
-    """The JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes."""
+    """Return the JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes.
+
+    :raises ValueError: for what cannot be written, such as half of a surrogate pair.
+    """
     # JSON has no infinity: stored as one, the whole message would be unreadable.
     return to_json(_sorted(model.model_dump(mode="json", by_alias=True)), inf_nan_mode="null")
 
@@ -88,7 +72,7 @@ def _sorted(value: Any) -> Any:
 
 
 def payload_hash(type_name: str, payload: bytes | Raw) -> str:
-    """SHA-256 of type and canonical payload: what makes two requests with one idempotency key the same."""
+    """Return the SHA-256 of type and canonical payload: it makes two requests with one idempotency key the same."""
     return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
 
 
@@ -99,7 +83,10 @@ class Registry:
         self._types: dict[str, JobType] = {}
 
     def add(self, job_type: JobType) -> JobType:
-        """:raises ValueError: for a name, queue or handler that cannot be, or a name registered twice."""
+        """Register a type; return it.
+
+        :raises ValueError: for a name, queue or handler that cannot be, or a name registered twice.
+        """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
         if not _QUEUE.fullmatch(job_type.queue):
@@ -112,7 +99,7 @@ class Registry:
         return job_type
 
     def get(self, name: str) -> JobType | None:
-        """The type of that name, or None where this process does not know it."""
+        """Return the type of that name, or None where this process does not know it."""
         return self._types.get(name)
 
     def __iter__(self) -> Iterator[JobType]:
@@ -142,7 +129,7 @@ def job_type(
 ) -> JobType:
     """Register a job type: a typed input, job object and documentation follow from it.
 
-    :param name: snake_case; ``sms`` becomes the input field ``sms`` and the GraphQL type ``SmsJob``.
+    :param name: snake_case; clients create a job of type ``sms`` with ``payload: {sms: {…}}`` and get an ``SmsJob``.
     :param payload: the pydantic model that a request is validated by.
     :param result: the pydantic model of what the handler returns.
     :param handler: ``"my_app.sms_handler:send"``, called with ``(context, payload)`` in a worker. A coroutine

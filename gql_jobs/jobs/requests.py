@@ -1,4 +1,8 @@
-"""What a client asks for when it creates a job: limits checked, defaults filled in, nothing stored yet."""
+"""What is asked for: which jobs are meant, in which order, and the creation of one, within its limits.
+
+One filter serves pages, counts, bulk retries and live events. A creation (``JobRequest``) has its limits checked and
+its defaults filled in; nothing is stored yet.
+"""
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -7,11 +11,8 @@ from typing import Protocol, TypeVar
 from msgspec import Raw, Struct
 from pydantic import BaseModel
 
-from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Spec, job_id_for_key, new_job_id
 from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
-
-# Which jobs are meant: one filter for pages, counts, bulk retries and live events.
 
 
 class JobFilter(Struct, frozen=True):
@@ -30,7 +31,7 @@ class JobFilter(Struct, frozen=True):
     created_before: datetime | None = None
 
     def matches(self, job: Job) -> bool:
-        """Whether the job, as it stands in ``job``, is meant."""
+        """Return whether the job, as it stands in ``job``, is meant."""
         spec = job.spec
         return (
             (self.ids is None or job.id in self.ids)
@@ -60,7 +61,7 @@ class JobOrder(Struct, frozen=True):
     descending: bool = True
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MAX_RETRIES = 100
 MAX_TIMEOUT = 86_400.0
@@ -75,13 +76,30 @@ _JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 FARTHEST_RUN = timedelta(days=366)
 
 
-class Limits(Protocol):
-    """The defaults of the pool settings."""
+class InvalidRequest(ValueError):
+    """A part of a creation cannot be.
+
+    ``field`` names it, as ``JobRequest`` does, and ``index`` says which item of it, where it has several. ``problem``
+    is a sentence; where it has to name the field it has ``{}``, for those who ask call it by a name of their own.
+    """
+
+    def __init__(self, field: str, problem: str, index: int | None = None) -> None:
+        super().__init__(problem.format(field))
+        self.field = field
+        self.problem = problem
+        self.index = index
+
+
+class JobDefaults(Protocol):
+    """What holds for a job where neither it nor its type says otherwise."""
 
     @property
-    def max_retries(self) -> int: ...
+    def max_retries(self) -> int:
+        """Attempts after the first."""
+
     @property
-    def process_timeout(self) -> float: ...
+    def process_timeout(self) -> float:
+        """Seconds that an attempt may take."""
 
 
 class JobRequest(Struct, frozen=True):
@@ -108,37 +126,34 @@ class JobRequest(Struct, frozen=True):
         max_retries: int | None = None,
         timeout: float | None = None,
         tags: tuple[str, ...] = (),
-        path: str = "input",
     ) -> "JobRequest":
-        """:param path: of the input, named in the errors.
+        """Return a creation that is within the limits.
 
-        :raises InvalidArgument: for a value outside its limits.
-        :raises InvalidPayload: for a payload that cannot be written as JSON.
+        :raises InvalidRequest: for a value outside its limits, or a payload that cannot be written as JSON.
         """
         if idempotency_key is not None:
-            _check_text(idempotency_key, f"{path}.idempotencyKey")
+            _check_text("idempotency_key", idempotency_key, "{}")
         if max_retries is not None and not 0 <= max_retries <= MAX_RETRIES:
-            raise InvalidArgument(f"{path}.maxRetries", f"maxRetries must be between 0 and {MAX_RETRIES}.")
+            raise InvalidRequest("max_retries", f"{{}} must be between 0 and {MAX_RETRIES}.")
         if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
-            message = f"timeoutSeconds must be between {MIN_TIMEOUT} and {MAX_TIMEOUT:.0f}."
-            raise InvalidArgument(f"{path}.timeoutSeconds", message)
+            raise InvalidRequest("timeout", f"{{}} must be between {MIN_TIMEOUT} and {MAX_TIMEOUT:.0f}.")
         if len(tags) > MAX_TAGS:
-            raise InvalidArgument(f"{path}.tags", f"A job has at most {MAX_TAGS} tags.")
-        for number, tag in enumerate(tags):
-            _check_text(tag, f"{path}.tags.{number}")
+            raise InvalidRequest("tags", f"A job has at most {MAX_TAGS} tags.")
+        for index, tag in enumerate(tags):
+            _check_text("tags", tag, "A tag", index)
         return cls(
             job_type=job_type,
-            payload=_json(payload, f"{path}.payload"),
+            payload=_json(payload),
             priority=priority,
             idempotency_key=idempotency_key,
-            run_at=_run_at(run_at, f"{path}.runAt"),
+            run_at=_run_at(run_at),
             max_retries=max_retries,
             timeout=timeout,
             tags=tuple(dict.fromkeys(tags)),
         )
 
     def job_id(self) -> str:
-        """The id the key stands for, or a new one at each call."""
+        """Return the id that the key stands for; without a key a new one at each call."""
         return job_id_for_key(self.idempotency_key) if self.idempotency_key is not None else new_job_id()
 
     @property
@@ -146,8 +161,8 @@ class JobRequest(Struct, frozen=True):
         """SHA-256 of type and payload."""
         return payload_hash(self.job_type.name, self.payload)
 
-    def spec(self, created_at: datetime, limits: Limits) -> Spec:
-        """What is stored. A ``run_at`` that is not in the future means now."""
+    def spec(self, created_at: datetime, defaults: JobDefaults) -> Spec:
+        """Return what is stored. A ``run_at`` that is not in the future means now."""
         job_type = self.job_type
         return Spec(
             type=job_type.name,
@@ -155,8 +170,8 @@ class JobRequest(Struct, frozen=True):
             payload_hash=self.hash,
             queue=job_type.queue,
             priority=self.priority,
-            max_retries=_first(self.max_retries, job_type.max_retries, limits.max_retries),
-            timeout=_first(self.timeout, job_type.timeout, limits.process_timeout),
+            max_retries=_first(self.max_retries, job_type.max_retries, defaults.max_retries),
+            timeout=_first(self.timeout, job_type.timeout, defaults.process_timeout),
             created_at=created_at,
             tags=self.tags,
             run_at=self.run_at if self.run_at is not None and self.run_at > created_at else None,
@@ -164,32 +179,32 @@ class JobRequest(Struct, frozen=True):
         )
 
 
-def _first(mine: T | None, of_type: T | None, setting: T) -> T:
+def _first(mine: _T | None, of_type: _T | None, setting: _T) -> _T:
     if mine is not None:
         return mine
     return of_type if of_type is not None else setting
 
 
-def _json(payload: BaseModel, path: str) -> bytes:
+def _json(payload: BaseModel) -> bytes:
     try:
         return canonical_json(payload)
     except (ValueError, RecursionError) as error:
-        raise InvalidPayload([{"path": path, "message": str(error)}]) from None
+        # Braces of the message are not to be filled in.
+        raise InvalidRequest("payload", str(error).replace("{", "{{").replace("}", "}}")) from None
 
 
-def _check_text(text: str, path: str) -> None:
+def _check_text(field: str, text: str, name: str, index: int | None = None) -> None:
     if not 1 <= len(text) <= MAX_TEXT or not all(c.isprintable() or c in _JOINERS for c in text):
-        name = path.rsplit(".", maxsplit=1)[-1] if not path[-1].isdigit() else "A tag"
-        raise InvalidArgument(path, f"{name} must have 1 to {MAX_TEXT} printable characters.")
+        raise InvalidRequest(field, f"{name} must have 1 to {MAX_TEXT} printable characters.", index)
 
 
-def _run_at(moment: datetime | None, path: str) -> datetime | None:
+def _run_at(moment: datetime | None) -> datetime | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     now = datetime.now(UTC)
     if moment > now + FARTHEST_RUN:
-        raise InvalidArgument(path, "runAt may be at most a year ahead.")
+        raise InvalidRequest("run_at", "{} may be at most a year ahead.")
     # The first day of the calendar cannot be written in UTC from every offset.
     return max(moment, now).astimezone(UTC)

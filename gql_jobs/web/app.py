@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.processes.event_loop import LoopLag, in_background
@@ -83,7 +83,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     app = WrappedFastAPI(wrap, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.connections = endpoint.connections
     app.state.opener = opener
-    app.state.metrics = ApiMetrics(opener, schema.times, endpoint.socket_counts, lag)
+    app.state.metrics = ApiMetrics(opener, schema.operations.times, endpoint.socket_counts, lag)
     app.include_router(health_router)
     if settings.metrics:
         app.include_router(metrics_router)

@@ -9,13 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 
 from gql_jobs.graphql.context import Context, Services
-from gql_jobs.graphql.engine.operations import Operation
+from gql_jobs.graphql.engine.operations import Operation, Result
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.connections import Admission, AdmittedResponse, Connections, SocketCounts
-from gql_jobs.web.execution import Execution, Result
 from gql_jobs.web.graphql_request import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
@@ -54,7 +53,7 @@ class GraphQLEndpoint:
         self.connections = Connections(settings.max_socket_age)
         self.socket_counts = SocketCounts()
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
-        self._execution = Execution(schema.operations, settings.query_timeout)
+        self._operations = schema.operations
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout
         self._has_page = settings.graphiql
@@ -62,7 +61,7 @@ class GraphQLEndpoint:
         limits = SocketLimits(
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
-        self._sockets = TransportWs(self._execution, self._new_context, limits, self.connections, self.socket_counts)
+        self._sockets = TransportWs(self._operations, self._new_context, limits, self.connections, self.socket_counts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or serve a WebSocket."""
@@ -83,7 +82,7 @@ class GraphQLEndpoint:
         accept = request.headers.get("accept", "")
         if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
             return self._ide()
-        operation = self._execution.operation(await read_operation(request), self._new_context())
+        operation = self._operations.operation(await read_operation(request), self._new_context())
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
@@ -116,7 +115,7 @@ class GraphQLEndpoint:
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
         response = StreamedResponse(
-            self._execution.results(operation),
+            self._operations.results(operation),
             EVENT_STREAM_FORMAT if media_type == EVENT_STREAM else MULTIPART_FORMAT,
             self.connections,
             resumed=operation.context.resume_after is not None,
@@ -126,7 +125,7 @@ class GraphQLEndpoint:
         return AdmittedResponse(response, self._admission)
 
     async def _single(self, operation: Operation, media_type: str) -> Response:
-        result = await self._execution.result(operation)
+        result = await self._operations.result(operation)
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
         return Response(result.payload, status, VARY, f"{media_type}; charset=utf-8")
 
@@ -155,5 +154,5 @@ def _status(result: Result) -> int:
     """Return the status under ``application/graphql-response+json``, which tells what was run from what was not."""
     if not result.refused:
         return 200
-    codes = {error.get("extensions", {}).get("code") for error in result.errors or ()}
+    codes = {(error.extensions or {}).get("code") for error in result.errors or ()}
     return 500 if ErrorCode.INTERNAL.value in codes else 400

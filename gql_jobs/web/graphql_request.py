@@ -1,6 +1,6 @@
 """One request of GraphQL over HTTP: its body, the operation in it, how it is answered, and how it is rejected.
 
-``operation_request`` and ``optional_object`` read the same values out of the messages of a WebSocket.
+``decode_json``, ``operation_request`` and ``optional_object`` read the same values out of the messages of a WebSocket.
 """
 
 import asyncio
@@ -11,15 +11,16 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.request import parse_http_list
 
+import msgspec
 from graphql import OperationType
+from msgspec.json import encode
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from gql_jobs.graphql.engine.operations import OperationRequest
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.documents import OperationRequest
+from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
-from gql_jobs.web.execution import decode, encode
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -162,9 +163,20 @@ def _is_utf8(parameters: str) -> bool:
 
 def _json(text: str | bytes, what: str) -> Any:
     try:
-        return decode(text)
+        return decode_json(text)
     except json.JSONDecodeError:
         raise RequestRejected(400, f"{what} cannot be read as JSON.") from None
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    :raises json.JSONDecodeError: for anything that is none, is no UTF-8, or is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise json.JSONDecodeError(str(error) or "nested too deeply", "", 0) from None
 
 
 class MalformedRequest(Exception):

@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from msgspec import Struct
+from msgspec.json import encode
 from starlette.types import Receive, Scope, Send
 
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.errors import DocumentError
+from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.web.connections import Connections
-from gql_jobs.web.execution import Result, encode
 from gql_jobs.web.uvicorn_protocols import CLOSE_EXTENSION
 
 _HEADERS = [

@@ -8,14 +8,14 @@ from typing import Any
 
 from graphql import GraphQLError, OperationType
 from msgspec import Struct
+from msgspec.json import encode
 from starlette.types import Message, Receive, Scope, Send
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.operations import Operation
+from gql_jobs.graphql.engine.operations import Operation, Operations
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.web.connections import Connections, CountedSocket, SocketCounts
-from gql_jobs.web.execution import Execution, decode, encode, refusal
-from gql_jobs.web.graphql_request import MalformedRequest, operation_request, optional_object
+from gql_jobs.web.graphql_request import MalformedRequest, decode_json, operation_request, optional_object
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -68,13 +68,13 @@ class TransportWs:
 
     def __init__(
         self,
-        execution: Execution,
+        operations: Operations,
         new_context: Callable[[], Context],
         limits: SocketLimits,
         connections: Connections,
         counts: SocketCounts,
     ) -> None:
-        self._execution = execution
+        self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._connections = connections
@@ -88,7 +88,7 @@ class TransportWs:
             return
         counted = CountedSocket(self._counts)
         writer = SocketWriter(send, counted)
-        connection = _Connection(self._execution, self._new_context, self._limits, writer)
+        connection = _Connection(self._operations, self._new_context, self._limits, writer)
         try:
             await _accept(scope, receive, writer)
             with self._connections.registered(connection.close_for_restart):
@@ -200,9 +200,9 @@ class _Connection:
     """The state of one socket, and the operations that run on it."""
 
     def __init__(
-        self, execution: Execution, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
+        self, operations: Operations, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
     ) -> None:
-        self._execution = execution
+        self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._writer = writer
@@ -273,23 +273,23 @@ class _Connection:
             most = self._limits.operations
             message = f"{most} operations run on this socket, which is the limit; complete one of them first."
             error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
-            await self._writer.error(operation_id, refusal([error]).errors or [])
+            await self._writer.error(operation_id, [dict(error.formatted)])
             return
         context = self._new_context()
         context.connection_params = self._parameters
-        running = _Running(operation_id, self._execution.operation(request, context))
+        running = _Running(operation_id, self._operations.operation(request, context))
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
 
     async def _run(self, running: "_Running") -> None:
         try:
-            async with aclosing(self._execution.results(running.operation)) as results:
+            async with aclosing(self._operations.results(running.operation)) as results:
                 async for result in results:
                     if not self._is_current(running):
                         return
                     if result.refused:
                         self._free_id(running)
-                        await self._writer.error(running.id, result.errors or [])
+                        await self._writer.error(running.id, result.formatted_errors)
                         return
                     await self._writer.next(running.id, result.payload)
             if self._is_current(running):
@@ -349,7 +349,7 @@ def _text(message: Message) -> str:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        message = decode(text)
+        message = decode_json(text)
     except json.JSONDecodeError:
         raise Violation(BAD_REQUEST, "Invalid message: it is no JSON") from None
     if not isinstance(message, dict):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 from msgspec import Struct
+from msgspec.json import encode
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -28,7 +29,6 @@ from gql_jobs.log.streams import StoreUse, store_use, stream_info
 from gql_jobs.metrics import Labels, counter, gauge, histogram, single
 from gql_jobs.processes.event_loop import LoopLag
 from gql_jobs.web.connections import SocketCounts
-from gql_jobs.web.execution import encode
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 log = logging.getLogger(__name__)

@@ -68,10 +68,6 @@ class Runtime(Struct):
     presence: Presence
     artifacts: ArtifactStore
 
-    async def settled(self, job: Job) -> Job:
-        """The job as this process's index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
-        return await self.feed.read_back(job)
-
     async def job(self, job_id: str) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
 

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
-from gql_jobs.graphql.scalars_and_enums import DocumentError
+from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.web.graphql_request import error_response
 
 CLOSE_EXTENSION = "gql_jobs.close"

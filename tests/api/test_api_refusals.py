@@ -23,7 +23,7 @@ from tests.api.operations import (
     ended,
     reached,
 )
-from tests.graphql.bombs import doubling_fragments, nested_events
+from tests.graphql.engine.bombs import doubling_fragments, nested_events
 from tests.running import RunningWorker, running_worker
 from tests.serving import Data, ServedApi, serving
 

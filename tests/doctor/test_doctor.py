@@ -202,7 +202,9 @@ async def _receipted(runtime: Runtime, job_log: JobLog) -> None:
 
 
 async def test_an_index_file_that_is_damaged(runtime: Runtime, settings: Settings) -> None:
-    await runtime.settled((await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))).job)
+    await runtime.feed.read_back(
+        (await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))).job
+    )
     # Of another process: ours would mend its own as soon as it met the damage.
     path = runtime.index.path.with_name("index-1.sqlite")
     path.write_bytes(os.urandom(8 * 4096))

@@ -7,7 +7,7 @@ import pytest
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
-from tests.graphql.told_jobs import told_context
+from tests.graphql.sample_jobs import sample_context
 from tests.running import JOB_TYPES
 
 
@@ -26,5 +26,5 @@ def usual_schema() -> JobsSchema:
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     """A context that answers from jobs in each state."""
-    with told_context(tmp_path_factory.mktemp("index") / "index.sqlite") as opened:
+    with sample_context(tmp_path_factory.mktemp("index") / "index.sqlite") as opened:
         yield opened

@@ -15,7 +15,8 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import create_type
 
 from gql_jobs import Model
-from gql_jobs.graphql.engine.strawberry_internals import call_directly, use_python_names
+from gql_jobs.graphql.engine.fast_path import call_resolvers
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.payload_types import PayloadTypes, TypeNames, value_docs
 from gql_jobs.graphql.scalars_and_enums import SCALARS
 from gql_jobs.jobs.registry import JobType
@@ -95,15 +96,13 @@ def _types(model: type[BaseModel]) -> tuple[Any, Any, Any]:
     types = PayloadTypes(TypeNames())
     output, input_ = types.output(model, "AllPayload").type, types.input(model, "AllPayloadInput").type
 
-    def echo(value: Any) -> Any:
+    def echo(value: Annotated[dict[str, Any], strawberry.argument(graphql_type=input_)]) -> Any:
         return model.model_validate(value, by_name=True)
 
-    echo.__annotations__["value"] = input_
     query = create_type("Query", [strawberry.field(echo, graphql_type=output)])
     config = StrawberryConfig(scalar_map=SCALARS)
     made = strawberry.Schema(query, config=config)
-    use_python_names(made, "AllPayloadInput")
-    call_directly(made, "Query", "echo", lambda _info, value: echo(value))
+    call_resolvers(core_schema(made))
     return made, output, input_
 
 
@@ -249,7 +248,7 @@ async def test_nested_and_free_values(schema: Any) -> None:
 def test_a_payload_without_fields_is_json() -> None:
     types = PayloadTypes(TypeNames())
     assert types.input(Nothing, "CleanupPayloadInput").plain
-    assert JobType("cleanup", Nothing, Nothing, "nowhere:run").validate({}, "input.payload.cleanup") == Nothing()
+    assert JobType("cleanup", Nothing, Nothing, "nowhere:run").validate({}) == Nothing()
 
 
 def test_a_plain_pydantic_model_is_named_in_camel_case() -> None:

@@ -21,6 +21,7 @@ from pydantic import Field
 from gql_jobs import Model
 from gql_jobs.graphql import schema as schemas
 from gql_jobs.graphql.payload_types import RESERVED
+from gql_jobs.graphql.registered_types import type_stem
 from gql_jobs.jobs.registry import JobType, Registry
 from tests.contract_check import breaking_changes
 from tests.shipped import shipped_schema, shipped_types
@@ -77,7 +78,7 @@ def test_everything_is_described() -> None:
 
 
 def test_names_that_every_schema_has_are_reserved() -> None:
-    stems = [job_type.graphql_name for job_type in shipped_types()]
+    stems = [type_stem(job_type) for job_type in shipped_types()]
     of_types = {f"{stem}{part}" for stem in stems for part in ("Job", "Payload", "PayloadInput", "Result")}
     of_all = {name for name in _core().type_map if not name.startswith("__")} - of_types
     nested = {name for name in of_all if name.startswith(("Image", "Report", "DateRange"))}

@@ -54,7 +54,7 @@ async def test_a_process_that_came_after_a_cancelled_schedule_tells_its_end_too(
     """Of a job cancelled before its time only the cancellation is left, which then makes two events."""
     run_at = datetime.now(UTC) + timedelta(hours=1)
     job = (await runtime.commands.create(request(run_at=run_at))).job
-    cancelled = await runtime.settled(await runtime.commands.cancel(job.id))
+    cancelled = await runtime.feed.read_back(await runtime.commands.cancel(job.id))
     late = settings.model_copy(update={"data_dir": tmp_path / "late"})
     async with open_runtime(late, JOB_TYPES) as other:
         assert await other.feed.wait_for(cancelled.last_seq, 5)
@@ -80,9 +80,9 @@ async def test_both_indexes_come_to_the_same(runtime: Runtime, other: Runtime) -
 
 async def test_what_a_mutation_returned_is_in_its_own_index_once_settled(runtime: Runtime) -> None:
     for _ in range(20):
-        job = await runtime.settled((await runtime.commands.create(request())).job)
+        job = await runtime.feed.read_back((await runtime.commands.create(request())).job)
         assert runtime.index.job(job.id) is not None
-        cancelled = await runtime.settled(await runtime.commands.cancel(job.id))
+        cancelled = await runtime.feed.read_back(await runtime.commands.cancel(job.id))
         found = runtime.index.job(job.id)
         assert found is not None
         assert found.status is cancelled.status is JobStatus.CANCELLED

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.graphql.mutations import validated_payload
 from gql_jobs.jobs.errors import InvalidPayload
 from gql_jobs.jobs.registry import canonical_json, load_job_types
 from gql_jobs.jobs.types.image_processing import ImageOperation, ImageProcessingPayload, image_format
@@ -20,7 +21,7 @@ GOOD: dict[str, Any] = {
 def _validate(**changes: Any) -> ImageProcessingPayload:
     job_type = load_job_types().get("image_processing")
     assert job_type is not None
-    payload = job_type.validate(GOOD | changes, "input.payload.imageProcessing")
+    payload = validated_payload(job_type, GOOD | changes, "input.payload.imageProcessing")
     assert isinstance(payload, ImageProcessingPayload)
     return payload
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
 from gql_jobs.jobs.model import JobPriority, job_id_for_key
+from gql_jobs.jobs.requests import InvalidRequest
 from gql_jobs.settings import Settings
 from tests.job_types.probe_jobs import ProbePayload
 from tests.stories import request
@@ -18,30 +18,32 @@ EAST, WEST = timezone(timedelta(hours=12)), timezone(timedelta(hours=-12))
 
 
 @pytest.mark.parametrize(
-    ("options", "argument"),
+    ("options", "field", "problem"),
     [
-        ({"max_retries": -1}, "maxRetries"),
-        ({"max_retries": 101}, "maxRetries"),
-        ({"timeout": 0.0}, "timeoutSeconds"),
-        ({"timeout": 86_401.0}, "timeoutSeconds"),
-        ({"timeout": float("nan")}, "timeoutSeconds"),
-        ({"timeout": float("inf")}, "timeoutSeconds"),
-        ({"idempotency_key": ""}, "idempotencyKey"),
-        ({"idempotency_key": "k" * 256}, "idempotencyKey"),
-        ({"idempotency_key": "a\nb"}, "idempotencyKey"),
-        ({"idempotency_key": "\ud800"}, "idempotencyKey"),
-        ({"idempotency_key": "a\u202eb"}, "idempotencyKey"),
-        ({"tags": ("fine", "")}, "tags.1"),
-        ({"tags": ("t" * 256,)}, "tags.0"),
-        ({"tags": tuple(map(str, range(33)))}, "tags"),
-        ({"run_at": NOW + timedelta(days=367)}, "runAt"),
-        ({"run_at": datetime.max.replace(tzinfo=WEST)}, "runAt"),
+        ({"max_retries": -1}, "max_retries", "max_retries must be between 0 and 100."),
+        ({"max_retries": 101}, "max_retries", "between 0 and 100"),
+        ({"timeout": 0.0}, "timeout", "timeout must be between 0.1 and 86400."),
+        ({"timeout": 86_401.0}, "timeout", "between"),
+        ({"timeout": float("nan")}, "timeout", "between"),
+        ({"timeout": float("inf")}, "timeout", "between"),
+        ({"idempotency_key": ""}, "idempotency_key", "idempotency_key must have 1 to 255 printable characters."),
+        ({"idempotency_key": "k" * 256}, "idempotency_key", "printable"),
+        ({"idempotency_key": "a\nb"}, "idempotency_key", "printable"),
+        ({"idempotency_key": "\ud800"}, "idempotency_key", "printable"),
+        ({"idempotency_key": "a\u202eb"}, "idempotency_key", "printable"),
+        ({"tags": ("fine", "")}, "tags.1", "A tag must have 1 to 255 printable characters."),
+        ({"tags": ("t" * 256,)}, "tags.0", "A tag must have"),
+        ({"tags": tuple(map(str, range(33)))}, "tags", "A job has at most 32 tags."),
+        ({"run_at": NOW + timedelta(days=367)}, "run_at", "run_at may be at most a year ahead."),
+        ({"run_at": datetime.max.replace(tzinfo=WEST)}, "run_at", "at most a year ahead"),
     ],
 )
-def test_a_value_outside_its_limits_is_refused_and_named(options: dict[str, Any], argument: str) -> None:
-    with pytest.raises(InvalidArgument) as refused:
-        request(**options, path="inputs.3")
-    assert refused.value.extensions["argument"] == f"inputs.3.{argument}"
+def test_a_value_outside_its_limits_is_refused_and_named(options: dict[str, Any], field: str, problem: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        request(**options)
+    index = refused.value.index
+    assert (refused.value.field if index is None else f"{refused.value.field}.{index}") == field
+    assert problem in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +65,9 @@ def test_a_value_at_its_limit_is_taken(options: dict[str, Any]) -> None:
 
 
 def test_a_payload_that_cannot_be_written_as_json_is_refused() -> None:
-    with pytest.raises(InvalidPayload) as refused:
+    with pytest.raises(InvalidRequest, match="surrogates") as refused:
         request(ProbePayload(saves="\ud800"))
-    assert refused.value.extensions["fields"][0]["path"] == "input.payload"
+    assert refused.value.field == "payload"
 
 
 def test_what_was_not_asked_for_comes_from_the_type_and_then_from_the_settings() -> None:

@@ -22,7 +22,7 @@ needs_worker = pytest.mark.usefixtures("worker")
 
 
 async def _create(runtime: Runtime, asked: JobRequest) -> Job:
-    return await runtime.settled((await runtime.commands.create(asked)).job)
+    return await runtime.feed.read_back((await runtime.commands.create(asked)).job)
 
 
 async def _finished(runtime: Runtime, payload: ProbePayload | None = None) -> Job:
@@ -117,7 +117,7 @@ def _status(runtime: Runtime, job: Job) -> JobStatus | None:
 async def test_after_a_dead_letter_that_was_retried_it_goes_on_to_the_newest_end(runtime: Runtime) -> None:
     job = await _finished(runtime, ProbePayload(permanent=True))
     first = runtime.index.events(job.id)
-    await runtime.settled(await runtime.commands.retry(job.id))
+    await runtime.feed.read_back(await runtime.commands.retry(job.id))
     (*_, last) = await _collect(await runtime.watch.job(job.id))
     history = runtime.index.events(job.id)
     assert last == history[-1]
@@ -179,7 +179,7 @@ async def test_an_old_job_that_lives_is_resumed_however_much_has_expired_since(r
     old = await _create(runtime, request())
     young = await _create(runtime, request())
     runtime.index.horizon = young.last_seq
-    await runtime.settled(await runtime.commands.cancel(old.id))
+    await runtime.feed.read_back(await runtime.commands.cancel(old.id))
     assert [event.kind for event in await _collect(await runtime.watch.job(old.id, Cursor(old.last_seq)))] == [
         Kind.CANCELLED
     ]

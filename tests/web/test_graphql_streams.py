@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 from starlette.types import Message
 
+from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.web.connections import Connections
-from gql_jobs.web.execution import Result
 from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse, StreamFormat
 from tests.deadline import until
 
@@ -65,10 +65,10 @@ async def test_the_status_is_sent_before_there_is_a_result(stream_format: Stream
 async def test_a_silent_stream_is_kept_alive(stream_format: StreamFormat) -> None:
     exchange = _Exchange(replace(stream_format, heartbeat_interval=0.01))
     await until(lambda: exchange.body.count(stream_format.heartbeat) > 2, "heartbeats were sent")
-    exchange.results.put_nowait(Result(b"{}"))
+    exchange.results.put_nowait(Result({}))
     exchange.results.put_nowait(None)
     await exchange.task
-    assert exchange.body.endswith(stream_format.result(Result(b"{}")) + stream_format.end)
+    assert exchange.body.endswith(stream_format.result(Result({})) + stream_format.end)
 
 
 @FORMATS
@@ -86,19 +86,19 @@ async def test_a_mutation_is_run_to_its_end_though_the_client_has_gone() -> None
     exchange.leave()
     await until(lambda: exchange.ending, "the response is being ended")
     assert not exchange.closed
-    exchange.results.put_nowait(Result(b"{}"))
+    exchange.results.put_nowait(Result({}))
     await exchange.task
     assert exchange.results.empty()
 
 
 async def test_a_stopping_server_tells_an_event_source_to_come_back() -> None:
     exchange = _Exchange(EVENT_STREAM_FORMAT)
-    exchange.results.put_nowait(Result(b"{}", cursor="7"))
+    exchange.results.put_nowait(Result({}, cursor="7"))
     await until(lambda: b"id: 7" in exchange.body, "the event was sent")
     await exchange.connections.close_all(5)
     await exchange.task
     assert exchange.closed
-    assert exchange.body.rpartition(b"data: {}\n\n")[2].startswith(b"retry: ")
+    assert exchange.body.rpartition(b'data: {"data":{}}\n\n')[2].startswith(b"retry: ")
     assert b"complete" not in exchange.body
 
 
@@ -112,7 +112,7 @@ async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -
     assert exchange.body.endswith(b"\r\n--graphql--\r\n")
 
 
-@pytest.mark.parametrize("results", [[], [Result(b"{}", cursor="7")]], ids=["over", "going on"])
+@pytest.mark.parametrize("results", [[], [Result({}, cursor="7")]], ids=["over", "going on"])
 async def test_a_resumed_stream_without_more_results_is_no_content(results: list[Result]) -> None:
     exchange = _Exchange(EVENT_STREAM_FORMAT, resumed=True)
     for result in (*results, None):

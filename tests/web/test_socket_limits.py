@@ -9,7 +9,6 @@ from starlette.types import Message
 from gql_jobs.graphql.context import Context
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.web.connections import Connections, SocketCounts
-from gql_jobs.web.execution import Execution
 from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
 from tests.shipped import shipped_schema
 
@@ -22,8 +21,9 @@ class _Socket:
     """The server's side of a socket, whose client is the test."""
 
     def __init__(self, limits: SocketLimits) -> None:
-        execution = Execution(shipped_schema().operations)
-        transport = TransportWs(execution, lambda: Context(_not_open), limits, Connections(), SocketCounts())
+        transport = TransportWs(
+            shipped_schema().operations, lambda: Context(_not_open), limits, Connections(), SocketCounts()
+        )
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self._heard: asyncio.Queue[Message] = asyncio.Queue()
         self._said.put_nowait({"type": "websocket.connect"})

@@ -46,7 +46,7 @@ def request(
     fields = {key: str(value) if isinstance(value, Path) else value for key, value in payload.items()}
     return JobRequest.of(
         job_type,
-        job_type.validate(fields, "payload"),
+        job_type.validate(fields),
         priority=priority,
         max_retries=max_retries,
         timeout=timeout,

@@ -94,7 +94,7 @@ async def test_a_cancelled_job_runs_when_it_is_retried_by_hand(runtime: Runtime,
     await running(runtime, job_id)
     await runtime.commands.cancel(job_id)
     gate.touch()
-    await runtime.settled(await runtime.commands.retry(job_id))
+    await runtime.feed.read_back(await runtime.commands.retry(job_id))
     job = await ended(runtime, job_id)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
 

@@ -89,7 +89,7 @@ async def test_a_retry_by_hand_resumes_where_the_job_had_ended(
     job_id = await create(runtime, max_retries=0)
     await ended(runtime, job_id)
     mended.set()
-    await runtime.settled(await runtime.commands.retry(job_id))
+    await runtime.feed.read_back(await runtime.commands.retry(job_id))
     job = await ended(runtime, job_id)
     assert (job.status, job.attempt, _saved(job)) == (JobStatus.COMPLETED, 1, {"half": "done"})
 

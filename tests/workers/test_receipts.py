@@ -177,7 +177,7 @@ async def test_each_cancellation_has_its_own_receipts(runtime: Runtime, worker: 
         await running(runtime, job_id)
         cancelled = await runtime.commands.cancel(job_id)
         seen.append([note.at for note in await _receipted(runtime, cancelled)])
-        await runtime.settled(await runtime.commands.retry(job_id))
+        await runtime.feed.read_back(await runtime.commands.retry(job_id))
     assert len({at for notes in seen for at in notes}) == 4
     notes = [m.body for m in await history(runtime.connection, job_id) if isinstance(m.body, Noted)]
     assert len({note.cancelled_seq for note in notes}) == 2

@@ -1,8 +1,8 @@
-"""How much an operation asks for: one walk over its document, in which every selection is visited once.
+"""Measure how much an operation asks for: one walk over its document, in which every selection is visited once.
 
 A fragment is measured once, however often it is spread; walking it at every spread would take time that doubles with
-each fragment. Decides nothing: the limits are elsewhere. The document need not be valid, for it is measured before
-validation, whose own rules cost more.
+each fragment. Decides nothing: the limits are checked in ``documents``. The document need not be valid, for it is
+measured before validation, whose own rules cost more.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,10 @@ from graphql import (
 from msgspec import Struct
 from msgspec.structs import replace
 
+LARGEST_PAGE = 500
+"""Items that a page may have. More are not counted: such an argument is refused with a sentence of its own."""
 PAGE_ARGUMENTS = ("first", "last", "limit")
+"""Names of arguments that say how many items a list has."""
 ASSUMED_LIST = 10
 """Items of a list whose size no argument says."""
 INTROSPECTION_LIST = 3
@@ -42,7 +45,7 @@ _DEEPEST = 150
 
 
 class TooDeep(Exception):
-    """The document is nested beyond what can be walked. ``depth``: the levels seen, at least."""
+    """Report a document that is nested beyond what can be walked. ``depth``: the levels seen, at least."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(depth)
@@ -50,7 +53,7 @@ class TooDeep(Exception):
 
 
 class Complexity(Struct, frozen=True):
-    """What a selection comes to, with every fragment counted at each of its spreads."""
+    """Count what a selection comes to, with every fragment counted at each of its spreads."""
 
     depth: int = 0
     """Levels of fields, those of the introspection apart."""
@@ -76,7 +79,7 @@ class Complexity(Struct, frozen=True):
         )
 
     def cost_of(self, items: int) -> int:
-        """The whole cost where the page has so many items."""
+        """Return the whole cost where the page has so many items."""
         return self.cost + self.cost_per_item * items
 
 
@@ -84,17 +87,10 @@ _NOTHING = Complexity()
 
 
 class Measurement:
-    """The walk over one operation.
-
-    :param largest_page: more items than this are not counted: such an argument is refused with a sentence of its own.
-    """
+    """Walk over one operation, once."""
 
     def __init__(
-        self,
-        schema: GraphQLSchema,
-        fragments: Mapping[str, FragmentDefinitionNode],
-        variables: Mapping[str, Any],
-        largest_page: int,
+        self, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
     ) -> None:
         self.visited = 0
         """Selections that were looked at."""
@@ -103,12 +99,11 @@ class Measurement:
         self._schema = schema
         self._fragments = fragments
         self._variables = variables
-        self._largest_page = largest_page
         self._measured: dict[str, Complexity] = {}
         self._level = 0
 
     def operation(self, node: OperationDefinitionNode) -> Complexity:
-        """The complexity of a whole operation; a page without a size counts as ``ASSUMED_LIST`` items.
+        """Return the complexity of a whole operation; a page without a size counts as ``ASSUMED_LIST`` items.
 
         :raises TooDeep: if it is nested too deeply to be walked.
         """
@@ -179,7 +174,7 @@ class Measurement:
         return self._schema.get_field(parent, node.name.value) if is_composite_type(parent) else None
 
     def _size(self, node: FieldNode, field: GraphQLField | None) -> int | None:
-        """How many items the arguments of a field ask for, where one of them says so."""
+        """Return how many items the arguments of a field ask for; None where none of them says so."""
         if field is None:
             return None
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
@@ -196,11 +191,11 @@ class Measurement:
                     # Strawberry still writes defaults in graphql-core's older form.
                     value = argument.default.value if argument.default else argument.default_value
                 # JSON may write an integer as 500.0.
-                return int(min(max(value, 0), self._largest_page)) if isinstance(value, int | float) else None
+                return int(min(max(value, 0), LARGEST_PAGE)) if isinstance(value, int | float) else None
         return None
 
     def _plain(self, node: Any) -> Any:
-        """The value of an argument as far as sizes need it: a number, a list of anything, or else None."""
+        """Return the value of an argument as far as sizes need it: a number, a list of anything, or else None."""
         if isinstance(node, VariableNode):
             self.used_variables = True
             node = self._variables.get(node.name.value)

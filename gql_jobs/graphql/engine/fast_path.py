@@ -1,14 +1,15 @@
-"""Fields that only read an attribute, read without asking the executor about each.
+"""The fast path: what is run in the place of Strawberry's resolving and graphql-core's executor, with the same answers.
 
-A page of 50 jobs with 10 fields is 500 calls of the executor, a dozen microseconds each, to find 500 attributes. Here a
-selection becomes a list of readers, once per document, and a list of jobs is read column by column: one attribute of
-all of them, one check of what types there are. A twentieth of the time; job by job it is a tenth.
-An event of a subscription is read as a whole, where all that is selected of its kind is plain: without even a copy of
-the executor, which took 44 % of the API's time where every socket has a job of its own.
+Three things are done otherwise. Resolvers are called as they are, without making Strawberry's objects of their
+arguments (``call_resolvers``). Fields that only read an attribute are read without asking the executor about each: a
+selection becomes a list of readers, once for a document, and a list of jobs is read column by column, one attribute of
+all of them with one check of what types there are (``PlainExecutor``). And an event of a subscription is read as a
+whole where all that is selected of its kind is plain: without even a copy of the executor. docs/decisions.md has the
+figures.
 
-It is the executor's own answer or none: whatever is not of exactly the expected kind (a resolver, a null where none may
-be, a value of another type) is ``Unplain``, and the executor does the field as if nothing had been tried. Nothing here
-may call a resolver or report an error.
+A reader gives the executor's own answer or none: whatever is not of exactly the expected kind (a resolver, a null where
+none may be, a value of another type) is ``Unplain``, and the executor does the field as if nothing had been tried. No
+reader may call a resolver or report an error.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+import strawberry
 from graphql import (
+    BREAK,
+    DocumentNode,
+    Executor,
+    FieldNode,
     GraphQLEnumType,
     GraphQLField,
     GraphQLList,
@@ -32,19 +38,81 @@ from graphql import (
     GraphQLOutputType,
     GraphQLScalarType,
     GraphQLSchema,
+    TypeInfo,
+    TypeInfoVisitor,
+    Visitor,
     is_composite_type,
     is_object_type,
+    visit,
 )
 from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
 
 from gql_jobs.graphql.engine.strawberry_internals import (
-    EventExecutor,
+    Resolver,
     attribute_of,
     brings_events,
     enum_class,
     object_name,
+    resolver_of,
 )
+
+
+def call_resolvers(schema: GraphQLSchema) -> None:
+    """Let graphql-core call every resolver itself: with its source, a ``strawberry.Info`` and its arguments.
+
+    Strawberry would convert each argument, looking up the types of all fields of an input object every time.
+    """
+    for named in schema.type_map.values():
+        for field in getattr(named, "fields", {}).values():
+            found = resolver_of(field) if isinstance(field, GraphQLField) else None
+            if found is None:
+                continue
+            if field.subscribe is not None:
+                field.subscribe = _called(found)
+            else:
+                field.resolve = _called(found)
+
+
+def _called(resolver: Resolver) -> Callable[..., Any]:
+    call, definition = resolver.function, resolver.field
+    if resolver.takes_source and resolver.takes_info:
+        return lambda source, info, **arguments: call(source, strawberry.Info(info, definition), **arguments)
+    if resolver.takes_source:
+        return lambda source, _info, **arguments: call(source, **arguments)
+    if resolver.takes_info:
+        return lambda _source, info, **arguments: call(strawberry.Info(info, definition), **arguments)
+    return lambda _source, _info, **arguments: call(**arguments)
+
+
+def follows_from_source(field: GraphQLField) -> bool:
+    """Return whether a field's value follows from its source and its arguments alone.
+
+    A resolver can look at something else (the index, the stream, whoever asks) only through the ``Info`` that it takes.
+    """
+    resolver = resolver_of(field)
+    return attribute_of(field) is not None if resolver is None else not resolver.takes_info
+
+
+def is_shareable(schema: GraphQLSchema, document: DocumentNode) -> bool:
+    """Return whether all who run the subscriptions of a document, with the same variables, get the same of an event.
+
+    :param document: a valid one. All of it counts, also what directives or types leave out.
+    """
+    types = TypeInfo(schema)
+    selected: list[bool] = []
+
+    class Look(Visitor):
+        def enter_field(self, node: FieldNode, *_args: Any) -> Any:
+            field = types.get_field_def()
+            if node.name.value == "__typename" or (field is not None and brings_events(field)):
+                return None
+            selected.append(field is not None and follows_from_source(field))
+            return None if selected[-1] else BREAK
+
+    visit(document, TypeInfoVisitor(types, Look()))
+    return all(selected)
+
 
 # Values of the schema's types as an answer says them: a column of them at a time, or none of it.
 #
@@ -58,7 +126,7 @@ Finish = Callable[[Column], Column]
 
 _EXACT: dict[str, type] = {"Date": date, "Time": time, "UUID": UUID, "Decimal": Decimal}
 """The scalars that are written by their own function, and the type for which that cannot fail."""
-_LARGEST_INT = 2**31
+_INT_END = 2**31
 _zone = attrgetter("tzinfo")
 
 
@@ -67,7 +135,7 @@ class Unplain(Exception):
 
 
 def or_null(present: Finish) -> Finish:
-    """The same, where there may be none."""
+    """Return the same for values of which there may be none."""
 
     def finish(values: Column) -> Column:
         if None not in values:
@@ -79,7 +147,7 @@ def or_null(present: Finish) -> Finish:
 
 
 def lists_of(item: Finish) -> Finish:
-    """Lists of what ``item`` says."""
+    """Return what finishes lists of what ``item`` finishes."""
 
     def finish(values: Column) -> Column:
         if not set(map(type, values)) <= {list, tuple}:
@@ -92,7 +160,7 @@ def lists_of(item: Finish) -> Finish:
 
 @cache
 def names_of(of: GraphQLEnumType) -> Finish:
-    """The values of an enum by the names that the schema has for them."""
+    """Return what finishes the values of an enum: the names that the schema has for them."""
     members = enum_class(of)
     names = {
         member: name for name, described in of.values.items() for member in members if member.value == described.value
@@ -101,7 +169,7 @@ def names_of(of: GraphQLEnumType) -> Finish:
 
 
 def scalars_of(of: GraphQLScalarType) -> Finish:
-    """Scalars as they are written.
+    """Return what finishes scalars: as they are written.
 
     :raises Unplain: for a scalar whose writing may fail.
     """
@@ -129,14 +197,14 @@ def _all_of(exact: type, values: Column) -> Column:
 
 
 def _moments(values: Column) -> Column:
-    """What ``isoformat`` writes; of moments in UTC, as nearly all are, in a fifth of its time."""
+    """Write what ``isoformat`` writes; moments in UTC, as nearly all are, in a fraction of its time."""
     if set(map(_zone, _all_of(datetime, values))) <= {UTC}:
         return [text[:-1] + "+00:00" for text in msgspec.to_builtins(values)]
     return list(map(datetime.isoformat, values))
 
 
 def _ints(values: Column) -> Column:
-    if _all_of(int, values) and not (min(values) >= -_LARGEST_INT and max(values) < _LARGEST_INT):
+    if _all_of(int, values) and not (min(values) >= -_INT_END and max(values) < _INT_END):
         raise Unplain
     return values
 
@@ -156,6 +224,29 @@ _SIMPLE: dict[str, Finish] = {
     "Boolean": partial(_all_of, bool),
     "DateTime": _moments,
 }
+
+
+# Readers of selections, and the executors that go by them.
+
+
+class EventExecutor(Executor[Any]):
+    """Executes operations as graphql-core does; each event of a subscription with a cache of its own.
+
+    graphql-core caches the fields below a field by the identity of a list that it makes anew for each event, in a
+    dictionary that all events of the subscription share: it would grow for as long as somebody watches.
+    """
+
+    def use_plan(self, plans: dict[str | None, Any]) -> None:
+        """Keep nothing: fields are found anew in each execution."""
+
+    def data_of(self, _event: Any) -> dict[str, Any] | None:
+        """Return None: every event has to be executed."""
+
+    def build_per_event_executor(self, payload: Any) -> Executor[Any]:
+        """Return the executor of one event."""
+        executor = super().build_per_event_executor(payload)
+        executor._relevant_sub_fields = {}  # noqa: SLF001
+        return executor
 
 
 Collect = Callable[[GraphQLObjectType, FieldDetailsList], CollectedFields]
@@ -186,7 +277,7 @@ class Plan:
         self._reads: dict[tuple[GraphQLObjectType, tuple[int, ...]], Read | None] = {}
 
     def read(self, parent_type: GraphQLObjectType, details: FieldDetailsList) -> Read | None:
-        """The field's reader, if there can be one."""
+        """Return the field's reader; None where there can be none."""
         key = (parent_type, tuple([id(one.node) for one in details]))
         if key not in self._reads:
             self._reads[key] = self._read_or_none(parent_type, details)
@@ -194,7 +285,7 @@ class Plan:
 
     @cached_property
     def event(self) -> Callable[[Any], dict[str, Any]] | None:
-        """From an event to all that a subscription answers, if that can be read; it may raise ``Unplain`` still."""
+        """Makes of an event all that a subscription answers, or raises ``Unplain``; None where it cannot be read."""
         root = self.schema.subscription_type
         assert root is not None
         try:
@@ -219,27 +310,32 @@ class PlainExecutor(EventExecutor):
         self._plan = Plan(self, self.variable_values)
 
     def use_plan(self, plans: dict[str | None, Any]) -> None:
-        """Read by the plan of the executions before, or begin one for those to come."""
+        """Read by the plan that earlier executions of this very document have kept, or begin one for those to come.
+
+        Only for a document in which no variable decides what is selected.
+
+        :param plans: the document's plans, by the operation's name.
+        """
         name = self.operation.name.value if self.operation.name else None
         if name not in plans:
             plans[name] = Plan(self, VariableValues({}, {}))
         self._plan = plans[name]
 
     def data_of(self, event: Any) -> dict[str, Any] | None:
-        """What a subscription answers to an event, if all of it can be read."""
+        """Return what a subscription answers to an event; None where it has to be executed."""
         read = self._plan.event
         if read is not None:
-            with suppress(Exception):  # As below.
+            with suppress(Exception):  # Reading has no effect: the executor may come upon the same error itself.
                 return read(event)
         return None
 
     def execute_field(
         self, parent_type: GraphQLObjectType, source: Any, field_details_list: FieldDetailsList, *where: Any
     ) -> Any:
-        """The field's value; by its reader where it has one that can answer."""
+        """Return the field's value; by its reader where it has one that can answer."""
         read = self._plan.read(parent_type, field_details_list)
         if read is not None:
-            with suppress(Exception):  # Reading has no effect, so the executor may come upon the same error itself.
+            with suppress(Exception):  # As for an event.
                 return read.finish([read.get(source)])[0]
         return super().execute_field(parent_type, source, field_details_list, *where)
 
@@ -305,7 +401,10 @@ class _Selection:
         return [next(rows[type(value)]) for value in values]
 
     def _readers(self, of: type) -> tuple[Read, ...]:
-        """Kept also where there are none: finding that out again costs as much as the field in the executor."""
+        """Return the readers for a class.
+
+        Kept also where there are none: finding that out again costs as much as the field in the executor.
+        """
         if of not in self._reads:
             try:
                 object_type = _object_type(self._plan.schema, self._of, of)
@@ -319,7 +418,7 @@ class _Selection:
 
 
 def _rows(reads: tuple[Read, ...], sources: Column) -> list[dict[str, Any]]:
-    """What is read of each of the sources."""
+    """Return what is read of each of the sources."""
     if len(sources) == 1:
         (source,) = sources
         return [{key: finish([get(source)])[0] for key, get, finish in reads}]
@@ -335,7 +434,7 @@ def _reads(plan: Plan, parent_type: GraphQLObjectType, fields: CollectedFields) 
 
 
 def _object_type(schema: GraphQLSchema, expected: Any, of: type) -> GraphQLObjectType:
-    """The object type that the executor would find for a value of that class."""
+    """Return the object type that the executor would find for a value of that class."""
     found = schema.type_map.get(object_name(of) or "")
     if not is_object_type(found) or not (found is expected or schema.is_sub_type(expected, found)):
         raise Unplain

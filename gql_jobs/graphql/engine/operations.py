@@ -1,100 +1,319 @@
-"""Operations from their text to their results: parsed, measured, validated, run on graphql-core.
+"""Operations, from a request to the bytes of its results: what every transport does between the two.
 
-Strawberry makes the schema and calls the resolvers; running an operation through it as well costs more than running
-the operation (its extension hooks alone take 0.1 ms). Every error that leaves here has its code.
+``Operations`` is the one entry of the engine. It takes a schema that Strawberry has defined and runs operations against
+it on graphql-core, past Strawberry's own ``execute``: what that does around an operation costs more than the operation.
+The way of one: ``operation`` reads the document, so that a transport knows what it deals with; ``result`` or
+``results`` checks it, runs it (``fast_path``) and makes its JSON. Every error that leaves here has its code.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from weakref import WeakValueDictionary
 
 import graphql
-from graphql import (
-    DocumentNode,
-    FieldNode,
-    GraphQLError,
-    GraphQLSchema,
-    GraphQLSyntaxError,
-    OperationDefinitionNode,
-    OperationType,
-    get_operation_ast,
-    validate,
-)
+import strawberry
+from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType
 from graphql.execution import create_source_event_stream
 from msgspec import Struct, json
-from msgspec.structs import replace
 from strawberry.execution.is_awaitable import optimized_is_awaitable
-from strawberry.types import ExecutionResult
-from strawberry.types.execution import PreExecutionError
 
-from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.documents import Documents, digest
-from gql_jobs.graphql.engine.errors import RULES, Asked, ErrorCodes, coded
-from gql_jobs.graphql.engine.limits import OperationLimits, gave_up, parse_options, refusal
-from gql_jobs.graphql.engine.strawberry_internals import EventExecutor
-from gql_jobs.graphql.scalars_and_enums import DocumentError, ErrorCode
+from gql_jobs.graphql.engine.documents import (
+    Documents,
+    OperationLimits,
+    OperationRejected,
+    OperationRequest,
+    ReadOperation,
+    rejection,
+)
+from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, located
+from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor, call_resolvers, is_shareable
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
+from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.metrics import ANSWERS, Histogram
 
-# Who watches the same: operations with one text, name and variables share the results of their events.
-#
-# A result is made once an event and not once a subscriber. Only results that follow from the event alone are shared:
-# one for which a resolver has looked at anything else (the job's files, its history) may be another one a moment later.
-# Nothing an operation shows depends on who asks; when something does, the asker becomes part of the key.
-
-_KEPT = 64
+_MAX_CACHED = 64
 """Results that are kept of one operation: what its subscribers lie apart, at most."""
-
-
-@dataclass
-class EventResult(ExecutionResult):
-    """A result that several subscribers are sent. ``rendered``: what the transports have made of it, once one has."""
-
-    rendered: Any = None
-
-
-class Audience:
-    """The subscribers of one operation; it ends with the last of them."""
-
-    def __init__(self) -> None:
-        self._results: OrderedDict[str, EventResult] = OrderedDict()
-
-    def result(self, event: Any) -> ExecutionResult | None:
-        """What another subscriber was sent for this event."""
-        return self._results.get(event.cursor)
-
-    def keep(self, event: Any, result: ExecutionResult) -> EventResult:
-        """Share a result with the others."""
-        shared = self._results[event.cursor] = EventResult(data=result.data, errors=result.errors)
-        if len(self._results) > _KEPT:
-            self._results.popitem(last=False)
-        return shared
-
-
-class Audiences:
-    """Of one schema."""
-
-    def __init__(self) -> None:
-        self._by_operation: WeakValueDictionary[tuple[str, str | None, bytes], Audience] = WeakValueDictionary()
-
-    def of(self, text: str, name: str | None, variables: dict[str, Any]) -> Audience:
-        """Those who watch the same. Whoever holds it belongs to it."""
-        key = (text, name, json.encode(variables, order="sorted"))
-        return self._by_operation.setdefault(key, Audience())
-
-
-# How long operations take and what they are refused for, as plain counters. Streams are not timed: they may last.
-
-OTHER = "other"
+_OTHER = "other"
 """The label of what a client may call as it likes: labels stay few whatever comes in."""
-_CODES = frozenset(code.value for code in ErrorCode)
+
+
+class SourceEvent(Protocol):
+    """What the resolver of a subscription brings."""
+
+    @property
+    def cursor(self) -> str:
+        """The event's place among all events; two events have the same only if they are the same."""
+
+
+class Operation(Struct, frozen=True):
+    """One operation, ready to be run once."""
+
+    context: Any
+    """What resolvers find as ``info.context``; for this operation alone."""
+    read: ReadOperation | OperationRejected
+    """The operation as it was read; or why it cannot be."""
+
+    @property
+    def type(self) -> OperationType | None:
+        """None where the document cannot be read or leaves open which operation is meant: running it says so."""
+        return None if isinstance(self.read, OperationRejected) else self.read.node.operation
+
+
+class Result:
+    """What came of an operation, or of one event of a subscription. Subscribers who watch the same share one.
+
+    :param refused: nothing was run, so that there is no ``data``: nothing follows such a result.
+    :param cursor: of the event, where the result is one of a subscription.
+    """
+
+    __slots__ = ("_payload", "cursor", "data", "errors", "refused")
+
+    def __init__(
+        self,
+        data: dict[str, Any] | None,
+        errors: list[GraphQLError] | None = None,
+        *,
+        refused: bool = False,
+        cursor: str | None = None,
+    ) -> None:
+        self.data = data
+        self.errors = errors
+        self.refused = refused
+        self.cursor = cursor
+        self._payload: bytes | None = None
+
+    @property
+    def formatted_errors(self) -> list[dict[str, Any]]:
+        """The errors as JSON has them."""
+        return [dict(error.formatted) for error in self.errors or ()]
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON: ``data`` (unless the operation was refused) and ``errors`` (if there are any). Made once."""
+        if self._payload is None:
+            body: dict[str, Any] = {} if self.refused else {"data": self.data}
+            if self.errors:
+                body["errors"] = self.formatted_errors
+            self._payload = json.encode(body)
+        return self._payload
+
+
+class Operations:
+    """Runs operations against one schema.
+
+    :param schema: as Strawberry has defined it. The engine takes it over: it cannot be run by Strawberry afterwards.
+    :param payloads: the arguments whose faults are those of a payload.
+    :param limits: what one operation may ask for; None for a schema that is only read.
+    :param plain_fields: read plain fields past graphql-core's executor.
+    :param named: names of operations that are timed one by one.
+    """
+
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        payloads: PayloadArguments,
+        limits: OperationLimits | None = None,
+        *,
+        plain_fields: bool = True,
+        named: Iterable[str] = (),
+    ) -> None:
+        self._schema = core = core_schema(schema)
+        call_resolvers(core)
+        self._executor: type[EventExecutor] = PlainExecutor if plain_fields else EventExecutor
+        self._codes = ErrorCodes(core, payloads)
+        # Mutations are not cut short: half of one would be neither done nor refused, and each write has its time.
+        self._query_timeout = limits.query_timeout if limits is not None else None
+        self._caches = ResultCaches()
+        roots = (core.query_type, core.mutation_type)
+        fields = frozenset(name for root in roots if root is not None for name in root.fields)
+        self.documents = Documents(core, self._codes, limits)
+        self.times = OperationTimes(frozenset(named), fields)
+
+    def operation(self, request: OperationRequest, context: Any) -> Operation:
+        """Return the operation that a request asks for. What cannot be read is refused when it is run.
+
+        :param context: what resolvers find as ``info.context``; for this operation alone.
+        """
+        try:
+            return Operation(context, self.documents.read(request))
+        except OperationRejected as rejected:
+            return Operation(context, rejected)
+
+    async def result(self, operation: Operation) -> Result:
+        """Return the one result of a query or a mutation. A query that takes too long is given up: TIMEOUT."""
+        if self._query_timeout is None or operation.type is not OperationType.QUERY:
+            return await self._execute(operation)
+        try:
+            async with asyncio.timeout(self._query_timeout):
+                return await self._execute(operation)
+        except TimeoutError:
+            message = (
+                f"The query took longer than {self._query_timeout:g} s. "
+                "Ask for less: a smaller page, a narrower filter."
+            )
+            return refused_result([GraphQLError(message, extensions={"code": ErrorCode.TIMEOUT.value})])
+
+    async def results(self, operation: Operation) -> AsyncGenerator[Result, None]:
+        """Yield the results of any operation: one of a query or mutation, those of a subscription as its events happen.
+
+        Closed, it has closed what its resolver brings.
+        """
+        if operation.type is not OperationType.SUBSCRIPTION:
+            yield await self.result(operation)
+            return
+        try:
+            checked = self._checked(operation)
+            source = await self._source(self._build(checked, operation), checked)
+        except OperationRejected as rejected:
+            yield self._refused(rejected.errors)
+            return
+        cache = self._caches.of(checked)
+        # Made at the first event that is nobody else's yet: most subscribers of a busy operation never need one.
+        executor: EventExecutor | None = None
+        try:
+            async with aclosing(source) as events:
+                async for event in events:
+                    result = cache.result(event.cursor)
+                    if result is None:
+                        executor = executor or self._build(checked, operation)
+                        result = await self._event_result(executor, checked, event, cache)
+                    yield result
+        except Exception as error:  # noqa: BLE001 -- whatever it is, clients are told in a result
+            yield self._refused(self._coded([located(error)], checked))
+
+    def _checked(self, operation: Operation) -> ReadOperation:
+        if isinstance(operation.read, OperationRejected):
+            raise operation.read
+        return self.documents.check(operation.read)
+
+    async def _execute(self, operation: Operation) -> Result:
+        began = time.perf_counter()
+        try:
+            checked = self._checked(operation)
+            if checked.node.operation is OperationType.SUBSCRIPTION:
+                raise rejection("A subscription has many results, for which there is no room here.")
+            executor = self._build(checked, operation)
+        except OperationRejected as rejected:
+            return self._refused(rejected.errors)
+        result = await self._run(executor, checked)
+        self.times.observe(checked.node, time.perf_counter() - began)
+        return result
+
+    async def _event_result(
+        self, executor: EventExecutor, checked: ReadOperation, event: SourceEvent, cache: "ResultCache"
+    ) -> Result:
+        data = executor.data_of(event)
+        if data is not None:
+            # Attributes of the event were read and nothing else.
+            return cache.keep(Result(data, cursor=event.cursor))
+        result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), checked)
+        result.cursor = event.cursor
+        return cache.keep(result) if self._is_shareable(checked) else result
+
+    def _is_shareable(self, checked: ReadOperation) -> bool:
+        known = checked.known
+        if known is None:
+            return is_shareable(self._schema, checked.document)
+        if known.is_shareable is None:
+            known.is_shareable = is_shareable(self._schema, checked.document)
+        return known.is_shareable
+
+    async def _source(self, executor: EventExecutor, checked: ReadOperation) -> Any:
+        """Return the events that a subscription's resolver brings; raise what it raises as an ``OperationRejected``."""
+        source: Any = create_source_event_stream(executor)
+        if executor.is_awaitable(source):
+            source = await source
+        if isinstance(source, graphql.ExecutionResult):
+            raise OperationRejected(self._coded(source.errors or [], checked))
+        return source
+
+    def _build(self, checked: ReadOperation, operation: Operation) -> EventExecutor:
+        """Return what executes the operation; reject variables that do not fit."""
+        executor = self._executor.build(
+            self._schema,
+            checked.document,
+            context_value=operation.context,
+            raw_variable_values=checked.variables,
+            operation_name=checked.name,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # it takes any value
+        )
+        if isinstance(executor, list):
+            raise OperationRejected(self._coded(executor, checked))
+        found = cast("EventExecutor", executor)
+        if checked.known is not None and checked.known.plans is not None:
+            found.use_plan(checked.known.plans)
+        return found
+
+    async def _run(self, executor: EventExecutor, checked: ReadOperation) -> Result:
+        try:
+            found = executor.execute_operation()
+            result = cast("graphql.ExecutionResult", await found if isinstance(found, Awaitable) else found)
+        except Exception as error:  # noqa: BLE001 -- an error of the operation, whatever it is
+            result = graphql.ExecutionResult(None, [located(error)])
+        if not result.errors:
+            return Result(result.data)
+        errors = self._coded(result.errors, checked)
+        self.times.count_errors(errors)
+        return Result(result.data, errors, refused=result.data is None and not any(error.path for error in errors))
+
+    def _coded(self, errors: list[GraphQLError], checked: ReadOperation) -> list[GraphQLError]:
+        return self._codes.of_execution(errors, checked.document, checked.node, checked.variables)
+
+    def _refused(self, errors: list[GraphQLError]) -> Result:
+        self.times.count_errors(errors)
+        return refused_result(errors)
+
+
+def refused_result(errors: list[GraphQLError]) -> Result:
+    """Return the result of what is not run."""
+    return Result(None, errors, refused=True)
+
+
+# Results that subscribers share. Made once an event and not once a subscriber.
+
+
+class ResultCache:
+    """The latest results of one operation, by the cursors of their events; it ends with the last of its subscribers."""
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[str | None, Result] = OrderedDict()
+
+    def result(self, cursor: str) -> Result | None:
+        """Return what another subscriber was sent for that event."""
+        return self._results.get(cursor)
+
+    def keep(self, result: Result) -> Result:
+        """Share a result with the others; return it."""
+        self._results[result.cursor] = result
+        if len(self._results) > _MAX_CACHED:
+            self._results.popitem(last=False)
+        return result
+
+
+class ResultCaches:
+    """The caches of one schema.
+
+    Nothing that an operation shows depends on who asks; when something does, the asker becomes part of the key.
+    """
+
+    def __init__(self) -> None:
+        self._by_operation: WeakValueDictionary[tuple[str, str | None, bytes], ResultCache] = WeakValueDictionary()
+
+    def of(self, operation: ReadOperation) -> ResultCache:
+        """Return the cache for all who run the same document, name and variables. Whoever holds it keeps it alive."""
+        key = (operation.text, operation.name, json.encode(operation.variables, order="sorted"))
+        return self._by_operation.setdefault(key, ResultCache())
+
+    def __len__(self) -> int:
+        return len(self._by_operation)
 
 
 class OperationTimes:
-    """Of one schema.
+    """How long operations take and what they are refused for, as plain counters. Streams are not timed: they may last.
 
     :param names: names of operations that have a label of their own.
     :param fields: the root fields of the schema, which have one too.
@@ -105,251 +324,26 @@ class OperationTimes:
         self._fields = fields
         self.times: dict[tuple[str, ...], Histogram] = {}
         """By the operation's name and its first root field."""
-        self.errors: dict[tuple[str, ...], int] = {(code,): 0 for code in sorted(_CODES)}
+        self.errors: dict[tuple[str, ...], int] = {(code,): 0 for code in sorted(CODES)}
         """By ``extensions.code``."""
 
-    def took(self, operation: OperationDefinitionNode, seconds: float) -> None:
-        """Count an operation that has been answered, from before its document was parsed until its result was made."""
+    def observe(self, operation: OperationDefinitionNode, seconds: float) -> None:
+        """Count an operation that has been answered, from before it was checked until its result was made."""
         name, field = operation.name.value if operation.name else None, _first_field(operation)
-        label = (name if name in self._names else OTHER, field if field in self._fields else OTHER)
+        label = (name if name in self._names else _OTHER, field if field in self._fields else _OTHER)
         found = self.times.get(label)
         if found is None:
             found = self.times[label] = Histogram(ANSWERS)
         found.observe(seconds)
 
-    def refused(self, errors: Iterable[GraphQLError]) -> None:
+    def count_errors(self, errors: Iterable[GraphQLError]) -> None:
         """Count the errors of an answer."""
         for error in errors:
-            code = (error.extensions or {}).get("code")
-            if code in _CODES:
-                self.errors[(str(code),)] += 1
+            label = (str((error.extensions or {}).get("code")),)
+            if label in self.errors:
+                self.errors[label] += 1
 
 
 def _first_field(operation: OperationDefinitionNode) -> str:
     first = operation.selection_set.selections[0] if operation.selection_set.selections else None
-    return first.name.value if isinstance(first, FieldNode) else OTHER
-
-
-Variables = dict[str, Any]
-
-
-class Refused(Exception):
-    """The operation is not run; each of the errors has its code."""
-
-    def __init__(self, errors: list[GraphQLError]) -> None:
-        super().__init__(*errors)
-        self.errors = errors
-
-
-class OperationRequest(Struct, frozen=True):
-    """What a client asks to run."""
-
-    query: str
-    """The document; empty where ``sha256`` alone names it."""
-    variables: Variables | None = None
-    operation_name: str | None = None
-    extensions: dict[str, Any] | None = None
-    sha256: str | None = None
-    """The document's digest, from a client of persisted queries."""
-
-
-class Operation(Struct, frozen=True):
-    """One operation, ready to be run once."""
-
-    request: OperationRequest
-    context: Context
-    asked: Asked | Refused
-    """The syntax trees of the document and of the operation that is meant; or why there are none."""
-
-    @property
-    def type(self) -> OperationType | None:
-        """None where the document cannot be read or leaves open which operation is meant: running it says so."""
-        return None if isinstance(self.asked, Refused) else self.asked.node.operation
-
-
-class Operations:
-    """Runs operations against one schema."""
-
-    def __init__(
-        self,
-        schema: GraphQLSchema,
-        executor: type[EventExecutor],
-        limits: OperationLimits | None,
-        times: OperationTimes,
-    ) -> None:
-        self._schema = schema
-        self._executor = executor
-        self._limits = limits
-        self._parse_options = parse_options(limits) if limits is not None else {}
-        self._times = times
-        self._codes = ErrorCodes(schema)
-        self._audiences = Audiences()
-        self.documents = Documents()
-
-    def operation(self, request: OperationRequest, context: Context) -> Operation:
-        """The operation that a request asks for; ``context`` is for this operation alone."""
-        try:
-            request = self._with_text(request)
-            known = self.documents.find(request.query)
-            document = known.document if known is not None else self._parse(request.query)
-            node = _chosen(document, request.operation_name)
-            return Operation(request, context, Asked(document, node, request.variables or {}, known))
-        except Refused as refused:
-            return Operation(request, context, refused)
-
-    def _with_text(self, request: OperationRequest) -> OperationRequest:
-        if request.sha256 is None:
-            return request
-        if request.query:
-            if digest(request.query) != request.sha256:
-                raise _refusal("`sha256Hash` is not the digest of `query`.", DocumentError.BAD_REQUEST)
-            return request
-        text = self.documents.text(request.sha256)
-        if text is None:
-            # The words and the code that clients wait for, to send the document after all.
-            raise _refusal("PersistedQueryNotFound", DocumentError.PERSISTED_QUERY_NOT_FOUND)
-        return replace(request, query=text)
-
-    def _parse(self, text: str) -> DocumentNode:
-        try:
-            return graphql.parse(text, **self._parse_options)
-        except GraphQLSyntaxError as error:
-            raise Refused([gave_up(error) or coded(error, DocumentError.GRAPHQL_PARSE_FAILED)]) from None
-        except RecursionError:
-            message = "The document is nested too deeply to be read."
-            raise _refusal(message, DocumentError.GRAPHQL_PARSE_FAILED) from None
-
-    def _prepare(self, operation: Operation) -> Asked:
-        """The operation, allowed and valid. Measured before it is validated, whose rules cost more.
-
-        :raises Refused: if it is not.
-        """
-        asked = operation.asked
-        if isinstance(asked, Refused):
-            raise asked
-        too_much = refusal(self._schema, asked, self._limits) if self._limits is not None else None
-        if too_much is not None:
-            raise Refused([_located(too_much)])
-        if asked.known is None:
-            errors = validate(self._schema, asked.document, RULES)
-            if errors:
-                raise Refused(self._codes.of_validation(errors))
-            asked = asked._replace(known=self.documents.keep(operation.request.query, asked.document))
-        return asked
-
-    async def execute(self, operation: Operation) -> ExecutionResult:
-        """The one result of a query or a mutation; a ``PreExecutionError`` if it was not run."""
-        began = time.perf_counter()
-        try:
-            asked = self._prepare(operation)
-            executor = self._single(asked, operation)
-        except Refused as refused:
-            return self._refused(refused.errors)
-        result = await self._run(executor, asked)
-        self._times.took(asked.node, time.perf_counter() - began)
-        return result
-
-    def _single(self, asked: Asked, operation: Operation) -> EventExecutor:
-        if asked.node.operation is OperationType.SUBSCRIPTION:
-            raise _refusal("A subscription has many results, for which there is no room here.")
-        return self._build(asked, operation)
-
-    async def subscribe(self, operation: Operation) -> AsyncGenerator[ExecutionResult, None]:
-        """The results of a subscription, one an event; a ``PreExecutionError`` alone if it was not run."""
-        try:
-            asked = self._prepare(operation)
-            source = await self._source(self._build(asked, operation), asked)
-        except Refused as refused:
-            yield self._refused(refused.errors)
-            return
-        request = operation.request
-        audience = self._audiences.of(request.query, request.operation_name, asked.variables)
-        # Made at the first event that is nobody else's yet: most subscribers of a busy operation never need one.
-        executor: EventExecutor | None = None
-        try:
-            async with aclosing(source) as events:
-                async for event in events:
-                    result = audience.result(event)
-                    if result is None:
-                        executor = executor or self._build(asked, operation)
-                        data = executor.data_of(event)
-                        if data is None:
-                            result = await self._event(executor, asked, event, audience)
-                        else:
-                            result = audience.keep(event, ExecutionResult(data=data, errors=None))
-                    yield result
-        except Exception as error:  # noqa: BLE001
-            yield self._refused(self._codes.of_execution([_located(error)], asked))
-
-    async def _event(self, executor: EventExecutor, asked: Asked, event: Any, audience: Audience) -> ExecutionResult:
-        context: Context = executor.context_value
-        context.looked = False
-        result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), asked)
-        return result if context.looked else audience.keep(event, result)
-
-    async def _source(self, executor: EventExecutor, asked: Asked) -> AsyncGenerator[Any, None]:
-        """The events that a subscription's resolver brings.
-
-        :raises Refused: by the resolver.
-        """
-        source: Any = create_source_event_stream(executor)
-        if executor.is_awaitable(source):
-            source = await source
-        if isinstance(source, graphql.ExecutionResult):
-            raise Refused(self._codes.of_execution(source.errors or [], asked))
-        return cast("AsyncGenerator[Any, None]", source)
-
-    def _build(self, asked: Asked, operation: Operation) -> EventExecutor:
-        """:raises Refused: for variables that do not fit."""
-        executor = self._executor.build(
-            self._schema,
-            asked.document,
-            context_value=operation.context,
-            raw_variable_values=asked.variables,
-            operation_name=asked.node.name.value if asked.node.name else None,
-            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
-            operation_extensions=operation.request.extensions,
-        )
-        if isinstance(executor, list):
-            raise Refused(self._codes.of_execution(executor, asked))
-        if asked.known is not None and asked.known.plans is not None:
-            cast("EventExecutor", executor).use_plan(asked.known.plans)
-        return cast("EventExecutor", executor)
-
-    def _refused(self, errors: list[GraphQLError]) -> PreExecutionError:
-        self._times.refused(errors)
-        return PreExecutionError(data=None, errors=errors)
-
-    async def _run(self, executor: EventExecutor, asked: Asked) -> ExecutionResult:
-        try:
-            found = executor.execute_operation()
-            result = cast("graphql.ExecutionResult", await found if isinstance(found, Awaitable) else found)
-        except Exception as error:  # noqa: BLE001
-            result = graphql.ExecutionResult(None, [_located(error)])
-        errors = result.errors
-        if errors:
-            errors = self._codes.of_execution(errors, asked)
-            self._times.refused(errors)
-        return ExecutionResult(data=result.data, errors=errors)
-
-
-def _located(error: Exception) -> GraphQLError:
-    return error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
-
-
-def _refusal(message: str, code: DocumentError = DocumentError.GRAPHQL_VALIDATION_FAILED) -> Refused:
-    return Refused([coded(GraphQLError(message), code)])
-
-
-def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """:raises Refused: if the request leaves open which operation is meant, or names none of them."""
-    node = get_operation_ast(document, name)
-    if isinstance(node, OperationDefinitionNode):
-        return node
-    if name is not None:
-        message = f'Unknown operation named "{name}".'
-    elif any(isinstance(definition, OperationDefinitionNode) for definition in document.definitions):
-        message = "The document has several operations; operationName must say which of them to run."
-    else:
-        message = "The document has no operation."
-    raise _refusal(message)
+    return first.name.value if isinstance(first, FieldNode) else _OTHER

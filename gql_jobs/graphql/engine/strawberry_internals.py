@@ -1,76 +1,108 @@
-"""The few places where Strawberry has no public way, each with its reason; nothing else may reach inside it."""
+"""Reach into Strawberry where it has no public way; nothing else may. docs/architecture.md lists each place.
+
+Strawberry defines the schema: types, fields, resolvers, their documentation. Once that is done its part is over.
+``core_schema`` takes graphql-core's schema out of it and lets graphql-core itself coerce all inputs, ``resolver_of``
+and ``attribute_of`` tell ``fast_path`` how a field gets its value. Everything here runs while a schema is made, or once
+for each document.
+"""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import strawberry
 from graphql import (
-    Executor,
     GraphQLEnumType,
     GraphQLField,
     GraphQLInputObjectType,
+    GraphQLInterfaceType,
     GraphQLObjectType,
     GraphQLOneOfDirective,
     GraphQLSchema,
-    get_named_type,
-    is_input_object_type,
 )
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.schema_directives import OneOf
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
-E = TypeVar("E", bound=type[Enum])
+_E = TypeVar("_E", bound=type[Enum])
 
 
-def core_schema(schema: Any) -> GraphQLSchema:
-    """The graphql-core schema: its own diagnostics of values and literals need it."""
+class Resolver(NamedTuple):
+    """The function behind a field, and what it is called with before the field's arguments, in this order."""
+
+    function: Callable[..., Any]
+    takes_source: bool
+    takes_info: bool
+    field: StrawberryField
+
+
+def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
+    """Return the graphql-core schema of a Strawberry schema.
+
+    Its inputs are coerced by graphql-core alone: arguments are named as the resolvers' parameters are, and an input
+    object is a dictionary of what the client gave, by the Python names of its fields. A @oneOf input is checked by
+    graphql-core too: Strawberry's own check raises an error that has no path and hides the ones beside it.
+    """
     core = schema._schema  # noqa: SLF001
-    assert isinstance(core, GraphQLSchema)
+    for named in core.type_map.values():
+        if isinstance(named, GraphQLInputObjectType):
+            definition = named.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
+            named.is_one_of = definition.is_one_of
+            for member in named.fields.values():
+                member.out_name = _definition(member).python_name
+        elif isinstance(named, GraphQLObjectType | GraphQLInterfaceType):
+            for field in named.fields.values():
+                for argument in field.args.values():
+                    if GraphQLCoreConverter.DEFINITION_BACKREF in argument.extensions:
+                        argument.out_name = _definition(argument).python_name
     return core
 
 
-class EventExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Executes operations; each event of a subscription with a cache of its own.
-
-    graphql-core caches the fields below a field by the identity of a list that it makes anew for each event, in a
-    dictionary that all events of the subscription share: it would grow for as long as somebody watches.
-    """
-
-    def use_plan(self, plans: dict[str | None, Any]) -> None:
-        """Go by what executions of this very document have kept, by the operation's name; this one keeps nothing.
-
-        Only for a document in which no variable decides what is selected.
-        """
-
-    def data_of(self, event: Any) -> dict[str, Any] | None:
-        """What a subscription answers to an event, where that is known without executing it."""
-
-    def build_per_event_executor(self, payload: Any) -> Executor[Any]:
-        """The executor of one event."""
-        executor = super().build_per_event_executor(payload)
-        executor._relevant_sub_fields = {}  # noqa: SLF001
-        return executor
+def _definition(of: Any) -> Any:
+    return of.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
 
 
 def attribute_of(field: GraphQLField) -> str | None:
-    """The attribute that a field reads; None for a field with a resolver, with arguments, or not of Strawberry's."""
-    definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    """Return the attribute that a field reads; None for one with a resolver, with arguments, or of GraphQL's own."""
+    definition = _definition(field)
     if not isinstance(definition, StrawberryField) or not definition.is_basic_field or field.args:
         return None
     return definition.python_name
 
 
+def resolver_of(field: GraphQLField) -> Resolver | None:
+    """Return the resolver of a field; None for one that reads an attribute, has extensions, or is GraphQL's own."""
+    definition = _definition(field)
+    if not isinstance(definition, StrawberryField) or definition.base_resolver is None or definition.extensions:
+        return None
+    found = definition.base_resolver
+    takes_source = found.self_parameter is not None or found.root_parameter is not None
+    return Resolver(
+        cast("Callable[..., Any]", found.wrapped_func), takes_source, found.info_parameter is not None, definition
+    )
+
+
 def brings_events(field: GraphQLField) -> bool:
-    """Whether the field is one of a subscription: of an event its value is the event itself."""
-    definition = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    """Return whether the field is one of a subscription: of an event its value is the event itself."""
+    definition = _definition(field)
     return isinstance(definition, StrawberryField) and definition.is_subscription
 
 
+def enum_class(enum: GraphQLEnumType) -> type[Enum]:
+    """Return the Python class of an enum of the schema."""
+    assert isinstance(enum, CustomGraphQLEnumType)
+    return cast("type[Enum]", enum.wrapped_cls)
+
+
+def object_name(cls: type) -> str | None:
+    """Return the name of the object type that was made of exactly this class; None if none was."""
+    definition = cls.__dict__.get("__strawberry_definition__")
+    return definition.name if isinstance(definition, StrawberryObjectDefinition) else None
+
+
 def computed(description: str) -> Any:
-    """A field whose value is a property of its class, which ``compute`` sets; the constructor does not take it.
+    """Return a field whose value is a property of its class, which ``compute`` sets; the constructor does not take it.
 
     A job has twenty fields and most documents ask for few of them, of fifty jobs at a time.
     """
@@ -89,74 +121,29 @@ def compute(cls: type, **readers: Callable[[Any], Any]) -> None:
         setattr(cls, name, property(read))
 
 
-def enum_class(enum: GraphQLEnumType) -> type[Enum]:
-    """The Python class of an enum of the schema."""
-    assert isinstance(enum, CustomGraphQLEnumType)
-    return cast("type[Enum]", enum.wrapped_cls)
+def named_field(python_name: str, field: Any) -> StrawberryField:
+    """Give a field for ``create_type`` the name of its attribute, which is known only now; return it."""
+    assert isinstance(field, StrawberryField)
+    field.python_name = python_name
+    return field
 
 
-def object_name(cls: type) -> str | None:
-    """The name of the object type that was made of exactly this class."""
-    definition = cls.__dict__.get("__strawberry_definition__")
-    return definition.name if isinstance(definition, StrawberryObjectDefinition) else None
+def describe_enum(enum: _E, description: str, values: Mapping[str, str], *, name: str | None = None) -> _E:
+    """Make a GraphQL enum of an existing class, in place, and return the class.
 
+    Strawberry takes the descriptions of values only from classes written for it, and ours belong to ``jobs`` or to
+    whoever wrote a job type.
 
-def call_directly(schema: Any, type_name: str, field_name: str, resolver: Callable[..., Any]) -> None:
-    """Let graphql-core call a root field's resolver itself: arguments by Python names, input objects as dictionaries.
-
-    Strawberry would make an object of each, looking up the type of every field every time: a fifth of a creation, and
-    of what a page costs beside its jobs.
+    :param values: the descriptions by the values' names.
+    :param name: of the GraphQL enum, where it is not the class's own.
     """
-    root = core_schema(schema).type_map[type_name]
-    assert isinstance(root, GraphQLObjectType)
-    field = root.fields[field_name]
-    definition = field.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
-    field.resolve = lambda _root, info, **arguments: resolver(strawberry.Info(info, definition), **arguments)
-    for argument in field.args.values():
-        argument.out_name = argument.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].python_name
-
-
-def use_python_names(schema: Any, name: str) -> None:
-    """Let the dictionaries of an input object, and of those in it, have Python names.
-
-    Only for one that no resolver gets from Strawberry: that would take a member of another name for left out.
-    """
-    _use_python_names(core_schema(schema).type_map[name])
-
-
-def _use_python_names(input_type: Any) -> None:
-    if not is_input_object_type(input_type):
-        return
-    for field in input_type.fields.values():
-        definition = field.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
-        if field.out_name is None:
-            field.out_name = definition.python_name
-            _use_python_names(get_named_type(field.type))
+    described: Any = strawberry.enum(enum, name=name, description=description)
+    for value in described.__strawberry_definition__.values:
+        value.description = values[value.name]
+    return enum
 
 
 def describe_one_of() -> None:
     """Have the directive @oneOf printed with its description; Strawberry knows the directive without."""
     definition: Any = OneOf.__strawberry_directive__  # type: ignore[attr-defined]
     definition.description = GraphQLOneOfDirective.description
-
-
-def enforce_one_of(schema: Any, name: str) -> None:
-    """Let graphql-core check the @oneOf input ``name`` itself.
-
-    Strawberry checks it while it builds Python values: that error has no path and hides the ones beside it.
-    """
-    input_type = core_schema(schema).type_map[name]
-    assert isinstance(input_type, GraphQLInputObjectType)
-    input_type.is_one_of = True
-
-
-def describe_enum(enum: E, description: str, values: Mapping[str, str], *, name: str | None = None) -> E:
-    """Make a GraphQL enum of an existing one.
-
-    Strawberry takes the descriptions of values only from classes written for it, and ours belong to ``jobs`` or to
-    whoever wrote a job type.
-    """
-    described: Any = strawberry.enum(enum, name=name, description=description)
-    for value in described.__strawberry_definition__.values:
-        value.description = values[value.name]
-    return enum

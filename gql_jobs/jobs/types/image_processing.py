@@ -20,7 +20,7 @@ MAX_OPERATIONS = 20
 RESIZE_BOX = 1280
 THUMBNAIL_BOX = 256
 """Pixels of the longer side."""
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
+FORMAT_OF_EXTENSION = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 """What a name's extension makes of a picture."""
 
 
@@ -44,9 +44,11 @@ def image_format(path: str) -> str:
 
     :raises ValueError: for any other extension.
     """
-    found = FORMATS.get(PurePosixPath(path).suffix.lower())
+    found = FORMAT_OF_EXTENSION.get(PurePosixPath(path).suffix.lower())
     if found is None:
-        raise ValueError(f"The output path must end in {', '.join(FORMATS)}: the extension decides the format.")
+        raise ValueError(
+            f"The output path must end in {', '.join(FORMAT_OF_EXTENSION)}: the extension decides the format."
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.graphql.mutations import validated_payload
 from gql_jobs.jobs.errors import InvalidPayload
 from gql_jobs.jobs.registry import canonical_json, load_job_types
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload
@@ -19,7 +20,7 @@ def _validated(start: Any, end: Any, kind: str = "PDF") -> ReportGenerationPaylo
     job_type = load_job_types().get("report_generation")
     assert job_type is not None
     fields = {"report_type": "MONTHLY_SALES", "format": kind, "date_range": {"start": start, "end": end}}
-    payload = job_type.validate(fields, "payload")
+    payload = validated_payload(job_type, fields, "payload")
     assert isinstance(payload, ReportGenerationPayload)
     return payload
 

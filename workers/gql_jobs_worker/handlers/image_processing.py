@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from gql_jobs.jobs.handler import JobContext
-from gql_jobs.jobs.model import artifact_name, artifact_url
+from gql_jobs.jobs.model import artifact_name
+from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
 from gql_jobs_worker.handlers import environment_settings

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.handler import JobContext
-from gql_jobs.jobs.model import artifact_url
 from gql_jobs.jobs.registry import canonical_json
+from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
 from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.reports.aggregation import Aggregation, key_of

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.fast_path import PlainExecutor
-from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
+from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
-from tests.graphql.random_documents import queries
-from tests.graphql.told_jobs import IDS
+from tests.graphql.engine.random_documents import queries
+from tests.graphql.sample_jobs import IDS
 from tests.running import JOB_TYPES
 from tests.stories import BEGAN
 

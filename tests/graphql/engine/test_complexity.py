@@ -14,10 +14,9 @@ from graphql import (
     visit,
 )
 
-from gql_jobs.graphql.engine.complexity import ASSUMED_LIST, Complexity, Measurement, TooDeep
+from gql_jobs.graphql.engine.complexity import ASSUMED_LIST, LARGEST_PAGE, Complexity, Measurement, TooDeep
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
-from gql_jobs.graphql.queries import LARGEST_PAGE
-from tests.graphql.bombs import doubling_fragments
+from tests.graphql.engine.bombs import doubling_fragments
 from tests.shipped import shipped_schema
 
 CORE = core_schema(shipped_schema())
@@ -28,7 +27,7 @@ def _measured(query: str, **variables: Any) -> tuple[Complexity, int]:
     document = parse(query)
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     (operation,) = (d for d in document.definitions if isinstance(d, OperationDefinitionNode))
-    walk = Measurement(CORE, fragments, variables, LARGEST_PAGE)
+    walk = Measurement(CORE, fragments, variables)
     return walk.operation(operation), walk.visited
 
 

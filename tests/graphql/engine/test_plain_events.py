@@ -11,17 +11,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context
-from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
+from gql_jobs.graphql.engine.fast_path import EventExecutor
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.messages import Kind
-from tests.graphql.random_documents import subscriptions
-from tests.graphql.told_jobs import IDS
+from tests.graphql.engine.random_documents import subscriptions
+from tests.graphql.sample_jobs import IDS
 
 
 def _told(context: Context, text: str) -> int:
     """How many events the subscription has before it waits for others."""
     watched = [job_id for job_id in IDS if job_id in text] or IDS
-    return sum(len(context.open_services().index.events(job_id)) for job_id in watched)
+    return sum(len(context.services().index.events(job_id)) for job_id in watched)
 
 
 async def _answers(schema: JobsSchema, context: Context, text: str, *, yes: bool = True) -> list[Any]:

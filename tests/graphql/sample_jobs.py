@@ -60,7 +60,7 @@ def _stories() -> Iterator[Message]:
 
 
 @contextmanager
-def told_context(path: Path) -> Iterator[Context]:
+def sample_context(path: Path) -> Iterator[Context]:
     """A context over an index at ``path`` that holds the jobs."""
     with open_index(path, "2026-01-31T12:00:00Z", 1000, 86_400.0) as index:
         messages = list(_stories())

@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
-from gql_jobs.graphql.engine import limits
-from gql_jobs.graphql.engine.complexity import Measurement
-from gql_jobs.graphql.engine.limits import INTROSPECTION_DEPTH, refusal_of
+from gql_jobs.graphql.engine import documents
+from gql_jobs.graphql.engine.complexity import LARGEST_PAGE, Measurement
+from gql_jobs.graphql.engine.documents import INTROSPECTION_DEPTH, excess_of
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
-from gql_jobs.graphql.queries import LARGEST_PAGE
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.settings import Settings
-from tests.graphql.bombs import doubling_fragments, nested_events
+from tests.graphql.engine.bombs import doubling_fragments, nested_events
 from tests.shipped import shipped_schema, shipped_types
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "queries").glob("*.graphql"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "queries").glob("*.graphql"))
 
 THREE = "{...R ...R __typename} fragment R on Query {__typename}"
 
@@ -102,7 +101,7 @@ async def test_a_refused_operation_is_measured_once_and_never_validated(
             super().__init__(*parts)
             walks.append(self)
 
-    monkeypatch.setattr(limits, "Measurement", Watched)
+    monkeypatch.setattr(documents, "Measurement", Watched)
     await _refusal(schema, doubling_fragments(40) + " fragment Unused on Nope { id }")
     assert [walk.visited for walk in walks] == [2 + 1 + 2 * 40 + 1]
 
@@ -149,8 +148,8 @@ def test_the_examples_are_within_the_limits(schema: JobsSchema, path: Path) -> N
     document = parse(path.read_text())
     for operation in document.definitions:
         if isinstance(operation, OperationDefinitionNode):
-            walk = Measurement(core_schema(schema), {}, {"first": LARGEST_PAGE}, LARGEST_PAGE)
-            assert refusal_of(walk.operation(operation), Settings()) is None
+            walk = Measurement(core_schema(schema), {}, {"first": LARGEST_PAGE})
+            assert excess_of(walk.operation(operation), Settings()) is None
 
 
 async def test_the_introspection_of_tools_is_within_the_limits(schema: JobsSchema) -> None:

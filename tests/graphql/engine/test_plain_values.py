@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.engine import fast_path as columns
-from gql_jobs.graphql.engine.fast_path import PlainExecutor
-from gql_jobs.graphql.engine.strawberry_internals import EventExecutor, core_schema
+from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema
 
 

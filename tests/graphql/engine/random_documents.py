@@ -12,7 +12,7 @@ from graphql import (
 )
 from hypothesis import strategies as st
 
-from tests.graphql.told_jobs import IDS
+from tests.graphql.sample_jobs import IDS
 
 DEEPEST = 5
 
