@@ -343,7 +343,7 @@ def _description(name: str, info: FieldInfo) -> str:
 
 
 def _own_doc(cls: type) -> str | None:
-    """The class's own docstring, in one paragraph; an inherited one speaks of something else."""
+    """Return the class's own docstring, in one paragraph; an inherited one speaks of something else."""
     doc = cls.__dict__.get("__doc__")
     return " ".join(str(doc).split()) if doc else None
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Spec, job_id_for_key, new_job_id
 from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
 
+_T = TypeVar("_T")
+
 
 class JobFilter(Struct, frozen=True):
     """All parts combine; None leaves a part open, an empty tuple matches nothing.
@@ -61,19 +63,18 @@ class JobOrder(Struct, frozen=True):
     descending: bool = True
 
 
-_T = TypeVar("_T")
-
 MAX_RETRIES = 100
-MAX_TIMEOUT = 86_400.0
-"""Seconds."""
+"""Attempts after the first."""
 MIN_TIMEOUT = 0.1
-"""Seconds."""
+MAX_TIMEOUT = 86_400.0
+"""Seconds that one attempt may take."""
 MAX_TAGS = 32
 MAX_TEXT = 255
 """Characters of a tag or an idempotency key."""
 _JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 """What emoji and several scripts join their signs with: invisible, and part of how a word is written."""
 FARTHEST_RUN = timedelta(days=366)
+"""How far ahead a job may be scheduled."""
 
 
 class InvalidRequest(ValueError):

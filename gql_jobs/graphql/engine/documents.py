@@ -111,7 +111,7 @@ class OperationRequest(Struct, frozen=True):
 
 
 class KnownDocument(Struct):
-    """A valid document, and what is known of its operations by their names."""
+    """A valid document, and what is known of its operations, by their names, and of the nodes of this very tree."""
 
     document: DocumentNode
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class ReadOperation(NamedTuple):
     name: str | None
     variables: dict[str, Any]
     known: KnownDocument | None = None
-    """What is kept with the document, which then is valid."""
+    """What is kept with the document, which then is valid; there once it is checked."""
 
 
 class Documents:
@@ -176,7 +176,7 @@ class Documents:
         errors = validate(self._schema, operation.document, self._codes.rules)
         if errors:
             raise OperationRejected(self._codes.of_validation(errors))
-        return operation._replace(known=self._keep(operation.text, operation.document))
+        return operation._replace(known=self._remember(operation.text, operation.document))
 
     def find(self, text: str) -> KnownDocument | None:
         """Return the document of that text, if it was valid before."""
@@ -223,15 +223,14 @@ class Documents:
                 known.complexity[operation.name] = found
         return excess_of(found, limits)
 
-    def _keep(self, text: str, document: DocumentNode) -> KnownDocument | None:
-        """Remember a document that is valid; return None where this very tree is not kept.
-
-        Two requests may bring a text at once, and what is kept with one tree speaks of its nodes.
-        """
-        if len(text) > MAX_REMEMBERED_LENGTH or text in self._kept:
-            return None
+    def _remember(self, text: str, document: DocumentNode) -> KnownDocument:
+        """Return what is kept with a valid document: for all who send it, or for this operation alone."""
         # Only directives make variables decide what is selected, and there is none without its sign.
-        known = self._kept[text] = KnownDocument(document, plans=None if "@" in text else {})
+        known = KnownDocument(document, plans=None if "@" in text else {})
+        # Two requests may bring a text at once: the other's tree is the one that is kept.
+        if len(text) > MAX_REMEMBERED_LENGTH or text in self._kept:
+            return known
+        self._kept[text] = known
         self._texts[digest(text)] = text
         if len(self._kept) > MAX_REMEMBERED:
             oldest, _ = self._kept.popitem(last=False)

@@ -216,8 +216,7 @@ class Operations:
 
     def _is_shareable(self, checked: ReadOperation) -> bool:
         known = checked.known
-        if known is None:
-            return is_shareable(self._schema, checked.document)
+        assert known is not None
         if known.is_shareable is None:
             known.is_shareable = is_shareable(self._schema, checked.document)
         return known.is_shareable
@@ -244,7 +243,8 @@ class Operations:
         if isinstance(executor, list):
             raise OperationRejected(self._coded(executor, checked))
         found = cast("EventExecutor", executor)
-        if checked.known is not None and checked.known.plans is not None:
+        assert checked.known is not None
+        if checked.known.plans is not None:
             found.use_plan(checked.known.plans)
         return found
 

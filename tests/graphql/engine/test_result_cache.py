@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context, Services
+from gql_jobs.graphql.engine.documents import MAX_REMEMBERED_LENGTH
 from gql_jobs.graphql.engine.fast_path import EventExecutor, follows_from_source, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
@@ -175,3 +176,23 @@ async def test_closing_the_results_ends_the_subscription_at_once(schema: JobsSch
     assert runtime.bus.subscribers == 1
     await results.aclose()
     assert runtime.bus.subscribers == 0
+
+
+async def test_a_long_document_is_looked_through_once_for_all_its_events(
+    schema: JobsSchema, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+
+    def counting(*of: Any) -> bool:
+        looks.append(is_shareable(*of))
+        return looks[-1]
+
+    monkeypatch.setattr("gql_jobs.graphql.engine.operations.is_shareable", counting)
+    text = 'subscription { jobEvents(after: "0") { job { rawPayload } } }' + " " * MAX_REMEMBERED_LENGTH
+    await runtime.commands.create_many([request(), request()])
+
+    async with aclosing(await schema.subscribe(text, None, Context(lambda: runtime))) as results:
+        for _ in range(2):
+            assert (await anext(results)).errors is None
+
+    assert looks == [True]
