@@ -29,8 +29,6 @@ from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
 from gql_jobs.log.commands import Created, JobCommands
 
-INDEX_TIMEOUT = 1.0
-"""Seconds that a mutation waits for this process's index to have its write."""
 LARGEST_BATCH = 1000
 """Jobs that ``createJobs`` takes."""
 RETRIES_AT_A_TIME = 32
