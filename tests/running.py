@@ -7,6 +7,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.settings import Settings
@@ -56,8 +57,11 @@ async def running_worker(settings: Settings, queues: tuple[str, ...] | None = No
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[Process]:
-    """``python -m gql_jobs_worker`` with the test job types, as a process of its own; killed when the block ends."""
+async def worker_process(settings: Settings, *arguments: str, **options: Any) -> AsyncIterator[Process]:
+    """``python -m gql_jobs_worker`` with the test job types, as a process of its own; killed when the block ends.
+
+    :param options: those of ``asyncio.create_subprocess_exec``.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -68,5 +72,5 @@ async def worker_process(settings: Settings, *arguments: str) -> AsyncIterator[P
         "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
     }
     command = (sys.executable, "-m", "gql_jobs_worker", "--import", *JOB_TYPES, *arguments)
-    async with running_process(*command, env=environment) as process:
+    async with running_process(*command, env=environment, **options) as process:
         yield process

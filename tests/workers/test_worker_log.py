@@ -1,17 +1,26 @@
 """The lines that a worker's log has of its jobs."""
 
 import asyncio
+import json
 import logging
 import re
+from asyncio.subprocess import PIPE, Process
 from typing import Any
 
 import pytest
 
-from gql_jobs import JobContext, PermanentError
+from gql_jobs import JobContext, Model, PermanentError
+from gql_jobs.jobs.messages import Started
+from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import job_fields
+from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from gql_jobs_worker.telemetry import log_event
+from tests.by_hand import say
 from tests.deadline import until
+from tests.running import worker_process
 from tests.workers.stories import create, ended, handled_by, running
 
 JOB_ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -128,3 +137,71 @@ async def test_an_error_cannot_forge_a_line(
     said = await _lines(lines, job_id, 2)
     assert all(len(line.splitlines()) == 1 for line in said)
     assert "error=bad 12:00:00" in said[-1]
+
+
+async def _json_lines(process: Process, job_id: str, until_message: str) -> list[dict[str, Any]]:
+    """What a worker process logs about one job, up to a message that begins so."""
+    assert process.stderr is not None
+    lines: list[dict[str, Any]] = []
+    async with asyncio.timeout(30):
+        while not lines or not lines[-1]["message"].startswith(until_message):
+            line = json.loads(await process.stderr.readline())
+            if line.get("job_id") == job_id:
+                lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("type_name", ["breaking", "breaking_thread", "breaking_cpu"])
+async def test_every_json_line_about_a_job_has_its_id_attempt_type_and_worker(
+    runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch, type_name: str
+) -> None:
+    monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "json")
+    # Known to the worker only.
+    job_type = JobType(type_name, payload=Model, result=Model, handler="registered:elsewhere")
+    asked = JobRequest.of(job_type, Model(), max_retries=1)
+    async with worker_process(settings, "--import", "tests.workers.breaking_jobs", stderr=PIPE) as process:
+        job_id = (await runtime.commands.create(asked)).job.id
+        lines = await _json_lines(process, job_id, "[event] Job dead-letter")
+    job = await ended(runtime, job_id)
+    attempts = [(line["message"].partition(":")[0], line["logger"], line["attempt"]) for line in lines]
+    own = f"gql_jobs.jobs.{type_name}"
+    assert attempts == [
+        (message, logger, attempt)
+        for attempt, outcome in ((1, "failed"), (2, "dead-letter"))
+        for message, logger in (
+            ("[event] Job started", "gql_jobs.events"),
+            ("a line\nof the handler", own),
+            ("the attempt failed unexpectedly", own),
+            (f"[event] Job {outcome}", "gql_jobs.events"),
+        )
+    ]
+    assert {(line["type"], line["worker"]) for line in lines} == {(type_name, job.worker_id)}
+    assert {line["page"] for line in lines if line["logger"] == own and "exception" not in line} == {3}
+    tracebacks = [line["exception"] for line in lines if "exception" in line]
+    assert len(tracebacks) == 2
+    assert all(text.endswith("RuntimeError: Nobody expected this.") for text in tracebacks)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_the_warning_of_a_superseded_attempt_has_the_fields_of_the_attempt(
+    runtime: Runtime, job_log: JobLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = asyncio.Event()
+
+    async def handler(_: JobContext, __: Any) -> dict[str, int]:
+        await going_on.wait()
+        return {"attempt": 1}
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime)
+    await running(runtime, job_id)
+    job = runtime.index.job(job_id)
+    assert job is not None
+    await say(job_log, job, Started, attempt=2, supersedes=1)
+    going_on.set()
+    text = f"attempt 1 of job {job_id} was superseded by another worker"
+    (record,) = await until(
+        lambda: [record for record in caplog.records if record.getMessage() == text], "the warning is written"
+    )
+    fields = {"job_id": job_id, "attempt": 1, "type": "probe", "worker": job.worker_id}
+    assert vars(record).items() >= fields.items()
