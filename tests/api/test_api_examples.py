@@ -13,7 +13,7 @@ import pytest_asyncio
 from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.model import job_id_for_key
 from gql_jobs.settings import Settings
-from gql_jobs_worker.handlers import email
+from gql_jobs_worker.handlers import environment_settings
 from tests.api.operations import CREATIONS, QUERIES, ahead, create, ended, example, kinds, lifecycle
 from tests.mailbox import running_mailbox
 from tests.running import running_worker
@@ -32,8 +32,8 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedA
             mailbox = await stack.enter_async_context(running_mailbox(folder / "mailbox"))
             environment.setenv("GQL_JOBS_SMTP_HOST", "127.0.0.1")
             environment.setenv("GQL_JOBS_SMTP_PORT", str(mailbox.smtp_port))
-            email.settings.cache_clear()
-            stack.callback(email.settings.cache_clear)
+            environment_settings.cache_clear()
+            stack.callback(environment_settings.cache_clear)
             server = await stack.enter_async_context(embedded_server(folder / "store", max_store_bytes=1 << 30))
             settings = Settings(nats_url=server.url, data_dir=folder / "data", base_retry_delay=0.1)
             served = await stack.enter_async_context(serving(settings))

@@ -10,6 +10,7 @@ import pytest
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.email import EmailPayload
 from gql_jobs_worker.handlers import email as handler
+from gql_jobs_worker.handlers import environment_settings
 from tests.handler_context import JOB_ID, FolderContext
 from tests.mailbox import RunningMailbox, running_mailbox
 
@@ -25,9 +26,9 @@ class Context(FolderContext):
 def _fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("GQL_JOBS_SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("GQL_JOBS_SMTP_TIMEOUT", "5")
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     yield
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from gql_jobs_worker.pool import run_pool
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
+def run_worker() -> None:
     """Read arguments and settings, and work until told to stop."""
     arguments = _parser().parse_args()
     stop_with_parent()
@@ -96,4 +96,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker()

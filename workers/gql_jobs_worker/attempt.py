@@ -19,7 +19,7 @@ from gql_jobs.logs import job_fields
 from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed, Claims
 from gql_jobs_worker.context import AttemptContext
-from gql_jobs_worker.execution import Execution
+from gql_jobs_worker.execution import HandlerExecution
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.record import Records
 
@@ -36,7 +36,7 @@ class Attempts:
         *,
         leases: Leases,
         claims: Claims,
-        execution: Execution,
+        execution: HandlerExecution,
         records: Records,
         receipts: Receipts,
     ) -> None:

@@ -36,7 +36,7 @@ HANDLER = "job "
 """What the names of handlers' tasks and threads begin with."""
 STOP_GRACE = 5.0
 """Seconds that a handler has to end after it was told to stop."""
-CHECKPOINT_LIMIT = 256 * 1024
+MAX_CHECKPOINT = 256 * 1024
 """Bytes of a checkpoint's JSON."""
 MAX_MESSAGE = 1000
 """Characters of a progress message."""
@@ -113,7 +113,7 @@ class HandlerProcesses(Protocol):
         """Run a handler in a process. Cancelled, it kills the process before it returns."""
 
 
-class Execution:
+class HandlerExecution:
     """Runs the handlers of one worker."""
 
     def __init__(self, registry: Registry, processes: HandlerProcesses) -> None:
@@ -338,8 +338,8 @@ def checkpoint_json(data: Any) -> bytes:
         body = msgspec.json.encode(data)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"The checkpoint is no JSON: {error}") from error
-    if len(body) > CHECKPOINT_LIMIT:
-        raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {CHECKPOINT_LIMIT}.")
+    if len(body) > MAX_CHECKPOINT:
+        raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
     return body
 
 

@@ -31,7 +31,7 @@ MAX_AHEAD = 256
 """Deliveries pulled at once at most, while jobs are short."""
 AHEAD_SECONDS = 0.1
 """How much work is pulled ahead."""
-CHECKS = 6
+LEASE_CHECKS = 6
 """How often, in a lease, the leases are looked at; they are extended three times."""
 _RETRY_PAUSE = 0.5
 _BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPriority.LOW)
@@ -303,7 +303,7 @@ async def keep_leases(
     def due(delivery: Delivery) -> bool:
         return delivery.leased and delivery.deadline - clock() < ack_wait * 2 / 3
 
-    pause = min(ack_wait / CHECKS, 1.0)
+    pause = min(ack_wait / LEASE_CHECKS, 1.0)
     while True:
         asleep = clock()
         await asyncio.sleep(pause)

@@ -25,7 +25,7 @@ from gql_jobs_worker.abilities import Abilities, open_abilities
 from gql_jobs_worker.attempt import Attempts
 from gql_jobs_worker.cancellations import Receipts, follow_cancellations
 from gql_jobs_worker.claim import Claims, Takeovers
-from gql_jobs_worker.execution import Execution, Stop
+from gql_jobs_worker.execution import HandlerExecution, Stop
 from gql_jobs_worker.intake import Intake, Leases, keep_leases
 from gql_jobs_worker.metrics import serve_metrics
 from gql_jobs_worker.record import Records
@@ -44,7 +44,7 @@ class Pool:
     def __init__(
         self,
         job_log: JobLog,
-        execution: Execution,
+        execution: HandlerExecution,
         abilities: Abilities,
         settings: Settings,
         queues: tuple[str, ...],
@@ -210,7 +210,7 @@ async def run_pool(
             open_cpu_processes(settings) as processes,
             open_abilities(registry, processes) as abilities,
         ):
-            execution = Execution(registry, processes)
+            execution = HandlerExecution(registry, processes)
             pool = Pool(
                 job_log, execution, abilities, settings, queues, stop_fetching=stop_fetching, hand_back=hand_back
             )

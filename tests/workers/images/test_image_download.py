@@ -12,7 +12,7 @@ import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs_worker.images.addresses import Reach
-from gql_jobs_worker.images.download import Limits, download, retry_after
+from gql_jobs_worker.images.download import DownloadLimits, download, retry_after
 from gql_jobs_worker.images.transport import Resolve, resolve
 from tests.file_server import Answer, FileServer, file_server
 
@@ -36,7 +36,7 @@ async def _fetch(
     reports: list[tuple[int, int | None]] | None = None,
 ) -> bytes:
     file = BytesIO()
-    limits = Limits(bytes=size, seconds=seconds, redirects=5, reach=reach)
+    limits = DownloadLimits(bytes=size, seconds=seconds, redirects=5, reach=reach)
     told = reports if reports is not None else []
     length = await download(url, file, limits, lambda *report: told.append(report), resolve=names)
     assert length == len(file.getvalue())

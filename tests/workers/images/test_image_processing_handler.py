@@ -8,6 +8,7 @@ from PIL import Image
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.image_processing import ImageOperation, ImageProcessingPayload
+from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.handlers import image_processing as handler
 from tests.file_server import Answer, FileServer, file_server
 from tests.handler_context import JOB_ID, FolderContext
@@ -26,9 +27,9 @@ FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "PNG": "PNG", "webp": "WEBP", "avif": 
 def _fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK", "true")
     monkeypatch.setenv("GQL_JOBS_DOWNLOAD_TIMEOUT", "10")
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     yield
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ async def test_this_host_is_out_of_reach_unless_a_setting_allows_it(
     url = server.put("/a", encoded(gradient(), "JPEG"))
     with pytest.raises(PermanentError, match="loopback"):
         await handler.process_image(context, _payload(url, RESIZE))
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     monkeypatch.setenv("GQL_JOBS_DOWNLOAD_ALLOW_PRIVATE_NETWORKS", "true")
     assert (await handler.process_image(context, _payload(url, RESIZE))).width == 400
 
@@ -273,7 +274,7 @@ async def test_the_limits_are_settings(
     ):
         with monkeypatch.context() as changed:
             changed.setenv(f"GQL_JOBS_{variable}", value)
-            handler.settings.cache_clear()
+            environment_settings.cache_clear()
             if "REDIRECTS" in variable:
                 url = server.put("/b", Answer(status=302, headers={"Location": "/a"}))
             with pytest.raises(PermanentError, match=message):

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from gql_jobs.jobs.types.report_generation import ReportGenerationResult
-from gql_jobs_worker.handlers import report_generation as handler
+from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.reports.generator import ensure_sales
 from tests.workers.reports.reporting import ReportContext, report_file, run_report
 
@@ -29,9 +29,9 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _fresh_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("GQL_JOBS_DATA_DIR", str(tmp_path / "no data"))
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     yield
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Points the handler at sales: ``source(place, columns=…, table=…)``."""
 
     def point(place: Path | str, **settings: str) -> None:
-        handler.settings.cache_clear()
+        environment_settings.cache_clear()
         monkeypatch.setenv("GQL_JOBS_SALES_SOURCE", str(place))
         for name, value in settings.items():
             monkeypatch.setenv(f"GQL_JOBS_SALES_{name.upper()}", value)

@@ -12,7 +12,7 @@ from pypdf import PdfReader
 
 from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.types.report_generation import ReportGenerationResult
-from gql_jobs_worker.handlers import report_generation as handler
+from gql_jobs_worker.handlers import environment_settings
 from tests.workers.reports.conftest import Reporting
 from tests.workers.reports.reading import pdf_pages, read_csv, workbook
 from tests.workers.reports.sales import Sale, expected, some_sales, write_csv
@@ -113,10 +113,10 @@ def test_another_font_shows_them(report: Reporting, monkeypatch: pytest.MonkeyPa
 
     fonts = Path(reportlab.__file__).parent / "fonts"
     monkeypatch.setenv("GQL_JOBS_REPORT_FONT", str(fonts / "Vera.ttf"))
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     assert "Größe" in "\n".join(pdf_pages(report("PDF", "2024-01-01", "2024-06-30")))
     monkeypatch.setenv("GQL_JOBS_REPORT_FONT", str(fonts / "00readme.txt"))
-    handler.settings.cache_clear()
+    environment_settings.cache_clear()
     with pytest.raises(PermanentError, match="GQL_JOBS_REPORT_FONT is no TrueType font"):
         report("PDF", "2024-01-01", "2024-06-30")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gql_jobs_worker.reports.aggregation import MAX_CHECKPOINT, MAX_NAMES
+from gql_jobs_worker.reports.aggregation import MAX_NAMES, MAX_SUMS_BYTES
 from tests.workers.reports.conftest import Reporting
 from tests.workers.reports.reading import pdf_pages, read_csv, workbook
 from tests.workers.reports.reporting import CHECKPOINT, ReportContext, report_file, run_report
@@ -149,7 +149,7 @@ def test_with_more_products_than_fit_the_largest_are_ranked_by_the_source(
     sums = expected(sales, date(2024, 3, 1), date(2024, 4, 30))
     assert sum(read.products.values()) == read.total == sums.amount
     assert {name: read.products[name] for name in sums.products} == sums.products
-    assert max(context.checkpoint_sizes) <= MAX_CHECKPOINT
+    assert max(context.checkpoint_sizes) <= MAX_SUMS_BYTES
 
 
 def test_what_is_beyond_the_ranking_is_one_line(

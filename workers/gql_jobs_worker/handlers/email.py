@@ -26,6 +26,7 @@ from gql_jobs.jobs.errors import HandlerError, PermanentError, TransientError
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.types.email import EmailPayload, EmailResult
 from gql_jobs.settings import Settings
+from gql_jobs_worker.handlers import environment_settings
 
 _PERMANENT = range(500, 600)
 _QUIT_WITHIN = 2.0
@@ -44,7 +45,7 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
     :raises TransientError: for a 4xx answer, a refused or lost connection, a timeout.
     :raises PermanentError: for a 5xx answer, or a demand that the server cannot meet.
     """
-    smtp = settings()
+    smtp = environment_settings()
     message_id = f"<{context.job_id}@gql-jobs>"
     try:
         message = _compose(payload, smtp.smtp_sender, message_id)
@@ -56,12 +57,6 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
     except (SMTPException, OSError, ValueError) as error:
         raise _failure(error) from error
     return EmailResult(message_id=message_id)
-
-
-@cache
-def settings() -> Settings:
-    """The environment, read once."""
-    return Settings()
 
 
 @cache

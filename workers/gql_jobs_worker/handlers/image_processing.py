@@ -5,15 +5,15 @@ and replaces the artifact: nothing outside is changed in between.
 """
 
 import tempfile
-from functools import cache
 from pathlib import Path
 
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.model import artifact_name, artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
+from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.images.addresses import Reach
-from gql_jobs_worker.images.download import Limits, Report, download
+from gql_jobs_worker.images.download import DownloadLimits, ReportReceived, download
 from gql_jobs_worker.images.operations import first_box, steps
 from gql_jobs_worker.images.reading import read_picture, write_picture
 
@@ -27,7 +27,7 @@ async def process_image(context: JobContext, payload: ImageProcessingPayload) ->
     :raises PermanentError: for what is no picture, too large, or not to be fetched.
     :raises TransientError: for what the network, the server or the store may do better the next time.
     """
-    config = settings()
+    config = environment_settings()
     name = artifact_name(payload.output_path)
     extension = Path(name).suffix
     # Without a name, so that nothing of it is left when this process is killed.
@@ -54,14 +54,8 @@ async def process_image(context: JobContext, payload: ImageProcessingPayload) ->
     )
 
 
-@cache
-def settings() -> Settings:
-    """The environment, read once."""
-    return Settings()
-
-
-def _limits(config: Settings) -> Limits:
-    return Limits(
+def _limits(config: Settings) -> DownloadLimits:
+    return DownloadLimits(
         bytes=config.download_max_bytes,
         seconds=config.download_timeout,
         redirects=config.download_max_redirects,
@@ -69,7 +63,7 @@ def _limits(config: Settings) -> Limits:
     )
 
 
-def _reporter(context: JobContext) -> Report:
+def _reporter(context: JobContext) -> ReportReceived:
     """The download's part of the progress, in whole per cent. Without a known length it halves what is left."""
     last = -1
 

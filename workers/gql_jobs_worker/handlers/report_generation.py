@@ -4,23 +4,25 @@ The range is added up month by month with a checkpoint after each, so a successo
 a process made for work that computes, on its own event loop: it may block.
 """
 
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.model import artifact_url
 from gql_jobs.jobs.registry import canonical_json
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
-from gql_jobs.settings import Settings
+from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.reports.aggregation import Aggregation, key_of
 from gql_jobs_worker.reports.csv_text import write_csv
+from gql_jobs_worker.reports.files import open_files
 from gql_jobs_worker.reports.generator import ensure_sales, sales_file
 from gql_jobs_worker.reports.pdf import write_pdf
 from gql_jobs_worker.reports.report import Report, compose
-from gql_jobs_worker.reports.source import Period, Source
-from gql_jobs_worker.reports.sources import open_source
+from gql_jobs_worker.reports.source import Period, Source, parse_columns
 from gql_jobs_worker.reports.xlsx import write_xlsx
 
 _CONTENT_TYPES = {
@@ -30,6 +32,7 @@ _CONTENT_TYPES = {
 }
 _PARTS_UNTIL, _WRITTEN, _SAVED = 85.0, 90.0, 95.0
 """Percent of the work."""
+_DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "mssql")
 
 
 async def generate_report(context: JobContext, payload: ReportGenerationPayload) -> ReportGenerationResult:
@@ -52,17 +55,11 @@ async def generate_report(context: JobContext, payload: ReportGenerationPayload)
     )
 
 
-@cache
-def settings() -> Settings:
-    """The environment, read once."""
-    return Settings()
-
-
 async def _report(context: JobContext, payload: ReportGenerationPayload, scratch: Path) -> Report:
     period = Period(payload.date_range.start, payload.date_range.end)
     aggregation = Aggregation(period)
     window = Period(period.before().start, period.end)
-    with open_source(settings(), _bundled(context), scratch, window) as source:
+    with _open_source(_bundled(context), scratch, window) as source:
         # The file's format is no part of it: the sums are the same.
         key = key_of(canonical_json(payload.date_range), source.fingerprint)
         if context.saved is not None and not aggregation.restore(context.saved, key):
@@ -73,10 +70,40 @@ async def _report(context: JobContext, payload: ReportGenerationPayload, scratch
         return compose(aggregation, source, bounds)
 
 
+@contextmanager
+def _open_source(generated: Path | None, scratch: Path, window: Period) -> Iterator[Source]:
+    """Yield the source of sales that the settings name.
+
+    :param generated: the bundled data set, where the settings name none.
+    :param scratch: a folder for what does not fit into memory.
+    :param window: the days that will be asked for.
+    :raises PermanentError: for a missing file, table or column.
+    :raises TransientError: if the database cannot be reached.
+    """
+    config = environment_settings()
+    columns = parse_columns(config.sales_columns or "")
+    place = config.sales_source.get_secret_value() if config.sales_source is not None else None
+    scheme, separator, _ = (place or "").partition("://")
+    if place is None or not separator:
+        with open_files(place or str(generated), columns, scratch, window) as files:
+            yield files
+        return
+    if scheme.partition("+")[0] not in _DATABASES:
+        raise PermanentError(
+            f"GQL_JOBS_SALES_SOURCE must be a path of Parquet or CSV files or the URL of a database, not {scheme}://."
+        )
+    try:
+        from gql_jobs_worker.reports.database import open_sales_table  # noqa: PLC0415 - only databases need SQLAlchemy
+    except ModuleNotFoundError as error:
+        raise PermanentError(f"Sales in a database need the extra 'reports': {error}.") from error
+    with open_sales_table(place, config.sales_table, columns) as table:
+        yield table
+
+
 def _bundled(context: JobContext) -> Path | None:
-    if settings().sales_source is not None:
+    if environment_settings().sales_source is not None:
         return None
-    folder = settings().data_dir / "sales"
+    folder = environment_settings().data_dir / "sales"
     if not sales_file(folder).exists():
         context.progress(0, "Making the bundled sales data, once...")
     return ensure_sales(folder)
@@ -100,7 +127,7 @@ async def _add_up(
 def _writer(kind: ReportFormat) -> Callable[[Report, Path], None]:
     match kind:
         case ReportFormat.PDF:
-            return partial(write_pdf, font=settings().report_font)
+            return partial(write_pdf, font=environment_settings().report_font)
         case ReportFormat.CSV:
             return write_csv
         case ReportFormat.XLSX:

@@ -50,12 +50,12 @@ class Reach:
 
         :raises ValueError: if it is no IP address.
         """
-        kind = kind_of(ip_address(address))
+        kind = network_kind(ip_address(address))
         allowed = {None, *(("loopback",) if self.loopback else ()), *(("loopback", "private") if self.private else ())}
         return None if kind in allowed else f"a {kind} address"
 
 
-def kind_of(address: Address) -> str | None:
+def network_kind(address: Address) -> str | None:
     """``loopback``, ``private`` or ``reserved``; None for an address of the public internet."""
     if isinstance(address, IPv6Address):
         return _kind_of_6(address)
@@ -73,6 +73,6 @@ def _kind_of_6(address: IPv6Address) -> str | None:
     if any(plain in network for network in _NEVER_6):
         return "reserved"
     if any(plain in network for network in _CARRIES_4):
-        return kind_of(IPv4Address(int(plain) & 0xFFFF_FFFF))
+        return network_kind(IPv4Address(int(plain) & 0xFFFF_FFFF))
     is_global = plain in _GLOBAL_6 and not any(plain in network for network in _NOT_GLOBAL_6)
     return None if is_global else "private"

@@ -27,11 +27,11 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _MAY_GO_AWAY = {408, 425, 429, *range(500, 600)}
 _HEADERS = {"User-Agent": "gql-jobs", "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
 
-Report = Callable[[int, int | None], None]
+ReportReceived = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """What a download may cost. ``seconds`` is for all of it, redirects included."""
 
     bytes: int
@@ -40,7 +40,9 @@ class Limits:
     reach: Reach
 
 
-async def download(url: str, target: BinaryIO, limits: Limits, report: Report, *, resolve: Resolve = resolve) -> int:
+async def download(
+    url: str, target: BinaryIO, limits: DownloadLimits, report: ReportReceived, *, resolve: Resolve = resolve
+) -> int:
     """Write what is at ``url`` into ``target`` and return its length in bytes.
 
     :param report: called with the bytes received and, where the server says, the bytes to come in all.
@@ -93,7 +95,7 @@ def _checked(url: httpx.URL) -> httpx.URL:
     return url
 
 
-async def _receive(response: httpx.Response, target: BinaryIO, limit: int, report: Report) -> int:
+async def _receive(response: httpx.Response, target: BinaryIO, limit: int, report: ReportReceived) -> int:
     # Asked for as it is: a body that unpacks to a thousand times its size would be unpacked before it is counted.
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":

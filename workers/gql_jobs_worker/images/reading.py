@@ -50,7 +50,7 @@ def _fitting(picture: Image.Image, image_format: str) -> Image.Image:
     return picture if image_format == "PNG" else picture.convert("RGBA")
 
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
+READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
 """What is tried; each further one would be one more parser of strangers' bytes."""
 _DRAFT = 1.5
 """How much larger than needed a JPEG is at least decoded: 8, 4 or 2 times smaller costs less and looks the same."""
@@ -76,7 +76,7 @@ def read_picture(file: BinaryIO, max_pixels: int, box: int | None = None) -> Ima
         except PermanentError:
             raise
         except UnidentifiedImageError as error:
-            raise PermanentError(f"The file is no picture that can be read ({', '.join(FORMATS)}).") from error
+            raise PermanentError(f"The file is no picture that can be read ({', '.join(READABLE_FORMATS)}).") from error
         except Image.DecompressionBombError as error:
             raise PermanentError(f"The picture has more than {max_pixels} pixels, which is the limit.") from error
         except MemoryError:
@@ -102,7 +102,7 @@ def shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _decoded(file: BinaryIO, max_pixels: int, box: int | None) -> Image.Image:
-    picture = Image.open(file, formats=FORMATS)
+    picture = Image.open(file, formats=READABLE_FORMATS)
     width, height = picture.size
     if width * height > max_pixels:
         raise PermanentError(f"The picture has {width} x {height} pixels; the limit is {max_pixels} pixels.")

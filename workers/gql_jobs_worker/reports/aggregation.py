@@ -19,7 +19,7 @@ MAX_DAYS = 366
 """Longer ranges are reported by month."""
 MAX_NAMES = 1000
 """Names of a dimension that are kept apart."""
-MAX_CHECKPOINT = 240 * 1024
+MAX_SUMS_BYTES = 240 * 1024
 """Bytes; the worker takes 256 KiB."""
 _DAYS_OF_A_MONTH = 31
 
@@ -43,7 +43,7 @@ class Both(NamedTuple):
     before: Sums = Sums()
 
 
-class Saved(Struct, forbid_unknown_fields=True):
+class SavedSums(Struct, forbid_unknown_fields=True):
     """A checkpoint. Numbers are text, so that no digit is lost; a dimension with too many names is None."""
 
     key: str
@@ -99,7 +99,7 @@ class Aggregation:
 
     def saved(self, key: str) -> Any:
         """The checkpoint, as JSON values. What makes it too large is left out from now on."""
-        while len(msgspec.json.encode(state := self._state(key))) > MAX_CHECKPOINT and (kept := self._kept()):
+        while len(msgspec.json.encode(state := self._state(key))) > MAX_SUMS_BYTES and (kept := self._kept()):
             largest = max(kept, key=lambda grouping: len(msgspec.json.encode(getattr(state, grouping))))
             self.names[largest] = None
         return msgspec.to_builtins(state)
@@ -107,7 +107,7 @@ class Aggregation:
     def restore(self, data: Any, key: str) -> bool:
         """Take over a checkpoint; false if it is none of this report over these data."""
         try:
-            state = msgspec.convert(data, Saved)
+            state = msgspec.convert(data, SavedSums)
             restored = _restored(state)
         except (msgspec.ValidationError, ArithmeticError):
             return False
@@ -128,13 +128,13 @@ class Aggregation:
         if len(names) > MAX_NAMES:
             self.names[grouping] = None
 
-    def _state(self, key: str) -> Saved:
+    def _state(self, key: str) -> SavedSums:
         def lines(names: dict[str, Both] | None) -> Any:
             return (
                 None if names is None else [(n, *_texts(both.now), *_texts(both.before)) for n, both in names.items()]
             )
 
-        return Saved(
+        return SavedSums(
             key=key,
             done=self.done,
             before=_texts(self.before),
@@ -157,7 +157,7 @@ def _sums(rows: int, quantity: str, amount: str) -> Sums:
     return Sums(rows, Decimal(quantity), Decimal(amount))
 
 
-def _restored(state: Saved) -> tuple[int, Sums, dict[str, Sums], dict[Grouping, dict[str, Both] | None]]:
+def _restored(state: SavedSums) -> tuple[int, Sums, dict[str, Sums], dict[Grouping, dict[str, Both] | None]]:
     def both(lines: list[tuple[str, int, str, str, int, str, str]] | None) -> dict[str, Both] | None:
         if lines is None:
             return None

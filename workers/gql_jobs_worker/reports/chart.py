@@ -7,7 +7,6 @@ from reportlab.graphics.charts.linecharts import HorizontalLineChart
 from reportlab.graphics.shapes import Drawing
 from reportlab.lib import colors
 
-from gql_jobs_worker.reports import figures
 from gql_jobs_worker.reports.report import Report
 
 _BAR = colors.HexColor("#2F6DA8")
@@ -21,7 +20,7 @@ _MOST_LABELS = 12
 
 
 def chart_of(report: Report, width: float, font: str) -> Drawing:
-    """A drawing of the amounts over time, ``width`` points wide."""
+    """Return a drawing of the amounts over time, ``width`` points wide, with text in that font."""
     # Drawing is the only place where a float is good enough.
     values = [float(time.sums.amount) for time in report.times]
     chart = VerticalBarChart() if len(values) <= _MOST_BARS else HorizontalLineChart()
@@ -38,7 +37,7 @@ def chart_of(report: Report, width: float, font: str) -> Drawing:
     chart.valueAxis.visibleTicks = False
     chart.valueAxis.visibleGrid = True
     chart.valueAxis.gridStrokeColor = _GRID
-    chart.valueAxis.labelTextFormat = figures.short
+    chart.valueAxis.labelTextFormat = _axis_label
     low, high, step = scale(min(values), max(values))
     chart.valueAxis.valueMin, chart.valueAxis.valueMax, chart.valueAxis.valueStep = low, high, step
     if isinstance(chart, VerticalBarChart):
@@ -55,7 +54,7 @@ def chart_of(report: Report, width: float, font: str) -> Drawing:
 
 
 def scale(low: float, high: float) -> tuple[float, float, float]:
-    """The ends and the step of an axis that holds both values and zero, in round numbers."""
+    """Return the ends and the step of an axis that holds both values and zero, in round numbers."""
     low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
         return 0.0, 1.0, 1.0
@@ -63,6 +62,14 @@ def scale(low: float, high: float) -> tuple[float, float, float]:
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(step for step in (size, 2 * size, 2.5 * size, 5 * size, 10 * size) if step >= rough * 0.999)
     return math.floor(low / step) * step, math.ceil(high / step) * step, step
+
+
+def _axis_label(number: float) -> str:
+    """Return a number as short as it can be: 1.5M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
 
 
 def _labels(report: Report) -> list[str]:

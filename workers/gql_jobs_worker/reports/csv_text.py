@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from gql_jobs_worker.reports.figures import percent
-from gql_jobs_worker.reports.report import Line, Report
+from gql_jobs_worker.reports.report import Line, Report, in_percent
 from gql_jobs_worker.reports.source import Sums, growth, money, plain
 
 HEADER = ("section", "name", "rows", "quantity", "amount", "amount_before", "growth_percent")
@@ -33,7 +32,7 @@ def write_csv(report: Report, path: Path) -> None:
 
 
 def harmless(name: str) -> str:
-    """A name that no spreadsheet takes for a formula: one that looks like it gets an apostrophe before it."""
+    """Return a name that no spreadsheet takes for a formula: one that looks like it gets an apostrophe before it."""
     return f"'{name}" if name.lstrip(" ").startswith(_FORMULA) else name
 
 
@@ -59,5 +58,5 @@ def _numbers(sums: Sums, before: Decimal | None) -> tuple[str, ...]:
         f"{plain(sums.quantity):f}",
         f"{money(sums.amount):f}",
         "" if before is None else f"{money(before):f}",
-        "" if grown is None else f"{percent(grown):f}",
+        "" if grown is None else f"{in_percent(grown):f}",
     )

@@ -42,7 +42,7 @@ from gql_jobs.jobs.errors import HandlerError, PermanentError, TransientError
 from gql_jobs_worker.reports.source import PLACES, UNNAMED, Columns, Dimension, Period, Sums
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-_PATIENCE = 10
+_CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection to PostgreSQL."""
 _TEXT = 1000
 """Characters of a name that is no text in the database."""
@@ -140,7 +140,7 @@ class SalesTable:
 
 
 @contextmanager
-def open_database(address: str, table: str, columns: Columns) -> Iterator[SalesTable]:
+def open_sales_table(address: str, table: str, columns: Columns) -> Iterator[SalesTable]:
     """The table ``name`` or ``schema.name`` at a database URL.
 
     :raises PermanentError: if the URL, the table or a column cannot be, or a value is no date or number.
@@ -149,7 +149,7 @@ def open_database(address: str, table: str, columns: Columns) -> Iterator[SalesT
     url = _url(address)
     shown = url.render_as_string(hide_password=True)
     postgres = url.get_backend_name() == "postgresql"
-    arguments = {"connect_timeout": _PATIENCE, "options": "-c timezone=UTC"} if postgres else {}
+    arguments = {"connect_timeout": _CONNECT_TIMEOUT, "options": "-c timezone=UTC"} if postgres else {}
     level = {"isolation_level": "REPEATABLE READ"} if postgres else {}
     try:
         engine = create_engine(url, connect_args=arguments, **level)

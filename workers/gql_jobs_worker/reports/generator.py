@@ -15,7 +15,7 @@ import duckdb
 
 _log = logging.getLogger("gql_jobs.reports")
 
-VERSION = 1
+DATA_VERSION = 1
 """Changes with the rows, so that nobody goes on with the old ones."""
 FIRST_YEAR, LAST_YEAR = 2021, 2025
 ROWS_A_DAY = 560
@@ -46,7 +46,7 @@ _TREND = (100, 109, 121, 117, 132)
 
 def sales_file(folder: Path) -> Path:
     """Where in ``folder`` the data set is, or will be."""
-    return folder / f"sales-{VERSION}.parquet"
+    return folder / f"sales-{DATA_VERSION}.parquet"
 
 
 def ensure_sales(folder: Path) -> Path:

@@ -31,9 +31,17 @@ from reportlab.platypus import (
 )
 
 from gql_jobs.jobs.errors import PermanentError
-from gql_jobs_worker.reports import figures
 from gql_jobs_worker.reports.chart import chart_of
-from gql_jobs_worker.reports.report import TITLE, Line, Report
+from gql_jobs_worker.reports.report import (
+    NO_GROWTH,
+    TITLE,
+    Line,
+    Report,
+    shown_amount,
+    shown_count,
+    shown_growth,
+    shown_quantity,
+)
 from gql_jobs_worker.reports.source import Sums, growth
 
 _INK = colors.HexColor("#16324F")
@@ -164,15 +172,15 @@ def _totals(report: Report, fonts: Fonts) -> Table:
     """Three cards: amount, quantity and rows, each with its growth."""
     now, before = report.total, report.before
     cards = (
-        ("AMOUNT", figures.amount(now.amount), growth(now.amount, before.amount)),
-        ("QUANTITY", figures.quantity(now.quantity), growth(now.quantity, before.quantity)),
-        ("ROWS", figures.count(now.rows), figures.growth_of(now.rows, before.rows)),
+        ("AMOUNT", shown_amount(now.amount), growth(now.amount, before.amount)),
+        ("QUANTITY", shown_quantity(now.quantity), growth(now.quantity, before.quantity)),
+        ("ROWS", shown_count(now.rows), growth(Decimal(now.rows), Decimal(before.rows))),
     )
     cells = [
         [
             Paragraph(label, fonts.style(7.5, color=_GREY)),
             Paragraph(number, fonts.style(17, bold=True)),
-            Paragraph(f"Growth {figures.share(grown)}", fonts.style(9, color=_tint(grown))),
+            Paragraph(f"Growth {shown_growth(grown)}", fonts.style(9, color=_tint(grown))),
         ]
         for label, number, grown in cards
     ]
@@ -204,12 +212,12 @@ def _lines(label: str, lines: Sequence[Line], report: Report, fonts: Fonts) -> T
             _name(line.name, fonts),
             *_numbers(line.sums),
             _before(line.before),
-            figures.share(line.growth),
+            shown_growth(line.growth),
         ]
         for line in lines
     ]
     before = report.amount_before
-    total = ["Total", *_numbers(report.total), _before(before), figures.share(growth(report.total.amount, before))]
+    total = ["Total", *_numbers(report.total), _before(before), shown_growth(growth(report.total.amount, before))]
     head = [label, "Rows", "Quantity", "Amount", "Amount before", "Growth"]
     return _table([head, *rows, total], (0.28, 0.11, 0.13, 0.18, 0.18, 0.12), fonts)
 
@@ -224,11 +232,11 @@ def _times(label: str, report: Report, fonts: Fonts) -> Table:
 
 
 def _numbers(sums: Sums) -> list[str]:
-    return [figures.count(sums.rows), figures.quantity(sums.quantity), figures.amount(sums.amount)]
+    return [shown_count(sums.rows), shown_quantity(sums.quantity), shown_amount(sums.amount)]
 
 
 def _before(amount: Decimal | None) -> str:
-    return figures.NO_GROWTH if amount is None else figures.amount(amount)
+    return NO_GROWTH if amount is None else shown_amount(amount)
 
 
 def _name(name: str, fonts: Fonts) -> str | Paragraph:

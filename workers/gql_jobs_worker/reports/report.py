@@ -1,14 +1,15 @@
-"""What a report says, whatever file it is written to."""
+"""What a report says, whatever file it is written to: its sums, its notes, and how numbers are written for people."""
 
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 from gql_jobs_worker.reports.aggregation import GROUPINGS, MAX_NAMES, Aggregation, Grouping
-from gql_jobs_worker.reports.source import Period, Source, Sums, growth
+from gql_jobs_worker.reports.source import Period, Source, Sums, growth, money, plain
 
 OTHERS = "(all others)"
 TITLE = "Monthly sales"
+NO_GROWTH = "n/a"
 
 
 class Time(NamedTuple):
@@ -114,3 +115,28 @@ def _ranking(grouping: Grouping, period: Period, total: Sums, source: Source) ->
 
 def _sorted(lines: Iterable[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (-line.sums.amount, line.name))
+
+
+def shown_count(number: int) -> str:
+    """Return a count with its thousands apart: 41,000."""
+    return f"{number:,}"
+
+
+def shown_quantity(number: Decimal) -> str:
+    """Return a quantity with the decimal places it needs: 41,000 or 0.25."""
+    return f"{plain(number):,f}"
+
+
+def shown_amount(number: Decimal) -> str:
+    """Return an amount of money: 41,000.00."""
+    return f"{money(number):,f}"
+
+
+def shown_growth(grown: Decimal | None) -> str:
+    """Return a share as a growth in percent: +12.5 %, or n/a for None."""
+    return NO_GROWTH if grown is None else f"{in_percent(grown):+,f} %"
+
+
+def in_percent(share: Decimal) -> Decimal:
+    """Return a share in percent, with one decimal place."""
+    return (share * 100).quantize(Decimal("0.1"), ROUND_HALF_UP)

@@ -12,8 +12,7 @@ import xlsxwriter
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from gql_jobs_worker.reports.figures import NO_GROWTH
-from gql_jobs_worker.reports.report import TITLE, Line, Report
+from gql_jobs_worker.reports.report import NO_GROWTH, TITLE, Line, Report
 from gql_jobs_worker.reports.source import Sums, growth
 
 _FORMATS: dict[str, dict[str, Any]] = {
