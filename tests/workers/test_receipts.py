@@ -75,7 +75,7 @@ async def test_a_handler_that_does_not_end_is_given_up(
     monkeypatch.setattr(execution, "STOP_GRACE", 0.3)
     let_go, let_thread_go = asyncio.Event(), threading.Event()
 
-    async def deaf(_: JobContext, __: Any) -> None:
+    async def endless(_: JobContext, __: Any) -> None:
         while not let_go.is_set():
             try:
                 await let_go.wait()
@@ -85,7 +85,7 @@ async def test_a_handler_that_does_not_end_is_given_up(
     def silent(_: JobContext, __: Any) -> None:
         let_thread_go.wait()
 
-    handled_by(monkeypatch, deaf if type_name == "probe" else silent)
+    handled_by(monkeypatch, endless if type_name == "probe" else silent)
     job_id = await create(runtime, type_name)
     await running(runtime, job_id)
     assert await _cancelled(runtime, job_id) == [Receipt.DELIVERED, Receipt.IGNORED]

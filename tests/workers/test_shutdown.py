@@ -150,11 +150,11 @@ async def test_no_start_is_left_without_a_successor_under_load(
         await assert_one_end(runtime.connection, job.id)
 
 
-async def test_handlers_deaf_to_their_cancellation_do_not_keep_the_worker(
+async def test_handlers_that_ignore_their_cancellation_do_not_keep_the_worker(
     runtime: Runtime, settings: Settings, tmp_path: Path
 ) -> None:
-    in_thread = JobType("deaf_thread", payload=Model, result=Model, handler="registered:elsewhere")
-    async with worker_process(_grace(settings, 0), "--import", "tests.workers.deaf_jobs") as process:
+    in_thread = JobType("endless_thread", payload=Model, result=Model, handler="registered:elsewhere")
+    async with worker_process(_grace(settings, 0), "--import", "tests.workers.endless_jobs") as process:
         jobs = [
             await create(runtime, gate=tmp_path / "never", deaf=True),
             (await runtime.commands.create(JobRequest.of(in_thread, Model()))).job.id,

@@ -83,12 +83,12 @@ async def test_a_handler_that_ignores_its_cancellation_is_abandoned_and_the_slot
 ) -> None:
     monkeypatch.setattr(execution, "STOP_GRACE", 0.2)
     gate = tmp_path / "gate"
-    deaf = await create(runtime, gate=gate, deaf=True, timeout=0.1, max_retries=0)
-    assert (await ended(runtime, deaf)).status is JobStatus.DEAD_LETTER
+    endless = await create(runtime, gate=gate, deaf=True, timeout=0.1, max_retries=0)
+    assert (await ended(runtime, endless)).status is JobStatus.DEAD_LETTER
     assert (await ended(runtime, await create(runtime))).status is JobStatus.COMPLETED
     gate.touch()
-    await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == f"job {deaf}"], "the deaf handler ends")
-    assert (await kinds(runtime.connection, deaf))[-1] is Kind.DEAD_LETTER
+    await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == f"job {endless}"], "the handler ends")
+    assert (await kinds(runtime.connection, endless))[-1] is Kind.DEAD_LETTER
 
 
 async def test_an_abandoned_handler_reports_nothing_any_more(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ async def test_threads_that_never_end_do_not_use_up_the_threads(
     """asyncio's own pool has a few more threads than processors."""
     let_go = threading.Event()
 
-    def deaf(_: JobContext, __: Any) -> None:
+    def endless(_: JobContext, __: Any) -> None:
         let_go.wait()
 
     def well(context: JobContext, _: Any) -> dict[str, int]:
@@ -186,7 +186,7 @@ async def test_threads_that_never_end_do_not_use_up_the_threads(
 
     monkeypatch.setattr(execution, "STOP_GRACE", 0.2)
     try:
-        handled_by(monkeypatch, deaf)
+        handled_by(monkeypatch, endless)
         for _ in range(min(32, (os.cpu_count() or 1) + 4)):
             await ended(runtime, await create(runtime, "probe_thread", timeout=0.1, max_retries=0))
         handled_by(monkeypatch, well)

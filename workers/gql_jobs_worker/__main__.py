@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run_worker() -> None:
-    """Read arguments and settings, and work until told to stop."""
+    """Read arguments and settings, and work until a signal ends it."""
     arguments = _parser().parse_args()
     stop_with_parent()
     configure_logging()

@@ -24,7 +24,7 @@ class ImportingProcesses(Protocol):
 
 
 class Abilities:
-    """What has been found out so far. ``known`` says of a type's name whether it can be run here."""
+    """What has been found out so far. ``known``: by name of a type, whether it can be run here."""
 
     def __init__(self, registry: Registry, processes: ImportingProcesses) -> None:
         self._registry = registry

@@ -52,7 +52,7 @@ class Receipts:
         self._delivered: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def delivered(self, claimed: Claimed, why: Stop) -> None:
-        """Write at once that the handler has been told to stop, if that is because of a cancellation."""
+        """Write at once that the cancellation has reached the handler; nothing if it is stopped for another reason."""
         if why is Stop.CANCELLED:
             note = self._note(claimed, claimed.lease.cancelled_seq, Receipt.DELIVERED)
             self._delivered[claimed.job_id, claimed.submission_seq] = asyncio.create_task(note)

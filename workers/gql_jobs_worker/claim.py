@@ -71,7 +71,7 @@ class Claimed(Struct, frozen=True):
 
     @property
     def fence(self) -> Fence:
-        """The condition of its writes: nothing has happened to the job since this attempt began."""
+        """Return the condition of its writes: nothing has happened to the job since this attempt began."""
         return job_events(self.job_id, self.started_seq)
 
 

@@ -1,6 +1,6 @@
 """The context that a handler on the event loop or in a thread works with: progress, checkpoints, artifacts, log.
 
-Whatever it stores is fenced by the attempt's ``started`` event. A write that is refused tells that the job has been
+Whatever it stores is fenced by the attempt's ``started`` event. A write that is refused means that the job has been
 lost: the handler is stopped.
 """
 
@@ -57,21 +57,26 @@ class AttemptContext:
 
     @cached_property
     def log(self) -> JobLogger:
+        """Return the logger of its type, whose lines carry the attempt's fields."""
         return JobLogger(self._claimed.spec.type, self._claimed.fields)
 
     @property
     def job_id(self) -> str:
+        """Return the id of the job."""
         return self._claimed.job_id
 
     @property
     def attempt(self) -> int:
+        """Return the number of the attempt, 1 for the first."""
         return self._claimed.attempt
 
     @property
     def idempotency_token(self) -> str:
+        """Return what is the same for every attempt of the job: its id."""
         return self._claimed.job_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
+        """Report how far the work is; stored at most ten times a second, the last report in any case."""
         whole, cut = reported(percent, message)
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
@@ -81,6 +86,7 @@ class AttemptContext:
         self._loop.call_soon_threadsafe(self._report, whole, cut)
 
     async def checkpoint(self, data: Any) -> None:
+        """Keep JSON data for the next attempt; see ``JobContext``."""
         await self.store_checkpoint(checkpoint_json(data))
 
     async def store_checkpoint(self, body: bytes) -> None:
@@ -91,6 +97,7 @@ class AttemptContext:
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
+        """Keep a file with the job; see ``JobContext``."""
         media_type = content_type or content_type_of(name)
         if isinstance(data, Path):
             with await asyncio.to_thread(data.open, "rb") as file:
@@ -98,6 +105,7 @@ class AttemptContext:
         return await self._save(name, BytesIO(data) if isinstance(data, bytes) else data, media_type)
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine from the thread of a plain handler, and wait for it."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
     async def restore(self) -> None:
@@ -175,7 +183,7 @@ class AttemptContext:
         await self._fenced(self._log.rollup(subject, body, self._claimed.fence))
 
     async def _fenced(self, write: Awaitable[_T]) -> _T:
-        """Return the answer of a fenced write; a refused one tells that the job has been lost.
+        """Return the answer of a fenced write; a refused one means that the job has been lost.
 
         :raises AttemptStoppedError: if the job is another worker's, or has ended.
         :raises QueueUnavailable: if the write was refused although the job is ours.

@@ -35,7 +35,7 @@ _B = TypeVar("_B", bound=AttemptBody)
 HANDLER = "job "
 """What the names of handlers' tasks and threads begin with."""
 STOP_GRACE = 5.0
-"""Seconds that a handler has to end after it was told to stop."""
+"""Seconds that a handler has to end after it has been cancelled."""
 MAX_CHECKPOINT = 256 * 1024
 """Bytes of a checkpoint's JSON."""
 MAX_MESSAGE = 1000
@@ -49,7 +49,7 @@ MAX_ERRORS_BYTES = 96 * 1024
 HEADER_BYTES = 1024
 """Bytes that the headers of an event never exceed."""
 _SHORTEST = 60
-"""Bytes of an error's message below which it says nothing any more."""
+"""Bytes of an error's message below which it is of no use any more."""
 
 
 class Succeeded(Struct, frozen=True):
@@ -78,7 +78,7 @@ class Stop(StrEnum):
 class Ran(Struct, frozen=True):
     """What came of a handler.
 
-    ``ending``: how it ended, as the receipt of a cancellation says it; ``progress`` (in percent) and ``message``: what
+    ``ending``: how it ended, for the receipt of a cancellation; ``progress`` (in percent) and ``message``: what
     it reported last.
     """
 

@@ -76,7 +76,7 @@ class Lease:
     async def confirm(self, job_log: JobLog) -> bool:
         """Return whether nothing has happened to the job since the attempt began, as the leader has it.
 
-        If something has, the handler is told to stop.
+        If something has, the handler is stopped.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
@@ -156,7 +156,7 @@ class Leases:
     def renew(self, lease: Lease, delivery: Delivery) -> None:
         """Go on with what is worked on under a later delivery."""
         log.info("job %s is delivered again while it runs here", lease.job_id, extra=lease.fields)
-        self._counts.adopted += 1
+        self._counts.renewed += 1
         lease.renew(delivery)
 
     def warn_of_stall(self, stood: float, ack_wait: float) -> None:
@@ -197,7 +197,7 @@ class Intake:
 
     @property
     def held(self) -> list[Delivery]:
-        """The deliveries that wait for a slot here."""
+        """Return the deliveries that wait for a slot here."""
         return [delivery for waiting in self._held.values() for _, delivery in waiting]
 
     def note_duration(self, seconds: float) -> None:

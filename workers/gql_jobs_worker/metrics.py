@@ -1,6 +1,6 @@
 """``/metrics`` of a worker process, in Prometheus' format, at a port of its own.
 
-It is answered from a thread, so that it tells of an event loop that stands still. Only plain counters are read there.
+It is answered from a thread, so that it also shows an event loop that stands still. Only plain counters are read there.
 """
 
 import logging
@@ -24,35 +24,36 @@ _PROCESS = "Of this worker process; sum over processes."
 
 
 class Work(Protocol):
-    """What a pool says of itself."""
+    """What the metrics of a pool are made of."""
 
     @property
     def connected(self) -> bool:
-        """Whether NATS is connected."""
+        """Return whether NATS is connected."""
 
     @property
     def running(self) -> int:
-        """Jobs that run now."""
+        """Return how many jobs run now."""
 
     @property
     def capacity(self) -> int:
-        """Jobs that may run at a time."""
+        """Return how many jobs may run at a time."""
 
     @property
     def counts(self) -> Counts:
-        """What it has done and met."""
+        """Return what it has counted since its start."""
 
 
-_MET = {
-    "superseded": "Attempts that another worker had taken over",
-    "late": "Outcomes refused because the job had ended",
-    "adopted": "Redeliveries of what ran here already",
-    "passed_on": "Redeliveries left to the worker that still ran the job",
-    "unreadable": "Submissions that no version can read, set aside",
-    "newer": "Submissions left to workers of a newer version",
-    "unable": "Deliveries left to workers that have what their handler needs",
-    "stalls": "Times that the event loop stood still for so long that leases were in danger",
-}
+_COUNTED = (
+    ("superseded", "superseded", "Attempts that another worker had taken over"),
+    ("late", "late", "Outcomes refused because the job had ended"),
+    ("adopted", "renewed", "Redeliveries of what ran here already"),
+    ("passed_on", "passed_on", "Redeliveries left to the worker that still ran the job"),
+    ("unreadable", "unreadable", "Submissions that no version can read, set aside"),
+    ("newer", "newer", "Submissions left to workers of a newer version"),
+    ("unable", "unable", "Deliveries left to workers that have what their handler needs"),
+    ("stalls", "stalls", "Times that the event loop stood still for so long that leases were in danger"),
+)
+"""The name of the metric, the attribute of ``Counts``, and what it counts."""
 
 
 class WorkerMetrics(Collector):
@@ -63,7 +64,7 @@ class WorkerMetrics(Collector):
         self._lag = lag
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, as of now."""
+        """Yield every family of metrics, as of now."""
         work = self._work
         yield single(
             "gql_jobs_worker_nats_connected",
@@ -77,8 +78,8 @@ class WorkerMetrics(Collector):
         text = f"How long attempts ran, added up by type. {_PROCESS}"
         seconds = {(name,): value for name, value in list(work.counts.seconds.items())}
         yield counter("gql_jobs_worker_run_seconds", text, ("type",), seconds)
-        for name, text in _MET.items():
-            yield counter(f"gql_jobs_worker_{name}", f"{text}. {_PROCESS}", (), {(): getattr(work.counts, name)})
+        for name, attribute, text in _COUNTED:
+            yield counter(f"gql_jobs_worker_{name}", f"{text}. {_PROCESS}", (), {(): getattr(work.counts, attribute)})
         text = "The worst delay of the last 15 s. Of this worker process; max over processes."
         yield single("gql_jobs_worker_event_loop_lag_seconds", text, self._lag.worst)
 

@@ -61,7 +61,7 @@ class Pool:
         host = socket.gethostname().replace(".", "-")
         self.id = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
         self.counts = Counts()
-        """What it has done and met, for metrics."""
+        """What it has counted since its start, for metrics."""
         self._job_log = job_log
         self._connection = job_log.connection
         self._settings = settings
@@ -147,7 +147,7 @@ class Pool:
             self._changed.set()
 
     async def _finish(self) -> None:
-        """Both stages of the end."""
+        """Go through both stages of the end."""
         await self._intake.stop()
         if self._jobs:
             grace = self._settings.shutdown_grace

@@ -1,6 +1,6 @@
 """What came of an attempt, written into the log under its fence.
 
-Never touches the delivery: it says what that needs.
+Never touches the delivery: that is for the pipeline, which gets to know what it needs.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Records:
     async def record(self, claimed: Claimed, ran: Ran) -> Recorded:
         """Write the outcome, once and for all; it is stored when this returns, however long NATS is away.
 
-        A refused write tells that the job has ended or is another worker's: nothing of this attempt is stored then.
+        A refused write means that the job has ended or is another worker's: nothing of this attempt is stored then.
         """
         match ran.outcome:
             case Succeeded():
@@ -157,17 +157,19 @@ class Records:
 
 
 class Backoff(Protocol):
-    """When a failed attempt is tried again: exponentially later, in seconds, up to a cap.
-
-    ``retry_jitter`` is the share of the delay that is random.
-    """
+    """When a failed attempt is tried again: exponentially later, in seconds, up to a cap."""
 
     @property
-    def base_retry_delay(self) -> float: ...
+    def base_retry_delay(self) -> float:
+        """Return the delay after the first attempt."""
+
     @property
-    def max_retry_delay(self) -> float: ...
+    def max_retry_delay(self) -> float:
+        """Return the cap."""
+
     @property
-    def retry_jitter(self) -> float: ...
+    def retry_jitter(self) -> float:
+        """Return the share of a delay that is random, from 0 to 1."""
 
 
 def retry_delay(backoff: Backoff, attempt: int, retry_after: float | None = None) -> float:

@@ -1,4 +1,4 @@
-"""What a worker process tells of itself: a log line for each step of a job, and counts for its metrics."""
+"""What a worker process publishes about its work: a log line for each step of a job, and counts for its metrics."""
 
 import logging
 from collections import Counter, defaultdict
@@ -45,8 +45,8 @@ class Counts:
         """Attempts that another worker had taken over: their outcomes were refused."""
         self.late = 0
         """Outcomes that were refused because the job had ended, by a cancellation for example."""
-        self.adopted = 0
-        """Redeliveries of what ran here already, because its lease had run out."""
+        self.renewed = 0
+        """Redeliveries of what ran here already, because its lease had run out: they renewed it."""
         self.passed_on = 0
         """Redeliveries left to the worker that still ran the job."""
         self.unreadable = 0

@@ -30,7 +30,7 @@ from gql_jobs_worker.handlers import environment_settings
 
 _PERMANENT = range(500, 600)
 _QUIT_WITHIN = 2.0
-"""Seconds for a farewell that changes nothing."""
+"""Seconds for a QUIT that changes nothing any more."""
 _TLS: dict[str, dict[str, Any]] = {
     "auto": {"use_tls": False, "start_tls": None},
     "none": {"use_tls": False, "start_tls": False},
@@ -61,7 +61,7 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
 
 @cache
 def _own_name() -> str:
-    """What we call ourselves in EHLO. A slow DNS makes this take seconds, so it is asked once."""
+    """Return what we call ourselves in EHLO. A slow DNS makes this take seconds, so it is asked once."""
     return socket.getfqdn()
 
 
@@ -80,7 +80,7 @@ async def _connected(settings: Settings) -> AsyncIterator[SMTP]:
     try:
         await client.connect()
         yield client
-        with suppress(SMTPException, OSError):  # the mail is accepted, whatever happens to the farewell
+        with suppress(SMTPException, OSError):  # the mail is accepted, whatever becomes of the QUIT
             await client.quit(timeout=_QUIT_WITHIN)
     finally:
         client.close()
@@ -99,7 +99,7 @@ def _compose(payload: EmailPayload, sender: str, message_id: str) -> EmailMessag
 
 
 def _answer(error: BaseException) -> BaseException:
-    """The server's own answer, where the client lost it in a failing RSET and reports that failure instead."""
+    """Return the server's own answer, where the client lost it in a failing RSET and reports that failure."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, SMTPResponseException | SMTPRecipientsRefused):
@@ -109,7 +109,7 @@ def _answer(error: BaseException) -> BaseException:
 
 
 def _failure(error: Exception) -> HandlerError:
-    """What an exception of the client means for the job."""
+    """Return what an exception of the client means for the job."""
     match _answer(error):
         case SMTPRecipientsRefused() as refused:
             answers = [(recipient.code, recipient.message) for recipient in refused.recipients]

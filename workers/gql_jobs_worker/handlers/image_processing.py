@@ -15,14 +15,14 @@ from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.images.addresses import Reach
 from gql_jobs_worker.images.download import DownloadLimits, ReportReceived, download
 from gql_jobs_worker.images.operations import first_box, steps
-from gql_jobs_worker.images.reading import read_picture, write_picture
+from gql_jobs_worker.images.pictures import read_picture, write_picture
 
 _DOWNLOADED, _READ, _CHANGED, _WRITTEN = 50, 60, 90, 95
-"""Per cent at the end of each part."""
+"""Percent at the end of each part."""
 
 
 async def process_image(context: JobContext, payload: ImageProcessingPayload) -> ImageProcessingResult:
-    """Fetch, read, change, write, keep.
+    """Fetch a picture, change it as asked, and keep it as an artifact of the job.
 
     :raises PermanentError: for what is no picture, too large, or not to be fetched.
     :raises TransientError: for what the network, the server or the store may do better the next time.
@@ -64,7 +64,7 @@ def _limits(config: Settings) -> DownloadLimits:
 
 
 def _reporter(context: JobContext) -> ReportReceived:
-    """The download's part of the progress, in whole per cent. Without a known length it halves what is left."""
+    """Return what reports a download as progress, in whole percent; without a known length it halves what is left."""
     last = -1
 
     def report(received: int, total: int | None) -> None:

@@ -46,7 +46,7 @@ class Reach:
     private: bool = False
 
     def refusal(self, address: str) -> str | None:
-        """What is wrong with an address, such as ``a loopback address``; None if it may be connected to.
+        """Return what is wrong with an address, such as ``a loopback address``, or None if it may be connected to.
 
         :raises ValueError: if it is no IP address.
         """
@@ -56,7 +56,7 @@ class Reach:
 
 
 def network_kind(address: Address) -> str | None:
-    """``loopback``, ``private`` or ``reserved``; None for an address of the public internet."""
+    """Return ``loopback``, ``private`` or ``reserved``, or None for an address of the public internet."""
     if isinstance(address, IPv6Address):
         return _kind_of_6(address)
     if address in _THIS_HOST_4:

@@ -28,6 +28,7 @@ _MAY_GO_AWAY = {408, 425, 429, *range(500, 600)}
 _HEADERS = {"User-Agent": "gql-jobs", "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
 
 ReportReceived = Callable[[int, int | None], None]
+"""Called with the bytes received and, where the server says, the bytes to come in all."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ async def download(
 ) -> int:
     """Write what is at ``url`` into ``target`` and return its length in bytes.
 
-    :param report: called with the bytes received and, where the server says, the bytes to come in all.
+    :param report: called after each part that has come.
     :raises PermanentError: for what no repetition mends: too large, refused, forbidden address or scheme.
     :raises TransientError: for what may go away, with ``retry_after`` where the server said when.
     """
@@ -70,7 +71,7 @@ async def download(
 
 @asynccontextmanager
 async def _answer(client: httpx.AsyncClient, url: str, redirects: int) -> AsyncIterator[httpx.Response]:
-    """The answer at the end of all redirects; each hop is checked as if it had been asked for."""
+    """Yield the answer at the end of all redirects; each hop is checked as if it had been asked for."""
     target = _checked(httpx.URL(url))
     for _ in range(redirects + 1):
         async with client.stream("GET", target) as response:
@@ -124,7 +125,7 @@ def _refusal(response: httpx.Response) -> HandlerError:
 
 
 def retry_after(header: str | None) -> float | None:
-    """The seconds that a ``Retry-After`` header asks for, as a number or a date; at most an hour."""
+    """Return the seconds that a ``Retry-After`` header asks for, as a number or a date; at most an hour."""
     header = (header or "").strip()
     if header.isascii() and header.isdecimal():
         # A number of a thousand digits is one that int refuses to read.

@@ -7,7 +7,7 @@ from functools import partial
 from PIL import Image, ImageDraw, ImageFont
 
 from gql_jobs.jobs.types.image_processing import RESIZE_BOX, THUMBNAIL_BOX, ImageOperation
-from gql_jobs_worker.images.reading import fit, shrink
+from gql_jobs_worker.images.pictures import fit, shrink
 
 Step = Callable[[Image.Image], Image.Image]
 
@@ -24,7 +24,10 @@ _WHITE, _SHADOW = 190, 110
 
 
 def steps(operations: Sequence[ImageOperation], mark: str) -> list[tuple[ImageOperation, Step]]:
-    """What to call for each operation. ``mark`` is the text of the watermark."""
+    """Return what to call for each operation.
+
+    :param mark: the text of the watermark.
+    """
     of: dict[ImageOperation, Step] = {
         ImageOperation.RESIZE: partial(_into, box=RESIZE_BOX),
         ImageOperation.THUMBNAIL: partial(_into, box=THUMBNAIL_BOX),
@@ -35,7 +38,7 @@ def steps(operations: Sequence[ImageOperation], mark: str) -> list[tuple[ImageOp
 
 
 def first_box(operations: Sequence[ImageOperation]) -> int | None:
-    """The square that the picture is shrunk into before anything else needs its pixels; None if there is no such."""
+    """Return the square that a picture is shrunk into before anything else needs its pixels, or None."""
     for operation in operations:
         if operation in _BOXES:
             return _BOXES[operation]
@@ -53,7 +56,7 @@ def _grayscale(picture: Image.Image) -> Image.Image:
 
 
 def _watermark(picture: Image.Image, mark: str) -> Image.Image:
-    """White letters with a dark rim, so that they can be read on anything; nothing on a picture too small for them."""
+    """Draw white letters with a dark rim, so that they can be read on anything; none on too small a picture."""
     if not mark:
         return picture
     width, height = _measured(mark, _UNIT)
@@ -84,7 +87,7 @@ def _rim(size: int) -> int:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The one that comes with Pillow: a slim container has no fonts."""
+    """Return the font that comes with Pillow: a slim container has none."""
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font

@@ -13,10 +13,11 @@ from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs_worker.images.addresses import Reach
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Returns the addresses of a host, given a port."""
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order the system prefers.
+    """Return the addresses of a host, in the order the system prefers.
 
     Every spelling of a number that the system's own resolver would accept (``2130706433``, ``0x7f.1``) comes back as
     the address it stands for.
@@ -35,7 +36,9 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """:raises PermanentError: if the host has an address that is out of reach, or cannot be a host.
+        """Send a request to the first address of its host that can be connected to.
+
+        :raises PermanentError: if the host has an address that is out of reach, or cannot be a host.
         :raises TransientError: if the name cannot be resolved.
         """
         failure: httpx.TransportError | None = None
@@ -47,6 +50,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         raise failure or httpx.ConnectError("The host has no address.")
 
     async def aclose(self) -> None:
+        """Close its connections."""
         await self._inner.aclose()
 
     async def _checked(self, url: httpx.URL) -> list[str]:
@@ -70,7 +74,7 @@ def _ascii_host(url: httpx.URL) -> str:
 
 
 def _at(address: str, request: httpx.Request) -> httpx.Request:
-    """The same request to a number; the ``Host`` header and the name that TLS checks stay those of the URL."""
+    """Return the request to a number; the ``Host`` header and the name that TLS checks stay those of the URL."""
     return httpx.Request(
         request.method,
         request.url.copy_with(host=address),

@@ -32,6 +32,7 @@ class Part(NamedTuple):
 
     @property
     def label(self) -> str:
+        """Return the month as progress messages show it."""
         month = f"{self.period.start:%Y-%m}"
         return f"{month} (for comparison)" if self.is_before else month
 
@@ -71,14 +72,14 @@ class Aggregation:
 
     @property
     def total(self) -> Sums:
-        """The sums of the range."""
+        """Return the sums of the range."""
         total = Sums()
         for sums in self.times.values():
             total = total.plus(sums)
         return total
 
     def add(self, source: Source) -> int:
-        """Add the next part up; the rows it had."""
+        """Add the next part up and return how many rows it had."""
         part = self.parts[self.done]
         with source.snapshot():
             days = source.sums("date", part.period, _DAYS_OF_A_MONTH)
@@ -98,14 +99,14 @@ class Aggregation:
         self.done += 1
 
     def saved(self, key: str) -> Any:
-        """The checkpoint, as JSON values. What makes it too large is left out from now on."""
+        """Return the checkpoint as JSON values; a dimension that makes it too large is left out from now on."""
         while len(msgspec.json.encode(state := self._state(key))) > MAX_SUMS_BYTES and (kept := self._kept()):
             largest = max(kept, key=lambda grouping: len(msgspec.json.encode(getattr(state, grouping))))
             self.names[largest] = None
         return msgspec.to_builtins(state)
 
     def restore(self, data: Any, key: str) -> bool:
-        """Take over a checkpoint; false if it is none of this report over these data."""
+        """Go on from a checkpoint, and return true; false if it is none of this report over these data."""
         try:
             state = msgspec.convert(data, SavedSums)
             restored = _restored(state)
@@ -145,7 +146,7 @@ class Aggregation:
 
 
 def key_of(payload: bytes, fingerprint: str) -> str:
-    """What a checkpoint belongs to: the range asked for, over these data."""
+    """Return what a checkpoint belongs to: the range asked for, over these data."""
     return hashlib.sha256(payload + b"\n" + fingerprint.encode()).hexdigest()
 
 

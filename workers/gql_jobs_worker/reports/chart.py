@@ -73,7 +73,7 @@ def _axis_label(number: float) -> str:
 
 
 def _labels(report: Report) -> list[str]:
-    """The name of every so many days or months; the others have none, so that none meets its neighbour."""
+    """Return the name of every so many days or months; the others have none, so that none meets its neighbour."""
     pattern = "%Y-%m" if report.by_month else "%m-%d"
     every = math.ceil(len(report.times) / _MOST_LABELS)
     return [f"{time.period.start:{pattern}}" if index % every == 0 else "" for index, time in enumerate(report.times)]

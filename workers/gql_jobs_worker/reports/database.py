@@ -62,7 +62,10 @@ class SalesTable:
         self.fingerprint = fingerprint
 
     def check_dates(self) -> None:
-        """:raises PermanentError: if SQLite, which has no type for dates, holds something else than ISO dates."""
+        """Look at one date of SQLite, which has no type for dates.
+
+        :raises PermanentError: if it is no ISO date.
+        """
         if not self._sqlite:
             return
         column = self._table.c[self._columns.date]
@@ -75,10 +78,12 @@ class SalesTable:
                 ) from None
 
     def bounds(self, window: Period) -> Period | None:
+        """Return the first and the last day within ``window`` that has a row, or None where no day has."""
         ((first, last),) = self._run(select(func.min(self._day()), func.max(self._day())).where(*self._within(window)))
         return None if first is None else Period(date.fromisoformat(str(first)), date.fromisoformat(str(last)))
 
     def sums(self, dimension: Dimension, period: Period, limit: int) -> list[tuple[str, Sums]]:
+        """Return the sums by day, product or region; the ``limit`` largest amounts first."""
         name = self._day() if dimension == "date" else self._name(dimension)
         quantity, amount = self._total(self._columns.quantity), self._total(self._columns.amount)
         wrong = self._wrong(self._columns.quantity) + self._wrong(self._columns.amount)
@@ -99,6 +104,7 @@ class SalesTable:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
+        """Have all answers within it speak of the same rows."""
         if self._sqlite:
             # Python's sqlite3 begins a transaction before writes only.
             self._connection.exec_driver_sql("BEGIN")
@@ -120,14 +126,14 @@ class SalesTable:
         return func.coalesce(func.nullif(text, literal("", String)), literal(UNNAMED, String))
 
     def _total(self, column: str) -> ColumnElement[Any]:
-        """An exact sum. SQLite has no decimals: it adds up whole numbers of the smallest unit."""
+        """Return an exact sum. SQLite has no decimals: it adds up whole numbers of the smallest unit."""
         value = self._table.c[column]
         if self._sqlite:
             return func.coalesce(func.sum(cast(func.round(value.op("*")(10**PLACES)), Integer)), 0)
         return func.coalesce(func.sum(cast(value, Numeric(18, PLACES))), 0)
 
     def _wrong(self, column: str) -> ColumnElement[Any]:
-        """1 for a value that SQLite would take for a number without it being one."""
+        """Return 1 for a value that SQLite would take for a number without it being one."""
         if not self._sqlite:
             return literal(0)
         return func.coalesce(self._table.c[column].op("GLOB")(literal("*[^-+.0-9eE]*", String)), 0)
@@ -141,7 +147,7 @@ class SalesTable:
 
 @contextmanager
 def open_sales_table(address: str, table: str, columns: Columns) -> Iterator[SalesTable]:
-    """The table ``name`` or ``schema.name`` at a database URL.
+    """Yield the table ``name`` or ``schema.name`` at a database URL.
 
     :raises PermanentError: if the URL, the table or a column cannot be, or a value is no date or number.
     :raises TransientError: if the database cannot be reached.
@@ -178,7 +184,7 @@ def _url(address: str) -> URL:
 
 
 def _table(connection: Connection, name: str, columns: Columns, shown: str) -> Table:
-    """The table with the columns that are used, every name quoted as it is spelled."""
+    """Return the table with the columns that are used, every name quoted as it is spelled."""
     schema, _, bare = name.rpartition(".")
     try:
         found = inspect(connection).get_columns(bare, schema or None)
@@ -192,7 +198,7 @@ def _table(connection: Connection, name: str, columns: Columns, shown: str) -> T
 
 
 def _failure(error: DBAPIError, shown: str) -> HandlerError:
-    """What an exception of the driver means for the job. Its own text holds no password, SQLAlchemy's no more."""
+    """Return what an exception of the driver means for the job; neither text holds a password."""
     if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
         return TransientError(f"The database {shown} cannot be read: {error.orig}")
     return PermanentError(f"The sales at {shown} cannot be added up: {error.orig}")

@@ -54,11 +54,13 @@ class SalesFiles:
         self._run("CREATE TEMP VIEW sales AS SELECT * FROM kept")
 
     def bounds(self, window: Period) -> Period | None:
+        """Return the first and the last day within ``window`` that has a row, or None where no day has."""
         where = _within(window)
         first, last = self._run(f"SELECT min(date)::DATE, max(date)::DATE FROM sales WHERE {where}")[0]  # noqa: S608
         return None if first is None else Period(first, last)
 
     def sums(self, dimension: Dimension, period: Period, limit: int) -> list[tuple[str, Sums]]:
+        """Return the sums by day, product or region; the ``limit`` largest amounts first."""
         name = "CAST(CAST(date AS DATE) AS VARCHAR)" if dimension == "date" else dimension
         rows = self._run(
             f"SELECT {name} AS name, count(*), coalesce(sum(quantity), 0), coalesce(sum(amount), 0) AS total"  # noqa: S608
@@ -67,6 +69,7 @@ class SalesFiles:
         return [(name, Sums(count, quantity, amount)) for name, count, quantity, amount in rows]
 
     def snapshot(self) -> nullcontext[None]:
+        """Have all answers within it speak of the same rows."""
         return nullcontext()
 
     def _view(self, name: str, source: str, day: str) -> None:
@@ -88,7 +91,7 @@ class SalesFiles:
 
 @contextmanager
 def open_files(place: str, columns: Columns, scratch: Path, window: Period) -> Iterator[SalesFiles]:
-    """The files that a path, a folder or a glob names.
+    """Yield the sales in the files that a path, a folder or a glob names.
 
     :raises PermanentError: if there is no such file, or a column is missing.
     """
@@ -110,7 +113,7 @@ def open_files(place: str, columns: Columns, scratch: Path, window: Period) -> I
 
 
 def find_files(place: str) -> list[Path]:
-    """The files that a path, a folder or a glob names, sorted; all of one kind.
+    """Return the files that a path, a folder or a glob names, sorted; all of one kind.
 
     :raises PermanentError: if there are none, or they are of different kinds.
     """
@@ -128,7 +131,7 @@ def find_files(place: str) -> list[Path]:
 
 
 def _first(error: Exception) -> str:
-    """What it says, without the statement that it quotes."""
+    """Return what an error says, without the statement that it quotes."""
     return str(error).partition("\n\n")[0]
 
 

@@ -45,12 +45,12 @@ _TREND = (100, 109, 121, 117, 132)
 
 
 def sales_file(folder: Path) -> Path:
-    """Where in ``folder`` the data set is, or will be."""
+    """Return where in ``folder`` the data set is, or will be."""
     return folder / f"sales-{DATA_VERSION}.parquet"
 
 
 def ensure_sales(folder: Path) -> Path:
-    """The data set in ``folder``, made there at first use. A second process waits.
+    """Return the data set in ``folder``, made there at first use; a second process waits for it.
 
     :raises OSError: if the folder cannot be written to.
     """
@@ -71,7 +71,7 @@ def ensure_sales(folder: Path) -> Path:
 
 
 def write_sales(path: Path) -> int:
-    """Write the data set; the number of its rows. The file is there as a whole or not at all."""
+    """Write the data set and return the number of its rows; the file is there as a whole or not at all."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with duckdb.connect(":memory:") as connection:
@@ -96,7 +96,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _drawn(weighted: tuple[tuple[object, ...], ...]) -> list[int]:
-    """One index a hundredth: what a number from 0 to 99 draws."""
+    """Return one index a hundredth: what a number from 0 to 99 draws."""
     drawn = [index for index, entry in enumerate(weighted, start=1) for _ in range(int(str(entry[-1])))]
     assert len(drawn) == 100  # noqa: PLR2004
     return drawn

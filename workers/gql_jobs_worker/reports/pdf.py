@@ -72,12 +72,12 @@ class Fonts:
                 raise PermanentError(f"GQL_JOBS_REPORT_FONT is no TrueType font: {error}") from error
 
     def shown(self, text: str) -> str:
-        """The text, with a question mark for what the font cannot show, on one line."""
+        """Return the text on one line, with a question mark for what the font cannot show."""
         line = "".join(character if character.isprintable() else " " for character in text)
         return line if self._encoding is None else line.encode(self._encoding, "replace").decode(self._encoding)
 
     def style(self, size: float, *, bold: bool = False, color: Any = _INK, right: bool = False) -> ParagraphStyle:
-        """A paragraph's style."""
+        """Return a paragraph's style; ``size`` in points."""
         name = f"{size}{bold}{color}{right}"
         font = self.bold if bold else self.regular
         # Names without a space to break at are broken anywhere.
@@ -163,13 +163,13 @@ def _heading(text: str, fonts: Fonts) -> Flowable:
 
 
 def _titled(title: str, table: Table, rows: int, fonts: Fonts) -> list[Flowable]:
-    """A heading and its table: a short one on one page, a long one from where there is room for some lines."""
+    """Return a heading and its table: a short one on one page, a long one where there is room for some lines."""
     block: list[Flowable] = [_heading(title, fonts), table]
     return [KeepTogether(block)] if rows <= _SHORT else [CondPageBreak(60 * mm), *block]
 
 
 def _totals(report: Report, fonts: Fonts) -> Table:
-    """Three cards: amount, quantity and rows, each with its growth."""
+    """Return three cards: amount, quantity and rows, each with its growth."""
     now, before = report.total, report.before
     cards = (
         ("AMOUNT", shown_amount(now.amount), growth(now.amount, before.amount)),

@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
     @property
     def growth(self) -> Decimal | None:
-        """As a share; None where there was nothing to grow from."""
+        """Return the growth as a share, or None where there was nothing to grow from."""
         return growth(self.sums.amount, self.before)
 
 
@@ -46,22 +46,22 @@ class Report(NamedTuple):
 
     @property
     def comparison(self) -> Period:
-        """The period before, as many days long."""
+        """Return the period before, as many days long."""
         return self.period.before()
 
     @property
     def amount_before(self) -> Decimal | None:
-        """The amount of the period before, None where it had no sales."""
+        """Return the amount of the period before, or None where it had no sales."""
         return self.before.amount if self.before.rows else None
 
     @property
     def is_empty(self) -> bool:
-        """Whether the range has no row."""
+        """Return whether the range has no row."""
         return self.total.rows == 0
 
 
 def compose(aggregation: Aggregation, source: Source, bounds: Period | None) -> Report:
-    """The report of what has been added up.
+    """Return the report of what has been added up.
 
     :param bounds: the days of the range and of the period before between which there are rows.
     """

@@ -1,4 +1,7 @@
-"""What a source of sales can be asked; files and databases answer in their own way."""
+"""Sales as a report sees them: columns, periods, exact sums, and the sources that add them up.
+
+Files (``files``) and databases (``database``) answer as a ``Source`` in their own way.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -8,8 +11,6 @@ from decimal import Decimal, localcontext
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gql_jobs.jobs.errors import PermanentError
-
-# Which column of the sales data holds what.
 
 MEANING = "GQL_JOBS_SALES_COLUMNS is a list like date=order_date,product=sku"
 
@@ -24,7 +25,11 @@ class Columns(NamedTuple):
     amount: str = "amount"
 
     def require(self, present: list[str], where: str) -> None:
-        """:raises PermanentError: naming the columns that the data do not have."""
+        """Check that the data have these columns.
+
+        :param where: what has them, as the error shall say it.
+        :raises PermanentError: naming the columns that the data do not have.
+        """
         missing = [f"{name!r} (for {field})" for field, name in self._asdict().items() if name not in present]
         if missing:
             listed = ", ".join(missing)
@@ -33,7 +38,7 @@ class Columns(NamedTuple):
 
 
 def parse_columns(mapping: str) -> Columns:
-    """The columns that a mapping names; those it leaves out have the names of the bundled data set.
+    """Return the columns that a mapping names; those it leaves out have the names of the bundled data set.
 
     Written as one record of CSV, so a name with a comma in it stands in quotes: ``"amount=total, net"``.
 
@@ -50,13 +55,11 @@ def parse_columns(mapping: str) -> Columns:
     return Columns(**named)
 
 
-# Spans of calendar days: the range of a report, the one before it, and the months it is cut into.
-
 _DAY = timedelta(days=1)
 
 
 class Period(NamedTuple):
-    """Both days included."""
+    """A span of calendar days, both included."""
 
     start: date
     end: date
@@ -66,20 +69,20 @@ class Period(NamedTuple):
 
     @property
     def days(self) -> int:
-        """How many days it has."""
+        """Return how many days it has."""
         return (self.end - self.start).days + 1
 
     @property
     def after(self) -> date:
-        """The day after the last one."""
+        """Return the day after the last one."""
         return self.end + _DAY
 
     def before(self) -> "Period":
-        """The period of as many days that ends the day before this one begins."""
+        """Return the period of as many days that ends the day before this one begins."""
         return Period(self.start - _DAY * self.days, self.start - _DAY)
 
     def months(self) -> Iterator["Period"]:
-        """The calendar months it touches, the first and the last one cut to its days."""
+        """Yield the calendar months it touches, the first and the last one cut to its days."""
         start = self.start
         while start <= self.end:
             following = date(start.year + start.month // 12, start.month % 12 + 1, 1)
@@ -87,11 +90,9 @@ class Period(NamedTuple):
             start = following
 
     def meets(self, other: "Period") -> bool:
-        """Whether they have a day in common."""
+        """Return whether they have a day in common."""
         return self.start <= other.end and other.start <= self.end
 
-
-# What is added up: rows, quantity and amount. Exact decimals, never floats.
 
 PRECISION = 60
 """Digits; more than any sum of a 64-bit count of rows can have."""
@@ -101,24 +102,24 @@ _CENT = Decimal("0.01")
 
 
 class Sums(NamedTuple):
-    """The sums over some rows."""
+    """The sums over some rows. Exact decimals, never floats."""
 
     rows: int = 0
     quantity: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)
 
     def plus(self, other: "Sums") -> "Sums":
-        """Both together."""
+        """Return both together."""
         with localcontext(prec=PRECISION):
             return Sums(self.rows + other.rows, self.quantity + other.quantity, self.amount + other.amount)
 
     def minus(self, other: "Sums") -> "Sums":
-        """What is left without the other."""
+        """Return what is left without the other."""
         return self.plus(Sums(-other.rows, -other.quantity, -other.amount))
 
 
 def growth(now: Decimal, before: Decimal | None) -> Decimal | None:
-    """The change as a share of what was before (0.25 is a quarter more); None where there was nothing to grow from."""
+    """Return the change as a share of what was before (0.25 is a quarter more), or None if that was nothing."""
     if before is None or before <= 0:
         return None
     with localcontext(prec=PRECISION):
@@ -126,14 +127,14 @@ def growth(now: Decimal, before: Decimal | None) -> Decimal | None:
 
 
 def plain(number: Decimal, places: int = 0) -> Decimal:
-    """With ``places`` decimal places, or as many more as the number needs."""
+    """Return the number with ``places`` decimal places, or as many more as it needs."""
     with localcontext(prec=PRECISION):
         short = number.quantize(Decimal(1).scaleb(-places))
         return short if short == number else number.normalize()
 
 
 def money(amount: Decimal) -> Decimal:
-    """With two decimal places, or more where they are not zero."""
+    """Return the amount with two decimal places, or more where they are not zero."""
     return plain(amount, 2)
 
 
@@ -147,16 +148,16 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Differs when the data are other ones, as far as can be told without reading them."""
+        """Return a text that differs when the data are other ones, as far as can be told without reading them."""
 
     def bounds(self, window: Period) -> Period | None:
-        """The first and the last day within ``window`` that has a row, or None where no day has."""
+        """Return the first and the last day within ``window`` that has a row, or None where no day has."""
 
     def sums(self, dimension: Dimension, period: Period, limit: int) -> list[tuple[str, Sums]]:
-        """The sums by day (as ISO date), product or region; the ``limit`` largest amounts first.
+        """Return the sums by day (as ISO date), product or region; the ``limit`` largest amounts first.
 
         :raises PermanentError: for a value that is no date or number.
         """
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Within it all answers speak of the same rows."""
+        """Have all answers within it speak of the same rows."""

@@ -53,7 +53,7 @@ class _Book:
             self._formats[f"total_{name}"] = book.add_format(_FORMATS[name] | _TOTAL)
 
     def write(self) -> None:
-        """The sheets, the summary first. Its cells refer to the sheets after it."""
+        """Write the sheets, the summary first; its cells refer to the sheets after it."""
         summary = self._book.add_worksheet("Summary")
         times, name = self._times()
         self._lines("Product", self._report.products)
@@ -87,7 +87,7 @@ class _Book:
         sheet.freeze_panes(5, 0)
 
     def _times(self) -> tuple[int, str]:
-        """The sheet of days or months; the row of its total, counted from 1, and its name."""
+        """Write the sheet of days or months; return the row of its total, counted from 1, and its name."""
         report = self._report
         label = "Month" if report.by_month else "Day"
         sheet = self._sheet(f"By {label.lower()}", label, 14, _TIMES)
@@ -133,7 +133,7 @@ class _Book:
             sheet.write_number(row, column + 1, float(number), self._formats[kind])
 
     def _totals(self, sheet: Worksheet, rows: int, total: Sums) -> int:
-        """The row of totals below ``rows`` rows; its number, counted from 1."""
+        """Write the row of totals below ``rows`` rows; return its number, counted from 1."""
         sheet.write_string(rows + 1, 0, "Total", self._formats["total_text"])
         for column, (number, kind) in enumerate(
             zip(_numbers(total), ("count", self._quantity(), "amount"), strict=True)

@@ -95,11 +95,13 @@ class ChildContext:
         self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
+        """Report how far the work is; sent at most twenty times a second, the last report in any case."""
         self._unsent = ReportProgress(*reported(percent, message))
         if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
             self.flush()
 
     async def checkpoint(self, data: Any) -> None:
+        """Keep JSON data for the next attempt; see ``JobContext``."""
         encoded = checkpoint_json(data)
         self._ask(SaveCheckpoint(msgspec.Raw(encoded)))
         self.saved = msgspec.json.decode(encoded)
@@ -107,6 +109,7 @@ class ChildContext:
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
+        """Keep a file with the job; see ``JobContext``."""
         if isinstance(data, Path):
             return self._save(name, data.resolve(), content_type)  # noqa: ASYNC240
         with tempfile.NamedTemporaryFile(prefix="gql-jobs-artifact-") as copy:
@@ -118,6 +121,7 @@ class ChildContext:
             return self._save(name, Path(copy.name), content_type)
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine and wait for it."""
         return asyncio.run(step)
 
     def flush(self) -> None:

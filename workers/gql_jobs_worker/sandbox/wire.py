@@ -1,4 +1,4 @@
-"""What a worker and the process of a CPU-bound handler say to each other: frames of JSON over a local socket.
+"""The frames of JSON that a worker and the process of a CPU-bound handler exchange over a local socket.
 
 The process sends requests; the worker answers each but the first and progress, in their order.
 """

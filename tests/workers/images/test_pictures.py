@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from gql_jobs.jobs.errors import PermanentError
-from gql_jobs_worker.images.reading import fit, read_picture, shrink
+from gql_jobs_worker.images.pictures import fit, read_picture, shrink
 from tests.pictures import bomb, encoded, gradient, upright
 
 LIMIT = 1_000_000

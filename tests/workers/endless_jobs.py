@@ -11,4 +11,4 @@ def wait_for_ever(_: JobContext, __: Model) -> Model:
     return Model()
 
 
-job_type("deaf_thread", payload=Model, result=Model, handler="tests.workers.deaf_jobs:wait_for_ever")
+job_type("endless_thread", payload=Model, result=Model, handler="tests.workers.endless_jobs:wait_for_ever")

@@ -1,6 +1,6 @@
-"""From a file of whatever bytes to an upright picture in sRGB without metadata, or a reason why not.
+"""From a file of whatever bytes to an upright picture in sRGB without metadata, and from a picture to a file.
 
-The pixels are counted before they are decoded. What comes out has the mode L, LA, RGB or RGBA.
+The pixels are counted before they are decoded. A picture that has been read has the mode L, LA, RGB or RGBA.
 """
 
 import warnings
@@ -13,43 +13,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from gql_jobs.jobs.errors import PermanentError
 
-# A picture as a file: JPEG, PNG, WebP or AVIF, without metadata.
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 85},
-    "PNG": {},
-    "WEBP": {"quality": 82},
-    "AVIF": {"quality": 70, "speed": 8},
-}
-"""Qualities that look alike; AVIF faster than its default, which takes seconds for 12 megapixels."""
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_536}
-"""Pixels that the format or its library can hold."""
-_OPTIONAL = {"WEBP": "webp", "AVIF": "avif"}
-
-
-def write_picture(picture: Image.Image, path: Path, image_format: str) -> None:
-    """:param image_format: JPEG, PNG, WEBP or AVIF.
-    :raises PermanentError: if the format cannot hold the picture, or is not available here.
-    """
-    if image_format in _OPTIONAL and not features.check(_OPTIONAL[image_format]):
-        raise PermanentError(f"The imaging library of this worker cannot write {image_format}.")
-    longest = _LONGEST_SIDE.get(image_format)
-    if longest is not None and max(picture.size) > longest:
-        raise PermanentError(f"{image_format} cannot hold {max(picture.size)} pixels in a row; the limit is {longest}.")
-    _fitting(picture, image_format).save(path, image_format, **_OPTIONS[image_format])
-
-
-def _fitting(picture: Image.Image, image_format: str) -> Image.Image:
-    if "A" not in picture.getbands():
-        return picture
-    if image_format == "JPEG":
-        opaque = picture.mode.removesuffix("A")
-        white = Image.new(opaque, picture.size, "white")
-        white.paste(picture.convert(opaque), mask=picture.getchannel("A"))
-        return white
-    return picture if image_format == "PNG" else picture.convert("RGBA")
-
-
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
 """What is tried; each further one would be one more parser of strangers' bytes."""
 _DRAFT = 1.5
@@ -58,10 +21,21 @@ _NEAREST = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "
 _STEPS_16 = 256
 """Of 16 bits in one of 8."""
 _SRGB = ImageCms.createProfile("sRGB")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 85},
+    "PNG": {},
+    "WEBP": {"quality": 82},
+    "AVIF": {"quality": 70, "speed": 8},
+}
+"""Qualities that look alike; AVIF faster than its default, which takes long for large pictures."""
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_536}
+"""Pixels that the format or its library can hold."""
+_OPTIONAL = {"WEBP": "webp", "AVIF": "avif"}
+"""Formats that not every build of Pillow can write, and the names it has for them."""
 
 
 def read_picture(file: BinaryIO, max_pixels: int, box: int | None = None) -> Image.Image:
-    """The first picture of a file.
+    """Return the first picture of a file.
 
     :param max_pixels: width times height.
     :param box: if the picture is to be shrunk into a square of so many pixels anyway, do it before the rest.
@@ -89,13 +63,13 @@ def read_picture(file: BinaryIO, max_pixels: int, box: int | None = None) -> Ima
 
 
 def fit(size: tuple[int, int], box: int) -> tuple[int, int]:
-    """The largest size of the same proportions within a square, at most the size itself and at least 1 x 1."""
+    """Return the largest size of the same proportions within a square, at most the size itself, at least 1 x 1."""
     factor = min(box / max(size), 1.0)
     return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
 
 def shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in that size."""
+    """Return the picture in that size."""
     if picture.size == size:
         return picture
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -114,7 +88,7 @@ def _decoded(file: BinaryIO, max_pixels: int, box: int | None) -> Image.Image:
 
 
 def _plain(picture: Image.Image) -> Image.Image:
-    """In a mode that can be resampled: no palette, 8 bits, transparency as a channel."""
+    """Return the picture in a mode that can be resampled: no palette, 8 bits, transparency as a channel."""
     mode = picture.mode
     if mode.startswith("I;16"):
         return _from_16_bits(picture)
@@ -130,7 +104,7 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits. A plain conversion would cut every value above 255 to white."""
+    """Return grey of 16 bits in 8. A plain conversion would cut every value above 255 to white."""
     plain = picture.convert("I").point(lambda value: value * (1 / _STEPS_16)).convert("L")
     plain.info = picture.info
     return plain
@@ -169,3 +143,29 @@ def _converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile, *, grey:
     if alpha is not None:
         converted.putalpha(alpha)
     return converted
+
+
+def write_picture(picture: Image.Image, path: Path, image_format: str) -> None:
+    """Write a picture as a file, without metadata.
+
+    :param image_format: JPEG, PNG, WEBP or AVIF.
+    :raises PermanentError: if the format cannot hold the picture, or is not available here.
+    """
+    if image_format in _OPTIONAL and not features.check(_OPTIONAL[image_format]):
+        raise PermanentError(f"The imaging library of this worker cannot write {image_format}.")
+    longest = _LONGEST_SIDE.get(image_format)
+    if longest is not None and max(picture.size) > longest:
+        raise PermanentError(f"{image_format} cannot hold {max(picture.size)} pixels in a row; the limit is {longest}.")
+    _storable(picture, image_format).save(path, image_format, **_OPTIONS[image_format])
+
+
+def _storable(picture: Image.Image, image_format: str) -> Image.Image:
+    """Return the picture in a mode that the format can hold; JPEG has no transparency, so white shines through."""
+    if "A" not in picture.getbands():
+        return picture
+    if image_format == "JPEG":
+        opaque = picture.mode.removesuffix("A")
+        white = Image.new(opaque, picture.size, "white")
+        white.paste(picture.convert(opaque), mask=picture.getchannel("A"))
+        return white
+    return picture if image_format == "PNG" else picture.convert("RGBA")
