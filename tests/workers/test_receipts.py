@@ -93,6 +93,29 @@ async def test_a_handler_that_does_not_end_is_given_up(
     let_thread_go.set()
 
 
+@pytest.mark.usefixtures("worker")
+async def test_a_cancellation_that_comes_while_a_timeout_stops_the_handler_is_receipted_as_well(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_out, let_go = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: JobContext, __: Any) -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            timed_out.set()
+            await let_go.wait()
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime, timeout=0.2)
+    await running(runtime, job_id)
+    await timed_out.wait()
+    cancelled = await runtime.commands.cancel(job_id)
+    await until(lambda: runtime.index.notes(job_id, cancelled.event_seq), "its delivery is receipted")
+    let_go.set()
+    assert [note.receipt for note in await _receipted(runtime, cancelled)] == [Receipt.DELIVERED, Receipt.STOPPED]
+
+
 async def test_a_job_that_does_not_run_has_none(runtime: Runtime, settings: Settings) -> None:
     job = await runtime.commands.cancel(await create(runtime))
     async with running_worker(settings):

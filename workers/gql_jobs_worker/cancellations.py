@@ -51,15 +51,17 @@ class Receipts:
         self._worker_id = worker_id
         self._delivered: dict[tuple[str, int], asyncio.Task[None]] = {}
 
-    def delivered(self, claimed: Claimed, why: Stop) -> None:
+    def delivered(self, claimed: Claimed, stopped: "asyncio.Future[Stop]") -> None:
         """Write at once that the cancellation has reached the handler; nothing if it is stopped for another reason."""
-        if why is Stop.CANCELLED:
+        if stopped.result() is Stop.CANCELLED:
+            key = (claimed.job_id, claimed.submission_seq)
             note = self._note(claimed, claimed.lease.cancelled_seq, Receipt.DELIVERED)
-            self._delivered[claimed.job_id, claimed.submission_seq] = asyncio.create_task(note)
+            self._delivered[key] = asyncio.create_task(note)
+            self._delivered[key].add_done_callback(lambda _: self._delivered.pop(key, None))
 
     async def ended(self, claimed: Claimed, ending: Receipt) -> None:
         """Write how the handler of a cancelled job ended; after the receipt of its delivery, if there is one."""
-        delivered = self._delivered.pop((claimed.job_id, claimed.submission_seq), None)
+        delivered = self._delivered.get((claimed.job_id, claimed.submission_seq))
         if delivered is not None:
             await delivered
         await self._note(claimed, claimed.lease.cancelled_seq, ending)

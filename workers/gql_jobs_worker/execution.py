@@ -126,28 +126,25 @@ class HandlerExecution:
         context: HandlerContext,
         max_result: int,
         stopped: "asyncio.Future[Stop]",
-        on_stop: Callable[[Stop], None],
+        on_stop: Callable[["asyncio.Future[Stop]"], None],
     ) -> Ran:
         """Run a job's handler and close its context; nothing that a handler does is raised.
 
         :param max_result: bytes of the result's JSON.
         :param stopped: done when the handler has to stop, with the reason.
-        :param on_stop: called with that reason at once, before the handler has ended.
+        :param on_stop: called when ``stopped`` is done before the handler has ended, and at once then.
         """
+        stopped.add_done_callback(on_stop)
         try:
-            outcome, ending = await self._outcome(spec, context, max_result, stopped, on_stop)
+            outcome, ending = await self._outcome(spec, context, max_result, stopped)
         finally:
+            stopped.remove_done_callback(on_stop)
             # What was last reported travels with the event that follows.
             await context.close()
         return Ran(outcome, ending, context.percent, context.message)
 
     async def _outcome(
-        self,
-        spec: Spec,
-        context: HandlerContext,
-        max_result: int,
-        stopped: "asyncio.Future[Stop]",
-        on_stop: Callable[[Stop], None],
+        self, spec: Spec, context: HandlerContext, max_result: int, stopped: "asyncio.Future[Stop]"
     ) -> tuple[Succeeded | Failure | Stop, Receipt]:
         job_type = self._registry.get(spec.type)
         if job_type is None:
@@ -163,34 +160,32 @@ class HandlerExecution:
                 return invocation, Receipt.FINISHED
             handling, stopped_by = _run_here(invocation, job_type, context, max_result), Receipt.STOPPED
         task = asyncio.create_task(handling, name=f"{HANDLER}{context.job_id}")
-        return await _supervise(task, spec, context, stopped=stopped, on_stop=on_stop, stopped_by=stopped_by)
+        return await _supervise(task, context, spec.timeout, stopped, stopped_by)
 
 
 async def _supervise(
     task: "asyncio.Task[Succeeded | Failure]",
-    spec: Spec,
     context: HandlerContext,
-    *,
+    seconds: float,
     stopped: "asyncio.Future[Stop]",
-    on_stop: Callable[[Stop], None],
     stopped_by: Receipt,
 ) -> tuple[Succeeded | Failure | Stop, Receipt]:
     """Return the handler's own outcome, unless the timeout or a stop comes first, and how it ended.
 
+    :param seconds: the timeout.
     :param stopped_by: how a handler of its kind ends that has been stopped.
     """
     ended = True
     try:
         either: set[asyncio.Future[Any]] = {task, stopped}
-        await asyncio.wait(either, timeout=spec.timeout, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result(), Receipt.FINISHED
         outcome: Failure | Stop
         if stopped.done():
             outcome = stopped.result()
-            on_stop(outcome)
         else:
-            outcome = Failure("Timeout", f"The attempt took longer than {spec.timeout:g} s.")
+            outcome = Failure("Timeout", f"The attempt took longer than {seconds:g} s.")
     finally:
         # Also when we are cancelled ourselves: no handler goes on without anybody who waits for it.
         if not task.done():
