@@ -172,7 +172,7 @@ async def _completion(api: ServedApi, opened: Any, number: str) -> Steps:
 
 async def _create(api: ServedApi) -> None:
     answer = (await api.http.post("/graphql", json={"query": CREATE, "variables": PROBE})).json()
-    assert answer["data"]["createJob"]["job"]["status"] == "QUEUED", answer
+    assert "errors" not in answer, answer
 
 
 @asynccontextmanager
