@@ -2,7 +2,7 @@
 
 A coroutine function runs on the event loop, a plain function in a thread of its own, a CPU-bound one in a process. All
 of them have the attempt's timeout, and are stopped when the attempt is. The steps before and after the handler are the
-same in the process (``sandbox.child``), which imports them from here: this module knows neither NATS nor the stream.
+same in the process (``sandbox.child``), which imports them from here: nothing in this module needs a connection.
 """
 
 import asyncio
