@@ -22,7 +22,7 @@ from gql_jobs.processes.lock import FolderLock
 from gql_jobs.processes.parent import lifeline
 
 _READY_WITHIN = 120.0
-"""Seconds; a store of a million jobs takes 7 s to open after a crash."""
+"""Seconds; a store of a million jobs takes many of them to open after a crash."""
 _STOP_WITHIN = 15.0
 """Seconds; the guard itself kills the server after 10."""
 _MAX_PAYLOAD = 1 << 20

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gql_jobs.index.index import Index, Unread, keep_log_short
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import BATCH, Tail, TailMessage
+from gql_jobs.jetstream.ordered_consumer import BATCH, OrderedConsumer, StreamMessage
 from gql_jobs.jobs.messages import Message
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.tally import Tally
@@ -68,7 +68,7 @@ class Feed:
         self._bus = bus
         self._tally = tally
         # Checkpoints come as well and are passed over: to leave them out takes many filters, hence the server seconds.
-        self._tail = Tail(connection, (), index.position + 1)
+        self._tail = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
         self._tail.largest = CATCH_UP_BATCH
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited_for = asyncio.Event()
@@ -161,12 +161,12 @@ class Feed:
             timer.cancel()
         return self.position >= seq
 
-    def _apply(self, batch: list[TailMessage]) -> None:
+    def _apply(self, batch: list[StreamMessage]) -> None:
         messages: list[Message] = []
         unread: list[Unread] = []
         for message in batch:
             try:
-                read = codec.read(message.subject, message.data, message.seq, message.at)
+                read = codec.read_message(message.subject, message.data, message.seq, message.at)
             except codec.Unreadable as error:
                 log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
                 unread.append(Unread(message.seq, message.subject, str(error)))

@@ -7,7 +7,7 @@ import pytest
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import IdempotencyConflict, PayloadTooLarge
 from gql_jobs.jobs.model import JobStatus, job_id_for_key
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.commands import HEADROOM, JobCommands
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.settings import Settings
@@ -122,7 +122,7 @@ async def test_times_of_creation_strictly_increase_and_a_batch_keeps_its_order(
         assert moments == sorted(moments)
         sequences = [outcome.job.last_seq for outcome in batch]
         assert sequences == sorted(sequences)
-    assert len(await tailed(connection, (subjects.SUBMISSIONS,))) == 301
+    assert len(await tailed(connection, (codec.ALL_SUBMISSIONS,))) == 301
 
 
 async def test_an_empty_batch_is_no_error(commands: JobCommands) -> None:

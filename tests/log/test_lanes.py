@@ -10,10 +10,9 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import deliveries as lanes
-from gql_jobs.log import subjects
+from gql_jobs.log import codec, deliveries
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.deliveries import Delivery, Lane
+from gql_jobs.log.deliveries import Delivery, PullConsumer
 from tests.by_hand import frozen
 from tests.deadline import until
 from tests.stories import request
@@ -24,13 +23,13 @@ class Basket:
 
     def __init__(self, connection: Connection, priority: JobPriority = JobPriority.NORMAL) -> None:
         self.brought: list[Delivery] = []
-        self.lane = Lane(connection, "default", priority, ack_wait=30.0, deliver=self._take)
+        self.lane = PullConsumer(connection, "default", priority, ack_wait=30.0, deliver=self._take)
 
     @property
     def ids(self) -> list[str]:
         return [delivery.job_id for delivery in self.brought]
 
-    def _take(self, lane: Lane, delivery: Delivery) -> None:
+    def _take(self, lane: PullConsumer, delivery: Delivery) -> None:
         assert lane is self.lane
         self.brought.append(delivery)
 
@@ -79,8 +78,8 @@ async def test_an_open_pull_brings_what_comes(basket: Basket, commands: JobComma
 
 
 async def test_a_pull_that_has_had_no_job_for_its_time_ends(basket: Basket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "EXPIRES", 0.1)
-    monkeypatch.setattr(lanes, "HEARTBEAT", 0.04)
+    monkeypatch.setattr(deliveries, "PULL_EXPIRES", 0.1)
+    monkeypatch.setattr(deliveries, "PULL_HEARTBEAT", 0.04)
     await basket.lane.wait(1)
     await until(lambda: basket.lane.wanted == 0, "the server ends the pull")
     assert not basket.lane.waiting
@@ -89,7 +88,7 @@ async def test_a_pull_that_has_had_no_job_for_its_time_ends(basket: Basket, monk
 async def test_an_open_pull_without_a_sign_of_life_is_silent(
     basket: Basket, nats: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(deliveries, "PULL_HEARTBEAT", 0.1)
     await basket.lane.wait(1)
     assert not basket.lane.silent
     with frozen(nats):
@@ -99,7 +98,7 @@ async def test_an_open_pull_without_a_sign_of_life_is_silent(
 async def test_a_poll_without_an_answer_fails_and_its_pull_is_given_up(
     basket: Basket, nats: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ANSWER", 0.1)
+    monkeypatch.setattr(deliveries, "POLL_TIMEOUT", 0.1)
     with frozen(nats):
         polled = asyncio.create_task(basket.lane.poll(1))
         await asyncio.wait([polled], timeout=0.5)
@@ -110,12 +109,12 @@ async def test_a_poll_without_an_answer_fails_and_its_pull_is_given_up(
 
 async def test_the_end_of_a_consumer_ends_its_pull(basket: Basket, connection: Connection) -> None:
     async def waiting() -> int:
-        info = json.loads(await connection.api(f"CONSUMER.INFO.{subjects.STREAM}.{basket.lane.consumer}"))
+        info = json.loads(await connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{basket.lane.name}"))
         return int(info["num_waiting"])
 
     await basket.lane.wait(1)
     await until(waiting, "the server has the pull")
-    await connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{basket.lane.consumer}")
+    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{basket.lane.name}")
     await until(lambda: basket.lane.wanted == 0, "the pull is over")
 
 

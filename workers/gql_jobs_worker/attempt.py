@@ -4,7 +4,7 @@ import asyncio
 from enum import StrEnum
 
 from gql_jobs.jobs.messages import Kind, Receipt, Submission
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import Fence, JobLog, job_events
 
@@ -60,7 +60,7 @@ class Attempt:
 
         :raises QueueUnavailable: if the leader does not answer.
         """
-        last = await log.last(subjects.events(self.job_id))
+        last = await log.last(codec.event_subjects(self.job_id))
         if (last.seq if last is not None else 0) == self.started_seq:
             return True
         if last is not None and last.kind is Kind.CANCELLED:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import Tail
+from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
-from gql_jobs.log import codec, subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
 from gql_jobs_worker.attempt import Attempt, InHand, Stop
 
@@ -48,7 +48,7 @@ class Receipts:
         await self._note(attempt, attempt.ending)
 
     async def _note(self, attempt: Attempt, receipt: Receipt) -> None:
-        seq, subject = attempt.cancelled_seq, subjects.note(attempt.job_id)
+        seq, subject = attempt.cancelled_seq, codec.note_subject(attempt.job_id)
         body = Noted(
             submission=attempt.delivery.seq,
             receipt=receipt,
@@ -73,13 +73,13 @@ class Receipts:
 
 async def follow_cancellations(connection: Connection, start: int, running: Mapping[InHand, Attempt]) -> None:
     """Stop each running attempt that is cancelled; never ends by itself. ``start``: the first sequence to look at."""
-    async for batch in Tail(connection, (subjects.CANCELLATIONS,), start).batches():
+    async for batch in OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_CANCELLATIONS,), start).batches():
         for message in batch:
-            named = subjects.kind_of(message.subject)
+            named = codec.job_and_kind(message.subject)
             if named is None:
                 continue
             try:
-                body = codec.decode(named[1], message.data)
+                body = codec.decode_body(named[1], message.data)
             except codec.Unreadable as error:
                 log.warning("a cancellation of job %s cannot be read: %s", named[0], error)
                 continue

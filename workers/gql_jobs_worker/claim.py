@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.stored_messages import StoredMessage
+from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import Newer, Unreadable
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage, Newer, Unreadable
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
+from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events, queue_errors
 from gql_jobs_worker import telemetry as journal
 from gql_jobs_worker.abilities import Abilities
 from gql_jobs_worker.attempt import Attempt
@@ -72,8 +72,8 @@ class Handovers:
         clock = asyncio.get_running_loop().time
         offer = Offer(attempt.job_id, delivery.seq, decision.event_seq, delivery.reply, delivery.deadline - clock())
         try:
-            answer = await self._connection.request(subjects.handover(owner), msgspec.json.encode(offer), ANSWER)
-        except QueueUnavailable:
+            answer = await self._connection.request(codec.handover_subject(owner), msgspec.json.encode(offer), ANSWER)
+        except Unavailable:
             away = clock() - self._returned_at < RETURN_GRACE
             return Wait(RETURN_PAUSE) if away else decision
         return Leave() if answer.data == _YES else decision
@@ -86,10 +86,11 @@ class Handovers:
             taken = await self._answer(message.data)
             try:
                 await self._connection.publish(message.reply, _YES if taken else _NO)
-            except QueueUnavailable:
+            except Unavailable:
                 log.debug("an offer could not be answered")
 
-        subscription = await self._connection.subscribe(subjects.handover(self._worker_id), answer)
+        with queue_errors():
+            subscription = await self._connection.subscribe(codec.handover_subject(self._worker_id), answer)
         self._connection.on_reconnect.append(self._returned)
         try:
             yield
@@ -166,17 +167,17 @@ class Claims:
         await self._without_start(attempt, decision)
         return None
 
-    async def _last_event(self, attempt: Attempt) -> StoredMessage | None:
+    async def _last_event(self, attempt: Attempt) -> JobMessage | None:
         """Asked again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
         while True:
             try:
-                return await self._log.last(subjects.events(attempt.job_id))
+                return await self._log.last(codec.event_subjects(attempt.job_id))
             except QueueUnavailable:
                 if not attempt.delivery.leased:
                     raise
             await asyncio.sleep(0.5)
 
-    def _decide(self, attempt: Attempt, stored: StoredMessage | None) -> Decision:
+    def _decide(self, attempt: Attempt, stored: JobMessage | None) -> Decision:
         last: Message | None
         try:
             last = stored.read() if stored is not None else None
@@ -196,9 +197,9 @@ class Claims:
             message=start.message,
             supersedes=start.supersedes,
         )
-        subject = subjects.event(attempt.job_id, Kind.STARTED)
+        subject = codec.event_subject(attempt.job_id, Kind.STARTED)
         fence = job_events(attempt.job_id, start.event_seq)
-        seq = await self._log.append(Write(attempt.job_id, subject, body, fence), patience=None)
+        seq = await self._log.append(Write(attempt.job_id, subject, body, fence), timeout=None)
         facts = {"type": attempt.spec.type, "attempt": start.attempt, "supersedes": start.supersedes}
         journal.event("started", attempt.job_id, **facts)
         self._counts.outcomes[attempt.spec.type, "started"] += 1
@@ -228,10 +229,10 @@ class Claims:
             spec=attempt.spec,
         )
         body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
-        subject = subjects.event(attempt.job_id, Kind.DEAD_LETTER)
+        subject = codec.event_subject(attempt.job_id, Kind.DEAD_LETTER)
         fence = job_events(attempt.job_id, exhausted.event_seq)
         try:
-            await self._log.append(Write(attempt.job_id, subject, body, fence), patience=None)
+            await self._log.append(Write(attempt.job_id, subject, body, fence), timeout=None)
         except Superseded:
             log.info("job %s was taken by another worker", attempt.job_id)
             return

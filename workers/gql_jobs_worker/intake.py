@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log.deliveries import Delivery, Lane
+from gql_jobs.log.deliveries import Delivery, PullConsumer
 from gql_jobs_worker.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,11 @@ class Intake:
     ) -> None:
         """:param adopt: told of each delivery as it comes; True says that it needs no start."""
         self._lanes = [
-            Lane(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
+            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
             for queue in queues
             for priority in _BY_RANK
         ]
-        self._held: dict[JobPriority, deque[tuple[Lane, Delivery]]] = {p: deque() for p in _BY_RANK}
+        self._held: dict[JobPriority, deque[tuple[PullConsumer, Delivery]]] = {p: deque() for p in _BY_RANK}
         self._arrived = asyncio.Event()
         self._connection = connection
         self._slots = slots
@@ -88,7 +88,7 @@ class Intake:
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         await self.hand_back()
 
-    def _arrive(self, lane: Lane, delivery: Delivery) -> None:
+    def _arrive(self, lane: PullConsumer, delivery: Delivery) -> None:
         if not self._adopt(delivery):
             self._held[lane.priority].append((lane, delivery))
         self._arrived.set()
@@ -111,15 +111,15 @@ class Intake:
                 # Known to be empty from now on, without asking again: the pull brings what comes.
                 await self._open(lane)
 
-    def _holds(self, lane: Lane) -> bool:
+    def _holds(self, lane: PullConsumer) -> bool:
         # For every start: of a lane that is alone with its priority, the first one says it.
         return any(brought is lane for brought, _ in self._held[lane.priority])
 
-    async def _open(self, lane: Lane) -> None:
+    async def _open(self, lane: PullConsumer) -> None:
         try:
             await lane.wait(1)
         except QueueUnavailable:
-            log.debug("the lane %s is not open: NATS is away", lane.consumer)
+            log.debug("the lane %s is not open: NATS is away", lane.name)
 
     def _pick(self) -> Delivery | None:
         order = _BY_RANK
@@ -140,7 +140,7 @@ class Intake:
             return
         for lane in self._lanes:
             if lane.silent:
-                log.info("the pull on %s is silent and is made anew", lane.consumer)
+                log.info("the pull on %s is silent and is made anew", lane.name)
                 await lane.close()
         try:
             async with asyncio.timeout(_RETRY_PAUSE if any(lane.wanted == 0 for lane in self._lanes) else 1.0):

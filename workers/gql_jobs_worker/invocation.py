@@ -14,7 +14,7 @@ from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentErr
 from gql_jobs.jobs.messages import AttemptBody
 from gql_jobs.jobs.model import JobError
 from gql_jobs.jobs.registry import JobType, canonical_json
-from gql_jobs.log.codec import encode
+from gql_jobs.log.codec import encode_body
 
 # What handlers hand over, made fit to be stored or refused; the same on the event loop and in a process.
 
@@ -121,7 +121,7 @@ def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple
 
 def with_errors(body: B, errors: tuple[JobError, ...], max_payload: int) -> B:
     """The event with as much of the errors as a message of ``max_payload`` bytes holds beside the rest of it."""
-    room = max_payload - HEADER_BYTES - len(encode(body))
+    room = max_payload - HEADER_BYTES - len(encode_body(body))
     return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
 
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 from gql_jobs.jobs.claim import TERMINAL
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
 from gql_jobs.jobs.model import JobError
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Superseded, Write
 from gql_jobs.settings import Settings
 from gql_jobs_worker import telemetry as journal
@@ -143,9 +143,9 @@ class Records:
 
     async def _write(self, attempt: Attempt, kind: Kind, body: AttemptBody) -> bool:
         """Whether the outcome was recorded; if not, what the delivery needs has been done."""
-        write = Write(attempt.job_id, subjects.event(attempt.job_id, kind), body, attempt.fence)
+        write = Write(attempt.job_id, codec.event_subject(attempt.job_id, kind), body, attempt.fence)
         try:
-            await self._log.append(write, patience=None)
+            await self._log.append(write, timeout=None)
         except Superseded as superseded:
             if superseded.last is None or superseded.last.kind in TERMINAL:
                 self._counts.late += 1
