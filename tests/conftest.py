@@ -35,7 +35,7 @@ def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection, with streams and the lanes of all job types in place."""
+    """A connection, with streams and the pull consumers of all job types in place."""
     async with connect(settings, "test") as opened:
         await ensure_streams(opened, settings)
         await ensure_consumers(opened, load_job_types(JOB_TYPES).queues, settings.ack_wait)

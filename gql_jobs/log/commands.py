@@ -53,7 +53,10 @@ class Created:
     __slots__ = ("_job", "_write", "deduplicated", "id", "last_seq")
 
     def __init__(self, write: Write, last_seq: int, job: Job | None = None, *, deduplicated: bool = False) -> None:
-        """:param job: as it is now; without it, it is made of ``write`` when it is asked for."""
+        """Tell of what ``write`` made, or would have made.
+
+        :param job: as it is now; without it, it is made of ``write`` when it is asked for.
+        """
         self.id = write.job_id
         self.last_seq = last_seq
         self.deduplicated = deduplicated
@@ -73,10 +76,13 @@ class Created:
 
 
 class JobCommands:
-    """The decisions, for one process. Creation times strictly increase, so that a batch keeps its order."""
+    """The decisions of one process. Creation times strictly increase, so that a batch keeps its order."""
 
     def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
-        """:param first_seq: where a job's history begins, as far as is known; spares the server a search."""
+        """Decide over a job log.
+
+        :param first_seq: where a job's history begins, as far as is known; spares the server a search.
+        """
         self._log = job_log
         self._first_seq = first_seq
         self._settings = settings
@@ -138,6 +144,84 @@ class JobCommands:
             made.get(id(request)) or made[id(firsts[request.idempotency_key or ""])].repeated() for request in requests
         ]
 
+    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
+        for request in requests:
+            self._check_size(request)
+        await self._refuse_if_full()
+        specs = [request.spec(self._creation_time(), self._settings) for request in requests]
+        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
+        outcomes = await self._log.append_in_order(writes)
+        return [
+            await self._created(request, write, outcome)
+            for request, write, outcome in zip(requests, writes, outcomes, strict=True)
+        ]
+
+    def _check_size(self, request: JobRequest) -> None:
+        limit = self._log.max_payload - HEADROOM
+        if len(request.payload) > limit:
+            raise PayloadTooLarge("The payload", len(request.payload), limit)
+
+    async def _refuse_if_full(self) -> None:
+        """Refuse creations alone: events, retries and firings of schedules are never refused for the store's sake.
+
+        While the server does not answer nothing is refused here: the write itself will say so.
+
+        :raises QueueFull: if the account, or a server of it, is over its share of the store.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._store_use_known_until:
+            # Set before asking, so that one caller asks and the others go by the last answer.
+            self._store_use_known_until = now + STORE_USE_KEPT
+            try:
+                async with asyncio.timeout(STORE_USE_TIMEOUT):
+                    self._store_use = await store_use(self._log.connection, self._settings)
+            except (ApiError, QueueUnavailable, TimeoutError):
+                return
+        limit = round(self._store_use.limit * self._settings.queue_full_ratio)
+        if self._store_use.used > limit:
+            raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
+
+    def _creation_time(self) -> datetime:
+        """Return a time later than that of any job before."""
+        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
+        return self._last_created
+
+    async def _created(
+        self, request: JobRequest, write: Write, outcome: int | BaseException
+    ) -> Created | BaseException:
+        if isinstance(outcome, Superseded):
+            try:
+                return await self._existing_or_renewed(request, write)
+            except Exception as error:  # noqa: BLE001 - told in its place among the outcomes of the others
+                return error
+        if isinstance(outcome, BaseException):
+            return outcome
+        return Created(write, outcome)
+
+    async def _existing_or_renewed(self, request: JobRequest, write: Write) -> Created:
+        """Say what became of a request whose id is taken: by the same request, by another one, or by an expired job.
+
+        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
+        """
+        history = await self._log.history(write.job_id, self._first_seq(write.job_id))
+        existing = folded(history)
+        if existing is None and half_expired(history):
+            # What the sweep has begun has to be finished first: an index that knows the old job must learn of its end.
+            with suppress(Superseded):
+                await self._log.append(expired_event(write.job_id, _last_event(history), history[-1].seq))
+            history = await self._log.history(write.job_id, history[0].seq)
+        if existing is None and history:
+            renewed = renewal(write, history)
+            try:
+                return Created(renewed, await self._log.append(renewed))
+            except Superseded:
+                existing = await self.find(write.job_id)
+        if existing is None:
+            raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
+        if existing.spec.payload_hash != request.hash:
+            raise IdempotencyConflict(request.idempotency_key or "", existing.id)
+        return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
+
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job that has not ended; whoever runs it is told by the event itself.
 
@@ -179,75 +263,12 @@ class JobCommands:
             return self._moved(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 
-    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
-        for request in requests:
-            self._check_size(request)
-        await self._refuse_if_full()
-        specs = [request.spec(self._now(), self._settings) for request in requests]
-        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
-        outcomes = await self._log.append_in_order(writes)
-        return [
-            await self._created(request, write, outcome)
-            for request, write, outcome in zip(requests, writes, outcomes, strict=True)
-        ]
-
-    async def _refuse_if_full(self) -> None:
-        """Refuse creations alone: events, retries and firings of schedules are never refused for the store's sake.
-
-        While the server does not answer nothing is refused here: the write itself will say so.
-
-        :raises QueueFull: if the account, or a server of it, is over its share of the store.
-        """
-        now = asyncio.get_running_loop().time()
-        if now >= self._store_use_known_until:
-            # Set before asking, so that one caller asks and the others go by the last answer.
-            self._store_use_known_until = now + STORE_USE_KEPT
-            try:
-                async with asyncio.timeout(STORE_USE_TIMEOUT):
-                    self._store_use = await store_use(self._log.connection, self._settings)
-            except (ApiError, QueueUnavailable, TimeoutError):
-                return
-        limit = round(self._store_use.limit * self._settings.queue_full_ratio)
-        if self._store_use.used > limit:
-            raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
-
-    async def _created(
-        self, request: JobRequest, write: Write, outcome: int | BaseException
-    ) -> Created | BaseException:
-        if isinstance(outcome, Superseded):
-            try:
-                return await self._existing_or_renewed(request, write)
-            except Exception as error:  # noqa: BLE001
-                return error
-        if isinstance(outcome, BaseException):
-            return outcome
-        return Created(write, outcome)
-
-    async def _existing_or_renewed(self, request: JobRequest, write: Write) -> Created:
-        """Say what became of a request whose id is taken: by the same request, by another one, or by an expired job.
-
-        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
-        """
-        history = await self._log.history(write.job_id, self._first_seq(write.job_id))
-        existing = folded(history)
-        if existing is None and half_expired(history):
-            # What the sweeper has begun has to be finished first: an index that knows the old job must hear of its end.
-            with suppress(Superseded):
-                await self._log.append(expired_event(write.job_id, _last_event(history), history[-1].seq))
-            history = await self._log.history(write.job_id, history[0].seq)
-        if existing is None and history:
-            renewed = renewal(write, history)
-            try:
-                return Created(renewed, await self._log.append(renewed))
-            except Superseded:
-                existing = await self.find(write.job_id)
-        if existing is None:
-            raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
-        if existing.spec.payload_hash != request.hash:
-            raise IdempotencyConflict(request.idempotency_key or "", existing.id)
-        return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
-
     async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[JobMessage], Job]:
+        """Return a job's messages and the job.
+
+        :param whole: read from the stream's first message on, whatever is known of where the history begins.
+        :raises NotFound: | QueueUnavailable:
+        """
         if parse_job_id(job_id) != job_id:
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
@@ -257,7 +278,10 @@ class JobCommands:
         return history, job
 
     async def _forget_schedule(self, job_id: str, scheduled_seq: int) -> None:
-        """Only now: before the event, a crash would have lost the job. A firing that wins the race starts nothing."""
+        """Delete the schedule of a job whose cancellation is stored.
+
+        Not before: a crash in between would have lost the job. A firing that wins the race starts nothing.
+        """
         try:
             await self._log.delete_one(scheduled_seq)
         except (ApiError, QueueUnavailable) as error:
@@ -266,15 +290,6 @@ class JobCommands:
     def _moved(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
         """Return the job after our own message, where the index has not brought it yet."""
         return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
-
-    def _check_size(self, request: JobRequest) -> None:
-        limit = self._log.max_payload - HEADROOM
-        if len(request.payload) > limit:
-            raise PayloadTooLarge("The payload", len(request.payload), limit)
-
-    def _now(self) -> datetime:
-        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
-        return self._last_created
 
 
 def creation(job_id: str, spec: Spec) -> Write:

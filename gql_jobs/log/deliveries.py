@@ -143,6 +143,11 @@ class PullConsumer:
         self.waiting = False
         """Whether the open pull waits for jobs to come: the server has none for it."""
 
+    @property
+    def silent(self) -> bool:
+        """Whether the server is silent on the open pull for longer than two heartbeats."""
+        return self.waiting and asyncio.get_running_loop().time() - self._last_sign_at > 2.5 * PULL_HEARTBEAT
+
     async def poll(self, batch: int) -> bool:
         """Pull what is there now, at most ``batch``; whether anything came.
 
@@ -166,11 +171,6 @@ class PullConsumer:
         body = {"batch": batch, "expires": round(PULL_EXPIRES * 1e9), "idle_heartbeat": round(PULL_HEARTBEAT * 1e9)}
         await self._pull(body, batch)
         self.waiting = True
-
-    @property
-    def silent(self) -> bool:
-        """Whether the open pull shows no sign of life."""
-        return self.waiting and asyncio.get_running_loop().time() - self._last_sign_at > 2.5 * PULL_HEARTBEAT
 
     async def close(self) -> None:
         """Give up the open pull. Deliveries that are on their way still come."""

@@ -103,9 +103,9 @@ async def test_deliveries_that_nobody_answers_for_and_the_job_that_its_worker_ha
         monkeypatch.setattr(f"gql_jobs.doctor.{module}.LEASES", 0)
     job = (await JobCommands(job_log, settings).create(request())).job
     await say(job_log, job, Started)
-    lane = PullConsumer(job_log.connection, "default", JobPriority.NORMAL, ack_wait=30, deliver=lambda *_: None)
-    assert await lane.poll(1)
-    await lane.close()
+    consumer = PullConsumer(job_log.connection, "default", JobPriority.NORMAL, ack_wait=30, deliver=lambda *_: None)
+    assert await consumer.poll(1)
+    await consumer.close()
     stuck, abandoned = await _examined(settings)
     assert "has given out 1 jobs" in stuck.problem
     assert abandoned.problem == "1 jobs are said to be run by workers that nobody hears of."

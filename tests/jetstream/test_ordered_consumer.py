@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from gql_jobs.jetstream import ordered_consumer as tail
+from gql_jobs.jetstream import ordered_consumer
 from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import OrderedConsumer, StreamMessage, ack_tokens, time_of
@@ -29,7 +29,7 @@ async def nats(server: RestartingServer) -> EmbeddedServer:
 
 @asynccontextmanager
 async def _following(connection: Connection, filters: tuple[str, ...] = (codec.ALL_JOBS,)) -> AsyncIterator[list[int]]:
-    """The sequences that a tail has brought so far."""
+    """The sequences that a consumer has brought so far."""
     seen: list[int] = []
 
     async def follow() -> None:
@@ -58,7 +58,7 @@ async def test_a_tail_that_hears_nothing_more_is_not_behind(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last delivery may have counted messages that are removed before they are sent."""
-    monkeypatch.setattr(tail, "IDLE_HEARTBEAT", 0.1)
+    monkeypatch.setattr(ordered_consumer, "IDLE_HEARTBEAT", 0.1)
     following = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1)
     batches = following.batches()
     assert await anext(batches) == []
@@ -128,7 +128,7 @@ async def test_a_restart_of_the_server_leaves_no_gap(connection: Connection, ser
 
 
 async def test_the_loss_of_its_consumer_leaves_no_gap(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "IDLE_HEARTBEAT", 0.1)
+    monkeypatch.setattr(ordered_consumer, "IDLE_HEARTBEAT", 0.1)
     async with open_publisher(connection) as publisher, _following(connection) as seen:
         for count in (50, 100, 150):
             await _publish(publisher, 50)

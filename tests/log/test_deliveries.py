@@ -27,13 +27,13 @@ class Pulls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._came: list[Delivery] = []
-        self.lane = PullConsumer(
+        self.consumer = PullConsumer(
             connection, "default", JobPriority.NORMAL, ack_wait=LEASE, deliver=lambda _, d: self._came.append(d)
         )
 
     async def now(self) -> Delivery | None:
         """What is there at once."""
-        await self.lane.poll(1)
+        await self.consumer.poll(1)
         return self._came.pop() if self._came else None
 
     async def next(self) -> Delivery:
@@ -43,7 +43,7 @@ class Pulls:
     async def state(self) -> tuple[int, int]:
         """Deliveries not yet acked, and how many have been handed out in all."""
         info: dict[str, Any] = json.loads(
-            await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.lane.name}")
+            await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.consumer.name}")
         )
         return info["num_ack_pending"], info["delivered"]["consumer_seq"]
 
@@ -59,11 +59,11 @@ class Pulls:
 
 @pytest.fixture
 async def pulls(connection: Connection) -> AsyncIterator[Pulls]:
-    """The lane of NORMAL jobs with a short lease."""
+    """The pull consumer of NORMAL jobs with a short lease."""
     await ensure_consumers(connection, ("default",), LEASE)
     pulls = Pulls(connection)
     yield pulls
-    await pulls.lane.close()
+    await pulls.consumer.close()
 
 
 def _clock() -> float:
@@ -154,7 +154,7 @@ async def test_a_consumer_made_anew_delivers_every_kept_submission_again_as_if_f
     """Which the fence at ``started`` turns away, not the delivery's own count."""
     job = (await commands.create(request())).job
     await (await pulls.next()).ack()
-    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{pulls.lane.name}")
+    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{pulls.consumer.name}")
     await ensure_consumers(connection, ("default",), LEASE)
     again = await pulls.next()
     assert (again.job_id, again.redelivered) == (job.id, False)

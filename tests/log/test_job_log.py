@@ -154,7 +154,7 @@ async def test_a_batch_is_stored_in_its_order_and_a_refusal_stays_in_its_place(
     ]
 
 
-async def test_what_the_stream_refused_reaches_a_core_subscriber_but_no_tail(
+async def test_what_the_stream_refused_reaches_a_core_subscriber_but_no_ordered_consumer(
     job_log: JobLog, connection: Connection
 ) -> None:
     heard: list[str] = []

@@ -111,7 +111,7 @@ async def test_what_was_sent_into_a_dying_server_is_stored_only_if_its_writer_wa
     assert created <= kept <= created | announced
 
 
-async def test_a_write_without_a_limit_to_its_patience_is_stored_once_when_the_server_is_back(
+async def test_a_write_without_a_limit_to_its_time_is_stored_once_when_the_server_is_back(
     commands: JobCommands, job_log: JobLog, server: RestartingServer, connection: Connection
 ) -> None:
     job = (await commands.create(request())).job
@@ -127,7 +127,7 @@ async def test_a_write_without_a_limit_to_its_patience_is_stored_once_when_the_s
     assert len(await stored(connection, codec.event_subjects(job.id))) == 2
 
 
-async def test_a_write_in_doubt_is_settled_within_its_patience_when_the_server_is_back_in_time(
+async def test_a_write_in_doubt_is_settled_within_its_time_when_the_server_is_back_in_time(
     commands: JobCommands, nats: EmbeddedServer
 ) -> None:
     with frozen(nats):

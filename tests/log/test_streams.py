@@ -25,7 +25,7 @@ from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, report
 from tests.stories import request
 
-LANES = sorted(codec.consumer_name(queue, priority) for queue in ("default", "threads") for priority in JobPriority)
+CONSUMERS = sorted(codec.consumer_name(queue, priority) for queue in ("default", "threads") for priority in JobPriority)
 
 
 async def _config(connection: Connection, call: str) -> dict[str, Any]:
@@ -54,9 +54,9 @@ async def test_the_server_itself_copies_dead_letters(connection: Connection) -> 
     assert not config.get("subjects")
 
 
-@pytest.mark.parametrize("lane", LANES)
-async def test_deliveries_that_wait_for_their_retry_hold_up_no_lane(connection: Connection, lane: str) -> None:
-    config = await _config(connection, f"CONSUMER.INFO.{codec.JOBS_STREAM}.{lane}")
+@pytest.mark.parametrize("consumer", CONSUMERS)
+async def test_deliveries_that_wait_for_their_retry_hold_up_no_consumer(connection: Connection, consumer: str) -> None:
+    config = await _config(connection, f"CONSUMER.INFO.{codec.JOBS_STREAM}.{consumer}")
     assert (config["max_ack_pending"], config["max_deliver"]) == (-1, -1)
     assert "backoff" not in config
     assert (config["ack_policy"], config["deliver_policy"]) == ("explicit", "all")
@@ -72,7 +72,7 @@ async def test_ensuring_twice_changes_nothing(connection: Connection, settings: 
     after = await stream_info(connection)
     assert (after.created, after.state.last_seq, after.state.messages) == (before.created, 1, 1)
     assert await _consumers(connection) == consumers
-    assert set(LANES) <= set(consumers)
+    assert set(CONSUMERS) <= set(consumers)
 
 
 async def test_an_older_configuration_is_brought_up_to_date(connection: Connection, settings: Settings) -> None:
@@ -82,8 +82,8 @@ async def test_an_older_configuration_is_brought_up_to_date(connection: Connecti
     config = await _config(connection, f"STREAM.INFO.{codec.JOBS_STREAM}")
     assert (config["max_age"], config["max_bytes"]) == (0, -1)
     await ensure_consumers(connection, ("default",), 7.0)
-    lane = codec.consumer_name("default", JobPriority.LOW)
-    assert (await _config(connection, f"CONSUMER.INFO.{codec.JOBS_STREAM}.{lane}"))["ack_wait"] == 7_000_000_000
+    consumer = codec.consumer_name("default", JobPriority.LOW)
+    assert (await _config(connection, f"CONSUMER.INFO.{codec.JOBS_STREAM}.{consumer}"))["ack_wait"] == 7_000_000_000
 
 
 async def test_a_narrower_stream_is_widened_and_keeps_its_jobs_and_what_an_operator_has_set(
