@@ -228,7 +228,7 @@ class Claims:
             message=exhausted.message,
             spec=attempt.spec,
         )
-        body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
+        body = with_errors(body, exhausted.errors, self._log.max_payload)
         subject = codec.event_subject(attempt.job_id, Kind.DEAD_LETTER)
         fence = job_events(attempt.job_id, exhausted.event_seq)
         try:

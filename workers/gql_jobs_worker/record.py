@@ -90,7 +90,7 @@ class Records:
         now = datetime.now(UTC)
         error = job_error(failure, attempt.number, now)
         all_errors = (*errors, error)
-        max_payload = self._log.connection.max_payload
+        max_payload = self._log.max_payload
         facts: dict[str, Any] = {
             "submission": attempt.delivery.seq,
             "attempt": attempt.number,

@@ -102,7 +102,7 @@ class Runner:
         context = AttemptContext(self._log, self._artifacts, attempt, self._worker_id, start)
         if start.attempt > 1 or attempt.submission.event_seq or attempt.delivery.redelivered:
             await self._restored(context)
-        max_result = self._log.connection.max_payload - HEADROOM
+        max_result = self._log.max_payload - HEADROOM
         try:
             with self._receipts.handler_of(attempt):
                 outcome = await self._execution.run(attempt, context, max_result)
