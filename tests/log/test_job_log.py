@@ -6,16 +6,35 @@ from collections import Counter
 import pytest
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.errors import FenceRefused, MessageTooLarge
+from gql_jobs.jetstream.errors import (
+    ApiError,
+    FenceRefused,
+    JetStreamError,
+    MessageTooLarge,
+    PublicationRefused,
+    StoreFull,
+    Unavailable,
+)
 from gql_jobs.jetstream.publisher import EXPECTED_SEQ_HEADER, Publisher, open_publisher
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import GqlJobsError, QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Completed, Kind, Progress, Started, Submission
 from gql_jobs.jobs.model import JobPriority, JobStatus, new_job_id
 from gql_jobs.log import codec
 from gql_jobs.log import job_log as job_log_module
 from gql_jobs.log.codec import encode_body
 from gql_jobs.log.commands import JobCommands, creation
-from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, folded, job_events, open_job_log, whole_job
+from gql_jobs.log.job_log import (
+    Fence,
+    JobLog,
+    Superseded,
+    Write,
+    folded,
+    job_events,
+    open_job_log,
+    queue_error,
+    queue_errors,
+    whole_job,
+)
 from tests.by_hand import bring_to, report, say, stored, tailed
 from tests.stories import JOB, OTHER, attempt_body, request, spec
 
@@ -199,3 +218,30 @@ async def test_a_server_without_the_stream_is_said_to_be_unavailable(job_log: Jo
         await job_log.history(JOB)
     with pytest.raises(QueueUnavailable, match="The stream could not be read"):
         await job_log.last(codec.ALL_JOBS)
+
+
+def test_an_absent_server_makes_the_queue_unavailable_in_the_same_words() -> None:
+    with pytest.raises(QueueUnavailable, match=r"^NATS did not answer in time\.$"), queue_errors():
+        raise Unavailable("NATS did not answer in time.")
+
+
+def test_a_refused_call_makes_the_queue_unavailable_only_where_it_is_said_what_it_means() -> None:
+    refused = ApiError("STREAM.INFO.JOBS", 404, 10059, "stream not found")
+    with pytest.raises(ApiError), queue_errors():
+        raise refused
+    with pytest.raises(QueueUnavailable, match=r"^It is gone: stream not found\.$"), queue_errors("It is gone"):
+        raise refused
+
+
+@pytest.mark.parametrize(
+    ("refused", "meant", "text"),
+    [
+        (StoreFull("no room"), QueueFull, "The store of the NATS server is full (no room)."),
+        (PublicationRefused("why", 7), QueueUnavailable, "The stream refused the write: why (7)."),
+        (Unavailable("NATS is not reachable."), QueueUnavailable, "NATS is not reachable."),
+    ],
+)
+def test_each_failure_of_a_write_has_one_meaning(refused: JetStreamError, meant: type[GqlJobsError], text: str) -> None:
+    told = queue_error(refused)
+    assert isinstance(told, meant)
+    assert text in told.message
