@@ -97,7 +97,7 @@ class History(NamedTuple):
 
 
 def read_history(history: list[JobMessage]) -> History:
-    """Return the same from the stream as the index tells; unreadable messages are passed over, as the feed does."""
+    """Return what a history makes, as the index has it; unreadable messages are passed over, as by the feed."""
     job: Job | None = None
     events: list[Event] = []
     files: dict[str, Artifact] = {}
@@ -118,7 +118,7 @@ def read_history(history: list[JobMessage]) -> History:
 
 
 def folded(history: list[JobMessage]) -> Job | None:
-    """Return the job that a history makes; unreadable messages are passed over, as the feed does."""
+    """Return the job that a history makes; unreadable messages are passed over, as by the feed."""
     return read_history(history).job
 
 
@@ -130,7 +130,7 @@ class Fence(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """How the server is told."""
+        """What asks the server for it."""
         return {EXPECTED_SEQ_HEADER: str(self.seq), EXPECTED_SUBJECT_HEADER: self.over}
 
 

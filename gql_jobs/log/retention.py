@@ -1,4 +1,4 @@
-"""The end of a job's history: one fenced event that every index hears of, then the messages, one by one.
+"""The end of a job's history: one fenced event that every index learns of, then the messages, one by one.
 
 Never a purge by subject, which is slow on the server's side. Never before the event: a retry and an expiry cannot both
 win. The one exception is a full store, which takes no event before something has gone.
