@@ -35,8 +35,8 @@ from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import run_feed
 from gql_jobs.live.tally import Tally
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import encode_body
 from gql_jobs.log.streams import ensure_streams, stream_info
 from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.settings import Settings
@@ -85,16 +85,16 @@ class Loader:
         kind: Kind | None = (None, Kind.STARTED, Kind.COMPLETED)[step]
         if kind is None:
             asked = spec(number, self._began)
-            await self._send(subjects.queued(job_id, asked.queue, asked.priority), Submission(spec=asked), number)
+            await self._send(codec.queued_subject(job_id, asked.queue, asked.priority), Submission(spec=asked), number)
             return
         while number not in self._submission:
             await self._acknowledged(len(self._sent) - 1)
         facts: dict[str, Any] = {"submission": self._submission[number], "attempt": 1, "worker_id": "w1"}
         body = Started(**facts) if kind is Kind.STARTED else Completed(**facts, result=Raw(b'{"ok":true}'))
-        await self._send(subjects.event(job_id, kind), body, None)
+        await self._send(codec.event_subject(job_id, kind), body, None)
 
     async def _send(self, subject: str, body: Body, number: int | None) -> None:
-        self._sent.append((number, await self._publisher.send(subject, encode(body), None, ANSWER)))
+        self._sent.append((number, await self._publisher.send(subject, encode_body(body), None, ANSWER)))
         if len(self._sent) >= WINDOW:
             await self._acknowledged(WINDOW // 2)
 

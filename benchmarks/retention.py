@@ -22,9 +22,9 @@ from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.log.retention import TOMBSTONE_TTL
+from gql_jobs.log.retention import EXPIRED_EVENT_TTL
 from gql_jobs.log.streams import stream_info
-from gql_jobs.maintenance import Upkeep
+from gql_jobs.maintenance import Maintenance
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
@@ -52,14 +52,14 @@ async def _create(runtime: Runtime, seconds: list[float], refused: list[str]) ->
 async def measured(number: int, folder: Path) -> dict[str, float]:
     """Figures: jobs a second, CPU a job, memory in MiB, latencies of createJob in milliseconds."""
     async with embedded_server(folder / "store", max_store_bytes=100 << 30) as server:
-        settings = Settings(nats_url=server.url, data_dir=folder / "data", retention=TOMBSTONE_TTL)
+        settings = Settings(nats_url=server.url, data_dir=folder / "data", retention=EXPIRED_EVENT_TTL)
         async with open_runtime(settings, ()) as runtime, open_job_log(runtime.connection) as job_log:
             began = time.perf_counter()
             last = await finish(server.url, number)
             filled = time.perf_counter() - began
             while not await runtime.feed.wait_for(last, 60):
                 print(f"the index is at {runtime.feed.position} of {last}", file=sys.stderr)
-            sweeper = Upkeep(
+            sweeper = Maintenance(
                 job_log,
                 runtime.artifacts,
                 runtime.index,

@@ -17,8 +17,8 @@ from benchmarks.stack import EMAIL
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.requests import JobRequest
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import encode_body
 from gql_jobs.settings import Settings
 
 _WINDOW = 2000
@@ -43,9 +43,9 @@ async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
     written = 0
     while window := list(islice(messages, _WINDOW)):
         for subject, body in window[:-1]:
-            await client.publish(subject, encode(body))
+            await client.publish(subject, encode_body(body))
         subject, body = window[-1]
-        answer = msgspec.json.decode((await client.request(subject, encode(body), timeout=30)).data)
+        answer = msgspec.json.decode((await client.request(subject, encode_body(body), timeout=30)).data)
         written += len(window)
         if answer.get("seq") != written:
             raise RuntimeError(f"message {written} was answered with {answer}")
@@ -68,7 +68,7 @@ def _submissions() -> Iterator[tuple[str, Body]]:
 def _queued(jobs: int) -> Iterator[tuple[str, Body]]:
     for job_id, body in islice(_submissions(), jobs):
         assert isinstance(body, Submission)
-        yield subjects.queued(job_id, body.spec.queue, body.spec.priority), body
+        yield codec.queued_subject(job_id, body.spec.queue, body.spec.priority), body
 
 
 def _finished(jobs: int) -> Iterator[tuple[str, Body]]:
@@ -79,10 +79,10 @@ def _finished(jobs: int) -> Iterator[tuple[str, Body]]:
             assert isinstance(body, Submission)
             seq += 1
             ids.append((job_id, seq))
-            yield subjects.queued(job_id, body.spec.queue, body.spec.priority), body
+            yield codec.queued_subject(job_id, body.spec.queue, body.spec.priority), body
         for job_id, submission in ids:
             started = Started(submission=submission, attempt=1, worker_id="worker-1")
-            yield subjects.event(job_id, Kind.STARTED), started
+            yield codec.event_subject(job_id, Kind.STARTED), started
             completed = Completed(submission=submission, attempt=1, worker_id="worker-1", result=Raw(b"{}"))
-            yield subjects.event(job_id, Kind.COMPLETED), completed
+            yield codec.event_subject(job_id, Kind.COMPLETED), completed
             seq += 2

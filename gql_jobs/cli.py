@@ -182,7 +182,7 @@ def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) ->
     Says what is wrong and what to do about it, and changes nothing. Exit 1 if anything is wrong.
     """
     with _sentences():
-        from gql_jobs.doctor.visit import as_text, examine, in_json  # noqa: PLC0415
+        from gql_jobs.doctor.examination import as_text, examine, in_json  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
         registry = _job_types(imports)

@@ -1,6 +1,6 @@
-"""What an API process does now and then for all: expire jobs past their retention, fire overdue schedules,
-take out dead letters that a retry has left behind.
+"""Maintenance: what an API process does now and then for all jobs.
 
+It expires jobs past their retention, fires overdue schedules, and takes out dead letters that a retry has left behind.
 Every process may do it at the same time: each step is fenced, so only one of them succeeds.
 """
 
@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from gql_jobs.doctor.inspection import subjects_of
 from gql_jobs.index.index import Index
 from gql_jobs.index.reader import Reader
-from gql_jobs.jetstream.connection import ApiError
+from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.live.feed import Feed
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.dead_letters import remove_left_over
 from gql_jobs.log.job_log import JobLog
@@ -26,24 +26,24 @@ from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OVERDUE = timedelta(seconds=5)
+FIRE_AFTER = timedelta(seconds=5)
 """How late a schedule must be before it is fired from here."""
 REMAINS_AFTER = timedelta(minutes=5)
 """When an expired job is looked at once more, for what the index did not know of and what a dead process has left."""
 SWEEP_PAUSE = 5.0
 """Seconds between two sweeps."""
-SETTLE = 5.0
-"""Seconds that the index has to hear of what was expired before it is asked for more."""
-LETTERS_EVERY = 300.0
+APPLIED_WITHIN = 5.0
+"""Seconds that the index has to apply what was expired before it is asked for more."""
+DEAD_LETTERS_EVERY = 300.0
 """Seconds between two looks at all dead letters, of which there may be many."""
 COPIED_AGO = timedelta(minutes=1)
-"""A younger copy is left to whoever moves the job: the index may not have heard of that yet."""
+"""A younger copy is left to whoever moves the job: the index may not have applied that yet."""
 _BATCH = 2000
 _AT_A_TIME = 100
 
 
-class Upkeep:
-    """The sweeps of one process."""
+class Maintenance:
+    """The sweeps of one process, each over all jobs."""
 
     def __init__(
         self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, feed: Feed, *, settings: Settings
@@ -54,26 +54,26 @@ class Upkeep:
         self._reader = reader
         self._feed = feed
         self._retention = timedelta(seconds=settings.retention)
-        self._letters_at = 0.0
+        self._dead_letters_at = 0.0
 
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Sweep until cancelled."""
         while True:
             if not await self.sweep():
                 await asyncio.sleep(SWEEP_PAUSE)
 
     async def sweep(self) -> bool:
-        """One sweep; True if there was more to do than one sweep takes.
+        """Do all of it once; whether there is more to do than one sweep takes.
 
         Nothing that fails in it keeps it from the rest. Expiry comes first: where the store is full it makes the room
         that everything else needs.
         """
         more = False
-        for part in (self._expire, self._fire, self._clear, self._remove_letters):
+        for part in (self._expire, self._fire, self._clear, self._remove_dead_letters):
             try:
                 more |= await part(datetime.now(UTC))
             except Exception as error:  # noqa: BLE001  # whatever it was, the next sweep tries again
-                _tell(error)
+                _log_failure(error)
         return more
 
     async def _expire(self, now: datetime) -> bool:
@@ -86,8 +86,8 @@ class Upkeep:
             ended = [job for job_id in job_ids if (job := self._ended(job_id, before)) is not None]
             outcomes = await expire_ended(self._log, self._artifacts, ended, before)
             newest = max([newest, *(outcome for outcome in outcomes if isinstance(outcome, int))])
-            _tell_first(outcomes)
-        await self._feed.wait_for(newest, SETTLE)
+            _log_first(outcomes)
+        await self._feed.wait_for(newest, APPLIED_WITHIN)
         return len(found) == _BATCH and newest > 0
 
     def _ended(self, job_id: str, before: datetime) -> Ended | None:
@@ -99,10 +99,10 @@ class Upkeep:
         return Ended(job_id, job.finished_at, job.last_seq, has_artifacts, self._index.messages(job_id))
 
     async def _fire(self, now: datetime) -> bool:
-        before = now - OVERDUE
+        before = now - FIRE_AFTER
         for job_ids in _chunks(await self._reader.overdue(before)):
             firings = (fire_overdue(self._log, job_id, before) for job_id in job_ids)
-            _tell_first(await asyncio.gather(*firings, return_exceptions=True))
+            _log_first(await asyncio.gather(*firings, return_exceptions=True))
         return False
 
     async def _clear(self, now: datetime) -> bool:
@@ -114,19 +114,19 @@ class Upkeep:
             cleared = [job_id for job_id, outcome in zip(job_ids, outcomes, strict=True) if outcome is None]
             self._index.forget_expired(cleared)
             some = some or bool(cleared)
-            _tell_first(outcomes)
+            _log_first(outcomes)
         return len(found) == _BATCH and some
 
-    async def _remove_letters(self, now: datetime) -> bool:
-        """Copies in jobs-dlq of jobs that are no dead letters, as the index has it; the leader has the last word."""
+    async def _remove_dead_letters(self, now: datetime) -> bool:
+        """Remove copies in jobs-dlq of jobs that, by the index, are no dead letters; the leader has the last word."""
         clock = asyncio.get_running_loop().time()
-        if clock < self._letters_at or not self._feed.caught_up:
+        if clock < self._dead_letters_at or not self._feed.caught_up:
             return False
-        self._letters_at = clock + LETTERS_EVERY
+        self._dead_letters_at = clock + DEAD_LETTERS_EVERY
         found: list[str] = []
-        letters = subjects_of(self._log.connection, subjects.DEAD_LETTERS, subjects.DEAD_LETTER_EVENTS)
-        async for subject, number in letters:
-            job_id = subject.split(".")[1]
+        copies = subjects_of(self._log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_DEAD_LETTERS)
+        async for subject, number in copies:
+            job_id = codec.job_of_subject(subject)
             job = self._index.job(job_id)
             if number > 1 or job is None or job.status is not JobStatus.DEAD_LETTER:
                 found.append(job_id)
@@ -134,7 +134,7 @@ class Upkeep:
             await asyncio.sleep(0)
         for job_ids in _chunks(found):
             removals = (remove_left_over(self._log, job_id, now - COPIED_AGO) for job_id in job_ids)
-            _tell_first(await asyncio.gather(*removals, return_exceptions=True))
+            _log_first(await asyncio.gather(*removals, return_exceptions=True))
         return False
 
 
@@ -142,14 +142,14 @@ def _chunks(job_ids: Sequence[str]) -> list[Sequence[str]]:
     return [job_ids[start : start + _AT_A_TIME] for start in range(0, len(job_ids), _AT_A_TIME)]
 
 
-def _tell_first(outcomes: Sequence[object]) -> None:
-    """One line for many jobs: what fails for one of them mostly fails for all."""
+def _log_first(outcomes: Sequence[object]) -> None:
+    """Log one line for many jobs: what fails for one of them mostly fails for all."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if failures:
-        _tell(failures[0])
+        _log_failure(failures[0])
 
 
-def _tell(error: BaseException) -> None:
+def _log_failure(error: BaseException) -> None:
     if isinstance(error, GqlJobsError | ApiError):
         log.info("the sweep was interrupted: %s", error)
     else:

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import Tail
+from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
-from gql_jobs.jetstream.stored_messages import StoredMessage, messages_of
+from gql_jobs.jetstream.stored_messages import messages_of
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage, encode_body
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, folded, job_events
 from tests.deadline import until
@@ -41,7 +41,7 @@ async def say(job_log: JobLog, job: Job, kind: type[AttemptBody], attempt: int =
     assert now is not None
     body = attempt_body(kind, attempt, now.submission_seq, **facts)
     last = max((message.seq for message in history if ".event." in message.subject), default=0)
-    subject = subjects.event(job.id, KIND_OF[kind])
+    subject = codec.event_subject(job.id, KIND_OF[kind])
     return await job_log.append(Write(job.id, subject, body, job_events(job.id, last)))
 
 
@@ -49,7 +49,7 @@ async def report(job_log: JobLog, job: Job, percent: int, message: str | None = 
     """A progress report of attempt 1, as a worker stores it."""
     body = attempt_body(AttemptBody, 1, job.submission_seq, progress=percent, message=message)
     events = [m.seq for m in await job_log.history(job.id) if ".event." in m.subject]
-    await job_log.rollup(subjects.progress(job.id), encode(body), job_events(job.id, max(events, default=0)))
+    await job_log.rollup(codec.progress_subject(job.id), encode_body(body), job_events(job.id, max(events, default=0)))
 
 
 async def bring_to(job_log: JobLog, commands: JobCommands, job: Job, status: JobStatus) -> Job:
@@ -64,15 +64,16 @@ async def bring_to(job_log: JobLog, commands: JobCommands, job: Job, status: Job
     return moved
 
 
-async def stored(connection: Connection, subject_filter: str = subjects.ALL) -> list[StoredMessage]:
+async def stored(connection: Connection, subject_filter: str = codec.ALL_JOBS) -> list[JobMessage]:
     """Every message of the stream that matches."""
-    return [message async for message in messages_of(connection, subject_filter)]
+    found = messages_of(connection, codec.JOBS_STREAM, subject_filter)
+    return [JobMessage.of(message) async for message in found]
 
 
-async def tailed(connection: Connection, filters: tuple[str, ...] = (subjects.ALL,)) -> list[tuple[int, str]]:
-    """Sequence and subject of every message that a tail brings until nothing is behind."""
+async def tailed(connection: Connection, filters: tuple[str, ...] = (codec.ALL_JOBS,)) -> list[tuple[int, str]]:
+    """Sequence and subject of every message that an ordered consumer brings until nothing is behind."""
     seen: list[tuple[int, str]] = []
-    batches = Tail(connection, filters, 1).batches()
+    batches = OrderedConsumer(connection, codec.JOBS_STREAM, filters, 1).batches()
     async for batch in batches:
         seen += [(message.seq, message.subject) for message in batch]
         if not batch or batch[-1].pending == 0:

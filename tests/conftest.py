@@ -10,7 +10,7 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log.job_log import JobLog, open_job_log
-from gql_jobs.log.streams import ensure_lanes, ensure_streams
+from gql_jobs.log.streams import ensure_consumers, ensure_streams
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import RestartingServer
@@ -35,10 +35,10 @@ def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection, with streams and the lanes of all job types in place."""
+    """A connection, with streams and the pull consumers of all job types in place."""
     async with connect(settings, "test") as opened:
         await ensure_streams(opened, settings)
-        await ensure_lanes(opened, load_job_types(JOB_TYPES).queues, settings.ack_wait)
+        await ensure_consumers(opened, load_job_types(JOB_TYPES).queues, settings.ack_wait)
         yield opened
 
 

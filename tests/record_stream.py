@@ -24,7 +24,7 @@ from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.messages import Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.jobs.requests import JobRequest
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.commands import creation
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.retention import expire
@@ -51,7 +51,7 @@ async def recorded() -> list[str]:
             made = _Recording(runtime, job_log, settings)
             await made.by_workers()
             await made.by_hand()
-            folded = await until(lambda: job_log.last(subjects.EVENTS), "there are events")
+            folded = await until(lambda: job_log.last(codec.ALL_EVENTS), "there are events")
             await runtime.feed.wait_for(folded.seq, 10)
             jobs = seen(runtime.index, made.ids)
             head = {"version": VERSION, "nats": runtime.connection.server_version, "jobs": jobs}

@@ -15,13 +15,13 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.publisher import open_publisher
 from gql_jobs.jetstream.stored_messages import delete_message, messages_of
 from gql_jobs.jobs.fold import Event
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import BUCKET
 from tests.running import ROOT
 
 FOLDER = ROOT / "tests" / "fixtures"
 OBJECTS = f"OBJ_{BUCKET}"
-STREAMS = (subjects.STREAM, subjects.DEAD_LETTERS, OBJECTS)
+STREAMS = (codec.JOBS_STREAM, codec.DEAD_LETTERS_STREAM, OBJECTS)
 _FILLER = "jobs.filler.note"
 
 
@@ -48,7 +48,7 @@ def _told(event: Event) -> str:
 async def lines(connection: Connection) -> AsyncIterator[str]:
     """Every message of the streams, as lines of a recording."""
     for stream in STREAMS:
-        async for message in messages_of(connection, ">", stream=stream):
+        async for message in messages_of(connection, stream, ">"):
             line: dict[str, Any] = {"stream": stream, "seq": message.seq, "subject": message.subject}
             if message.headers:
                 line["headers"] = message.headers.decode()
@@ -72,10 +72,10 @@ async def store(connection: Connection, recording: str) -> dict[str, Any]:
             data = base64.b64decode(line["base64"]) if "base64" in line else line["data"].encode()
             if line["stream"] == OBJECTS:
                 await publisher.publish(line["subject"], data, _headers(line), timeout=5)
-            if line["stream"] == subjects.STREAM:
+            if line["stream"] == codec.JOBS_STREAM:
                 while last + 1 < line["seq"]:
                     last = await publisher.publish(_FILLER, b"", {}, timeout=5)
-                    await delete_message(connection, last)
+                    await delete_message(connection, codec.JOBS_STREAM, last)
                 last = await publisher.publish(line["subject"], data, _kept_headers(line), timeout=5)
                 assert last == line["seq"]
     expected: dict[str, Any] = json.loads(first)

@@ -14,9 +14,9 @@ from gql.transport.exceptions import TransportQueryError
 
 from benchmarks.chaos.servers import Node, nodes
 from benchmarks.chaos.stream import connected, leader
-from gql_jobs.jetstream.publisher import FENCE_REFUSALS
+from gql_jobs.jetstream.errors import FENCE_REFUSALS
 from gql_jobs.jobs.model import new_job_id
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import whole_job
 from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
@@ -56,7 +56,7 @@ async def test_three_copies_and_creations_and_subscriptions_that_outlive_the_lea
     cluster: list[Node], settings: Settings
 ) -> None:
     async with serving(settings) as api, running_worker(settings):
-        for stream in subjects.STREAM, subjects.DEAD_LETTERS:
+        for stream in codec.JOBS_STREAM, codec.DEAD_LETTERS_STREAM:
             assert (await stream_info(api.runtime.connection, stream)).config["num_replicas"] == 3, stream
         job = await ended(api, (await create(api, {"steps": 2}))["id"])
         assert job["rawResult"]["attempt"] == 1
@@ -114,7 +114,7 @@ async def _created(api: ServedApi, key: str) -> str:
 async def _kill_the_leader(cluster: list[Node], settings: Settings) -> None:
     """SIGKILL the node that leads the stream of jobs, and leave it down."""
     client = await connected(settings.nats_url or "")
-    name = await leader(client, subjects.STREAM)
+    name = await leader(client, codec.JOBS_STREAM)
     await client.close()
     (leading,) = [node for node in cluster if node.name == name]
     leading.program.hold()
@@ -129,7 +129,7 @@ async def _crossing_writes_are_refused_with_the_other_number(settings: Settings)
     headers = whole_job(job_id, 0).headers
 
     async def write() -> int:
-        answer = await client.request(subjects.checkpoint(job_id), b"{}", timeout=5, headers=headers)
+        answer = await client.request(codec.checkpoint_subject(job_id), b"{}", timeout=5, headers=headers)
         return int(json.loads(answer.data).get("error", {}).get("err_code", 0))
 
     codes = Counter(await asyncio.gather(*(write() for _ in range(20))))

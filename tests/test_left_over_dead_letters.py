@@ -6,20 +6,21 @@ from typing import Any
 
 import pytest
 
-from gql_jobs import maintenance as upkeep
-from gql_jobs.doctor.patient import Finding
-from gql_jobs.doctor.visit import examine
+from gql_jobs import maintenance
+from gql_jobs.doctor.examination import examine
+from gql_jobs.doctor.installation import Finding
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.server import EmbeddedServer
-from gql_jobs.jetstream.stored_messages import StoredMessage, messages_of
+from gql_jobs.jetstream.stored_messages import SOURCE_HEADER, StoredMessage, messages_of
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.log import codec
 from gql_jobs.log import commands as commands_module
-from gql_jobs.log import subjects
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.dead_letters import remove_dead_letter, remove_left_over
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.maintenance import Upkeep
+from gql_jobs.maintenance import Maintenance
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to, frozen
@@ -31,20 +32,20 @@ from tests.stories import request
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies are looked at in every sweep of the tests' own, however young; the process makes none of its own."""
-    monkeypatch.setattr(upkeep, "SWEEP_PAUSE", 3600.0)
-    monkeypatch.setattr(upkeep, "LETTERS_EVERY", 0.0)
-    monkeypatch.setattr(upkeep, "COPIED_AGO", timedelta(0))
+    monkeypatch.setattr(maintenance, "SWEEP_PAUSE", 3600.0)
+    monkeypatch.setattr(maintenance, "DEAD_LETTERS_EVERY", 0.0)
+    monkeypatch.setattr(maintenance, "COPIED_AGO", timedelta(0))
 
 
 @pytest.fixture
-def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Upkeep:
+def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Maintenance:
     """The sweeps of that process."""
-    return Upkeep(job_log, runtime.artifacts, runtime.index, runtime.reader, runtime.feed, settings=settings)
+    return Maintenance(job_log, runtime.artifacts, runtime.index, runtime.reader, runtime.feed, settings=settings)
 
 
 async def _copies(connection: Connection, job: Job) -> list[StoredMessage]:
-    subject = subjects.event(job.id, Kind.DEAD_LETTER)
-    return [copy async for copy in messages_of(connection, subject, stream=subjects.DEAD_LETTERS)]
+    subject = codec.event_subject(job.id, Kind.DEAD_LETTER)
+    return [copy async for copy in messages_of(connection, codec.DEAD_LETTERS_STREAM, subject)]
 
 
 async def _letter(runtime: Runtime, job_log: JobLog, job: Job, *, copies: int = 1) -> Job:
@@ -91,7 +92,7 @@ async def test_a_copy_that_an_outage_left_behind_is_named_by_doctor_and_removed_
     runtime: Runtime,
     job_log: JobLog,
     nats: EmbeddedServer,
-    sweeper: Upkeep,
+    sweeper: Maintenance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept, queued, again = [
@@ -101,14 +102,14 @@ async def test_a_copy_that_an_outage_left_behind_is_named_by_doctor_and_removed_
     await _retried_by_a_dying_process(runtime, monkeypatch, again)
     newest = await _letter(runtime, job_log, again, copies=2)
 
-    named = [(subjects.event(job.id, Kind.DEAD_LETTER),) for job in (queued, again)]
+    named = [(codec.event_subject(job.id, Kind.DEAD_LETTER),) for job in (queued, again)]
     assert [found.examples for found in await _orphans(runtime)] == named
 
     await sweeper.sweep()
     assert await _copies(job_log.connection, queued) == []
     assert len(await _copies(job_log.connection, kept)) == 1
     (left,) = await _copies(job_log.connection, again)
-    assert str(newest.event_seq) in (left.header(subjects.SOURCE) or "").split()
+    assert str(newest.event_seq) in (left.header(SOURCE_HEADER) or "").split()
     assert await _orphans(runtime) == []
 
 
@@ -118,7 +119,7 @@ async def _orphans(runtime: Runtime) -> list[Finding]:
 
 
 async def test_a_job_that_is_dead_lettered_meanwhile_keeps_its_copy_whatever_the_index_knows(
-    runtime: Runtime, job_log: JobLog, sweeper: Upkeep, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, job_log: JobLog, sweeper: Maintenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = (await runtime.commands.create(request())).job
     running = await bring_to(job_log, runtime.commands, job, JobStatus.PROCESSING)
@@ -144,5 +145,5 @@ async def test_a_copy_that_is_young_or_of_which_the_history_proves_nothing_stays
     assert await remove_left_over(job_log, dead.id, datetime.now(UTC)) == 1
 
 
-async def _same(history: list[StoredMessage], _: str) -> list[StoredMessage]:
+async def _same(history: list[JobMessage], _: str) -> list[JobMessage]:
     return history

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gql_jobs import maintenance as upkeep_module
+from gql_jobs import maintenance
 from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
@@ -23,12 +23,12 @@ from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, run_feed
 from gql_jobs.live.tally import Tally
-from gql_jobs.log import streams as capacity
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
+from gql_jobs.log import commands as commands_module
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.streams import stream_info
-from gql_jobs.maintenance import Upkeep
+from gql_jobs.maintenance import Maintenance
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
@@ -45,9 +45,9 @@ LARGE = ProbePayload(gate="x" * 150_000)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps that follow each other at once, and a capacity that is asked for each time."""
-    monkeypatch.setattr(upkeep_module, "SWEEP_PAUSE", 0.05)
-    monkeypatch.setattr(upkeep_module, "OVERDUE", timedelta(seconds=0.05))
-    monkeypatch.setattr(capacity, "MAX_AGE", 0.0)
+    monkeypatch.setattr(maintenance, "SWEEP_PAUSE", 0.05)
+    monkeypatch.setattr(maintenance, "FIRE_AFTER", timedelta(seconds=0.05))
+    monkeypatch.setattr(commands_module, "STORE_USE_KEPT", 0.0)
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Upkeep:
+def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Maintenance:
     """Sweeps for which every job that has ended has been kept long enough."""
-    return Upkeep(
+    return Maintenance(
         job_log,
         runtime.artifacts,
         runtime.index,
@@ -79,7 +79,7 @@ def sweeper(runtime: Runtime, job_log: JobLog, settings: Settings) -> Upkeep:
 
 
 async def _applied(runtime: Runtime) -> None:
-    last = await last_message(runtime.connection, subjects.EVENTS)
+    last = await last_message(runtime.connection, codec.JOBS_STREAM, codec.ALL_EVENTS)
     assert last is not None
     assert await runtime.feed.wait_for(last.seq, 10)
 
@@ -105,7 +105,7 @@ def _feed(runtime: Runtime, index: Index, reader: Reader) -> AbstractAsyncContex
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("unheard of")])
 async def test_a_sweep_that_fails_in_any_way_keeps_nothing_from_the_next(
     runtime: Runtime,
-    sweeper: Upkeep,
+    sweeper: Maintenance,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
@@ -138,7 +138,7 @@ def _raiser(error: Exception) -> Callable[..., Any]:
 
 async def test_a_job_that_cannot_be_expired_keeps_none_of_the_others(
     runtime: Runtime,
-    sweeper: Upkeep,
+    sweeper: Maintenance,
     job_log: JobLog,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -148,9 +148,9 @@ async def test_a_job_that_cannot_be_expired_keeps_none_of_the_others(
         await runtime.commands.cancel(job.id)
     stuck = jobs[1].id
     # A note moves the fence, so that this job has to be read.
-    last = await job_log.last(subjects.events(stuck))
+    last = await job_log.last(codec.event_subjects(stuck))
     assert last is not None
-    await job_log.rollup(subjects.note(stuck), b"{}", job_events(stuck, last.seq))
+    await job_log.rollup(codec.note_subject(stuck), b"{}", job_events(stuck, last.seq))
     await _applied(runtime)
     with monkeypatch.context() as broken, caplog.at_level(logging.INFO):
         broken.setattr(job_log, "history", _raiser(ValueError("unreadable")))
@@ -173,7 +173,7 @@ async def test_a_job_that_was_retried_and_ended_again_since_it_was_found_is_kept
 
     monkeypatch.setattr(runtime.reader, "finished", found)
     parts = (runtime.artifacts, runtime.index, runtime.reader, runtime.feed)
-    await Upkeep(job_log, *parts, settings=settings).sweep()
+    await Maintenance(job_log, *parts, settings=settings).sweep()
     assert await runtime.commands.find(job.id) is not None
 
 
@@ -194,7 +194,7 @@ async def _fill(job_log: JobLog, commands: JobCommands) -> list[Job]:
 
 
 async def test_a_full_store_recovers_by_itself_when_jobs_expire(
-    runtime: Runtime, sweeper: Upkeep, job_log: JobLog, settings: Settings, tmp_path: Path
+    runtime: Runtime, sweeper: Maintenance, job_log: JobLog, settings: Settings, tmp_path: Path
 ) -> None:
     commands = runtime.commands
     running = [
@@ -203,8 +203,9 @@ async def test_a_full_store_recovers_by_itself_when_jobs_expire(
     ]
     away = tmp_path / "away.sqlite"
     first = await bring_to(job_log, commands, (await commands.create(request())).job, JobStatus.DEAD_LETTER)
-    letter = partial(last_message, runtime.connection, subjects.event(first.id, Kind.DEAD_LETTER))
-    await until(lambda: letter(subjects.DEAD_LETTERS), "the server has begun to copy dead letters")
+    dead_letter = codec.event_subject(first.id, Kind.DEAD_LETTER)
+    copied = partial(last_message, runtime.connection, codec.DEAD_LETTERS_STREAM, dead_letter)
+    await until(copied, "the server has begun to copy dead letters")
     # The store's limit is for all streams: dead letters are in it twice.
     letters = [first, *await _fill(job_log, commands)]
     with pytest.raises(QueueFull, match=f"of at most {STORE // 2} bytes"):
@@ -218,19 +219,19 @@ async def test_a_full_store_recovers_by_itself_when_jobs_expire(
     scheduled = (await greedy.create(request(run_at=later))).job
     letters += await _fill(job_log, greedy)
     body = attempt_body(Completed, 1, running[1].submission_seq)
-    last = await job_log.last(subjects.events(running[1].id))
+    last = await job_log.last(codec.event_subjects(running[1].id))
     assert last is not None
     write = Write(
-        running[1].id, subjects.event(running[1].id, Kind.COMPLETED), body, job_events(running[1].id, last.seq)
+        running[1].id, codec.event_subject(running[1].id, Kind.COMPLETED), body, job_events(running[1].id, last.seq)
     )
-    outcome = asyncio.create_task(job_log.append(write, patience=None))
+    outcome = asyncio.create_task(job_log.append(write, timeout=None))
     await until(lambda: datetime.now(UTC) > later + timedelta(seconds=0.2), "the schedule is due")
     assert not outcome.done()
-    assert await job_log.last(subjects.job_submissions(scheduled.id)) is None
+    assert await job_log.last(codec.submission_subjects(scheduled.id)) is None
 
     async with in_background(sweeper.run()):
         await outcome
-        await until(lambda: job_log.last(subjects.job_submissions(scheduled.id)), "the schedule is fired")
+        await until(lambda: job_log.last(codec.submission_subjects(scheduled.id)), "the schedule is fired")
 
         async def created() -> bool:
             try:

@@ -10,12 +10,11 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import messages_of
 from gql_jobs.jobs.messages import DeadLetter, Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import decode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import decode_body
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.retention import expire
-from gql_jobs.log.subjects import kind_of
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import stored
@@ -85,11 +84,11 @@ async def _becomes(runtime: Runtime, job_id: str, status: JobStatus) -> None:
 
 
 async def _letters_are_readable(connection: Connection, ids: dict[str, str]) -> None:
-    letters = [m async for m in messages_of(connection, subjects.ALL, stream=subjects.DEAD_LETTERS)]
+    letters = [m async for m in messages_of(connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)]
     assert {ids["dead letter"], ids["dead letter again"]} <= {m.subject.split(".")[1] for m in letters}
     for letter in letters:
-        named = kind_of(letter.subject)
+        named = codec.job_and_kind(letter.subject)
         assert named is not None
-        message = decode(named[1], letter.data)
+        message = decode_body(named[1], letter.data)
         assert isinstance(message, DeadLetter)
         assert message.spec.type == "probe"

@@ -8,8 +8,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.publisher import FenceRefused, open_publisher
-from gql_jobs.log import subjects
+from gql_jobs.jetstream.errors import FenceRefused
+from gql_jobs.jetstream.publisher import open_publisher
+from gql_jobs.log import codec
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
 from tests.running import ROOT
@@ -47,7 +48,7 @@ async def test_both_numbers_of_a_refused_fence_are_known(connection: Connection,
 
 async def test_subscriptions_cost_no_consumer(runtime: Runtime) -> None:
     async def consumers() -> int:
-        names = json.loads(await runtime.connection.api(f"CONSUMER.NAMES.{subjects.STREAM}"))["consumers"]
+        names = json.loads(await runtime.connection.api(f"CONSUMER.NAMES.{codec.JOBS_STREAM}"))["consumers"]
         return len(names)
 
     await until(lambda: runtime.feed.caught_up, "the feed has its own")

@@ -19,7 +19,7 @@ from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.log.streams import ensure_lanes, ensure_streams
+from gql_jobs.log.streams import ensure_consumers, ensure_streams
 from gql_jobs.settings import Settings
 from tests.deadline import until
 from tests.running import JOB_TYPES, ROOT, running_worker, worker_process
@@ -35,11 +35,10 @@ _FOLLOWS_THE_STREAM = "gql_jobs/jetstream/ordered_consumer.py"
 _BESIDE = (
     "LoopLag.",
     "Server.",
-    "beat_for_ever",
+    "publish_heartbeats",
     "keep_leases",
     "Subscription._wait_for_msgs",
     "Maintenance.",
-    "Upkeep.",
 )
 """Coroutines that run whether or not anything is created, delivered or watched."""
 
@@ -120,7 +119,7 @@ async def delivery(settings: Settings) -> list[str]:
     """From the delivery to the handler, its outcome in the log, and the ack."""
     async with connect(settings, "test") as connection:
         await ensure_streams(connection, settings)
-        await ensure_lanes(connection, load_job_types(JOB_TYPES).queues, settings.ack_wait)
+        await ensure_consumers(connection, load_job_types(JOB_TYPES).queues, settings.ack_wait)
         async with open_job_log(connection) as job_log, running_worker(settings) as worker:
             await worker.started.wait()
             commands = JobCommands(job_log, settings)

@@ -1,4 +1,4 @@
 """``gql-jobs doctor``: examines streams, consumers and indexes, and says what is wrong and what to do. Changes nothing.
 
-One check a module, each a function from ``Patient`` to findings.
+A check is a function from ``Installation`` to findings; ``examination`` runs all of them.
 """

@@ -1,7 +1,10 @@
 """Do the indexes of the API processes on this machine tell what the stream tells?
 
-Each is compared with the patient's, which was built from the stream just now. A running API goes on writing its own
-meanwhile, so whatever differs is looked at again once both have come further: what is really wrong stays.
+Each is compared with the one that was built from the stream just now. A running API goes on writing its own meanwhile,
+so whatever differs is looked at again once both have come further: what is really wrong stays.
+
+An index that followed the stream while it happened may know a schedule whose message is gone since; where a job's
+history begins with one, that first event is therefore left out of the comparison. Nothing here writes.
 """
 
 import asyncio
@@ -11,15 +14,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gql_jobs.doctor.patient import Finding, Patient, several
+from gql_jobs.doctor.installation import Finding, Installation, several
 from gql_jobs.index.tables import meta_of, open_read_only
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.processes.lock import is_held
 
-# Two indexes of one stream, side by side: which jobs they tell differently. Only reads.
-#
-# An index that followed the stream while it happened may know a schedule whose message is gone since; where a job's
-# history begins with one, that first event is therefore left out of the comparison.
+_CHECK = "indexes"
+LOOKS = 4
+"""How often what differs is looked at again before it is called wrong."""
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds between two looks at what differs."""
+_ADVICE = "Stop the API process that uses {path}, delete the file and start it again: it is built anew from the stream."
 
 _JOBS = """
 SELECT id FROM two.jobs WHERE id NOT IN (SELECT id FROM one.jobs)
@@ -38,8 +43,49 @@ _ROWS = {
 }
 
 
+async def check_indexes(installation: Installation) -> list[Finding]:
+    """Examine every index file in the data folder."""
+    found: list[Finding] = []
+    for path in sorted(installation.settings.data_dir.glob("index-*.sqlite")):
+        try:
+            found += await _check(installation, path)
+        except sqlite3.DatabaseError as error:
+            found.append(Finding(_CHECK, f"The index {path} cannot be read: {error}.", _ADVICE.format(path=path)))
+    return found
+
+
+async def _check(installation: Installation, path: Path) -> list[Finding]:
+    advice = _ADVICE.format(path=path)
+    position = await asyncio.to_thread(position_of, path, installation.stream_created)
+    if position is None:
+        # An API process replaces it when it starts.
+        return []
+    faults = await asyncio.to_thread(faults_of, path)
+    if faults:
+        return [Finding(_CHECK, f"The index {path} is damaged: {'; '.join(faults)}.", advice)]
+    if not is_held(path.with_suffix(".lock")) and position < installation.feed.position:
+        # At rest and behind: what it lacks it reads when it is used again, and what differs may be that.
+        return []
+    different = await _different(installation, path)
+    miscount = await asyncio.to_thread(miscounted, path) if not different else []
+    return several(_CHECK, f"jobs in the index {path} are not what the stream says", advice, different) + several(
+        _CHECK, f"counters of the index {path} are not the number of its jobs", advice, miscount
+    )
+
+
+async def _different(installation: Installation, path: Path) -> set[str]:
+    different = await asyncio.to_thread(different_jobs, installation.index.path, path)
+    for _ in range(LOOKS):
+        if not different:
+            break
+        await asyncio.sleep(LOOK_AGAIN_AFTER)
+        await installation.follow()
+        different = await asyncio.to_thread(still_different, installation.index.path, path, different)
+    return different
+
+
 def different_jobs(one: Path, two: Path) -> set[str]:
-    """The ids of jobs that two index files tell differently, each as of its own position.
+    """Return the ids of jobs that two index files tell differently, each as of its own position.
 
     :raises sqlite3.DatabaseError: if one of them is damaged.
     """
@@ -55,7 +101,7 @@ def different_jobs(one: Path, two: Path) -> set[str]:
 
 
 def story(path: Path, job_id: str) -> list[Any]:
-    """All that an index file tells of a job, to be compared with what another one tells."""
+    """Return all that an index file tells of a job, to be compared with what another one tells."""
     with closing(open_read_only(path)) as database:
         job = database.execute("SELECT number, spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if job is None:
@@ -73,7 +119,7 @@ def story(path: Path, job_id: str) -> list[Any]:
 
 
 def miscounted(path: Path) -> list[str]:
-    """The states whose counter is not the number of jobs in them."""
+    """Return the states whose counter is not the number of jobs in them."""
     counted = "SELECT status, type, queue, priority, n FROM counts WHERE n != 0"
     there = "SELECT status, type, queue, priority, count(*) FROM jobs GROUP BY status, type, queue, priority"
     both = f"SELECT * FROM ({counted} EXCEPT {there}) UNION SELECT * FROM ({there} EXCEPT {counted})"  # noqa: S608
@@ -82,66 +128,18 @@ def miscounted(path: Path) -> list[str]:
 
 
 def faults_of(path: Path) -> list[str]:
-    """What SQLite finds wrong with the file itself."""
+    """Return what SQLite finds wrong with the file itself."""
     with closing(open_read_only(path)) as database:
         said = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
     return [] if said == ["ok"] else said
 
 
 def position_of(path: Path, stream_created: str) -> int | None:
-    """The sequence that an index file has come to; None for one of another stream or another version."""
+    """Return the sequence that an index file has come to; None for one of another stream or another version."""
     with closing(open_read_only(path)) as database:
         return meta_of(database, stream_created)
 
 
 def still_different(one: Path, two: Path, job_ids: Iterable[str]) -> set[str]:
-    """Those of the jobs that the two files tell differently now."""
+    """Return those of the jobs that the two files tell differently now."""
     return {job_id for job_id in job_ids if story(one, job_id) != story(two, job_id)}
-
-
-CHECK = "indexes"
-LOOKS = 4
-PAUSE = 1.0
-"""Seconds between two looks at what differs."""
-_ADVICE = "Stop the API process that uses {path}, delete the file and start it again: it is built anew from the stream."
-
-
-async def check_indexes(patient: Patient) -> list[Finding]:
-    """Every index file in the data folder."""
-    found: list[Finding] = []
-    for path in sorted(patient.settings.data_dir.glob("index-*.sqlite")):
-        try:
-            found += await _check(patient, path)
-        except sqlite3.DatabaseError as error:
-            found.append(Finding(CHECK, f"The index {path} cannot be read: {error}.", _ADVICE.format(path=path)))
-    return found
-
-
-async def _check(patient: Patient, path: Path) -> list[Finding]:
-    advice = _ADVICE.format(path=path)
-    position = await asyncio.to_thread(position_of, path, patient.stream_created)
-    if position is None:
-        # An API process replaces it when it starts.
-        return []
-    faults = await asyncio.to_thread(faults_of, path)
-    if faults:
-        return [Finding(CHECK, f"The index {path} is damaged: {'; '.join(faults)}.", advice)]
-    if not is_held(path.with_suffix(".lock")) and position < patient.feed.position:
-        # At rest and behind: what it lacks it reads when it is used again, and what differs may be that.
-        return []
-    different = await _different(patient, path)
-    miscount = await asyncio.to_thread(miscounted, path) if not different else []
-    return several(CHECK, f"jobs in the index {path} are not what the stream says", advice, different) + several(
-        CHECK, f"counters of the index {path} are not the number of its jobs", advice, miscount
-    )
-
-
-async def _different(patient: Patient, path: Path) -> set[str]:
-    different = await asyncio.to_thread(different_jobs, patient.index.path, path)
-    for _ in range(LOOKS):
-        if not different:
-            break
-        await asyncio.sleep(PAUSE)
-        await patient.follow()
-        different = await asyncio.to_thread(still_different, patient.index.path, path, different)
-    return different

@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 from msgspec import field
 
-from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jetstream.object_store import bucket_stream, chunks_prefix, records_prefix
 from gql_jobs.jetstream.stored_messages import last_message, subjects_page
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import BUCKET
+from gql_jobs.log.job_log import queue_errors
 
-CHUNKS = f"$O.{BUCKET}.C."
-_OBJECTS = f"OBJ_{BUCKET}"
+CHUNKS = chunks_prefix(BUCKET)
+_OBJECTS = bucket_stream(BUCKET)
 _NO_STREAM = 10059
 _TIMEOUT = 30.0
 
@@ -23,8 +26,10 @@ class _Last(msgspec.Struct):
 
 
 class ConsumerInfo(msgspec.Struct):
-    """What the server says of a consumer. ``num_pending``: never delivered; ``num_ack_pending``: not acknowledged;
-    ``num_waiting``: pulls that wait for a delivery.
+    """What the server says of a consumer.
+
+    ``num_pending``: messages never delivered; ``num_ack_pending``: not acknowledged; ``num_waiting``: pulls that wait
+    for a delivery.
     """
 
     name: str
@@ -55,30 +60,33 @@ async def has_stream(connection: Connection) -> bool:
     :raises QueueUnavailable: if the server does not answer.
     """
     try:
-        await connection.api(f"STREAM.INFO.{subjects.STREAM}")
+        with queue_errors():
+            await connection.api(f"STREAM.INFO.{codec.JOBS_STREAM}")
     except ApiError:
         return False
     return True
 
 
 async def last_folded(connection: Connection) -> int:
-    """The sequence of the newest message that is folded; 0 if there is none.
+    """Return the sequence of the newest message that is folded; 0 if there is none.
 
     :raises QueueUnavailable: if the server does not answer.
     """
-    newest = [await last_message(connection, matching) for matching in subjects.FOLDED]
+    with queue_errors():
+        newest = [await last_message(connection, codec.JOBS_STREAM, matching) for matching in codec.FOLDED_SUBJECTS]
     return max((message.seq for message in newest if message is not None), default=0)
 
 
 async def consumers(connection: Connection) -> list[ConsumerInfo]:
-    """The consumers of the stream JOBS.
+    """Return the consumers of the stream JOBS.
 
     :raises ApiError: if there is no such stream.
     :raises QueueUnavailable: if the server does not answer.
     """
     found: list[ConsumerInfo] = []
     while True:
-        answer = await connection.api(f"CONSUMER.LIST.{subjects.STREAM}", {"offset": len(found)}, _TIMEOUT)
+        with queue_errors():
+            answer = await connection.api(f"CONSUMER.LIST.{codec.JOBS_STREAM}", {"offset": len(found)}, _TIMEOUT)
         page = msgspec.json.decode(answer, type=_Consumers)
         found += page.consumers or []
         if not page.consumers or len(found) >= page.total:
@@ -86,14 +94,15 @@ async def consumers(connection: Connection) -> list[ConsumerInfo]:
 
 
 async def subjects_of(connection: Connection, stream: str, matching: str) -> AsyncIterator[tuple[str, int]]:
-    """The subjects of a stream's messages that match, each with how many it has; none if there is no such stream.
+    """Yield the subjects of a stream's messages that match, each with how many it has; none if there is no such stream.
 
     :raises QueueUnavailable: if the server does not answer.
     """
     seen = 0
     while True:
         try:
-            page = await subjects_page(connection, stream, matching, seen, _TIMEOUT)
+            with queue_errors():
+                page = await subjects_page(connection, stream, matching, seen, _TIMEOUT)
         except ApiError as error:
             if error.err_code == _NO_STREAM:
                 return
@@ -106,24 +115,26 @@ async def subjects_of(connection: Connection, stream: str, matching: str) -> Asy
 
 
 async def stored_objects(connection: Connection) -> list[StoredObject]:
-    """The records of the files in the object store.
+    """Return the records of the files in the object store.
 
     :raises QueueUnavailable: if the server does not answer.
     """
     found: list[StoredObject] = []
-    async for subject, _ in subjects_of(connection, _OBJECTS, f"$O.{BUCKET}.M.>"):
-        message = await last_message(connection, subject, _OBJECTS)
+    async for subject, _ in subjects_of(connection, _OBJECTS, f"{records_prefix(BUCKET)}>"):
+        with queue_errors():
+            message = await last_message(connection, _OBJECTS, subject)
         if message is not None:
             found.append(msgspec.json.decode(message.data, type=StoredObject))
     return found
 
 
 async def chunks(connection: Connection) -> AsyncIterator[tuple[str, datetime]]:
-    """The nuid of every file of which chunks are stored, and when the last of them was.
+    """Yield the nuid of every file of which chunks are stored, and when the last of them was.
 
     :raises QueueUnavailable: if the server does not answer.
     """
     async for subject, _ in subjects_of(connection, _OBJECTS, f"{CHUNKS}>"):
-        message = await last_message(connection, subject, _OBJECTS)
+        with queue_errors():
+            message = await last_message(connection, _OBJECTS, subject)
         if message is not None:
             yield subject.removeprefix(CHUNKS), message.at

@@ -1,38 +1,72 @@
-"""Are the streams as they have to be, and is the server able to hold them?"""
+"""Are streams and consumers as they have to be, and does somebody take what the consumers have to give?"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gql_jobs.doctor.inspection import ConsumerInfo, consumers
-from gql_jobs.doctor.patient import Finding, Patient
-from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.doctor.installation import Finding, Installation
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log.streams import (
     OLDEST_SERVER,
+    consumer_config,
     dead_letter_stream,
     is_too_old,
     jobs_stream,
-    lane_consumer,
     missing,
     stream_info,
 )
 from gql_jobs.settings import Settings
 
-# Is there a consumer for every queue and priority, and does somebody take what it has?
-
+_STREAMS = "streams"
 _CONSUMERS = "consumers"
 LEASES = 3
 """A delivery that nobody has answered for so many leases is stuck."""
 
 
-async def check_consumers(patient: Patient) -> list[Finding]:
-    """Each lane against what the API would make, and deliveries that nobody takes or answers."""
+async def check_streams(connection: Connection, settings: Settings) -> list[Finding]:
+    """Look at the server's version and compare each stream with what the API would make; none has to be there."""
     found: list[Finding] = []
-    present = {consumer.name: consumer for consumer in await consumers(patient.connection)}
-    stuck_before = datetime.now(UTC) - timedelta(seconds=LEASES * patient.settings.ack_wait)
-    for queue in patient.registry.queues:
+    if is_too_old(connection):
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        found.append(
+            Finding(
+                _STREAMS,
+                f"The NATS server is version {connection.server_version}.",
+                f"Update it to {oldest} or newer.",
+            )
+        )
+    for wanted in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
+        name = wanted["name"]
+        try:
+            present = (await stream_info(connection, name)).config
+        except ApiError as error:
+            found.append(
+                Finding(
+                    _STREAMS, f"The stream {name} cannot be had: {error.description}.", "Start an API, which makes it."
+                )
+            )
+            continue
+        found += [
+            Finding(
+                _STREAMS,
+                f"The stream {name} has {key} {present.get(key)!r}, not {wanted[key]!r}.",
+                "Nothing is lost by that yet; restart an API process with these settings, which updates the stream.",
+            )
+            for key in missing(present, wanted)
+        ]
+    return found
+
+
+async def check_consumers(installation: Installation) -> list[Finding]:
+    """Compare each consumer with what the API would make, and find deliveries that nobody takes or acknowledges."""
+    found: list[Finding] = []
+    present = {consumer.name: consumer for consumer in await consumers(installation.connection)}
+    stuck_before = datetime.now(UTC) - timedelta(seconds=LEASES * installation.settings.ack_wait)
+    for queue in installation.registry.queues:
         for priority in JobPriority:
-            wanted = lane_consumer(queue, priority, patient.settings.ack_wait)
+            wanted = consumer_config(queue, priority, installation.settings.ack_wait)
             consumer = present.get(wanted["durable_name"])
             if consumer is None:
                 found.append(
@@ -81,41 +115,4 @@ def _stuck(consumer: ConsumerInfo, queue: str, before: datetime) -> list[Finding
                 consumer.num_ack_pending,
             )
         )
-    return found
-
-
-_STREAMS = "streams"
-
-
-async def check_streams(connection: Connection, settings: Settings) -> list[Finding]:
-    """The server's version, and each stream against what the API would make. Needs no stream to be there."""
-    found: list[Finding] = []
-    if is_too_old(connection):
-        oldest = ".".join(map(str, OLDEST_SERVER))
-        found.append(
-            Finding(
-                _STREAMS,
-                f"The NATS server is version {connection.server_version}.",
-                f"Update it to {oldest} or newer.",
-            )
-        )
-    for wanted in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
-        name = wanted["name"]
-        try:
-            present = (await stream_info(connection, name)).config
-        except ApiError as error:
-            found.append(
-                Finding(
-                    _STREAMS, f"The stream {name} cannot be had: {error.description}.", "Start an API, which makes it."
-                )
-            )
-            continue
-        found += [
-            Finding(
-                _STREAMS,
-                f"The stream {name} has {key} {present.get(key)!r}, not {wanted[key]!r}.",
-                "Nothing is lost by that yet; restart an API process with these settings, which updates the stream.",
-            )
-            for key in missing(present, wanted)
-        ]
     return found

@@ -4,6 +4,9 @@ nats-py hands a message to its subscription through a queue and a task of its ow
 that nobody here reads. A receiver is a plain function and is called from the reading of the connection. Headers of
 publications are put together at once instead of line by line. The rest of nats-py is used as it is; should a later one
 lack what is overridden here, it takes its own way again, and nothing else changes.
+
+In the order in which a message arrives: the parser finds it in the bytes that were read, the client hands it to its
+receiver. What is sent leaves by ``NatsClient.send``.
 """
 
 import logging
@@ -11,20 +14,27 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import nats.aio.subscription
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-# nats-py's parser with a short way for messages that are there as a whole, which all but the last of a read are.
-#
-# nats-py looks for each kind of line in turn, by regular expressions, cuts the buffer twice a message and keeps
-# meanwhile what it has found. Here a message is found by its first line end and its length, and the buffer is cut once
-# a read. Any other line is nats-py's.
+from gql_jobs.jetstream.errors import MessageTooLarge, Unavailable
 
-_END = b"\r\n"
-_KINDS = frozenset({b"MSG", b"HMSG"})
+log = logging.getLogger(__name__)
+
+SubjectSubscription = nats.aio.subscription.Subscription
+"""What ``Connection.receive`` and ``Connection.subscribe`` return, to be ended with ``unsubscribe`` or ``drain``."""
+
+_LINE_END = b"\r\n"
+_MESSAGES = frozenset({b"MSG", b"HMSG"})
+"""First words of the lines that begin a message."""
+_STATUS = b"NATS/1.0 "
+"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
+_MEASURED_BELOW = 4096
+"""Bytes that no header block of ours has: a message with more room than that below the limit is not measured."""
 
 
 Take = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
@@ -32,9 +42,15 @@ Take = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
 
 
 class MessageParser(Parser):
-    """Hands messages to ``take``, and what that leaves, with everything else, to ``nc``, its client."""
+    """nats-py's parser with a short way for messages that are there as a whole, which all but the last of a read are.
+
+    nats-py looks for each kind of line in turn, by regular expressions, cuts the buffer twice a message and keeps
+    meanwhile what it has found. Here a message is found by its first line end and its length, and the buffer is cut
+    once a read. Any other line is nats-py's.
+    """
 
     def __init__(self, nc: Any, take: Take) -> None:
+        """Hand messages to ``take``, and what that leaves, with everything else, to ``nc``, its client."""
         super().__init__(nc)
         self._take = take
 
@@ -45,8 +61,8 @@ class MessageParser(Parser):
         """
         buffer = self.buf
         buffer.extend(data)
-        while await self._messages(buffer):
-            end = buffer.find(_END) + len(_END)
+        while await self._take_messages(buffer):
+            end = buffer.find(_LINE_END) + len(_LINE_END)
             # Once it has a line, nats-py would go on with all that is behind it.
             behind = buffer[end:]
             del buffer[end:]
@@ -57,21 +73,21 @@ class MessageParser(Parser):
                 raise ProtocolError("nats: unknown protocol")
             buffer.extend(behind)
 
-    async def _messages(self, buffer: bytearray) -> bool:
+    async def _take_messages(self, buffer: bytearray) -> bool:
         """Hand on the whole messages that the buffer begins with; whether a whole line of another kind comes next."""
         start = 0
         other = False
-        while (end := buffer.find(_END, start)) >= 0:
+        while (end := buffer.find(_LINE_END, start)) >= 0:
             words = bytes(buffer[start:end]).split()
-            if not words or words[0] not in _KINDS:
+            if not words or words[0] not in _MESSAGES:
                 other = True
                 break
-            subject, sid, reply, headers, size = _read(words)
-            body = end + len(_END)
+            subject, sid, reply, headers, size = _split_first_line(words)
+            body = end + len(_LINE_END)
             stop = body + size
-            if len(buffer) < stop + len(_END):
+            if len(buffer) < stop + len(_LINE_END):
                 break
-            start = stop + len(_END)
+            start = stop + len(_LINE_END)
             block = bytes(buffer[body : body + headers]) if headers else None
             data = bytes(buffer[body + headers : stop])
             if self._take(sid, subject, reply, data, block):
@@ -84,8 +100,8 @@ class MessageParser(Parser):
         return other
 
 
-def _read(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
-    """Subject, subscription, reply, bytes of headers, and bytes in all."""
+def _split_first_line(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
+    """Return subject, subscription, reply, bytes of headers, and bytes in all."""
     try:
         if words[0] == b"HMSG":
             _, subject, sid, *reply, headers, size = words
@@ -94,12 +110,6 @@ def _read(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
         return subject, int(sid), b"".join(reply), 0, int(size)
     except ValueError as error:
         raise ProtocolError("nats: malformed MSG") from error
-
-
-log = logging.getLogger(__name__)
-
-_STATUS = b"NATS/1.0 "
-"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -114,7 +124,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
 Receiver = Callable[[Received], None]
 
 
-class ShortcutClient(Client):
+class NatsClient(Client):
     """One connection. A receiver that raises is logged, and the connection goes on."""
 
     def __init__(self) -> None:
@@ -122,7 +132,23 @@ class ShortcutClient(Client):
         self._ps = MessageParser(self, self._take)
         self._receivers: dict[str, Receiver] = {}
 
-    async def receive(self, subject: str, receiver: Receiver) -> Subscription:
+    async def send(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Hand a message to the connection.
+
+        :raises Unavailable: if it was not sent because the server is away.
+        :raises MessageTooLarge: if no server would take it; none of it was sent.
+        """
+        # nats-py counts the body alone, and the server closes the connection on which more comes than it takes.
+        if self.max_payload - len(data) < _MEASURED_BELOW:
+            size = len(data) + _size_of(headers)
+            if size > self.max_payload > 0:
+                raise MessageTooLarge(subject, size, self.max_payload)
+        try:
+            await self.publish(subject, data, reply=reply, headers=headers)
+        except NatsError as error:
+            raise Unavailable("NATS is not reachable; nothing was sent.") from error
+
+    async def receive(self, subject: str, receiver: Receiver) -> SubjectSubscription:
         """Subscribe to a subject that nothing else of this client subscribes to."""
 
         async def received(message: Msg) -> None:
@@ -135,8 +161,8 @@ class ShortcutClient(Client):
             del self._receivers[subject]
             raise
 
-    def forget(self, subscription: Subscription) -> None:
-        """Of a subscription that has ended."""
+    def forget(self, subscription: SubjectSubscription) -> None:
+        """Drop the receiver of a subscription that has ended."""
         self._receivers.pop(subscription.subject, None)
 
     def _receiver(self, sid: int) -> Receiver | None:
@@ -150,6 +176,8 @@ class ShortcutClient(Client):
             return False
         _call(receiver, Received(subject.decode(), reply.decode(), data, None))
         return True
+
+    # Overrides of nats-py from here on.
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         receiver = self._receiver(sid)
@@ -182,3 +210,10 @@ def _call(receiver: Receiver, message: Received) -> None:
         receiver(message)
     except Exception:
         log.exception("a message on %s was not received", message.subject)
+
+
+def _size_of(headers: dict[str, str] | None) -> int:
+    """Return the bytes of a header block: its first and its last line, and a line per header."""
+    if not headers:
+        return 0
+    return len(b"NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers.items())

@@ -1,4 +1,4 @@
-"""Following the stream: every message that matches, in order, without a gap, across restarts of the server.
+"""Following a stream: every message that matches, in order, without a gap, across restarts of the server.
 
 An ordered JetStream consumer of our own making: ephemeral, without acks, thrown away and made anew from the last
 sequence seen whenever a message is missing, the heartbeat stops or the connection was lost. A plain subscription would
@@ -13,17 +13,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from nats.aio.subscription import Subscription
 
-from gql_jobs.jetstream.client import Received
-from gql_jobs.jetstream.connection import ApiError, Connection
-from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.log import subjects
+from gql_jobs.jetstream.client import Received, SubjectSubscription
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import ApiError, Unavailable
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = 2.0
-"""Seconds between the consumer's signs of life; it is made anew when two are missed."""
+IDLE_HEARTBEAT = 2.0
+"""Seconds between the consumer's heartbeats while it has nothing to send; it is made anew when two are missed."""
 CREATE_TIMEOUT = 10.0
 """Seconds in which the server has counted what is behind the first sequence wanted; given up earlier, it would count
 again and again."""
@@ -32,7 +30,7 @@ BATCH = 2048
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class TailMessage(msgspec.Struct, frozen=True, gc=False):
+class StreamMessage(msgspec.Struct, frozen=True, gc=False):
     """One message of the stream; ``pending`` more are stored behind it already."""
 
     subject: str
@@ -47,18 +45,19 @@ class _Created(msgspec.Struct):
     num_pending: int = 0
 
 
-class Tail:
-    """One ordered consumer.
+class OrderedConsumer:
+    """One ordered consumer of ``stream``.
 
     :param filters: the subjects wanted; none of them for all there are. With more than one the server looks at every
         subject of the stream before it answers, several seconds where it has millions, wherever ``start`` is.
     :param start: the first sequence wanted.
     """
 
-    def __init__(self, connection: Connection, filters: tuple[str, ...], start: int) -> None:
+    def __init__(self, connection: Connection, stream: str, filters: tuple[str, ...], start: int) -> None:
         self._connection = connection
+        self._stream = stream
         self._filters = filters
-        self._what = ", ".join(filters) or subjects.STREAM
+        self._what = ", ".join(filters) or stream
         self._next = start
         self._arrived: deque[Received] = deque()
         self._wake = asyncio.Event()
@@ -67,7 +66,7 @@ class Tail:
         self._consumer_seq = 0
         self._behind = 0
         self._idle = False
-        self._subscription: Subscription | None = None
+        self._subscription: SubjectSubscription | None = None
         self.largest = BATCH
         """Messages handed out together at most."""
         self.pending: int | None = None
@@ -75,7 +74,7 @@ class Tail:
 
     @property
     def lag(self) -> int | None:
-        """Messages that are stored and not handed out, as far as was heard; None while no consumer says so."""
+        """Messages stored and not handed out, as far as the server has said; None while no consumer says so."""
         return None if self._broken else max(self._behind, len(self._arrived))
 
     @property
@@ -84,12 +83,12 @@ class Tail:
         return not self._arrived
 
     def rewind(self, start: int) -> None:
-        """Begin again with the first sequence wanted."""
+        """Begin again with ``start`` as the first sequence wanted."""
         self._next = start
         self._break()
 
-    async def batches(self) -> AsyncGenerator[list[TailMessage], None]:
-        """Messages as they come, those that are there together in one list; an empty list says: nothing is behind.
+    async def batches(self) -> AsyncGenerator[list[StreamMessage], None]:
+        """Yield messages as they come, those that are there together in one list; an empty list: nothing is behind.
 
         Never ends by itself.
         """
@@ -117,19 +116,19 @@ class Tail:
     async def _wait(self) -> None:
         self._wake.clear()
         try:
-            async with asyncio.timeout(2.5 * HEARTBEAT):
+            async with asyncio.timeout(2.5 * IDLE_HEARTBEAT):
                 await self._wake.wait()
         except TimeoutError:
             log.info("the consumer of %s is silent and is made anew", self._what)
             self._broken = True
 
-    async def _take(self) -> list[TailMessage]:
-        """What has arrived, up to a gap."""
-        batch: list[TailMessage] = []
+    async def _take(self) -> list[StreamMessage]:
+        """Return what has arrived, up to a gap."""
+        batch: list[StreamMessage] = []
         while self._arrived and len(batch) < self.largest and not self._broken:
             if not self._arrived[0].reply.startswith("$JS.ACK."):
                 if batch:
-                    # Whoever waits in between could find the tail rewound, and these behind where it begins again.
+                    # Whoever waits in between could find the consumer rewound, and these behind where it begins again.
                     break
                 await self._answer_status(self._arrived.popleft())
                 continue
@@ -142,7 +141,9 @@ class Tail:
             self._consumer_seq += 1
             self._next = int(seq) + 1
             self._behind = int(pending)
-            batch.append(TailMessage(message.subject, int(seq), time_of(int(nanoseconds)), message.data, self._behind))
+            batch.append(
+                StreamMessage(message.subject, int(seq), time_of(int(nanoseconds)), message.data, self._behind)
+            )
         return batch
 
     async def _answer_status(self, message: Received) -> None:
@@ -166,7 +167,7 @@ class Tail:
     async def _quietly(self, publication: Any) -> None:
         try:
             await publication
-        except QueueUnavailable:
+        except Unavailable:
             self._broken = True
 
     async def _restart(self) -> None:
@@ -174,7 +175,7 @@ class Tail:
             await self._drop()
             try:
                 await self._create()
-            except (QueueUnavailable, ApiError) as error:
+            except (Unavailable, ApiError) as error:
                 log.info("the stream cannot be followed yet: %s", error)
                 await asyncio.sleep(0.5)
             else:
@@ -192,7 +193,7 @@ class Tail:
             "ack_policy": "none",
             "max_deliver": 1,
             "flow_control": True,
-            "idle_heartbeat": round(HEARTBEAT * 1e9),
+            "idle_heartbeat": round(IDLE_HEARTBEAT * 1e9),
             "inactive_threshold": 30_000_000_000,
             "mem_storage": True,
             "num_replicas": 1,
@@ -200,8 +201,8 @@ class Tail:
         }
         if self._filters:
             config["filter_subjects"] = list(self._filters)
-        body = {"stream_name": subjects.STREAM, "config": config}
-        created = await self._connection.api(f"CONSUMER.CREATE.{subjects.STREAM}", body, CREATE_TIMEOUT)
+        body = {"stream_name": self._stream, "config": config}
+        created = await self._connection.api(f"CONSUMER.CREATE.{self._stream}", body, CREATE_TIMEOUT)
         answer = msgspec.json.decode(created, type=_Created)
         self._consumer, self.pending = answer.name, answer.num_pending
         self._behind = answer.num_pending
@@ -218,13 +219,13 @@ class Tail:
             await self._connection.unsubscribe(subscription)
         if consumer is not None and self._connection.connected:
             try:
-                await self._connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{consumer}")
-            except (QueueUnavailable, ApiError):
+                await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{consumer}")
+            except (Unavailable, ApiError):
                 log.debug("the server forgets the consumer %s by itself", consumer)
 
 
 def ack_tokens(reply: str) -> list[str]:
-    """``[consumer, delivered, stream seq, consumer seq, nanoseconds, pending]`` of a delivery's reply subject."""
+    """Split a delivery's reply: ``[consumer, delivered, stream seq, consumer seq, nanoseconds, pending]``."""
     tokens = reply.split(".")
     # Servers with domains put the domain and the account's hash in front of the stream's name.
     first = 3 if len(tokens) == 9 else 5  # noqa: PLR2004
@@ -232,5 +233,5 @@ def ack_tokens(reply: str) -> list[str]:
 
 
 def time_of(nanoseconds: int) -> datetime:
-    """The stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
+    """Return the stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
     return _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)

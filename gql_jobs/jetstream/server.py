@@ -21,7 +21,7 @@ from gql_jobs.processes import parent
 from gql_jobs.processes.lock import FolderLock
 
 _READY_WITHIN = 120.0
-"""Seconds; a store of a million jobs takes 7 s to open after a crash."""
+"""Seconds; a store of a million jobs takes many of them to open after a crash."""
 _STOP_WITHIN = 15.0
 """Seconds; the guard itself kills the server after 10."""
 _MAX_PAYLOAD = 1 << 20
@@ -58,7 +58,7 @@ class EmbeddedServer:
         return self._process.returncode
 
     async def wait(self) -> int:
-        """Wait for the server to end; returns its exit code (128 + n after signal n)."""
+        """Wait for the server to end; return its exit code (128 + n after signal n)."""
         return await self._process.wait()
 
 
@@ -72,7 +72,7 @@ async def embedded_server(
     sync_always: bool = False,
     max_store_bytes: int = 10 << 30,
 ) -> AsyncIterator[EmbeddedServer]:
-    """A nats-server with JetStream, ready when entered and gone when left.
+    """Run a nats-server with JetStream, ready when entered and gone when left.
 
     :param port: 0 takes a free one, as does ``monitor_port``.
     :param sync_always: fsync before every acknowledgement.
@@ -158,12 +158,12 @@ async def _ready(process: Process, folder: Path) -> EmbeddedServer:
     deadline = time.monotonic() + _READY_WITHIN
     while time.monotonic() < deadline:
         if process.returncode is not None:
-            raise EmbeddedServerError(f"nats-server stopped while starting: {_last_words(folder)}")
+            raise EmbeddedServerError(f"nats-server stopped while starting: {_last_complaint(folder)}")
         listening = _read_ports(folder)
         if listening is not None and await _has_jetstream(listening.url):
             return EmbeddedServer(listening.url, listening.monitor_url, listening.pid, _log_file(folder), process)
         await asyncio.sleep(0.01)
-    raise EmbeddedServerError(f"nats-server was not ready within {_READY_WITHIN:.0f} s: {_last_words(folder)}")
+    raise EmbeddedServerError(f"nats-server was not ready within {_READY_WITHIN:.0f} s: {_last_complaint(folder)}")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _read_ports(folder: Path) -> _Listening | None:
 
 
 def _reachable(url: str) -> str:
-    """A wildcard address can be listened on, not connected to."""
+    """Return where a listener is connected to: a wildcard address can only be listened on."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
@@ -204,8 +204,8 @@ async def _has_jetstream(url: str) -> bool:
     return bool(json.loads(greeting.removeprefix(b"INFO ") or b"{}").get("jetstream"))
 
 
-def _last_words(folder: Path) -> str:
-    """The last complaint in the server's log."""
+def _last_complaint(folder: Path) -> str:
+    """Return the last complaint in the server's log, and where the log is."""
     log_file = _log_file(folder)
     lines = log_file.read_text(errors="replace").splitlines() if log_file.exists() else []
     complaints = [line.partition("] ")[2].partition("] ")[2] for line in lines if "[FTL]" in line or "[ERR]" in line]

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gql_jobs.index.index import Index, Unread, keep_wal_short
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import BATCH, Tail, TailMessage
+from gql_jobs.jetstream.ordered_consumer import BATCH, OrderedConsumer, StreamMessage
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Message
 from gql_jobs.jobs.model import Job
@@ -76,7 +76,7 @@ class Feed:
         self._tally = tally
         self._uncounted: list[Event] = []
         # Checkpoints come as well and are passed over: to leave them out takes many filters, hence the server seconds.
-        self._tail = Tail(connection, (), index.position + 1)
+        self._tail = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
         self._tail.largest = CATCH_UP_BATCH
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited_for = asyncio.Event()
@@ -128,12 +128,12 @@ class Feed:
             self._judge()
             await self._gather(len(batch))
 
-    def _apply(self, batch: list[TailMessage]) -> None:
+    def _apply(self, batch: list[StreamMessage]) -> None:
         messages: list[Message] = []
         unread: list[Unread] = []
         for message in batch:
             try:
-                read = codec.read(message.subject, message.data, message.seq, message.at)
+                read = codec.read_message(message.subject, message.data, message.seq, message.at)
             except codec.Unreadable as error:
                 log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
                 unread.append(Unread(message.seq, message.subject, str(error)))

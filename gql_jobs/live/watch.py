@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from gql_jobs.index.index import Index
-from gql_jobs.jetstream.connection import ApiError, Connection
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import InvalidArgument, NotFound, QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Cursor, Job, parse_job_id

@@ -1,1 +1,1 @@
-"""JetStream: the only durable store, and the only package that imports its client."""
+"""What the streams mean: how a job's messages are spelled, written under a fence, read back and removed in the end."""

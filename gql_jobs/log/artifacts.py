@@ -4,26 +4,21 @@ A file exists for readers from its record on, and the record comes last: a parti
 superseded worker cannot replace its successor's file.
 """
 
-import base64
 import logging
 import secrets
 from datetime import UTC, datetime
 from io import BufferedIOBase
 from typing import BinaryIO
 
-from nats.errors import Error as NatsError
-from nats.js.api import ObjectMeta
-from nats.js.errors import NotFoundError
-from nats.js.object_store import ObjectStore
 from typing_extensions import Buffer
 
-from gql_jobs.jetstream.connection import ApiError
-from gql_jobs.jetstream.publisher import FenceRefused
-from gql_jobs.jetstream.stored_messages import StoredMessage
+from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError, ObjectStoreError
+from gql_jobs.jetstream.object_store import Bucket, bucket_stream, open_bucket
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Saved
 from gql_jobs.jobs.model import Artifact, artifact_name
-from gql_jobs.log import codec, subjects
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import Fence, JobLog
 from gql_jobs.log.streams import update_stream
 from gql_jobs.settings import Settings
@@ -40,7 +35,7 @@ class ArtifactStore:
         self._log = job_log
         self._replicas = settings.replicas
         self._max_bytes = settings.max_artifact_bytes
-        self._bucket: ObjectStore | None = None
+        self._bucket: Bucket | None = None
 
     async def save(self, job_id: str, name: str, source: BinaryIO, content_type: str, fence: Fence) -> Artifact:
         """Store all of ``source``, then record it under the attempt's fence; an older file of the name goes.
@@ -50,12 +45,12 @@ class ArtifactStore:
         :raises QueueUnavailable: if it could not be stored.
         """
         name = artifact_name(name)
-        subject = subjects.artifact(job_id, name)
+        subject = codec.artifact_subject(job_id, name)
         older = await self._log.last(subject)
         # A place of its own each time: until the new record is stored, the old one still speaks of the old bytes.
         stored = f"{job_id}/{secrets.token_hex(4)}/{name}"
         artifact = await self._put(stored, name, source, content_type)
-        body = codec.encode(Saved(artifact=artifact))
+        body = codec.encode_body(Saved(artifact=artifact))
         try:
             await self._log.rollup(subject, body, fence)
         except FenceRefused:
@@ -66,12 +61,12 @@ class ArtifactStore:
         return artifact
 
     async def find(self, job_id: str, name: str) -> Artifact | None:
-        """The job's file of that name, as the leader has it.
+        """Return the job's file of that name, as the leader has it.
 
         :raises QueueUnavailable: if the stream does not answer.
         """
-        record = await self._log.last(subjects.artifact(job_id, name))
-        return _saved(record) if record is not None else None
+        record = await self._log.last(codec.artifact_subject(job_id, name))
+        return _artifact_of(record) if record is not None else None
 
     async def read(self, artifact: Artifact, target: BufferedIOBase) -> None:
         """Write the artifact's bytes into ``target`` and check their digest.
@@ -80,53 +75,46 @@ class ArtifactStore:
         :raises QueueUnavailable: if they cannot be read now.
         """
         try:
-            await (await self._open()).get(artifact.object, writeinto=target)
-        except NotFoundError:
-            raise KeyError(artifact.object) from None
-        except (NatsError, TimeoutError) as error:
+            await (await self._open()).get(artifact.object, target)
+        except ObjectStoreError as error:
             raise QueueUnavailable(f"The artifact {artifact.name} cannot be read: {error}") from error
 
     async def remove(self, artifact: Artifact) -> None:
         """Remove the bytes; a failure is logged, for nothing refers to them any more."""
         try:
-            bucket = await self._open()
-            await bucket.delete(artifact.object)
-            # The library leaves a mark of what was deleted, for ever.
-            encoded = base64.urlsafe_b64encode(artifact.object.encode()).decode()
-            await self._log.connection.purge(f"OBJ_{BUCKET}", f"$O.{BUCKET}.M.{encoded}")
-        except NotFoundError:
+            await (await self._open()).delete(artifact.object)
+        except KeyError:
             return
-        except (NatsError, QueueUnavailable) as error:
+        except (JetStreamError, QueueUnavailable) as error:
             log.warning("the artifact %s stays in the object store: %s", artifact.object, error)
 
-    async def remove_recorded(self, record: StoredMessage) -> None:
+    async def remove_recorded(self, record: JobMessage) -> None:
         """Remove the bytes that a record speaks of."""
-        artifact = _saved(record)
+        artifact = _artifact_of(record)
         if artifact is not None:
             await self.remove(artifact)
 
     async def _put(self, stored: str, name: str, source: BinaryIO, content_type: str) -> Artifact:
-        meta = ObjectMeta(description=content_type)
         try:
-            info = await (await self._open()).put(stored, _Limited(source, self._max_bytes), meta)
-        except (NatsError, TimeoutError) as error:
-            raise QueueUnavailable(f"The artifact {name} was not stored: {error or type(error).__name__}") from error
-        digest = base64.urlsafe_b64decode((info.digest or "").removeprefix("SHA-256="))
+            file = await (await self._open()).put(stored, _Limited(source, self._max_bytes), content_type)
+        except ObjectStoreError as error:
+            raise QueueUnavailable(f"The artifact {name} was not stored: {error}") from error
         return Artifact(
             name=name,
             content_type=content_type,
-            size_bytes=info.size or 0,
-            sha256=digest.hex(),
+            size_bytes=file.size,
+            sha256=file.sha256,
             created_at=datetime.now(UTC),
             object=stored,
         )
 
-    async def _open(self) -> ObjectStore:
-        """The bucket, made at its first use: not every installation has artifacts."""
+    async def _open(self) -> Bucket:
+        """Return the bucket, made at its first use: not every installation has artifacts."""
         if self._bucket is None:
-            self._bucket = await self._log.connection.object_store(BUCKET, self._replicas)
+            connection = self._log.connection
+            self._bucket = await open_bucket(connection, BUCKET, self._replicas)
             try:
-                await update_stream(self._log.connection, {"name": f"OBJ_{BUCKET}", "num_replicas": self._replicas})
+                await update_stream(connection, {"name": bucket_stream(BUCKET), "num_replicas": self._replicas})
             except ApiError as error:
                 log.warning("the object store %s cannot be brought up to date: %s", BUCKET, error)
         return self._bucket
@@ -141,9 +129,14 @@ class _Limited(BufferedIOBase):
         self._left = limit
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
+        """Read into ``buffer`` and return the bytes read.
+
+        :raises ValueError: beyond the limit.
+        """
         view = memoryview(buffer).cast("B")
         data = self._source.read(len(view))
         self._left -= len(data)
@@ -153,7 +146,7 @@ class _Limited(BufferedIOBase):
         return len(data)
 
 
-def _saved(record: StoredMessage) -> Artifact | None:
+def _artifact_of(record: JobMessage) -> Artifact | None:
     try:
         message = record.read()
     except codec.Unreadable as error:

@@ -1,14 +1,157 @@
-"""JSON to message bodies and back. Unknown fields are ignored; whoever reads decides what an unreadable one means."""
+"""How a job's messages are spelled in the streams: subject, headers, body. Nothing else here spells any of them.
 
+Subjects of one message end in ``_subject``, patterns that match several in ``_subjects``, and what matches every job's
+begins with ``ALL_``. Only canonical UUIDs and names of ``[a-z0-9_-]+`` may be passed in: a wildcard in a token would
+name other jobs.
+
+Bodies are JSON. Unknown fields are ignored; whoever reads decides what an unreadable message means.
+"""
+
+from base64 import urlsafe_b64encode
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
 from gql_jobs.jobs.messages import Body, Kind, Message
-from gql_jobs.jobs.model import parse_job_id
-from gql_jobs.log import subjects
+from gql_jobs.jobs.model import JobPriority, parse_job_id
+
+JOBS_STREAM = "JOBS"
+DEAD_LETTERS_STREAM = "jobs-dlq"
+
+NONCE_HEADER = "Gql-Jobs-Nonce"
+"""What tells the write that stored a message from all others."""
+
+ALL_JOBS = "jobs.>"
+ALL_SUBMISSIONS = "jobs.*.queued.*.*"
+ALL_SCHEDULES = "jobs.*.scheduled"
+ALL_EVENTS = "jobs.*.event.*"
+ALL_CANCELLATIONS = "jobs.*.event.cancelled"
+ALL_DEAD_LETTERS = "jobs.*.event.dead_letter"
+ALL_PROGRESS = "jobs.*.progress"
+ALL_CHECKPOINTS = "jobs.*.checkpoint"
+ALL_ARTIFACTS = "jobs.*.artifact.*"
+ALL_NOTES = "jobs.*.note"
+FOLDED_SUBJECTS = (ALL_SUBMISSIONS, ALL_SCHEDULES, ALL_EVENTS, ALL_PROGRESS, ALL_ARTIFACTS, ALL_NOTES)
+"""What is folded: all but checkpoints."""
+_UNFOLDED = frozenset({"checkpoint"})
+"""Last tokens of a job's messages outside the fold."""
+
+ALL_HEARTBEATS = "workers.*"
+HEARTBEAT_REQUESTS = "workers-ping"
+"""Where workers are asked for a heartbeat now."""
+
+
+def job_subjects(job_id: str) -> str:
+    """Match every message of a job: the widest fence."""
+    return f"jobs.{job_id}.>"
+
+
+def queued_subject(job_id: str, queue: str, priority: JobPriority) -> str:
+    """Name the subject of a submission."""
+    return f"jobs.{job_id}.queued.{queue}.{priority}"
+
+
+def submission_subjects(job_id: str) -> str:
+    """Match a job's submissions, whatever queue and priority they are for."""
+    return f"jobs.{job_id}.queued.*.*"
+
+
+def scheduled_subject(job_id: str) -> str:
+    """Name the subject of the message that the server holds until a job is due."""
+    return f"jobs.{job_id}.scheduled"
+
+
+def event_subject(job_id: str, kind: Kind) -> str:
+    """Name the subject of a job's events of a kind."""
+    return f"jobs.{job_id}.event.{kind}"
+
+
+def event_subjects(job_id: str) -> str:
+    """Match a job's events: the fence of whoever runs it."""
+    return f"jobs.{job_id}.event.*"
+
+
+def progress_subject(job_id: str) -> str:
+    """Name the subject of a job's progress."""
+    return f"jobs.{job_id}.progress"
+
+
+def artifact_subject(job_id: str, name: str) -> str:
+    """Name the subject of the record of one of the job's files; a file's name may hold what no token may."""
+    return f"jobs.{job_id}.artifact.{urlsafe_b64encode(name.encode()).decode().rstrip('=')}"
+
+
+def checkpoint_subject(job_id: str) -> str:
+    """Name the subject of a handler's checkpoint."""
+    return f"jobs.{job_id}.checkpoint"
+
+
+def note_subject(job_id: str) -> str:
+    """Name the subject of what is noted of a job beside its events."""
+    return f"jobs.{job_id}.note"
+
+
+def queue_subjects(queue: str, priority: JobPriority) -> str:
+    """Match the submissions that the pull consumer of one queue and priority is given."""
+    return f"jobs.*.queued.{queue}.{priority}"
+
+
+def consumer_name(queue: str, priority: JobPriority) -> str:
+    """Return the name of the durable pull consumer of one queue and priority."""
+    return f"queue-{queue}-{priority}"
+
+
+def heartbeat_subject(worker_id: str) -> str:
+    """Name the subject of a worker's heartbeats; they are not stored."""
+    return f"workers.{worker_id}"
+
+
+def handover_subject(worker_id: str) -> str:
+    """Name the subject on which a worker is offered what it may still run; nothing there is stored."""
+    return f"handover.{worker_id}"
+
+
+def is_event_subject(subject: str) -> bool:
+    """Whether a message on that subject moves the fence over its job's events, whatever it says."""
+    return subject.split(".")[2:3] == ["event"]
+
+
+def job_of_subject(subject: str) -> str:
+    """Return the job that a subject below ``jobs.`` is of; whether it is an id is not looked at."""
+    return subject.split(".")[1]
+
+
+_EVENT_KINDS = {
+    str(kind): kind
+    for kind in (
+        Kind.STARTED,
+        Kind.COMPLETED,
+        Kind.FAILED,
+        Kind.DEAD_LETTER,
+        Kind.CANCELLED,
+        Kind.RELEASED,
+        Kind.EXPIRED,
+    )
+}
+"""By the last word of the subject: looked up, because calling the enumeration takes as long as the rest."""
+
+
+def job_and_kind(subject: str) -> tuple[str, Kind] | None:
+    """Return job id and kind of a folded message, or None for any other subject."""
+    match subject.split("."):
+        case ["jobs", job_id, "queued", _, _]:
+            return job_id, Kind.QUEUED
+        case ["jobs", job_id, "scheduled" | "progress" | "note" as kind]:
+            return job_id, Kind(kind)
+        case ["jobs", job_id, "artifact", _]:
+            return job_id, Kind.ARTIFACT
+        case ["jobs", job_id, "event", word] if (event := _EVENT_KINDS.get(word)) is not None:
+            return job_id, event
+    return None
+
 
 _BODIES: dict[Kind, type[Body]] = {
     Kind.SCHEDULED: messages.Submission,
@@ -36,13 +179,13 @@ class Newer(Unreadable):
     """Written by a newer version of this software, which can read it."""
 
 
-def encode(body: Body) -> bytes:
-    """The JSON of a body."""
+def encode_body(body: Body) -> bytes:
+    """Return the JSON of a body."""
     return _encoder.encode(body)
 
 
-def decode(kind: Kind, data: bytes) -> Body:
-    """The body of a message.
+def decode_body(kind: Kind, data: bytes) -> Body:
+    """Return the body of a message.
 
     :raises Unreadable: if the JSON does not fit; ``Newer`` if its version is not this one.
     """
@@ -55,17 +198,49 @@ def decode(kind: Kind, data: bytes) -> Body:
     return body
 
 
-def read(subject: str, data: bytes, seq: int, at: datetime, nonce: str | None = None) -> Message | None:
-    """A stored message as a value, or None for subjects outside the fold (checkpoints).
+def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str | None = None) -> Message | None:
+    """Return a stored message as a value, or None for subjects outside the fold (checkpoints).
 
     :raises Unreadable: if it is none of ours.
     """
-    named = subjects.kind_of(subject)
+    named = job_and_kind(subject)
     if named is None:
-        if subject.rsplit(".", 1)[-1] in subjects.UNFOLDED:
+        if subject.rsplit(".", 1)[-1] in _UNFOLDED:
             return None
         raise Unreadable(f"nothing is known of the subject {subject!r}")
     job_id, kind = named
     if parse_job_id(job_id) != job_id:
         raise Unreadable(f"{job_id!r} is no job id")
-    return Message(job_id, kind, seq, at, decode(kind, data), nonce)
+    return Message(job_id, kind, seq, at, decode_body(kind, data), nonce)
+
+
+class JobMessage(StoredMessage, frozen=True):
+    """A message of a job as it lies in the stream."""
+
+    @classmethod
+    def of(cls, stored: StoredMessage) -> "JobMessage":
+        """Return what is stored, with what its subject and headers mean here."""
+        return cls(stored.subject, stored.seq, stored.at, stored.data, stored.headers)
+
+    @property
+    def nonce(self) -> str | None:
+        """The mark of the write that stored this message."""
+        return self.header(NONCE_HEADER)
+
+    @property
+    def kind(self) -> Kind | None:
+        """What happened, or None for what is not folded and for what this version does not know."""
+        named = job_and_kind(self.subject)
+        return named[1] if named is not None else None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it moves the fence over its job's events."""
+        return is_event_subject(self.subject)
+
+    def read(self) -> Message | None:
+        """Return the message as a value; None outside the fold.
+
+        :raises Unreadable: if it is none of ours.
+        """
+        return read_message(self.subject, self.data, self.seq, self.at, self.nonce)

@@ -4,67 +4,101 @@ Each reads the job from the stream's leader, decides on the fold of its history 
 decisions that cross, one is stored and the other is made again on what is true now.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from msgspec import Struct
-
-from gql_jobs.jetstream.connection import ApiError
-from gql_jobs.jetstream.stored_messages import StoredMessage, delete_message
+from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jetstream.publisher import SCHEDULE_HEADER, SCHEDULE_TARGET_HEADER
 from gql_jobs.jobs.errors import (
     IdempotencyConflict,
     InvalidState,
     NotFound,
     PayloadTooLarge,
+    QueueFull,
     QueueUnavailable,
 )
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
 from gql_jobs.jobs.model import Job, JobStatus, Spec, parse_job_id
 from gql_jobs.jobs.requests import JobRequest
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
-from gql_jobs.log.retention import half_expired, tombstone
-from gql_jobs.log.streams import Capacity
+from gql_jobs.log.retention import expired_event, half_expired
+from gql_jobs.log.streams import StoreUse, store_use
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 HEADROOM = 128 * 1024
 """Bytes of a message that are kept free of payload, so that a dead letter with its errors always fits."""
+STORE_USE_KEPT = 1.0
+"""Seconds for which a known size of the store is taken for the present one."""
+STORE_USE_TIMEOUT = 0.5
+"""Seconds that the question how full the store is may add to a creation."""
 _TRIES = 10
 
 
-class Created(Struct, frozen=True):
-    """``deduplicated``: the key had made the job before."""
+class Created:
+    """A job that was created, or that its key had made before (``deduplicated``).
 
-    job: Job
-    deduplicated: bool
+    ``last_seq``: of its last message so far; an index that has come to it knows the job, so that ``job`` need not be
+    worked out.
+    """
+
+    __slots__ = ("_job", "_write", "deduplicated", "id", "last_seq")
+
+    def __init__(self, write: Write, last_seq: int, job: Job | None = None, *, deduplicated: bool = False) -> None:
+        """Tell of what ``write`` made, or would have made.
+
+        :param job: as it is now; without it, it is made of ``write`` when it is asked for.
+        """
+        self.id = write.job_id
+        self.last_seq = last_seq
+        self.deduplicated = deduplicated
+        self._write = write
+        self._job = job
+
+    @property
+    def job(self) -> Job:
+        """The job as the leader has it, or had it a moment ago."""
+        if self._job is None:
+            self._job = _first_state(self._write, self.last_seq)
+        return self._job
+
+    def repeated(self) -> "Created":
+        """Return what a request is answered that came with the same key in the same batch."""
+        return Created(self._write, self.last_seq, self._job, deduplicated=True)
 
 
 class JobCommands:
-    """The decisions, for one process. Creation times strictly increase, so that a batch keeps its order."""
+    """The decisions of one process. Creation times strictly increase, so that a batch keeps its order."""
 
     def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
-        """:param first_seq: where a job's history begins, as far as is known; spares the server a search."""
+        """Decide over a job log.
+
+        :param first_seq: where a job's history begins, as far as is known; spares the server a search.
+        """
         self._log = job_log
         self._first_seq = first_seq
         self._settings = settings
-        self._capacity = Capacity(job_log.connection, settings)
+        self._store_use = StoreUse(0, settings.max_store_bytes)
+        self._store_use_known_until = 0.0
         self._last_created = datetime.min.replace(tzinfo=UTC)
 
     async def find(self, job_id: str) -> Job | None:
-        """The job as the leader has it, or None.
+        """Return the job as the leader has it, or None.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
         return folded(await self._log.history(job_id))
 
     async def history(self, job_id: str) -> History:
-        """The job, its events and its files as the leader has them.
+        """Return the job, its events and its files as the leader has them.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
@@ -100,16 +134,93 @@ class JobCommands:
         if failures:
             first = failures[0]
             if hasattr(first, "extensions"):
-                first.extensions["acceptedIds"] = [outcome.job.id for outcome in created]
+                first.extensions["acceptedIds"] = [outcome.id for outcome in created]
                 uncertain = [f.extensions.get("jobId") for f in failures if isinstance(f, QueueUnavailable)]
                 if any(uncertain):
                     first.extensions["uncertainIds"] = [job_id for job_id in uncertain if job_id is not None]
             raise first
         made = {id(request): outcome for request, outcome in zip(distinct, created, strict=True)}
         return [
-            made.get(id(request)) or Created(made[id(firsts[request.idempotency_key or ""])].job, deduplicated=True)
-            for request in requests
+            made.get(id(request)) or made[id(firsts[request.idempotency_key or ""])].repeated() for request in requests
         ]
+
+    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
+        for request in requests:
+            self._check_size(request)
+        await self._refuse_if_full()
+        specs = [request.spec(self._creation_time(), self._settings) for request in requests]
+        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
+        outcomes = await self._log.append_in_order(writes)
+        return [
+            await self._created(request, write, outcome)
+            for request, write, outcome in zip(requests, writes, outcomes, strict=True)
+        ]
+
+    def _check_size(self, request: JobRequest) -> None:
+        limit = self._log.max_payload - HEADROOM
+        if len(request.payload) > limit:
+            raise PayloadTooLarge("The payload", len(request.payload), limit)
+
+    async def _refuse_if_full(self) -> None:
+        """Refuse creations alone: events, retries and firings of schedules are never refused for the store's sake.
+
+        While the server does not answer nothing is refused here: the write itself will say so.
+
+        :raises QueueFull: if the account, or a server of it, is over its share of the store.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._store_use_known_until:
+            # Set before asking, so that one caller asks and the others go by the last answer.
+            self._store_use_known_until = now + STORE_USE_KEPT
+            try:
+                async with asyncio.timeout(STORE_USE_TIMEOUT):
+                    self._store_use = await store_use(self._log.connection, self._settings)
+            except (ApiError, QueueUnavailable, TimeoutError):
+                return
+        limit = round(self._store_use.limit * self._settings.queue_full_ratio)
+        if self._store_use.used > limit:
+            raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
+
+    def _creation_time(self) -> datetime:
+        """Return a time later than that of any job before."""
+        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
+        return self._last_created
+
+    async def _created(
+        self, request: JobRequest, write: Write, outcome: int | BaseException
+    ) -> Created | BaseException:
+        if isinstance(outcome, Superseded):
+            try:
+                return await self._existing_or_renewed(request, write)
+            except Exception as error:  # noqa: BLE001 - told in its place among the outcomes of the others
+                return error
+        if isinstance(outcome, BaseException):
+            return outcome
+        return Created(write, outcome)
+
+    async def _existing_or_renewed(self, request: JobRequest, write: Write) -> Created:
+        """Say what became of a request whose id is taken: by the same request, by another one, or by an expired job.
+
+        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
+        """
+        history = await self._log.history(write.job_id, self._first_seq(write.job_id))
+        existing = folded(history)
+        if existing is None and half_expired(history):
+            # What the sweep has begun has to be finished first: an index that knows the old job must learn of its end.
+            with suppress(Superseded):
+                await self._log.append(expired_event(write.job_id, _last_event(history), history[-1].seq))
+            history = await self._log.history(write.job_id, history[0].seq)
+        if existing is None and history:
+            renewed = renewal(write, history)
+            try:
+                return Created(renewed, await self._log.append(renewed))
+            except Superseded:
+                existing = await self.find(write.job_id)
+        if existing is None:
+            raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
+        if existing.spec.payload_hash != request.hash:
+            raise IdempotencyConflict(request.idempotency_key or "", existing.id)
+        return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job that has not ended; whoever runs it is told by the event itself.
@@ -122,7 +233,7 @@ class JobCommands:
                 raise InvalidState(job_id, job.status.name, "cancelled")
             scheduled = job.status is JobStatus.SCHEDULED
             body = Cancelled(submission=job.submission_seq, spec=job.spec if scheduled else None)
-            subject = subjects.event(job_id, Kind.CANCELLED)
+            subject = codec.event_subject(job_id, Kind.CANCELLED)
             try:
                 seq = await self._log.append(Write(job_id, subject, body, job_events(job_id, _last_event(history))))
             except Superseded:
@@ -142,7 +253,7 @@ class JobCommands:
             if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
                 raise InvalidState(job_id, job.status.name, "retried")
             body = Submission(spec=job.spec, event_seq=job.event_seq)
-            subject = subjects.queued(job_id, job.spec.queue, job.spec.priority)
+            subject = codec.queued_subject(job_id, job.spec.queue, job.spec.priority)
             try:
                 seq = await self._log.append(Write(job_id, subject, body, whole_job(job_id, history[-1].seq)))
             except Superseded:
@@ -152,55 +263,12 @@ class JobCommands:
             return self._moved(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 
-    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
-        for request in requests:
-            self._check_size(request)
-        await self._capacity.refuse_if_full()
-        specs = [request.spec(self._now(), self._settings) for request in requests]
-        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
-        outcomes = await self._log.append_in_order(writes)
-        return [
-            await self._created(request, write, outcome)
-            for request, write, outcome in zip(requests, writes, outcomes, strict=True)
-        ]
+    async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[JobMessage], Job]:
+        """Return a job's messages and the job.
 
-    async def _created(
-        self, request: JobRequest, write: Write, outcome: int | BaseException
-    ) -> Created | BaseException:
-        if isinstance(outcome, Superseded):
-            try:
-                return await self._met(request, write)
-            except Exception as error:  # noqa: BLE001
-                return error
-        if isinstance(outcome, BaseException):
-            return outcome
-        return Created(_first_state(write, outcome), deduplicated=False)
-
-    async def _met(self, request: JobRequest, write: Write) -> Created:
-        """The id is taken: by the same request, by another one, or by a job that has expired.
-
-        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
+        :param whole: read from the stream's first message on, whatever is known of where the history begins.
+        :raises NotFound: | QueueUnavailable:
         """
-        history = await self._log.history(write.job_id, self._first_seq(write.job_id))
-        existing = folded(history)
-        if existing is None and half_expired(history):
-            # What the sweeper has begun has to be finished first: an index that knows the old job must hear of its end.
-            with suppress(Superseded):
-                await self._log.append(tombstone(write.job_id, _last_event(history), history[-1].seq))
-            history = await self._log.history(write.job_id, history[0].seq)
-        if existing is None and history:
-            renewed = renewal(write, history)
-            try:
-                return Created(_first_state(renewed, await self._log.append(renewed)), deduplicated=False)
-            except Superseded:
-                existing = await self.find(write.job_id)
-        if existing is None:
-            raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
-        if existing.spec.payload_hash != request.hash:
-            raise IdempotencyConflict(request.idempotency_key or "", existing.id)
-        return Created(existing, deduplicated=request.idempotency_key is not None)
-
-    async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[StoredMessage], Job]:
         if parse_job_id(job_id) != job_id:
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
@@ -210,39 +278,33 @@ class JobCommands:
         return history, job
 
     async def _forget_schedule(self, job_id: str, scheduled_seq: int) -> None:
-        """Only now: before the event, a crash would have lost the job. A firing that wins the race starts nothing."""
+        """Delete the schedule of a job whose cancellation is stored.
+
+        Not before: a crash in between would have lost the job. A firing that wins the race starts nothing.
+        """
         try:
-            await delete_message(self._log.connection, scheduled_seq)
+            await self._log.delete_one(scheduled_seq)
         except (ApiError, QueueUnavailable) as error:
             log.warning("the schedule of cancelled job %s stays until it fires: %s", job_id, error)
 
     def _moved(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
-        """The job after our own message, where the index has not brought it yet."""
+        """Return the job after our own message, where the index has not brought it yet."""
         return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
-
-    def _check_size(self, request: JobRequest) -> None:
-        limit = self._log.connection.max_payload - HEADROOM
-        if len(request.payload) > limit:
-            raise PayloadTooLarge("The payload", len(request.payload), limit)
-
-    def _now(self) -> datetime:
-        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
-        return self._last_created
 
 
 def creation(job_id: str, spec: Spec) -> Write:
-    """A job's first message: queued, or held by the server's schedule until ``run_at``."""
+    """Return a job's first message: queued, or held by the server's schedule until ``run_at``."""
     body = Submission(spec=spec)
-    target = subjects.queued(job_id, spec.queue, spec.priority)
+    target = codec.queued_subject(job_id, spec.queue, spec.priority)
     if spec.run_at is None:
         return Write(job_id, target, body, whole_job(job_id, 0))
     at = spec.run_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    headers = {subjects.SCHEDULE: f"@at {at}", subjects.SCHEDULE_TARGET: target}
-    return Write(job_id, subjects.scheduled(job_id), body, whole_job(job_id, 0), headers)
+    headers = {SCHEDULE_HEADER: f"@at {at}", SCHEDULE_TARGET_HEADER: target}
+    return Write(job_id, codec.scheduled_subject(job_id), body, whole_job(job_id, 0), headers)
 
 
-def renewal(write: Write, history: list[StoredMessage]) -> Write:
-    """The same creation where only the tombstone of an expired job is left under its id."""
+def renewal(write: Write, history: list[JobMessage]) -> Write:
+    """Return the same creation where only the ``expired`` event of a job is left under its id."""
     body = write.body
     assert isinstance(body, Submission)
     again = Submission(spec=body.spec, event_seq=_last_event(history), after_expiry=True)
@@ -252,12 +314,12 @@ def renewal(write: Write, history: list[StoredMessage]) -> Write:
 def _first_state(write: Write, seq: int) -> Job:
     body = write.body
     assert isinstance(body, Submission)
-    kind = Kind.SCHEDULED if subjects.SCHEDULE in write.headers else Kind.QUEUED
+    kind = Kind.SCHEDULED if SCHEDULE_HEADER in write.headers else Kind.QUEUED
     job = fold(None, Message(write.job_id, kind, seq, body.spec.created_at, body))
     assert job is not None
     return job
 
 
-def _last_event(history: list[StoredMessage]) -> int:
-    """The sequence that a fence over the job's events expects."""
+def _last_event(history: list[JobMessage]) -> int:
+    """Return the sequence that a fence over the job's events expects."""
     return max((message.seq for message in history if message.is_event), default=0)

@@ -1,4 +1,8 @@
-"""One delivery of a submission, and the lease that comes with it."""
+"""Deliveries of submissions, the lease that comes with each, and the pull consumers that they come from.
+
+A pull consumer is made per queue and priority. At most one pull is open at each; its heartbeat is watched, and a pull
+that falls silent, or was open when the connection was lost, is given up and made anew.
+"""
 
 import asyncio
 import logging
@@ -7,21 +11,32 @@ from copy import copy
 from typing import Any
 
 import msgspec
-from nats.aio.subscription import Subscription
 
-from gql_jobs.jetstream.client import Received
+from gql_jobs.jetstream.client import Received, SubjectSubscription
 from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.jetstream.ordered_consumer import ack_tokens
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobPriority, parse_job_id
-from gql_jobs.log import codec, subjects
+from gql_jobs.log import codec
+from gql_jobs.log.job_log import queue_error
+
+log = logging.getLogger(__name__)
+
+PULL_EXPIRES = 30.0
+"""Seconds a pull waits for jobs."""
+PULL_HEARTBEAT = 3.0
+"""Seconds between the server's heartbeats on an open pull."""
+POLL_TIMEOUT = 2.0
+"""Seconds for the answer to a pull that does not wait."""
 
 
 class Delivery:
-    """``seq`` is the submission's. Past ``deadline`` the server may have given the job to somebody else.
+    """One delivery of a submission, and the lease that comes with it.
 
-    ``delivered`` counts its deliveries, this one included; a hand-back counts as well. ``reply``: where it is acked.
+    ``seq`` is the submission's. Past ``deadline`` the server may have given the job to somebody else. ``delivered``
+    counts its deliveries, this one included; a hand-back counts as well. ``reply``: where it is acked.
     """
 
     def __init__(self, connection: Connection, message: Received, ack_wait: float) -> None:
@@ -32,7 +47,7 @@ class Delivery:
         self._clock = asyncio.get_running_loop().time
         _, delivered, seq, _, _, _ = ack_tokens(message.reply)
         self.subject = message.subject
-        named = subjects.kind_of(message.subject)
+        named = codec.job_and_kind(message.subject)
         self.job_id = named[0] if named is not None else ""
         self.seq = int(seq)
         self.delivered = int(delivered)
@@ -50,7 +65,7 @@ class Delivery:
         return self._clock() < self.deadline
 
     def passed_on(self, reply: str, lease: float) -> "Delivery":
-        """A later delivery of the same submission, given to another worker with ``lease`` seconds left of it."""
+        """Return a later delivery of the same submission, given to another worker with ``lease`` seconds left of it."""
         later = copy(self)
         _, delivered, _, _, _, _ = ack_tokens(reply)
         later.reply, later.delivered = reply, int(delivered)
@@ -58,59 +73,50 @@ class Delivery:
         return later
 
     def submission(self) -> Submission:
-        """:raises Unreadable: if the message is none of ours."""
+        """Return what is to be done.
+
+        :raises Unreadable: if the message is none of ours.
+        """
         if parse_job_id(self.job_id) != self.job_id:
             raise codec.Unreadable(f"{self.job_id!r} is no job id")
-        body = codec.decode(Kind.QUEUED, self._data)
+        body = codec.decode_body(Kind.QUEUED, self._data)
         assert isinstance(body, Submission)
         return body
 
     async def extend(self) -> bool:
-        """Extend the lease; past the deadline never: a zombie's heartbeat would keep the job from its successor."""
+        """Extend the lease; whether it is ours for another ``ack_wait`` seconds.
+
+        Past the deadline never: a superseded worker would keep the job from its successor.
+        """
         if not self.leased:
             return False
         asked = self._clock()
         try:
             await self._connection.request(self.reply, b"+WPI", timeout=max(self._ack_wait / 6, 1.0))
-        except QueueUnavailable:
+        except Unavailable:
             return False
         self.deadline = asked + self._ack_wait
         return True
 
     async def ack(self) -> None:
-        """The delivery is done with. One that is lost costs a redelivery, which is recognised and dropped."""
-        await self._say(b"+ACK")
+        """Acknowledge the delivery. An ack that is lost costs a redelivery, which is recognised and dropped."""
+        await self._answer(b"+ACK")
 
     async def nak(self, delay: float) -> None:
         """Have it redelivered after ``delay`` seconds; never past the deadline: that would start a second attempt."""
         if self.leased:
             # Without a delay the server would redeliver at once, in a hot loop.
-            await self._say(b'-NAK {"delay": %d}' % round(max(delay, 0.001) * 1e9))
+            await self._answer(b'-NAK {"delay": %d}' % round(max(delay, 0.001) * 1e9))
 
-    async def _say(self, what: bytes) -> None:
+    async def _answer(self, what: bytes) -> None:
         try:
-            await self._connection.publish(self.reply, what)
-        except QueueUnavailable:
+            await self._connection.client.send(self.reply, what)
+        except Unavailable:
             self.deadline = 0.0
 
 
-# Pulling deliveries from the consumers of queues and priorities.
-#
-# A lane is one consumer. At most one pull is open per lane; its heartbeat is watched, and a pull that falls silent, or
-# was open when the connection was lost, is given up and made anew.
-
-log = logging.getLogger(__name__)
-
-EXPIRES = 30.0
-"""Seconds a pull waits for jobs."""
-HEARTBEAT = 3.0
-"""Seconds between the server's signs of life on an open pull."""
-ANSWER = 2.0
-"""Seconds for the answer to a pull that does not wait."""
-
-
-class Lane:
-    """The deliveries of one queue and priority. ``deliver`` takes each as it comes."""
+class PullConsumer:
+    """The durable pull consumer of one queue and priority. ``deliver`` takes each delivery as it comes."""
 
     def __init__(
         self,
@@ -119,52 +125,52 @@ class Lane:
         priority: JobPriority,
         *,
         ack_wait: float,
-        deliver: Callable[["Lane", Delivery], None],
+        deliver: Callable[["PullConsumer", Delivery], None],
     ) -> None:
         self.queue = queue
         self.priority = priority
-        self.consumer = subjects.consumer(queue, priority)
+        self.name = codec.consumer_name(queue, priority)
         self._connection = connection
         self._ack_wait = ack_wait
         self._deliver = deliver
-        self._subscription: Subscription | None = None
+        self._subscription: SubjectSubscription | None = None
         self._inbox = ""
         self._answered = asyncio.Event()
-        self._heard = 0.0
-        self._came = 0
+        self._last_sign_at = 0.0
+        self._arrivals = 0
         self.wanted = 0
         """Deliveries that the open pull may still bring; 0 means that no pull is open."""
         self.waiting = False
-        """Whether the open pull waits for jobs to come: the server has none for this lane."""
+        """Whether the open pull waits for jobs to come: the server has none for it."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server is silent on the open pull for longer than two heartbeats."""
+        return self.waiting and asyncio.get_running_loop().time() - self._last_sign_at > 2.5 * PULL_HEARTBEAT
 
     async def poll(self, batch: int) -> bool:
-        """Pull what is there now, at most ``batch``; True if anything came.
+        """Pull what is there now, at most ``batch``; whether anything came.
 
         :raises QueueUnavailable: if the server is away or does not answer.
         """
-        came = self._came
+        before = self._arrivals
         await self._pull({"batch": batch, "no_wait": True}, batch)
         try:
-            async with asyncio.timeout(ANSWER):
+            async with asyncio.timeout(POLL_TIMEOUT):
                 await self._answered.wait()
         except TimeoutError:
             await self.close()
-            raise QueueUnavailable(f"The consumer {self.consumer} does not answer.") from None
-        return self._came > came
+            raise QueueUnavailable(f"The consumer {self.name} does not answer.") from None
+        return self._arrivals > before
 
     async def wait(self, batch: int) -> None:
         """Open a pull that waits for jobs.
 
         :raises QueueUnavailable: if the server is away.
         """
-        body = {"batch": batch, "expires": round(EXPIRES * 1e9), "idle_heartbeat": round(HEARTBEAT * 1e9)}
+        body = {"batch": batch, "expires": round(PULL_EXPIRES * 1e9), "idle_heartbeat": round(PULL_HEARTBEAT * 1e9)}
         await self._pull(body, batch)
         self.waiting = True
-
-    @property
-    def silent(self) -> bool:
-        """Whether the open pull shows no sign of life."""
-        return self.waiting and asyncio.get_running_loop().time() - self._heard > 2.5 * HEARTBEAT
 
     async def close(self) -> None:
         """Give up the open pull. Deliveries that are on their way still come."""
@@ -176,21 +182,24 @@ class Lane:
     async def _pull(self, body: dict[str, Any], batch: int) -> None:
         if self._subscription is None:
             self._inbox = self._connection.new_inbox()
-            self._subscription = await self._connection.receive(self._inbox, self._on_message)
+            try:
+                self._subscription = await self._connection.receive(self._inbox, self._on_message)
+            except Unavailable as error:
+                raise queue_error(error) from error
         self._answered.clear()
         self.wanted, self.waiting = batch, False
-        self._heard = asyncio.get_running_loop().time()
+        self._last_sign_at = asyncio.get_running_loop().time()
         try:
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STREAM}.{self.consumer}"
-            await self._connection.publish(subject, msgspec.json.encode(body), self._inbox)
-        except QueueUnavailable:
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{codec.JOBS_STREAM}.{self.name}"
+            await self._connection.client.send(subject, msgspec.json.encode(body), self._inbox)
+        except Unavailable as error:
             self.wanted = 0
-            raise
+            raise queue_error(error) from error
 
     def _on_message(self, message: Received) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._last_sign_at = asyncio.get_running_loop().time()
         if message.reply.startswith("$JS.ACK."):
-            self._came += 1
+            self._arrivals += 1
             self.wanted = max(self.wanted - 1, 0)
             if self.wanted == 0:
                 self.waiting = False
@@ -203,6 +212,6 @@ class Lane:
             return
         # Everything else ends the pull: 404 nothing there, 408 expired, 409 consumer gone or leader changed, 503.
         if status not in {"404", "408"}:
-            log.info("pull on %s ended: %s", self.consumer, message.headers)
+            log.info("pull on %s ended: %s", self.name, message.headers)
         self.wanted, self.waiting = 0, False
         self._answered.set()

@@ -7,22 +7,25 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import msgspec
-from nats.aio.msg import Msg
 
+from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.log import subjects
+from gql_jobs.jetstream.errors import Unavailable
+from gql_jobs.log import codec
+from gql_jobs.log.job_log import queue_errors
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = 5.0
+HEARTBEAT_EVERY = 5.0
 """Seconds between two heartbeats of a worker."""
+_AT_MOST_EVERY = 0.5
+"""Seconds between two heartbeats at least: running counts may change very often, and nobody looks that often."""
 GONE_AFTER = 14.0
 """Seconds of silence after which a worker is gone: two heartbeats may be lost, a third may be late."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
-    """What a worker process says of itself. ``running`` jobs of at most ``concurrency``; ``leaving``: its last word.
+    """What a worker process says of itself. ``running`` jobs of at most ``concurrency``; ``leaving``: it ends.
 
     ``job_types``: those that it can run.
     """
@@ -38,7 +41,7 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
-    """A worker as this process last heard of it."""
+    """What this process knows of a worker from its latest heartbeat, of ``last_seen_at``."""
 
     id: str
     hostname: str
@@ -50,24 +53,24 @@ class WorkerSeen(msgspec.Struct, frozen=True):
     job_types: tuple[str, ...] = ()
 
 
-_decode = msgspec.json.Decoder(Heartbeat).decode
+_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
 class Presence:
-    """The workers heard of lately."""
+    """The workers whose heartbeats came lately."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, WorkerSeen]] = {}
 
     def workers(self) -> list[WorkerSeen]:
-        """The workers that are alive, oldest first."""
+        """Return the workers that are alive, oldest first."""
         alive_since = asyncio.get_running_loop().time() - GONE_AFTER
         self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > alive_since}
         return sorted((worker for _, worker in self._seen.values()), key=lambda w: (w.started_at, w.id))
 
-    async def _on_heartbeat(self, message: Msg) -> None:
+    def _on_heartbeat(self, message: Received) -> None:
         try:
-            beat = _decode(message.data)
+            beat = _decode_heartbeat(message.data)
         except msgspec.MsgspecError:
             log.warning("a heartbeat on %s cannot be read", message.subject)
             return
@@ -89,31 +92,41 @@ class Presence:
 
 @asynccontextmanager
 async def watch_workers(connection: Connection) -> AsyncIterator[Presence]:
-    """Listen for heartbeats until the block ends; workers alive now are asked for one."""
+    """Listen for heartbeats until the block ends; workers alive now are asked for one.
+
+    :raises QueueUnavailable: if the server is away.
+    """
     presence = Presence()
-    subscription = await connection.subscribe(subjects.WORKERS, presence._on_heartbeat)  # noqa: SLF001
+    with queue_errors():
+        subscription = await connection.receive(codec.ALL_HEARTBEATS, presence._on_heartbeat)  # noqa: SLF001
     try:
-        await connection.publish(subjects.WORKERS_PING, b"")
+        with queue_errors():
+            await connection.publish(codec.HEARTBEAT_REQUESTS, b"")
         yield presence
     finally:
         await connection.unsubscribe(subscription)
 
 
-async def beat_for_ever(connection: Connection, heartbeat: Callable[[], Heartbeat], changed: asyncio.Event) -> None:
-    """Send heartbeats: at once, every few seconds, when asked, and when ``changed`` is set. Never ends by itself."""
+async def publish_heartbeats(
+    connection: Connection, heartbeat: Callable[[], Heartbeat], changed: asyncio.Event
+) -> None:
+    """Publish heartbeats: at once, every few seconds, when asked, and when ``changed`` is set. Never ends by itself.
 
-    async def asked(_: Msg) -> None:
+    :raises QueueUnavailable: if the server is away at the beginning.
+    """
+
+    def requested(_: Received) -> None:
         changed.set()
 
-    subscription = await connection.subscribe(subjects.WORKERS_PING, asked)
+    with queue_errors():
+        subscription = await connection.receive(codec.HEARTBEAT_REQUESTS, requested)
     try:
         while True:
             changed.clear()
-            await say(connection, heartbeat())
-            # Running counts may change thousands of times a second; nobody looks that often.
-            await asyncio.sleep(0.5)
+            await publish_heartbeat(connection, heartbeat())
+            await asyncio.sleep(_AT_MOST_EVERY)
             try:
-                async with asyncio.timeout(HEARTBEAT - 0.5):
+                async with asyncio.timeout(HEARTBEAT_EVERY - _AT_MOST_EVERY):
                     await changed.wait()
             except TimeoutError:
                 continue
@@ -121,9 +134,9 @@ async def beat_for_ever(connection: Connection, heartbeat: Callable[[], Heartbea
         await connection.unsubscribe(subscription)
 
 
-async def say(connection: Connection, beat: Heartbeat) -> None:
-    """Send one heartbeat; while the server is away nobody could hear it."""
+async def publish_heartbeat(connection: Connection, beat: Heartbeat) -> None:
+    """Publish one heartbeat; while the server is away nobody could take it, and nothing is raised."""
     try:
-        await connection.publish(subjects.worker(beat.id), msgspec.json.encode(beat))
-    except QueueUnavailable:
+        await connection.publish(codec.heartbeat_subject(beat.id), msgspec.json.encode(beat))
+    except Unavailable:
         log.debug("no heartbeat: NATS is away")

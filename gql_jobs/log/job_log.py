@@ -1,34 +1,91 @@
 """The job log: fenced, nonce-carrying appends to a job's history, and that history read from the leader.
 
 Every decision is made on what the leader says and written with a fence that fails if anything has happened since.
+Here, too, jetstream's errors become the ones that the rest of the project knows: ``queue_errors`` and ``queue_error``.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from typing import NamedTuple
 
 import msgspec
 
-from gql_jobs.jetstream.connection import ApiError, Connection, MessageTooLarge
-from gql_jobs.jetstream.publisher import FenceRefused, Publisher, Refused, StoreFull, Unacknowledged, open_publisher
-from gql_jobs.jetstream.stored_messages import StoredMessage, deletion, last_message, messages_of, says_gone
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import (
+    ApiError,
+    FenceRefused,
+    JetStreamError,
+    MessageTooLarge,
+    PublicationError,
+    PublicationRefused,
+    StoreFull,
+    Unacknowledged,
+    Unavailable,
+)
+from gql_jobs.jetstream.publisher import (
+    EXPECTED_SEQ_HEADER,
+    EXPECTED_SUBJECT_HEADER,
+    ROLLUP_HEADER,
+    Publisher,
+    open_publisher,
+)
+from gql_jobs.jetstream.stored_messages import (
+    delete_message,
+    deletion_body,
+    deletion_call,
+    last_message,
+    messages_of,
+    says_gone,
+)
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Body, Saved
 from gql_jobs.jobs.model import Artifact, Job
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import Unreadable, encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage
 
-# What the stored messages of one job make: the job, its events, its files. The same as the index tells, read anew.
+log = logging.getLogger(__name__)
+
+ACK_TIMEOUT = 2.0
+"""Seconds to wait for one acknowledgement."""
+WRITE_TIMEOUT = 3.5
+"""Seconds that a client's write may take in all."""
+RETRY_PAUSE = 0.1
+"""Seconds between two tries of a write."""
+DELETIONS_AT_ONCE = 500
+"""The server drops API calls when thousands of them wait."""
+DELETIONS_TIMEOUT = 10.0
+"""Seconds for so many."""
+_UNREADABLE_STREAM = "The stream could not be read"
 
 
-def folded(history: list[StoredMessage]) -> Job | None:
-    """The job that a history makes; unreadable messages are passed over, as the feed does."""
-    return read_history(history).job
+@contextmanager
+def queue_errors(refusal: str | None = None) -> Iterator[None]:
+    """Raise as ``QueueUnavailable`` what jetstream raises because the server is away.
+
+    :param refusal: what it means that the server refuses a call; without it an ``ApiError`` passes as it is.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        raise queue_error(error) from error
+    except ApiError as error:
+        if refusal is None:
+            raise
+        raise QueueUnavailable(f"{refusal}: {error.description}.") from error
+
+
+def queue_error(error: JetStreamError) -> QueueUnavailable | QueueFull:
+    """Return what a failed write means to whoever asked for it."""
+    if isinstance(error, StoreFull):
+        return QueueFull(f"The store of the NATS server is full ({error}).")
+    if isinstance(error, PublicationRefused):
+        return QueueUnavailable(f"The stream refused the write: {error}.")
+    return QueueUnavailable(str(error))
 
 
 class History(NamedTuple):
@@ -39,15 +96,15 @@ class History(NamedTuple):
     artifacts: list[Artifact]
 
 
-def read_history(history: list[StoredMessage]) -> History:
-    """The same from the stream as the index tells it; unreadable messages are passed over, as the feed does."""
+def read_history(history: list[JobMessage]) -> History:
+    """Return what a history makes, as the index has it; unreadable messages are passed over, as by the feed."""
     job: Job | None = None
     events: list[Event] = []
     files: dict[str, Artifact] = {}
     for stored in history:
         try:
             message = stored.read()
-        except Unreadable:
+        except codec.Unreadable:
             continue
         if message is None:
             continue
@@ -60,19 +117,9 @@ def read_history(history: list[StoredMessage]) -> History:
     return History(job, events, [files[name] for name in sorted(files)])
 
 
-log = logging.getLogger(__name__)
-
-ACK_TIMEOUT = 2.0
-"""Seconds to wait for one acknowledgement."""
-PATIENCE = 3.5
-"""Seconds that a client's write may take in all."""
-RETRY_PAUSE = 0.1
-"""Seconds between two tries of a write."""
-DELETION = f"$JS.API.STREAM.MSG.DELETE.{subjects.STREAM}"
-DELETIONS_AT_ONCE = 500
-"""The server drops API calls when thousands of them wait."""
-DELETIONS_TIMEOUT = 10.0
-"""Seconds for so many."""
+def folded(history: list[JobMessage]) -> Job | None:
+    """Return the job that a history makes; unreadable messages are passed over, as by the feed."""
+    return read_history(history).job
 
 
 class Fence(NamedTuple):
@@ -83,24 +130,24 @@ class Fence(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """How the server is told."""
-        return {subjects.EXPECTED_SEQ: str(self.seq), subjects.EXPECTED_FILTER: self.over}
+        """What asks the server for it."""
+        return {EXPECTED_SEQ_HEADER: str(self.seq), EXPECTED_SUBJECT_HEADER: self.over}
 
 
 def whole_job(job_id: str, seq: int) -> Fence:
-    """Nothing at all has happened to the job since ``seq``."""
-    return Fence(subjects.job(job_id), seq)
+    """Fence a write: nothing at all has happened to the job since ``seq``."""
+    return Fence(codec.job_subjects(job_id), seq)
 
 
 def job_events(job_id: str, seq: int) -> Fence:
-    """No event of the job has been written since ``seq``."""
-    return Fence(subjects.events(job_id), seq)
+    """Fence a write: no event of the job has been written since ``seq``."""
+    return Fence(codec.event_subjects(job_id), seq)
 
 
 class Superseded(Exception):
     """Somebody else has written under the fence; nothing of ours was stored. ``last``: the newest message there."""
 
-    def __init__(self, last: StoredMessage | None) -> None:
+    def __init__(self, last: JobMessage | None) -> None:
         super().__init__("superseded")
         self.last = last
 
@@ -124,26 +171,34 @@ class JobLog:
         self._writer = secrets.token_hex(6)
         self._nonces = count()
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message the server takes."""
+        return self._publisher.max_payload
+
     def new_nonce(self) -> str:
-        """What tells a write from all others, whoever made them; chance alone would be a system call each time."""
+        """Return what tells a write from all others, whoever made them.
+
+        Chance alone would be a system call each time.
+        """
         return f"{self._writer}{next(self._nonces):x}"
 
-    async def append(self, write: Write, *, patience: float | None = PATIENCE) -> int:
+    async def append(self, write: Write, *, timeout: float | None = WRITE_TIMEOUT) -> int:  # noqa: ASYNC109
         """Store one message and return its sequence.
 
-        :param patience: seconds; None tries until the server has answered, for as long as it takes.
+        :param timeout: seconds; None tries until the server has answered, for as long as it takes.
         :raises Superseded: if somebody else has written under the fence.
-        :raises QueueUnavailable: after ``patience``; with ``job_id`` if the message may have been stored.
-        :raises QueueFull: if the server has no room (with ``patience``).
-        :raises MessageTooLarge: at once, also without ``patience``.
+        :raises QueueUnavailable: after ``timeout``; with ``job_id`` if the message may have been stored.
+        :raises QueueFull: if the server has no room (with ``timeout``).
+        :raises MessageTooLarge: at once, also without ``timeout``.
         """
-        return await _Append(self, self._publisher, write, patience).outcome()
+        return await _Append(self, self._publisher, write, timeout).outcome()
 
     async def append_in_order(self, writes: list[Write]) -> list[int | BaseException]:
         """Store many messages, pipelined, in order: for each its sequence or what ``append`` would raise."""
         appends: list[_Append] = []
         for write in writes:
-            appends.append(_Append(self, self._publisher, write, PATIENCE))
+            appends.append(_Append(self, self._publisher, write, WRITE_TIMEOUT))
             await appends[-1].send()
         # A task each only for those that have to be tried again: all others are answered in this order anyway.
         seqs = [await append.acknowledged() for append in appends]
@@ -156,60 +211,76 @@ class JobLog:
 
         :raises FenceRefused: if an event was written since.
         :raises QueueUnavailable: if it was not acknowledged.
+        :raises MessageTooLarge: if no server would take it.
         """
-        headers = {subjects.ROLLUP: "sub", **fence.headers}
+        headers = {ROLLUP_HEADER: "sub", **fence.headers}
         try:
             await self._publisher.publish(subject, body, headers, ACK_TIMEOUT)
-        except (Unacknowledged, Refused, StoreFull) as error:
+        except FenceRefused:
+            raise
+        except PublicationError as error:
             raise QueueUnavailable(f"{subject} was not stored: {error}") from error
+        except Unavailable as error:
+            raise queue_error(error) from error
 
     async def delete(self, seqs: Sequence[int]) -> None:
         """Remove messages, pipelined, in that order; one that is gone already is no error.
 
         :raises QueueUnavailable: if not all of them are known to be gone.
         """
+        call = deletion_call(codec.JOBS_STREAM)
         for start in range(0, len(seqs), DELETIONS_AT_ONCE):
-            sent = [
-                await self._publisher.send(DELETION, msgspec.json.encode(deletion(seq)), None, DELETIONS_TIMEOUT)
-                for seq in seqs[start : start + DELETIONS_AT_ONCE]
-            ]
+            with queue_errors():
+                sent = [
+                    await self._publisher.send(call, msgspec.json.encode(deletion_body(seq)), None, DELETIONS_TIMEOUT)
+                    for seq in seqs[start : start + DELETIONS_AT_ONCE]
+                ]
             for answer in await asyncio.gather(*sent, return_exceptions=True):
-                gone = isinstance(answer, Refused) and says_gone(answer.err_code, answer.description)
+                gone = isinstance(answer, PublicationRefused) and says_gone(answer.err_code, answer.description)
                 if isinstance(answer, BaseException) and not gone:
                     raise QueueUnavailable(f"A message was not deleted: {answer}.") from answer
 
-    async def history(self, job_id: str, first_seq: int = 1) -> list[StoredMessage]:
-        """Every message of a job from ``first_seq`` on, oldest first; finding an old job's first one takes a search.
+    async def delete_one(self, seq: int) -> None:
+        """Remove a message; one that is gone already is no error.
+
+        :raises ApiError: if the server refuses.
+        :raises QueueUnavailable: if it does not answer.
+        """
+        with queue_errors():
+            await delete_message(self.connection, codec.JOBS_STREAM, seq)
+
+    async def history(self, job_id: str, first_seq: int = 1) -> list[JobMessage]:
+        """Return every message of a job from ``first_seq`` on, oldest first.
+
+        Finding an old job's first one takes the server a search.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
-        try:
-            return [message async for message in messages_of(self.connection, subjects.job(job_id), first_seq)]
-        except ApiError as error:
-            raise QueueUnavailable(f"The stream could not be read: {error.description}.") from error
+        with queue_errors(_UNREADABLE_STREAM):
+            found = messages_of(self.connection, codec.JOBS_STREAM, codec.job_subjects(job_id), first_seq)
+            return [JobMessage.of(message) async for message in found]
 
-    async def last(self, subject_filter: str) -> StoredMessage | None:
-        """The newest message that matches, as the leader has it.
+    async def last(self, subject_filter: str) -> JobMessage | None:
+        """Return the newest message that matches, as the leader has it.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
-        try:
-            return await last_message(self.connection, subject_filter)
-        except ApiError as error:
-            raise QueueUnavailable(f"The stream could not be read: {error.description}.") from error
+        with queue_errors(_UNREADABLE_STREAM):
+            stored = await last_message(self.connection, codec.JOBS_STREAM, subject_filter)
+        return JobMessage.of(stored) if stored is not None else None
 
 
 class _Append:
     """One write until its outcome is known."""
 
-    def __init__(self, job_log: JobLog, publisher: Publisher, write: Write, patience: float | None) -> None:
+    def __init__(self, job_log: JobLog, publisher: Publisher, write: Write, timeout: float | None) -> None:
         self._log = job_log
         self._publisher = publisher
         self._write = write
         self._nonce = job_log.new_nonce()
-        self._data = encode(write.body)
-        self._headers = {**write.headers, subjects.NONCE: self._nonce, **write.fence.headers}
-        self._deadline = None if patience is None else asyncio.get_running_loop().time() + patience
+        self._data = codec.encode_body(write.body)
+        self._headers = {**write.headers, codec.NONCE_HEADER: self._nonce, **write.fence.headers}
+        self._deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         self._in_doubt = False
         self._sent: asyncio.Future[int] | None = None
         self._failure: Exception | None = None
@@ -224,7 +295,7 @@ class _Append:
             log.debug("nothing was sent on %s", self._write.subject)
 
     async def acknowledged(self) -> int | None:
-        """The sequence, if what was sent is acknowledged; else there is something to find out."""
+        """Return the sequence, if what was sent is acknowledged; None if there is something to find out."""
         if self._sent is None:
             return None
         try:
@@ -238,7 +309,7 @@ class _Append:
         return None
 
     async def outcome(self) -> int:
-        """Try until the outcome is known or the patience is over."""
+        """Try until the outcome is known or the time is over, and return the sequence."""
         if self._deadline is None:
             return await self._tries()
         try:
@@ -270,16 +341,19 @@ class _Append:
             self._in_doubt = doubted
         except Unacknowledged:
             log.debug("no acknowledgement of %s", self._write.subject)
-        except (QueueUnavailable, Refused, StoreFull) as error:
+        except (Unavailable, PublicationRefused, StoreFull) as error:
             self._in_doubt = doubted
-            raise _public(error) from error
+            raise queue_error(error) from error
         return await self._stored()
 
     async def _send(self) -> asyncio.Future[int]:
-        return await self._publisher.send(self._write.subject, self._data, self._headers, ACK_TIMEOUT)
+        try:
+            return await self._publisher.send(self._write.subject, self._data, self._headers, ACK_TIMEOUT)
+        except Unavailable as error:
+            raise queue_error(error) from error
 
     async def _stored(self) -> int:
-        """Our write's sequence, if the leader has it; if nothing else moved the fence, it may be tried again."""
+        """Return our write's sequence, if the leader has it; if nothing else moved the fence, it may be tried again."""
         own = await self._log.last(self._write.subject)
         last = await self._log.last(self._write.fence.over)
         for message in (own, last):
@@ -301,16 +375,13 @@ def _silent() -> QueueUnavailable:
     return QueueUnavailable("NATS did not answer in time; nothing was stored.")
 
 
-def _public(error: Exception) -> Exception:
-    if isinstance(error, StoreFull):
-        return QueueFull(f"The store of the NATS server is full ({error}).")
-    if isinstance(error, Refused):
-        return QueueUnavailable(f"The stream refused the write: {error}.")
-    return error
-
-
 @asynccontextmanager
 async def open_job_log(connection: Connection) -> AsyncIterator[JobLog]:
-    """The log over a connection, until the block ends."""
-    async with open_publisher(connection) as publisher:
+    """Yield the log over a connection, until the block ends.
+
+    :raises QueueUnavailable: if the server is away.
+    """
+    async with AsyncExitStack() as stack:
+        with queue_errors():
+            publisher = await stack.enter_async_context(open_publisher(connection))
         yield JobLog(connection, publisher)

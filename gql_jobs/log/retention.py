@@ -1,7 +1,9 @@
-"""The end of a job's history: one fenced event that every index hears of, then the messages, one by one.
+"""The end of a job's history: one fenced event that every index learns of, then the messages, one by one.
 
-Never a purge by subject: the server manages a hundred of those a second. Never before the event: a retry and an expiry
-cannot both win. The one exception is a full store, which takes no event before something has gone.
+Never a purge by subject, which is slow on the server's side. Never before the event: a retry and an expiry cannot both
+win. The one exception is a full store, which takes no event before something has gone.
+
+Beside it, at the end, what else is done for jobs that stand still: the firing of overdue schedules.
 """
 
 import asyncio
@@ -10,47 +12,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from gql_jobs.jetstream.stored_messages import StoredMessage, count_by_subject, delete_message
+from gql_jobs.jetstream.publisher import TTL_HEADER
+from gql_jobs.jetstream.stored_messages import subjects_page
 from gql_jobs.jobs.claim import TERMINAL
 from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.messages import Expired, Kind, Submission
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.dead_letters import remove_dead_letter
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, whole_job
-
-# Scheduled jobs whose time has come without the server firing them: after its store was full, or a restart.
+from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors, whole_job
 
 log = logging.getLogger(__name__)
 
-
-async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
-    """Queue a job that was to run before that moment and is still scheduled; False if there is nothing to do.
-
-    :raises QueueUnavailable: if the stream does not answer.
-    """
-    history = await job_log.history(job_id)
-    job = folded(history)
-    if job is None or job.status is not JobStatus.SCHEDULED or job.spec.run_at is None or job.spec.run_at >= before:
-        return False
-    scheduled = history[-1].read()
-    if scheduled is None or scheduled.kind is not Kind.SCHEDULED:
-        return False
-    body = scheduled.body
-    assert isinstance(body, Submission)
-    subject = subjects.queued(job_id, job.spec.queue, job.spec.priority)
-    try:
-        await job_log.append(Write(job_id, subject, body, whole_job(job_id, scheduled.seq)))
-    except Superseded:
-        return False
-    # A firing that comes in between makes a second submission, of which the fence lets only one start.
-    await delete_message(job_log.connection, scheduled.seq)
-    log.info("job %s was overdue and is queued now", job_id)
-    return True
-
-
-TOMBSTONE_TTL = 7 * 86_400
+EXPIRED_EVENT_TTL = 7 * 86_400
 """Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
 _COPIED_WITHIN = timedelta(seconds=10)
 """A dead letter that has no copy by then had one that was removed, at a retry or by hand."""
@@ -68,12 +44,10 @@ class Ended(NamedTuple):
     messages: Sequence[tuple[int, Kind]]
 
 
-def tombstone(job_id: str, event_seq: int, last_seq: int) -> Write:
-    """The ``expired`` event of a job that ended with ``event_seq``, unless anything has happened since ``last_seq``."""
-    headers = {subjects.MESSAGE_TTL: f"{TOMBSTONE_TTL}s"}
-    return Write(
-        job_id, subjects.event(job_id, Kind.EXPIRED), Expired(event_seq=event_seq), whole_job(job_id, last_seq), headers
-    )
+def expired_event(job_id: str, event_seq: int, last_seq: int) -> Write:
+    """Return the ``expired`` event of a job that ended with ``event_seq``, fenced by its ``last_seq``."""
+    subject, headers = codec.event_subject(job_id, Kind.EXPIRED), {TTL_HEADER: f"{EXPIRED_EVENT_TTL}s"}
+    return Write(job_id, subject, Expired(event_seq=event_seq), whole_job(job_id, last_seq), headers)
 
 
 async def expire_ended(
@@ -85,12 +59,12 @@ async def expire_ended(
 
     :returns: for each job the sequence of its ``expired`` event, 0 if it has changed since or is gone, or the failure.
     """
-    outcomes = await job_log.append_in_order([tombstone(job.job_id, job.last_seq, job.last_seq) for job in jobs])
+    outcomes = await job_log.append_in_order([expired_event(job.job_id, job.last_seq, job.last_seq) for job in jobs])
     expired = [job for job, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, int)]
     await _delete_known(job_log, [job for job in expired if not job.has_artifacts])
     await asyncio.gather(*(delete_remains(job_log, artifacts, job.job_id) for job in expired if job.has_artifacts))
 
-    async def settled(job: Ended, outcome: int | BaseException) -> int:
+    async def outcome_of(job: Ended, outcome: int | BaseException) -> int:
         if isinstance(outcome, int):
             return outcome
         if isinstance(outcome, Superseded) and (outcome.last is None or outcome.last.kind is Kind.EXPIRED):
@@ -100,8 +74,8 @@ async def expire_ended(
             return await expire(job_log, artifacts, job.job_id, finished_before, first_seq)
         raise outcome
 
-    settling = (settled(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True))
-    return await asyncio.gather(*settling, return_exceptions=True)
+    expiries = (outcome_of(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True))
+    return await asyncio.gather(*expiries, return_exceptions=True)
 
 
 async def expire(
@@ -119,7 +93,7 @@ async def expire(
     if finished_at is None or finished_at >= finished_before:
         return 0
     last_event = max(message.seq for message in history if message.is_event)
-    end = tombstone(job_id, last_event, history[-1].seq)
+    end = expired_event(job_id, last_event, history[-1].seq)
     try:
         try:
             seq = await job_log.append(end)
@@ -133,7 +107,7 @@ async def expire(
     return seq
 
 
-def half_expired(history: Sequence[StoredMessage]) -> bool:
+def half_expired(history: Sequence[JobMessage]) -> bool:
     """Whether a job has lost its submissions to a full store and has not got its ``expired`` event yet."""
     events = [message for message in history if message.is_event]
     return bool(events) and events[-1].kind in _ENDS and not any(m.kind in _SUBMISSIONS for m in history)
@@ -144,8 +118,9 @@ async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str)
 
     That is what no index knows of (checkpoints, notes), and what a process left that died in the middle.
     """
-    left = await count_by_subject(job_log.connection, subjects.job(job_id))
-    if left.keys() <= {subjects.event(job_id, Kind.EXPIRED)}:
+    with queue_errors():
+        left = await subjects_page(job_log.connection, codec.JOBS_STREAM, codec.job_subjects(job_id))
+    if left.subjects.keys() <= {codec.event_subject(job_id, Kind.EXPIRED)}:
         return
     history = await job_log.history(job_id)
     last_expiry = max((m.seq for m in history if m.kind is Kind.EXPIRED), default=0)
@@ -154,7 +129,7 @@ async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str)
 
 async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
     young = datetime.now(UTC) - _COPIED_WITHIN
-    letters = [
+    dead_letters = [
         (job, max(seqs)) for job in jobs if (seqs := [seq for seq, kind in job.messages if kind is Kind.DEAD_LETTER])
     ]
     await asyncio.gather(
@@ -162,13 +137,13 @@ async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
             remove_dead_letter(
                 job_log.connection, job.job_id, seq, wait=seq == job.last_seq and job.finished_at > young
             )
-            for job, seq in letters
+            for job, seq in dead_letters
         )
     )
     await _delete_messages(job_log, [message for job in jobs for message in job.messages])
 
 
-async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[StoredMessage]) -> None:
+async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[JobMessage]) -> None:
     for message in messages:
         if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
@@ -185,9 +160,36 @@ async def _delete_messages(job_log: JobLog, messages: Sequence[tuple[int, Kind |
     await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
 
 
-def _finished_at(history: list[StoredMessage]) -> datetime | None:
-    """When the job ended; None if it has not, or is gone."""
+def _finished_at(history: list[JobMessage]) -> datetime | None:
+    """Return when the job ended; None if it has not, or is gone."""
     job = folded(history)
     if job is not None:
         return job.finished_at if job.status.is_terminal else None
     return next(m.at for m in reversed(history) if m.is_event) if half_expired(history) else None
+
+
+async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
+    """Queue a job that was to run before that moment and is still scheduled; False if there is nothing to do.
+
+    The server fires schedules itself, but for those that fell due while its store was full or it was restarted.
+
+    :raises QueueUnavailable: if the stream does not answer.
+    """
+    history = await job_log.history(job_id)
+    job = folded(history)
+    if job is None or job.status is not JobStatus.SCHEDULED or job.spec.run_at is None or job.spec.run_at >= before:
+        return False
+    scheduled = history[-1].read()
+    if scheduled is None or scheduled.kind is not Kind.SCHEDULED:
+        return False
+    body = scheduled.body
+    assert isinstance(body, Submission)
+    subject = codec.queued_subject(job_id, job.spec.queue, job.spec.priority)
+    try:
+        await job_log.append(Write(job_id, subject, body, whole_job(job_id, scheduled.seq)))
+    except Superseded:
+        return False
+    # A firing that comes in between makes a second submission, of which the fence lets only one start.
+    await job_log.delete_one(scheduled.seq)
+    log.info("job %s was overdue and is queued now", job_id)
+    return True

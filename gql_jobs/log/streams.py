@@ -1,6 +1,8 @@
-"""The streams and consumers: created or brought up to date at every start, idempotently, never deleted."""
+"""The streams, their consumers and the store that they lie in: made at every start, idempotently, never deleted.
 
-import asyncio
+First what the server has to have, then how it is brought there, then what it is asked about it.
+"""
+
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,18 +10,222 @@ from typing import Any
 
 import msgspec
 
-from gql_jobs.jetstream.connection import ApiError, Connection
-from gql_jobs.jobs.errors import GqlJobsError, QueueFull, QueueUnavailable
+from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
+from gql_jobs.log.job_log import queue_errors
 from gql_jobs.settings import Settings
 
-# How full the store is, and the refusal of new jobs before the store's own limit would stop running ones.
+log = logging.getLogger(__name__)
 
-MAX_AGE = 1.0
-"""Seconds for which a known size is taken for the present one."""
-PATIENCE = 0.5
-"""Seconds that the question may add to a creation."""
+OLDEST_SERVER = (2, 12, 0)
+"""The first server with message schedules (``Nats-Schedule``), which hold the jobs that run later."""
+_NAME_IN_USE = 10058
+_NOT_YET = frozenset({10005, 10008})
+"""A cluster that has no leader, or too few servers for the copies: both pass while it starts."""
+_TIMEOUT = 10.0
+
+
+class UnsuitableServer(GqlJobsError):
+    """The NATS server lacks something that the log needs, and will not have it later."""
+
+
+def jobs_stream(replicas: int) -> dict[str, Any]:
+    """Return the configuration of the stream of jobs: no age or size limit, because either would drop jobs."""
+    return {
+        "name": codec.JOBS_STREAM,
+        "subjects": [codec.ALL_JOBS],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": replicas,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "allow_direct": False,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "allow_msg_schedules": True,
+    }
+
+
+def dead_letter_stream(replicas: int) -> dict[str, Any]:
+    """Return the configuration of the stream into which the server itself copies dead letters."""
+    return {
+        "name": codec.DEAD_LETTERS_STREAM,
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": replicas,
+        "sources": [{"name": codec.JOBS_STREAM, "filter_subject": codec.ALL_DEAD_LETTERS}],
+    }
+
+
+def consumer_config(queue: str, priority: JobPriority, ack_wait: float) -> dict[str, Any]:
+    """Return the configuration of the pull consumer of one queue and priority.
+
+    ``max_ack_pending`` is off because deliveries that wait for their retry would use it up; ``backoff`` is unset
+    because it would add to the delay of a nak.
+    """
+    return {
+        "durable_name": codec.consumer_name(queue, priority),
+        "filter_subject": codec.queue_subjects(queue, priority),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": round(ack_wait * 1e9),
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 4096,
+        "replay_policy": "instant",
+    }
+
+
+async def ensure_streams(connection: Connection, settings: Settings) -> None:
+    """Create or update the streams.
+
+    :raises UnsuitableServer: if the server is too old or refuses.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    if is_too_old(connection):
+        raise UnsuitableServer(
+            f"The NATS server is version {connection.server_version}; gql-jobs needs "
+            f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
+        )
+    for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
+        with _explained(connection, f"the stream {config['name']}"):
+            try:
+                await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
+            except ApiError as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+                await update_stream(connection, config)
+
+
+async def ensure_consumers(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
+    """Create or update the consumers of every priority of the queues.
+
+    :raises UnsuitableServer: if the server refuses.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    for queue in queues:
+        for priority in JobPriority:
+            config = consumer_config(queue, priority, ack_wait)
+            body = {"stream_name": codec.JOBS_STREAM, "config": config}
+            with _explained(connection, f"the consumer {config['durable_name']}"):
+                await connection.api(f"CONSUMER.CREATE.{codec.JOBS_STREAM}.{config['durable_name']}", body, _TIMEOUT)
+
+
+@contextmanager
+def _explained(connection: Connection, what: str) -> Iterator[None]:
+    """Raise ``UnsuitableServer`` for a server that will never do, ``QueueUnavailable`` for one that will later."""
+    try:
+        with queue_errors():
+            yield
+    except ApiError as error:
+        said = f"The NATS server refuses {what}: {error.description}."
+        if error.err_code in _NOT_YET:
+            raise QueueUnavailable(said) from error
+        raise UnsuitableServer(said) from error
+    except QueueUnavailable as error:
+        if connection.has_jetstream:
+            raise
+        raise UnsuitableServer(
+            "The NATS server has no JetStream: start it with -js, or with a jetstream block in its configuration."
+        ) from error
+
+
+def is_too_old(connection: Connection) -> bool:
+    """Whether the server is older than ``OLDEST_SERVER``."""
+    return tuple(int(part) for part in connection.server_version.split(".")) < OLDEST_SERVER
+
+
+async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
+    """Bring a stream up to date in what ``config`` names; whatever else an operator has set stays.
+
+    Copies are never given up: a process without the setting would take the others' redundancy away.
+
+    :raises ApiError: if the server refuses.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    name = config["name"]
+    present = (await stream_info(connection, name)).config
+    replicas = present.get("num_replicas", 1)
+    if replicas > config["num_replicas"]:
+        log.warning("the stream %s keeps its %d copies; fewer have to be asked for with the NATS CLI", name, replicas)
+    wanted = {**present, **config, "num_replicas": max(replicas, config["num_replicas"])}
+    if missing(present, wanted):
+        with queue_errors():
+            await connection.api(f"STREAM.UPDATE.{name}", wanted, _TIMEOUT)
+
+
+def missing(config: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the settings that a stream has otherwise than wanted; more copies than wanted are as good."""
+    more_copies = config.get("num_replicas", 1) > wanted["num_replicas"]
+    return [
+        key
+        for key, value in wanted.items()
+        if not _has(config, key, value) and not (key == "num_replicas" and more_copies)
+    ]
+
+
+def _has(config: dict[str, Any], key: str, value: Any) -> bool:
+    """Whether a stream is configured like that."""
+    if key == "sources":
+        # The server shows details that nobody asked for.
+        return [_source(source) for source in config.get(key, [])] == [_source(source) for source in value]
+    # A false flag is not shown at all.
+    return bool(config.get(key, type(value)()) == value)
+
+
+def _source(source: dict[str, Any]) -> tuple[Any, Any]:
+    return source.get("name"), source.get("filter_subject")
+
+
+class StreamState(msgspec.Struct):
+    """What the server says of a stream: sequences, sizes in bytes, its time of creation."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class StreamInfo(msgspec.Struct):
+    """``created`` tells one stream from another of the same name that came after it."""
+
+    created: str
+    state: StreamState
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+async def stream_info(connection: Connection, stream: str = codec.JOBS_STREAM) -> StreamInfo:
+    """Return what the server says of a stream.
+
+    :raises ApiError: if there is no such stream.
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    with queue_errors():
+        answer = await connection.api(f"STREAM.INFO.{stream}")
+    return msgspec.json.decode(answer, type=StreamInfo)
+
+
+async def unsuitable_streams(connection: Connection, settings: Settings) -> str | None:
+    """Return what is wrong with the streams as they are now, in a sentence; None if nothing is.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    for wanted in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
+        name = wanted["name"]
+        try:
+            config = (await stream_info(connection, name)).config
+        except ApiError as error:
+            return f"the stream {name}: {error.description}"
+        for key in missing(config, wanted):
+            return f"the stream {name} has {key} {config.get(key)!r}, not {wanted[key]!r}"
+    return None
 
 
 class _Limits(msgspec.Struct):
@@ -46,246 +252,16 @@ class StoreUse(msgspec.Struct, frozen=True):
 
 
 async def store_use(connection: Connection, settings: Settings) -> StoreUse:
-    """How full the store is now.
+    """Return how full the store is now.
 
-    :raises ApiError, QueueUnavailable: if the server does not say.
+    :raises ApiError: | QueueUnavailable: if the server does not say.
     """
-    account = msgspec.json.decode(await connection.api("INFO"), type=_Account)
+    with queue_errors():
+        answer = await connection.api("INFO")
+    account = msgspec.json.decode(answer, type=_Account)
     # A server tells nobody its own limit. It may have a copy of everything, and of nothing twice.
     on_one_server = StoreUse(account.storage // settings.replicas, settings.max_store_bytes)
     theirs = account.limits.max_storage
     if theirs <= 0:
         return on_one_server
     return max(on_one_server, StoreUse(account.storage, theirs), key=lambda use: use.share)
-
-
-class Capacity:
-    """Only creations ask; events, retries and firings of schedules are never refused."""
-
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        self._connection = connection
-        self._settings = settings
-        self._use = StoreUse(0, settings.max_store_bytes)
-        self._known_until = 0.0
-
-    async def refuse_if_full(self) -> None:
-        """:raises QueueFull: if the account, or a server of it, is over its share of the store.
-
-        While the server does not answer nothing is refused here: the write itself will say so.
-        """
-        now = asyncio.get_running_loop().time()
-        if now >= self._known_until:
-            # Set before asking, so that one caller asks and the others go by the last answer.
-            self._known_until = now + MAX_AGE
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    self._use = await store_use(self._connection, self._settings)
-            except (ApiError, QueueUnavailable, TimeoutError):
-                return
-        limit = round(self._use.limit * self._settings.queue_full_ratio)
-        if self._use.used > limit:
-            raise QueueFull(f"The store holds {self._use.used} of at most {limit} bytes.")
-
-
-log = logging.getLogger(__name__)
-
-OLDEST_SERVER = (2, 12, 0)
-"""The first server with message schedules (``Nats-Schedule``), which hold the jobs that run later."""
-_NAME_IN_USE = 10058
-_NOT_YET = frozenset({10005, 10008})
-"""A cluster that has no leader, or too few servers for the copies: both pass while it starts."""
-_TIMEOUT = 10.0
-
-
-class UnsuitableServer(GqlJobsError):
-    """The NATS server lacks something that the log needs, and will not have it later."""
-
-
-class StreamState(msgspec.Struct):
-    """What the server says of a stream: sequences, sizes in bytes, its time of creation."""
-
-    messages: int = 0
-    bytes: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-
-
-class StreamInfo(msgspec.Struct):
-    """``created`` tells one stream from another of the same name that came after it."""
-
-    created: str
-    state: StreamState
-    config: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-def jobs_stream(replicas: int) -> dict[str, Any]:
-    """The stream's configuration: no age or size limit, because either would drop jobs."""
-    return {
-        "name": subjects.STREAM,
-        "subjects": [subjects.ALL],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "num_replicas": replicas,
-        "max_msgs": -1,
-        "max_bytes": -1,
-        "max_age": 0,
-        "max_msg_size": -1,
-        "allow_direct": False,
-        "allow_rollup_hdrs": True,
-        "allow_msg_ttl": True,
-        "allow_msg_schedules": True,
-    }
-
-
-def dead_letter_stream(replicas: int) -> dict[str, Any]:
-    """The server itself copies dead letters here."""
-    return {
-        "name": subjects.DEAD_LETTERS,
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "num_replicas": replicas,
-        "sources": [{"name": subjects.STREAM, "filter_subject": subjects.DEAD_LETTER_EVENTS}],
-    }
-
-
-def lane_consumer(queue: str, priority: JobPriority, ack_wait: float) -> dict[str, Any]:
-    """The consumer of one queue and priority.
-
-    ``max_ack_pending`` is off because deliveries that wait for their retry would use it up; ``backoff`` is unset
-    because it would add to the delay of a nak.
-    """
-    return {
-        "durable_name": subjects.consumer(queue, priority),
-        "filter_subject": subjects.lane(queue, priority),
-        "deliver_policy": "all",
-        "ack_policy": "explicit",
-        "ack_wait": round(ack_wait * 1e9),
-        "max_deliver": -1,
-        "max_ack_pending": -1,
-        "max_waiting": 4096,
-        "replay_policy": "instant",
-    }
-
-
-async def ensure_streams(connection: Connection, settings: Settings) -> None:
-    """Create or update the streams.
-
-    :raises UnsuitableServer: if the server is too old or refuses.
-    :raises QueueUnavailable: if it does not answer.
-    """
-    if is_too_old(connection):
-        raise UnsuitableServer(
-            f"The NATS server is version {connection.server_version}; gql-jobs needs "
-            f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
-        )
-    for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
-        with _refusals(connection, f"the stream {config['name']}"):
-            try:
-                await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
-            except ApiError as error:
-                if error.err_code != _NAME_IN_USE:
-                    raise
-                await update_stream(connection, config)
-
-
-def is_too_old(connection: Connection) -> bool:
-    """Whether the server is older than ``OLDEST_SERVER``."""
-    return tuple(int(part) for part in connection.server_version.split(".")) < OLDEST_SERVER
-
-
-async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
-    """Bring a stream up to date in what ``config`` names; whatever else an operator has set stays.
-
-    Copies are never given up: a process without the setting would take the others' redundancy away.
-
-    :raises ApiError: | QueueUnavailable:
-    """
-    name = config["name"]
-    present = (await stream_info(connection, name)).config
-    replicas = present.get("num_replicas", 1)
-    if replicas > config["num_replicas"]:
-        log.warning("the stream %s keeps its %d copies; fewer have to be asked for with the NATS CLI", name, replicas)
-    wanted = {**present, **config, "num_replicas": max(replicas, config["num_replicas"])}
-    if missing(present, wanted):
-        await connection.api(f"STREAM.UPDATE.{name}", wanted, _TIMEOUT)
-
-
-def _has(config: dict[str, Any], key: str, value: Any) -> bool:
-    """Whether a stream is configured like that."""
-    if key == "sources":
-        # The server shows details that nobody asked for.
-        return [_source(source) for source in config.get(key, [])] == [_source(source) for source in value]
-    # A false flag is not shown at all.
-    return bool(config.get(key, type(value)()) == value)
-
-
-def _source(source: dict[str, Any]) -> tuple[Any, Any]:
-    return source.get("name"), source.get("filter_subject")
-
-
-async def ensure_lanes(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
-    """Create or update the consumers of every priority of the queues.
-
-    :raises UnsuitableServer: if the server refuses.
-    :raises QueueUnavailable: if it does not answer.
-    """
-    for queue in queues:
-        for priority in JobPriority:
-            config = lane_consumer(queue, priority, ack_wait)
-            body = {"stream_name": subjects.STREAM, "config": config}
-            with _refusals(connection, f"the consumer {config['durable_name']}"):
-                await connection.api(f"CONSUMER.CREATE.{subjects.STREAM}.{config['durable_name']}", body, _TIMEOUT)
-
-
-@contextmanager
-def _refusals(connection: Connection, what: str) -> Iterator[None]:
-    """Tells a server that will never do from one that will do later."""
-    try:
-        yield
-    except ApiError as error:
-        said = f"The NATS server refuses {what}: {error.description}."
-        if error.err_code in _NOT_YET:
-            raise QueueUnavailable(said) from error
-        raise UnsuitableServer(said) from error
-    except QueueUnavailable as error:
-        if connection.has_jetstream:
-            raise
-        raise UnsuitableServer(
-            "The NATS server has no JetStream: start it with -js, or with a jetstream block in its configuration."
-        ) from error
-
-
-async def stream_info(connection: Connection, stream: str = subjects.STREAM) -> StreamInfo:
-    """:raises ApiError: if there is no such stream.
-
-    :raises QueueUnavailable: if the server does not answer.
-    """
-    return msgspec.json.decode(await connection.api(f"STREAM.INFO.{stream}"), type=StreamInfo)
-
-
-async def unsuitable_streams(connection: Connection, settings: Settings) -> str | None:
-    """What is wrong with the streams as they are now, in a sentence; None if nothing is.
-
-    :raises QueueUnavailable: if the server does not answer.
-    """
-    for wanted in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
-        name = wanted["name"]
-        try:
-            config = (await stream_info(connection, name)).config
-        except ApiError as error:
-            return f"the stream {name}: {error.description}"
-        for key in missing(config, wanted):
-            return f"the stream {name} has {key} {config.get(key)!r}, not {wanted[key]!r}"
-    return None
-
-
-def missing(config: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The settings that a stream has otherwise than wanted; more copies than wanted are as good."""
-    more_copies = config.get("num_replicas", 1) > wanted["num_replicas"]
-    return [
-        key
-        for key, value in wanted.items()
-        if not _has(config, key, value) and not (key == "num_replicas" and more_copies)
-    ]

@@ -20,7 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gql_jobs.graphql.engine.operations import OperationTimes
-from gql_jobs.jetstream.connection import ApiError
+from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.live.tally import Tally

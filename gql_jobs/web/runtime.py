@@ -27,9 +27,9 @@ from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.heartbeats import Presence, watch_workers
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.log.retention import TOMBSTONE_TTL
-from gql_jobs.log.streams import UnsuitableServer, ensure_lanes, ensure_streams, stream_info, unsuitable_streams
-from gql_jobs.maintenance import Upkeep
+from gql_jobs.log.retention import EXPIRED_EVENT_TTL
+from gql_jobs.log.streams import UnsuitableServer, ensure_consumers, ensure_streams, stream_info, unsuitable_streams
+from gql_jobs.maintenance import Maintenance
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.processes.lock import FolderInUse, FolderLock
 from gql_jobs.settings import Settings
@@ -146,17 +146,17 @@ async def open_runtime(
         path = _own_index(stack, settings.data_dir)
         connection = await stack.enter_async_context(connect(settings, "gql-jobs api", on_trouble))
         await ensure_streams(connection, settings)
-        await ensure_lanes(connection, registry.queues, settings.ack_wait)
+        await ensure_consumers(connection, registry.queues, settings.ack_wait)
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
-        index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, TOMBSTONE_TTL))
+        index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, EXPIRED_EVENT_TTL))
         reader = await stack.enter_async_context(open_reader(index))
         bus = EventBus(reader.events_after, index.position)
         tally = Tally((kind.name for kind in registry), stream.state.last_seq)
         feed = await stack.enter_async_context(run_feed(connection, index, bus, tally))
         artifacts = ArtifactStore(job_log, settings)
-        upkeep = Upkeep(job_log, artifacts, index, reader, feed, settings=settings)
-        await stack.enter_async_context(in_background(upkeep.run()))
+        maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
+        await stack.enter_async_context(in_background(maintenance.run()))
         commands = JobCommands(job_log, settings, index.first_seq)
         yield Runtime(
             settings=settings,

@@ -7,7 +7,7 @@ from gql.transport.exceptions import TransportQueryError
 
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import (
@@ -114,7 +114,9 @@ async def test_a_dead_letter_is_retried_with_a_fresh_budget_and_leaves_the_dead_
     assert dead["error"]["retryable"] is (attempts == 2)
 
     async def dead_letter() -> object:
-        return await last_message(connection, subjects.event(job["id"], Kind.DEAD_LETTER), subjects.DEAD_LETTERS)
+        return await last_message(
+            connection, codec.DEAD_LETTERS_STREAM, codec.event_subject(job["id"], Kind.DEAD_LETTER)
+        )
 
     await until(dead_letter, "the server copies the dead letter")
     await worker.stop()
@@ -122,7 +124,7 @@ async def test_a_dead_letter_is_retried_with_a_fresh_budget_and_leaves_the_dead_
     assert (retried["status"], retried["attempt"], retried["retryCount"]) == ("QUEUED", 0, 0)
     assert (retried["error"], retried["finishedAt"], retried["progress"]) == (None, None, 0)
     assert retried["createdAt"] == job["createdAt"]
-    assert (await stream_info(connection, subjects.DEAD_LETTERS)).state.messages == 0
+    assert (await stream_info(connection, codec.DEAD_LETTERS_STREAM)).state.messages == 0
     assert kinds(await history(api, job["id"]))[-2:] == ["DeadLetter", "Queued"]
 
 

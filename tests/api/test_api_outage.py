@@ -14,7 +14,7 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobPriority, new_job_id
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.settings import Settings
 from tests.api.operations import (
     CANCEL,
@@ -184,12 +184,12 @@ async def test_messages_that_nobody_can_read_are_set_aside(
     assert worker.task is not None
     known = await create(api, {"steps": 1})
     garbage = [
-        (subjects.queued(new_job_id(), "default", JobPriority.NORMAL), b"no JSON"),
-        (subjects.queued(new_job_id(), "default", JobPriority.NORMAL), b'{"v":1}'),
-        (subjects.queued(new_job_id(), "default", JobPriority.NORMAL), b""),
-        (subjects.queued("no-uuid", "default", JobPriority.NORMAL), b"{}"),
-        (subjects.event(known["id"], Kind.STARTED), b"\xff\xfe"),
-        (subjects.progress(new_job_id()), b"[" * 10_000),
+        (codec.queued_subject(new_job_id(), "default", JobPriority.NORMAL), b"no JSON"),
+        (codec.queued_subject(new_job_id(), "default", JobPriority.NORMAL), b'{"v":1}'),
+        (codec.queued_subject(new_job_id(), "default", JobPriority.NORMAL), b""),
+        (codec.queued_subject("no-uuid", "default", JobPriority.NORMAL), b"{}"),
+        (codec.event_subject(known["id"], Kind.STARTED), b"\xff\xfe"),
+        (codec.progress_subject(new_job_id()), b"[" * 10_000),
     ]
     with caplog.at_level(logging.WARNING):
         for subject, body in garbage:

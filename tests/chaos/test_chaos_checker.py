@@ -17,8 +17,8 @@ from gql_jobs.jetstream.stored_messages import delete_message
 from gql_jobs.jobs.messages import Completed, Kind
 from gql_jobs.jobs.model import Cursor, JobStatus
 from gql_jobs.jobs.requests import JobFilter
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import encode_body
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import bring_to
 from tests.deadline import until
@@ -192,8 +192,8 @@ async def test_it_reads_the_stream_of_a_server_and_finds_what_is_planted_there(
 
     await until(copied, "the server has copied the dead letter")
     again = attempt_body(Completed, 1, jobs[0].submission_seq)
-    await connection.publish(subjects.event(jobs[0].id, Kind.COMPLETED), encode(again))
-    await delete_message(connection, jobs[1].submission_seq)
+    await connection.publish(codec.event_subject(jobs[0].id, Kind.COMPLETED), encode_body(again))
+    await delete_message(connection, codec.JOBS_STREAM, jobs[1].submission_seq)
 
     async def found() -> bool:
         return {"terminal_repeated", "results_repeated", "lost", "invented"} <= await broken()

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.doctor.patient import Finding
-from gql_jobs.doctor.visit import as_text, examine
+from gql_jobs.doctor.examination import as_text, examine
+from gql_jobs.doctor.installation import Finding
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
 from gql_jobs.jobs.model import Job, JobPriority, new_job_id
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.deliveries import Lane
+from gql_jobs.log.deliveries import PullConsumer
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.streams import jobs_stream
 from gql_jobs.settings import Settings
@@ -65,10 +65,10 @@ async def test_of_a_sound_system_in_use_there_is_nothing_to_say(runtime: Runtime
 
 async def test_a_stream_that_was_changed_or_is_missing(connection: Connection, settings: Settings) -> None:
     config = {**jobs_stream(1), "max_age": 3_600_000_000_000}
-    await connection.api(f"STREAM.UPDATE.{subjects.STREAM}", config)
+    await connection.api(f"STREAM.UPDATE.{codec.JOBS_STREAM}", config)
     finding = await _only(settings, "streams")
     assert finding.problem == "The stream JOBS has max_age 3600000000000, not 0."
-    for stream in (subjects.STREAM, subjects.DEAD_LETTERS):
+    for stream in (codec.JOBS_STREAM, codec.DEAD_LETTERS_STREAM):
         await connection.api(f"STREAM.DELETE.{stream}")
     findings = await _examined(settings)
     assert [finding.problem for finding in findings] == [
@@ -78,8 +78,8 @@ async def test_a_stream_that_was_changed_or_is_missing(connection: Connection, s
 
 
 async def test_a_consumer_that_is_missing(connection: Connection, settings: Settings) -> None:
-    name = subjects.consumer("default", JobPriority.HIGH)
-    await connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{name}")
+    name = codec.consumer_name("default", JobPriority.HIGH)
+    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{name}")
     assert f"The consumer {name} is missing" in (await _only(settings, "consumers")).problem
 
 
@@ -103,9 +103,9 @@ async def test_deliveries_that_nobody_answers_for_and_the_job_that_its_worker_ha
         monkeypatch.setattr(f"gql_jobs.doctor.{module}.LEASES", 0)
     job = (await JobCommands(job_log, settings).create(request())).job
     await say(job_log, job, Started)
-    lane = Lane(job_log.connection, "default", JobPriority.NORMAL, ack_wait=30, deliver=lambda *_: None)
-    assert await lane.poll(1)
-    await lane.close()
+    consumer = PullConsumer(job_log.connection, "default", JobPriority.NORMAL, ack_wait=30, deliver=lambda *_: None)
+    assert await consumer.poll(1)
+    await consumer.close()
     stuck, abandoned = await _examined(settings)
     assert "has given out 1 jobs" in stuck.problem
     assert abandoned.problem == "1 jobs are said to be run by workers that nobody hears of."
@@ -128,22 +128,22 @@ async def test_dead_letters_progress_and_checkpoints_of_jobs_that_are_gone(job_l
     await say(job_log, job, DeadLetter)
 
     async def copied() -> bool:
-        return await last_message(connection, subjects.ALL, subjects.DEAD_LETTERS) is not None
+        return await last_message(connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS) is not None
 
     await until(copied, "the dead letter is copied")
-    for subject in (subjects.job_submissions(job.id), subjects.events(job.id)):
-        await connection.purge(subjects.STREAM, subject)
-    await connection.request(subjects.checkpoint(job.id), b"{}")
+    for subject in (codec.submission_subjects(job.id), codec.event_subjects(job.id)):
+        await connection.purge(codec.JOBS_STREAM, subject)
+    await connection.request(codec.checkpoint_subject(job.id), b"{}")
     dead, remains = await _examined(settings)
     assert dead.examples == (f"jobs.{job.id}.event.dead_letter",)
     assert "dead letters in jobs-dlq are of jobs that are none" in dead.problem
-    assert remains.examples == (subjects.checkpoint(job.id), subjects.progress(job.id))
+    assert remains.examples == (codec.checkpoint_subject(job.id), codec.progress_subject(job.id))
 
 
 async def test_uploads_that_died_and_files_that_no_job_speaks_of(
     connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.doctor.jobs.UPLOAD", timedelta(0))
+    monkeypatch.setattr("gql_jobs.doctor.jobs.UPLOAD_DEAD_AFTER", timedelta(0))
     bucket = await connection.object_store(BUCKET, 1)
     name = f"{new_job_id()}/ab/a.txt"
     await bucket.put(name, b"text")
@@ -168,7 +168,7 @@ TAMPERING = {
 async def test_an_index_that_does_not_tell_what_the_stream_tells(
     runtime: Runtime, settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.doctor.indexes.PAUSE", 0)
+    monkeypatch.setattr("gql_jobs.doctor.indexes.LOOK_AGAIN_AFTER", 0)
     await _stories(runtime)
     await _receipted(runtime, job_log)
     path = runtime.index.path
@@ -196,7 +196,7 @@ async def _receipted(runtime: Runtime, job_log: JobLog) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     job = await runtime.commands.cancel((await runtime.commands.create(request(run_at=later))).job.id)
     note = noted(0, Receipt.STOPPED, job.event_seq, job.id).body
-    seq = await job_log.append(Write(job.id, subjects.note(job.id), note, job_events(job.id, job.event_seq)))
+    seq = await job_log.append(Write(job.id, codec.note_subject(job.id), note, job_events(job.id, job.event_seq)))
     assert await runtime.feed.wait_for(seq, 10)
     assert len(runtime.index.notes(job.id, job.event_seq)) == 1
 
@@ -235,8 +235,8 @@ async def test_the_command_says_it_in_sentences_or_json_and_exits_with_one_if_an
     code, said = await _command(settings, tmp_path)
     assert (code, said.splitlines()[0]) == (0, "Everything is as it should be.")
     assert "sync_interval" in said
-    name = subjects.consumer("default", JobPriority.LOW)
-    await connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{name}")
+    name = codec.consumer_name("default", JobPriority.LOW)
+    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{name}")
     code, said = await _command(settings, tmp_path, "--json")
     (finding,) = json.loads(said)["findings"]
     assert (code, finding["check"], name in finding["problem"]) == (1, "consumers", True)

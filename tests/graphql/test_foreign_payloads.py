@@ -11,7 +11,7 @@ from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Spec
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.log.codec import Unreadable, decode, encode
+from gql_jobs.log.codec import Unreadable, decode_body, encode_body
 from tests.stories import queued
 
 GOOD = b'{"body":"b","subject":"s","to":"ada@example.com"}'
@@ -57,7 +57,7 @@ def test_a_wrong_hash_does_not_lend_one_payload_the_verdict_of_another() -> None
 
 @pytest.mark.parametrize("number", [-1, 1 << 31, 1 << 80])
 def test_numbers_that_no_client_could_be_given_make_a_message_unreadable(number: int) -> None:
-    fields = json.loads(encode(queued().body))
+    fields = json.loads(encode_body(queued().body))
     fields["spec"]["maxRetries"] = number
     with pytest.raises(Unreadable):
-        decode(Kind.QUEUED, json.dumps(fields).encode())
+        decode_body(Kind.QUEUED, json.dumps(fields).encode())

@@ -9,13 +9,13 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from gql_jobs.jetstream import ordered_consumer as tail
+from gql_jobs.jetstream import ordered_consumer
 from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import Tail, TailMessage, ack_tokens, time_of
+from gql_jobs.jetstream.ordered_consumer import OrderedConsumer, StreamMessage, ack_tokens, time_of
 from gql_jobs.jetstream.publisher import Publisher, open_publisher
 from gql_jobs.jetstream.server import EmbeddedServer
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from tests.by_hand import RestartingServer
 from tests.deadline import until
 from tests.stories import JOB, OTHER
@@ -28,12 +28,12 @@ async def nats(server: RestartingServer) -> EmbeddedServer:
 
 
 @asynccontextmanager
-async def _following(connection: Connection, filters: tuple[str, ...] = (subjects.ALL,)) -> AsyncIterator[list[int]]:
-    """The sequences that a tail has brought so far."""
+async def _following(connection: Connection, filters: tuple[str, ...] = (codec.ALL_JOBS,)) -> AsyncIterator[list[int]]:
+    """The sequences that a consumer has brought so far."""
     seen: list[int] = []
 
     async def follow() -> None:
-        async for batch in Tail(connection, filters, 1).batches():
+        async for batch in OrderedConsumer(connection, codec.JOBS_STREAM, filters, 1).batches():
             seen.extend(message.seq for message in batch)
 
     task = asyncio.create_task(follow())
@@ -44,13 +44,13 @@ async def _following(connection: Connection, filters: tuple[str, ...] = (subject
         await asyncio.wait([task])
 
 
-async def _publish(publisher: Publisher, count: int, subject: str = subjects.note(JOB)) -> None:
+async def _publish(publisher: Publisher, count: int, subject: str = codec.note_subject(JOB)) -> None:
     futures = [await publisher.send(subject, b"x" * 100, {}, 5.0) for _ in range(count)]
     await asyncio.gather(*futures)
 
 
 async def _ephemerals(connection: Connection) -> list[str]:
-    consumers = json.loads(await connection.api(f"CONSUMER.NAMES.{subjects.STREAM}"))["consumers"] or []
+    consumers = json.loads(await connection.api(f"CONSUMER.NAMES.{codec.JOBS_STREAM}"))["consumers"] or []
     return [name for name in consumers if not name.startswith("queue-")]
 
 
@@ -58,8 +58,8 @@ async def test_a_tail_that_hears_nothing_more_is_not_behind(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last delivery may have counted messages that are removed before they are sent."""
-    monkeypatch.setattr(tail, "HEARTBEAT", 0.1)
-    following = Tail(connection, (subjects.ALL,), 1)
+    monkeypatch.setattr(ordered_consumer, "IDLE_HEARTBEAT", 0.1)
+    following = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1)
     batches = following.batches()
     assert await anext(batches) == []
     async with open_publisher(connection) as publisher:
@@ -74,24 +74,29 @@ async def test_a_tail_that_hears_nothing_more_is_not_behind(
 async def test_what_is_there_comes_first_and_an_empty_batch_says_that_nothing_is_behind(
     connection: Connection,
 ) -> None:
-    batches = Tail(connection, (subjects.ALL,), 1).batches()
+    batches = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1).batches()
     assert await anext(batches) == []
     async with open_publisher(connection) as publisher:
         await _publish(publisher, 1)
     (message,) = await anext(batches)
-    assert isinstance(message, TailMessage)
-    assert (message.subject, message.seq, message.pending) == (subjects.note(JOB), 1, 0)
+    assert isinstance(message, StreamMessage)
+    assert (message.subject, message.seq, message.pending) == (codec.note_subject(JOB), 1, 0)
     await batches.aclose()
-    again = Tail(connection, (subjects.ALL,), 1).batches()
+    again = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1).batches()
     assert [m.seq for m in await anext(again)] == [1]
     await again.aclose()
 
 
 async def test_only_what_matches_comes_from_the_first_sequence_wanted(connection: Connection) -> None:
     async with open_publisher(connection) as publisher:
-        for subject in (subjects.note(JOB), subjects.note(OTHER), subjects.progress(JOB), subjects.note(JOB)):
+        for subject in (
+            codec.note_subject(JOB),
+            codec.note_subject(OTHER),
+            codec.progress_subject(JOB),
+            codec.note_subject(JOB),
+        ):
             await _publish(publisher, 1, subject)
-    batches = Tail(connection, (subjects.note(JOB), subjects.PROGRESS), 2).batches()
+    batches = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.note_subject(JOB), codec.ALL_PROGRESS), 2).batches()
     seen: list[int] = []
     while len(seen) < 2:
         seen += [message.seq for message in await anext(batches)]
@@ -123,13 +128,13 @@ async def test_a_restart_of_the_server_leaves_no_gap(connection: Connection, ser
 
 
 async def test_the_loss_of_its_consumer_leaves_no_gap(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(ordered_consumer, "IDLE_HEARTBEAT", 0.1)
     async with open_publisher(connection) as publisher, _following(connection) as seen:
         for count in (50, 100, 150):
             await _publish(publisher, 50)
             await until(lambda expected=count: len(seen) == expected, "all have come")  # type: ignore[misc]
             (consumer,) = await until(lambda: _ephemerals(connection), "there is a consumer")
-            await connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{consumer}")
+            await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{consumer}")
         await _publish(publisher, 50)
         await until(lambda: len(seen) == 200, "all have come")
         assert seen == list(range(1, 201))
@@ -137,7 +142,7 @@ async def test_the_loss_of_its_consumer_leaves_no_gap(connection: Connection, mo
 
 async def test_a_message_lost_on_the_way_is_fetched_again(connection: Connection) -> None:
     lost = {3, 17, 18}
-    follower = Tail(connection, (subjects.ALL,), 1)
+    follower = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1)
     receive = follower._on_message  # noqa: SLF001
 
     def lossy(message: Received) -> None:
@@ -168,11 +173,11 @@ async def test_it_leaves_no_consumer_and_no_subscription_behind(connection: Conn
 
 
 async def test_it_waits_for_a_stream_that_is_not_there_yet(connection: Connection) -> None:
-    await connection.api(f"STREAM.DELETE.{subjects.STREAM}")
+    await connection.api(f"STREAM.DELETE.{codec.JOBS_STREAM}")
     async with open_publisher(connection) as publisher, _following(connection) as seen:
         await asyncio.sleep(0)
         assert seen == []
-        await connection.api(f"STREAM.CREATE.{subjects.STREAM}", {"name": subjects.STREAM, "subjects": ["jobs.>"]})
+        await connection.api(f"STREAM.CREATE.{codec.JOBS_STREAM}", {"name": codec.JOBS_STREAM, "subjects": ["jobs.>"]})
         await _publish(publisher, 3)
         await until(lambda: seen == [1, 2, 3], "all have come")
 

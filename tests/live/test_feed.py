@@ -25,7 +25,7 @@ from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, run_feed
 from gql_jobs.live.tally import UNKNOWN, Tally
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, folded
 from gql_jobs.log.streams import ensure_streams, stream_info
@@ -116,7 +116,7 @@ async def test_of_a_job_whose_schedule_is_gone_a_rebuilt_index_tells_the_same_st
         fired = (await commands.create(request(run_at=now + timedelta(seconds=0.2)))).job
         cancelled = (await commands.create(request(run_at=now + timedelta(hours=1)))).job
         await commands.cancel(cancelled.id)
-        await until(lambda: job_log.last(subjects.job_submissions(fired.id)), "the job is queued")
+        await until(lambda: job_log.last(codec.submission_subjects(fired.id)), "the job is queued")
         await say(job_log, fired, Started)
         last = await say(job_log, fired, Completed)
         assert await feed.wait_for(last, 5)
@@ -157,7 +157,7 @@ async def test_a_stream_that_came_after_another_is_followed_from_its_beginning(
     old = (await commands.create_many([request() for _ in range(5)]))[-1].job
     async with _fed(connection, path) as (feed, _):
         assert await feed.wait_for(old.last_seq, 5)
-    for stream in (subjects.STREAM, subjects.DEAD_LETTERS):
+    for stream in (codec.JOBS_STREAM, codec.DEAD_LETTERS_STREAM):
         await connection.api(f"STREAM.DELETE.{stream}")
     await ensure_streams(connection, settings)
     new = (await commands.create_many([request() for _ in range(6)]))[-1].job
@@ -168,8 +168,8 @@ async def test_a_stream_that_came_after_another_is_followed_from_its_beginning(
 
 
 GARBAGE = {
-    "no JSON": (subjects.queued(JOB, "default", JobPriority.NORMAL), b"\xff\x00"),
-    "no submission": (subjects.queued(JOB, "default", JobPriority.NORMAL), b"{}"),
+    "no JSON": (codec.queued_subject(JOB, "default", JobPriority.NORMAL), b"\xff\x00"),
+    "no submission": (codec.queued_subject(JOB, "default", JobPriority.NORMAL), b"{}"),
     "a newer version": (f"jobs.{JOB}.event.cancelled", b'{"v":2,"submission":1}'),
     "an unknown event": (f"jobs.{JOB}.event.paused", b"{}"),
     "no job id": ("jobs.me.scheduled", b"{}"),
@@ -204,7 +204,7 @@ async def test_it_names_no_subjects_to_the_server_and_passes_checkpoints_over(
         assert len(pushed) == 1
         assert not {"filter_subject", "filter_subjects"} & pushed[0].keys()
         job = (await commands.create(request())).job
-        await connection.request(subjects.checkpoint(job.id), b"anything")
+        await connection.request(codec.checkpoint_subject(job.id), b"anything")
         assert await feed.wait_for(job.last_seq + 1, 5)
         found = index.job(job.id)
         assert found is not None
@@ -244,14 +244,14 @@ async def test_a_message_that_can_be_read_but_not_compared_does_not_stop_the_fee
     stored = json.loads((await _submission(connection, model)).decode())
     stored["spec"]["createdAt"] = "2026-01-31T12:00:00"
     async with _fed(connection, tmp_path / "index") as (feed, index):
-        await connection.request(subjects.queued(JOB, "default", JobPriority.NORMAL), json.dumps(stored).encode())
+        await connection.request(codec.queued_subject(JOB, "default", JobPriority.NORMAL), json.dumps(stored).encode())
         job = (await commands.create(request())).job
         assert await feed.wait_for(job.last_seq, 5)
         assert (index.unreadable, index.job(JOB)) == (1, None)
 
 
 async def _submission(connection: Connection, job: Job) -> bytes:
-    message = await last_message(connection, subjects.job(job.id))
+    message = await last_message(connection, codec.JOBS_STREAM, codec.job_subjects(job.id))
     assert message is not None
     return message.data
 

@@ -21,8 +21,8 @@ from gql_jobs.jobs.messages import (
     Submission,
 )
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import Newer, Unreadable, decode, encode, read
+from gql_jobs.log import codec
+from gql_jobs.log.codec import Newer, Unreadable, decode_body, encode_body, read_message
 from tests.stories import BEGAN, JOB, artifact, attempt_body, error, noted, spec
 
 BODIES: dict[Kind, Body] = {
@@ -43,35 +43,37 @@ BODIES: dict[Kind, Body] = {
 
 def _subject(kind: Kind) -> str:
     if kind is Kind.QUEUED:
-        return subjects.queued(JOB, "default", JobPriority.NORMAL)
+        return codec.queued_subject(JOB, "default", JobPriority.NORMAL)
     folded = {
-        Kind.SCHEDULED: subjects.scheduled(JOB),
-        Kind.PROGRESS: subjects.progress(JOB),
-        Kind.ARTIFACT: subjects.artifact(JOB, "a.txt"),
-        Kind.NOTE: subjects.note(JOB),
+        Kind.SCHEDULED: codec.scheduled_subject(JOB),
+        Kind.PROGRESS: codec.progress_subject(JOB),
+        Kind.ARTIFACT: codec.artifact_subject(JOB, "a.txt"),
+        Kind.NOTE: codec.note_subject(JOB),
     }
-    return folded.get(kind) or subjects.event(JOB, kind)
+    return folded.get(kind) or codec.event_subject(JOB, kind)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_what_was_written_is_read(kind: Kind) -> None:
-    message = read(_subject(kind), encode(BODIES[kind]), 7, BEGAN, "nonce")
+    message = read_message(_subject(kind), encode_body(BODIES[kind]), 7, BEGAN, "nonce")
     assert message is not None
     assert (message.job_id, message.kind, message.seq, message.at, message.nonce) == (JOB, kind, 7, BEGAN, "nonce")
-    assert json.loads(encode(message.body)) == json.loads(encode(BODIES[kind]))
+    assert json.loads(encode_body(message.body)) == json.loads(encode_body(BODIES[kind]))
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_unknown_fields_are_ignored(kind: Kind) -> None:
-    stored = json.loads(encode(BODIES[kind])) | {"laterField": {"deep": [1]}}
-    assert json.loads(encode(decode(kind, json.dumps(stored).encode()))) == json.loads(encode(BODIES[kind]))
+    stored = json.loads(encode_body(BODIES[kind])) | {"laterField": {"deep": [1]}}
+    assert json.loads(encode_body(decode_body(kind, json.dumps(stored).encode()))) == json.loads(
+        encode_body(BODIES[kind])
+    )
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
-    stored = json.loads(encode(BODIES[kind])) | {"v": 2}
+    stored = json.loads(encode_body(BODIES[kind])) | {"v": 2}
     with pytest.raises(Newer, match="version 2 is not 1"):
-        decode(kind, json.dumps(stored).encode())
+        decode_body(kind, json.dumps(stored).encode())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
 )
 def test_garbage_is_unreadable(data: bytes) -> None:
     with pytest.raises(Unreadable):
-        decode(Kind.QUEUED, data)
+        decode_body(Kind.QUEUED, data)
 
 
 @pytest.mark.parametrize(
@@ -97,18 +99,18 @@ def test_garbage_is_unreadable(data: bytes) -> None:
     ],
 )
 def test_a_spec_that_does_not_fit_is_unreadable(field: str, value: Any) -> None:
-    stored = json.loads(encode(BODIES[Kind.QUEUED]))
+    stored = json.loads(encode_body(BODIES[Kind.QUEUED]))
     stored["spec"][field] = value
     if field == "payload":
         del stored["spec"][field]
     with pytest.raises(Unreadable):
-        decode(Kind.QUEUED, json.dumps(stored).encode())
+        decode_body(Kind.QUEUED, json.dumps(stored).encode())
 
 
 def test_a_time_without_an_offset_is_unreadable_because_it_cannot_be_compared() -> None:
-    stored = json.loads(encode(BODIES[Kind.FAILED])) | {"nextAttemptAt": "2026-01-31T12:00:00"}
+    stored = json.loads(encode_body(BODIES[Kind.FAILED])) | {"nextAttemptAt": "2026-01-31T12:00:00"}
     with pytest.raises(Unreadable):
-        decode(Kind.FAILED, json.dumps(stored).encode())
+        decode_body(Kind.FAILED, json.dumps(stored).encode())
 
 
 @pytest.mark.parametrize(
@@ -128,8 +130,8 @@ def test_a_time_without_an_offset_is_unreadable_because_it_cannot_be_compared() 
 )
 def test_a_subject_that_is_none_of_ours_is_unreadable(subject: str) -> None:
     with pytest.raises(Unreadable):
-        read(subject, encode(BODIES[Kind.SCHEDULED]), 1, BEGAN)
+        read_message(subject, encode_body(BODIES[Kind.SCHEDULED]), 1, BEGAN)
 
 
 def test_checkpoints_are_outside_the_fold() -> None:
-    assert read(subjects.checkpoint(JOB), b"anything", 1, BEGAN) is None
+    assert read_message(codec.checkpoint_subject(JOB), b"anything", 1, BEGAN) is None

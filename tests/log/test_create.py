@@ -1,13 +1,17 @@
 """Creating jobs: one durable write each, idempotent by key, in order."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import IdempotencyConflict, PayloadTooLarge
-from gql_jobs.jobs.model import JobStatus, job_id_for_key
-from gql_jobs.log import subjects
+from gql_jobs.jobs.fold import fold
+from gql_jobs.jobs.messages import Message
+from gql_jobs.jobs.model import Job, JobStatus, job_id_for_key
+from gql_jobs.log import codec
+from gql_jobs.log import commands as commands_module
 from gql_jobs.log.commands import HEADROOM, JobCommands
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.settings import Settings
@@ -122,7 +126,7 @@ async def test_times_of_creation_strictly_increase_and_a_batch_keeps_its_order(
         assert moments == sorted(moments)
         sequences = [outcome.job.last_seq for outcome in batch]
         assert sequences == sorted(sequences)
-    assert len(await tailed(connection, (subjects.SUBMISSIONS,))) == 301
+    assert len(await tailed(connection, (codec.ALL_SUBMISSIONS,))) == 301
 
 
 async def test_an_empty_batch_is_no_error(commands: JobCommands) -> None:
@@ -141,3 +145,22 @@ async def test_a_payload_above_the_limit_is_refused_with_both_sizes_and_one_at_i
         extensions = refused.value.extensions
         assert (extensions["sizeBytes"], extensions["limitBytes"]) == (limit + 1, limit)
     assert len(await stored(connection)) == 1
+
+
+async def test_what_a_new_job_is_like_is_worked_out_only_for_whoever_asks(
+    commands: JobCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folds: list[object] = []
+
+    def counted(job: Job | None, message: Message) -> Job | None:
+        folds.append(message)
+        return fold(job, message)
+
+    monkeypatch.setattr(commands_module, "fold", counted)
+    created = await commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))
+    assert (created.last_seq, folds) == (1, [])
+    found = await commands.find(created.id)
+    assert found is not None
+    assert found.status is created.job.status is JobStatus.SCHEDULED
+    assert (found.spec, found.last_seq) == (created.job.spec, created.job.last_seq)
+    assert len(folds) == 1

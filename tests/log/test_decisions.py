@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
+from gql_jobs.jetstream.stored_messages import SOURCE_HEADER, StoredMessage, last_message, messages_of
 from gql_jobs.jobs.claim import Drop, Start, decide, first_start
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.messages import Completed, DeadLetter, Failed, Kind, Started
 from gql_jobs.jobs.model import Job, JobStatus, new_job_id
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
@@ -30,14 +31,14 @@ async def _job(commands: JobCommands, job_log: JobLog, status: JobStatus) -> Job
 
 
 async def _in_dlq(connection: Connection, job: Job) -> StoredMessage | None:
-    return await last_message(connection, subjects.event(job.id, Kind.DEAD_LETTER), subjects.DEAD_LETTERS)
+    return await last_message(connection, codec.DEAD_LETTERS_STREAM, codec.event_subject(job.id, Kind.DEAD_LETTER))
 
 
 async def _dlq(connection: Connection, job: Job) -> list[int]:
     """The sequences of the events that the job's dead letters are copies of."""
-    subject = subjects.event(job.id, Kind.DEAD_LETTER)
-    copies = [copy async for copy in messages_of(connection, subject, stream=subjects.DEAD_LETTERS)]
-    return [int((copy.header(subjects.SOURCE) or "").split()[1]) for copy in copies]
+    subject = codec.event_subject(job.id, Kind.DEAD_LETTER)
+    copies = [copy async for copy in messages_of(connection, codec.DEAD_LETTERS_STREAM, subject)]
+    return [int((copy.header(SOURCE_HEADER) or "").split()[1]) for copy in copies]
 
 
 @pytest.mark.parametrize("status", OPEN)
@@ -76,10 +77,10 @@ async def test_a_retry_queues_the_job_again_with_a_fresh_budget_and_its_history(
     commands: JobCommands, job_log: JobLog, connection: Connection, status: JobStatus
 ) -> None:
     job = await _job(commands, job_log, status)
-    before = await stored(connection, subjects.job(job.id))
+    before = await stored(connection, codec.job_subjects(job.id))
     again = await commands.retry(job.id)
     assert (again.status, again.attempt, again.errors) == (JobStatus.QUEUED, 0, ())
-    history = await stored(connection, subjects.job(job.id))
+    history = await stored(connection, codec.job_subjects(job.id))
     assert history[:-1] == before
     retried = history[-1].read()
     assert retried is not None
@@ -98,7 +99,7 @@ async def test_a_dead_letter_is_copied_whole_and_leaves_the_dead_letters_when_it
     other = await _job(commands, job_log, JobStatus.DEAD_LETTER)
     await say(job_log, job, DeadLetter, spec=job.spec)
     copy = await until(lambda: _in_dlq(connection, job), "the dead letter is copied")
-    message = copy.read()
+    message = JobMessage.of(copy).read()
     assert message is not None
     assert message.body.spec == job.spec
     await commands.retry(job.id)
@@ -107,8 +108,8 @@ async def test_a_dead_letter_is_copied_whole_and_leaves_the_dead_letters_when_it
     await say(job_log, job, Started)
     second = await say(job_log, job, DeadLetter, spec=job.spec)
     again = await until(lambda: _in_dlq(connection, job), "the second dead letter is copied")
-    assert again.header(subjects.SOURCE) is not None
-    assert str(second) in (again.header(subjects.SOURCE) or "")
+    assert again.header(SOURCE_HEADER) is not None
+    assert str(second) in (again.header(SOURCE_HEADER) or "")
 
 
 async def test_a_dead_letter_leaves_although_the_next_one_has_come_already(
@@ -143,7 +144,7 @@ async def test_of_five_retries_at_once_one_is_accepted(
     job = await _job(commands, job_log, JobStatus.DEAD_LETTER)
     outcomes = await asyncio.gather(*(commands.retry(job.id) for _ in range(5)), return_exceptions=True)
     assert Counter(type(outcome) for outcome in outcomes) == {Job: 1, InvalidState: 4}
-    assert len(await stored(connection, subjects.job_submissions(job.id))) == 2
+    assert len(await stored(connection, codec.submission_subjects(job.id))) == 2
 
 
 async def test_of_five_cancellations_at_once_one_is_accepted(
@@ -152,7 +153,7 @@ async def test_of_five_cancellations_at_once_one_is_accepted(
     job = await _job(commands, job_log, JobStatus.PROCESSING)
     outcomes = await asyncio.gather(*(commands.cancel(job.id) for _ in range(5)), return_exceptions=True)
     assert Counter(type(outcome) for outcome in outcomes) == {Job: 1, InvalidState: 4}
-    assert len(await stored(connection, subjects.events(job.id))) == 2
+    assert len(await stored(connection, codec.event_subjects(job.id))) == 2
 
 
 async def test_a_cancellation_that_crosses_an_outcome_is_decided_again(
@@ -161,12 +162,12 @@ async def test_a_cancellation_that_crosses_an_outcome_is_decided_again(
     for _ in range(20):
         job = await _job(commands, job_log, JobStatus.PROCESSING)
         body = attempt_body(Completed, 1, job.submission_seq)
-        subject = subjects.event(job.id, Kind.COMPLETED)
+        subject = codec.event_subject(job.id, Kind.COMPLETED)
         completed = job_log.append(Write(job.id, subject, body, job_events(job.id, job.event_seq)))
         outcomes = await asyncio.gather(commands.cancel(job.id), completed, return_exceptions=True)
         refusals = [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
         assert refusals in ([InvalidState], [Superseded])
-        assert len(await stored(connection, subjects.events(job.id))) == 2
+        assert len(await stored(connection, codec.event_subjects(job.id))) == 2
 
 
 async def test_the_delivery_of_an_earlier_submission_is_dropped_after_a_retry_by_hand(
@@ -177,8 +178,8 @@ async def test_the_delivery_of_an_earlier_submission_is_dropped_after_a_retry_by
     await say(job_log, job, Failed)
     await commands.cancel(job.id)
     again = await commands.retry(job.id)
-    old, new = await stored(connection, subjects.job_submissions(job.id))
-    last = await job_log.last(subjects.events(job.id))
+    old, new = await stored(connection, codec.submission_subjects(job.id))
+    last = await job_log.last(codec.event_subjects(job.id))
     assert last is not None
     for submission, expected in ((old, Drop()), (new, Start(attempt=1, event_seq=again.event_seq))):
         message = submission.read()
@@ -191,7 +192,7 @@ async def test_the_delivery_of_an_earlier_submission_is_dropped_after_a_retry_by
     body = attempt_body(Started, start.attempt, old.seq)
     with pytest.raises(Superseded):
         await job_log.append(
-            Write(job.id, subjects.event(job.id, Kind.STARTED), body, job_events(job.id, start.event_seq))
+            Write(job.id, codec.event_subject(job.id, Kind.STARTED), body, job_events(job.id, start.event_seq))
         )
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.codec import Newer, Unreadable
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.deliveries import Delivery, Lane
-from gql_jobs.log.streams import ensure_lanes
+from gql_jobs.log.deliveries import Delivery, PullConsumer
+from gql_jobs.log.streams import ensure_consumers
 from tests.deadline import until
 from tests.stories import JOB, request
 
@@ -27,13 +27,13 @@ class Pulls:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._came: list[Delivery] = []
-        self.lane = Lane(
+        self.consumer = PullConsumer(
             connection, "default", JobPriority.NORMAL, ack_wait=LEASE, deliver=lambda _, d: self._came.append(d)
         )
 
     async def now(self) -> Delivery | None:
         """What is there at once."""
-        await self.lane.poll(1)
+        await self.consumer.poll(1)
         return self._came.pop() if self._came else None
 
     async def next(self) -> Delivery:
@@ -43,7 +43,7 @@ class Pulls:
     async def state(self) -> tuple[int, int]:
         """Deliveries not yet acked, and how many have been handed out in all."""
         info: dict[str, Any] = json.loads(
-            await self._connection.api(f"CONSUMER.INFO.{subjects.STREAM}.{self.lane.consumer}")
+            await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.consumer.name}")
         )
         return info["num_ack_pending"], info["delivered"]["consumer_seq"]
 
@@ -59,11 +59,11 @@ class Pulls:
 
 @pytest.fixture
 async def pulls(connection: Connection) -> AsyncIterator[Pulls]:
-    """The lane of NORMAL jobs with a short lease."""
-    await ensure_lanes(connection, ("default",), LEASE)
+    """The pull consumer of NORMAL jobs with a short lease."""
+    await ensure_consumers(connection, ("default",), LEASE)
     pulls = Pulls(connection)
     yield pulls
-    await pulls.lane.close()
+    await pulls.consumer.close()
 
 
 def _clock() -> float:
@@ -142,7 +142,7 @@ async def test_a_lease_that_has_run_out_is_neither_extended_nor_handed_back(
 async def test_a_lost_connection_ends_the_lease(pulls: Pulls, commands: JobCommands) -> None:
     await commands.create(request())
     delivery = await pulls.next()
-    await pulls._connection._client.close()  # noqa: SLF001
+    await pulls._connection.client.close()  # noqa: SLF001
     await delivery.ack()
     assert not delivery.leased
     assert not await delivery.extend()
@@ -154,8 +154,8 @@ async def test_a_consumer_made_anew_delivers_every_kept_submission_again_as_if_f
     """Which the fence at ``started`` turns away, not the delivery's own count."""
     job = (await commands.create(request())).job
     await (await pulls.next()).ack()
-    await connection.api(f"CONSUMER.DELETE.{subjects.STREAM}.{pulls.lane.consumer}")
-    await ensure_lanes(connection, ("default",), LEASE)
+    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{pulls.consumer.name}")
+    await ensure_consumers(connection, ("default",), LEASE)
     again = await pulls.next()
     assert (again.job_id, again.redelivered) == (job.id, False)
 
@@ -164,7 +164,7 @@ async def test_a_consumer_made_anew_delivers_every_kept_submission_again_as_if_f
 async def test_an_unreadable_submission_is_delivered_and_says_so(
     pulls: Pulls, connection: Connection, data: bytes, error: type[Exception]
 ) -> None:
-    await connection.request(subjects.queued(JOB, "default", JobPriority.NORMAL), data)
+    await connection.request(codec.queued_subject(JOB, "default", JobPriority.NORMAL), data)
     delivery = await pulls.next()
     with pytest.raises(error):
         delivery.submission()
@@ -175,6 +175,6 @@ async def test_a_submission_of_a_newer_version_is_told_apart(
 ) -> None:
     job = (await commands.create(request())).job
     body = json.loads((await pulls.next())._data) | {"v": 2}  # noqa: SLF001
-    await connection.request(subjects.queued(job.id, "default", JobPriority.NORMAL), json.dumps(body).encode())
+    await connection.request(codec.queued_subject(job.id, "default", JobPriority.NORMAL), json.dumps(body).encode())
     with pytest.raises(Newer):
         (await pulls.next()).submission()

@@ -14,8 +14,8 @@ from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Completed, Kind, Started
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.log import codec
 from gql_jobs.log import job_log as job_log_module
-from gql_jobs.log import subjects
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from tests.by_hand import RestartingServer, bring_to, frozen, stored
@@ -33,7 +33,7 @@ async def nats(server: RestartingServer) -> EmbeddedServer:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers that give up after a second instead of four."""
-    monkeypatch.setattr(job_log_module, "PATIENCE", 1.0)
+    monkeypatch.setattr(job_log_module, "WRITE_TIMEOUT", 1.0)
     monkeypatch.setattr(job_log_module, "ACK_TIMEOUT", 0.5)
 
 
@@ -87,7 +87,7 @@ async def test_everything_is_answered_and_nothing_stored_while_the_server_is_gon
         _refusal(commands.create(request())),
         _refusal(commands.create_many([request() for _ in range(100)])),
         _refusal(commands.cancel(queued.id)),
-        _refusal(job_log.append(_started(queued.id, queued.submission_seq), patience=0.5)),
+        _refusal(job_log.append(_started(queued.id, queued.submission_seq), timeout=0.5)),
     )
     assert all("jobId" not in refusal.extensions for refusal in refusals)
     await server.start()
@@ -111,23 +111,23 @@ async def test_what_was_sent_into_a_dying_server_is_stored_only_if_its_writer_wa
     assert created <= kept <= created | announced
 
 
-async def test_a_write_without_a_limit_to_its_patience_is_stored_once_when_the_server_is_back(
+async def test_a_write_without_a_limit_to_its_time_is_stored_once_when_the_server_is_back(
     commands: JobCommands, job_log: JobLog, server: RestartingServer, connection: Connection
 ) -> None:
     job = (await commands.create(request())).job
     started = await job_log.append(_started(job.id, job.submission_seq))
     await server.stop()
     body = attempt_body(Completed, 1, job.submission_seq)
-    write = Write(job.id, subjects.event(job.id, Kind.COMPLETED), body, job_events(job.id, started))
-    outcome = asyncio.create_task(job_log.append(write, patience=None))
+    write = Write(job.id, codec.event_subject(job.id, Kind.COMPLETED), body, job_events(job.id, started))
+    outcome = asyncio.create_task(job_log.append(write, timeout=None))
     await until(lambda: not connection.connected, "the client has noticed")
     assert not outcome.done()
     await server.start()
     assert await asyncio.wait_for(outcome, 10) == started + 1
-    assert len(await stored(connection, subjects.events(job.id))) == 2
+    assert len(await stored(connection, codec.event_subjects(job.id))) == 2
 
 
-async def test_a_write_in_doubt_is_settled_within_its_patience_when_the_server_is_back_in_time(
+async def test_a_write_in_doubt_is_settled_within_its_time_when_the_server_is_back_in_time(
     commands: JobCommands, nats: EmbeddedServer
 ) -> None:
     with frozen(nats):
@@ -139,4 +139,4 @@ async def test_a_write_in_doubt_is_settled_within_its_patience_when_the_server_i
 
 def _started(job_id: str, submission: int) -> Write:
     body = attempt_body(Started, 1, submission)
-    return Write(job_id, subjects.event(job_id, Kind.STARTED), body, job_events(job_id, 0))
+    return Write(job_id, codec.event_subject(job_id, Kind.STARTED), body, job_events(job_id, 0))

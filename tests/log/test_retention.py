@@ -7,13 +7,15 @@ from functools import partial
 import pytest
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
+from gql_jobs.jetstream.publisher import TTL_HEADER
+from gql_jobs.jetstream.stored_messages import last_message, messages_of
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Completed, Kind, Receipt, Started, Submission
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, job_events, whole_job
 from gql_jobs.log.retention import Ended, delete_remains, expire, expire_ended
@@ -40,9 +42,9 @@ async def _ended(job_log: JobLog, commands: JobCommands, status: JobStatus) -> J
     await report(job_log, job, 10)
     ended = await bring_to(job_log, commands, job, status)
     note = noted(0, Receipt.STOPPED, ended.event_seq, job.id).body
-    await job_log.append(Write(job.id, subjects.note(job.id), note, job_events(job.id, ended.event_seq)))
+    await job_log.append(Write(job.id, codec.note_subject(job.id), note, job_events(job.id, ended.event_seq)))
     if status is JobStatus.DEAD_LETTER:
-        copied = partial(last_message, job_log.connection, subjects.ALL, subjects.DEAD_LETTERS)
+        copied = partial(last_message, job_log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)
         await until(copied, "the dead letter is copied")
     return ended
 
@@ -54,13 +56,13 @@ async def test_an_expired_job_leaves_one_event_that_goes_by_itself(
     job = await _ended(job_log, commands, status)
     assert await expire(job_log, artifacts, job.id, _tomorrow())
     (left,) = await stored(connection)
-    assert left.subject == subjects.event(job.id, Kind.EXPIRED)
-    assert left.header(subjects.MESSAGE_TTL) is not None
+    assert left.subject == codec.event_subject(job.id, Kind.EXPIRED)
+    assert left.header(TTL_HEADER) is not None
     told = left.read()
     assert told is not None
     assert told.body.event_seq == job.last_seq
     assert await commands.find(job.id) is None
-    assert await last_message(connection, subjects.ALL, subjects.DEAD_LETTERS) is None
+    assert await last_message(connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS) is None
     with pytest.raises(NotFound):
         await commands.retry(job.id)
 
@@ -91,7 +93,7 @@ async def test_a_job_that_has_not_ended_or_not_long_ago_does_not_expire(
     assert await stored(connection) == before
 
 
-def _known(job: Job, history: list[StoredMessage]) -> Ended:
+def _known(job: Job, history: list[JobMessage]) -> Ended:
     """The job as an index knows it."""
     assert job.finished_at is not None
     messages = [(message.seq, message.kind) for message in history if message.kind is not None]
@@ -107,7 +109,7 @@ async def test_jobs_expire_together_as_an_index_knows_them(
     retried, noted = jobs[1], jobs[3]
     known = [_known(job, await job_log.history(job.id)) for job in jobs]
     await commands.retry(retried.id)
-    await job_log.rollup(subjects.note(noted.id), b"{}", job_events(noted.id, noted.last_seq))
+    await job_log.rollup(codec.note_subject(noted.id), b"{}", job_events(noted.id, noted.last_seq))
     seqs = await expire_ended(job_log, artifacts, known, _tomorrow())
     left = await stored(connection)
     assert [seq == 0 for seq in seqs] == [job is retried for job in jobs]
@@ -117,7 +119,7 @@ async def test_jobs_expire_together_as_an_index_knows_them(
     found = await commands.find(retried.id)
     assert found is not None
     assert found.status is JobStatus.QUEUED
-    copies = [copy async for copy in messages_of(connection, subjects.ALL, stream=subjects.DEAD_LETTERS)]
+    copies = [copy async for copy in messages_of(connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)]
     assert copies == []
 
 
@@ -135,7 +137,7 @@ async def test_an_expiry_that_a_full_store_cut_short_is_finished_by_the_next_swe
     job = await _half_expired(job_log, commands, JobStatus.COMPLETED)
     assert not await expire(job_log, artifacts, job.id, datetime.now(UTC) - timedelta(days=1))
     assert await expire(job_log, artifacts, job.id, _tomorrow())
-    assert [m.subject for m in await stored(connection)] == [subjects.event(job.id, Kind.EXPIRED)]
+    assert [m.subject for m in await stored(connection)] == [codec.event_subject(job.id, Kind.EXPIRED)]
 
 
 async def test_a_creation_under_the_key_of_a_job_that_is_half_expired_finishes_its_expiry_first(
@@ -160,10 +162,10 @@ async def test_a_retry_that_crosses_an_expiry_in_a_full_store_is_a_job_by_itself
 ) -> None:
     job = await _half_expired(job_log, commands, JobStatus.DEAD_LETTER)
     # What retryJob writes if it had read the job before.
-    last = await job_log.last(subjects.job(job.id))
+    last = await job_log.last(codec.job_subjects(job.id))
     assert last is not None
     body = Submission(spec=job.spec, event_seq=job.event_seq)
-    subject = subjects.queued(job.id, job.spec.queue, job.spec.priority)
+    subject = codec.queued_subject(job.id, job.spec.queue, job.spec.priority)
     seq = await job_log.append(Write(job.id, subject, body, whole_job(job.id, last.seq)))
     assert not await expire(job_log, artifacts, job.id, _tomorrow())
     found = await commands.find(job.id)
@@ -178,14 +180,14 @@ async def test_what_no_index_knows_of_goes_with_the_remains(
 ) -> None:
     job = (await commands.create(request())).job
     started = await say(job_log, job, Started)
-    await job_log.rollup(subjects.checkpoint(job.id), b"{}", job_events(job.id, started))
+    await job_log.rollup(codec.checkpoint_subject(job.id), b"{}", job_events(job.id, started))
     await say(job_log, job, Completed)
     done = await commands.find(job.id)
     assert done is not None
     (seq,) = await expire_ended(job_log, artifacts, [_known(done, await job_log.history(job.id))], _tomorrow())
     assert [m.subject for m in await stored(connection)] == [
-        subjects.checkpoint(job.id),
-        subjects.event(job.id, Kind.EXPIRED),
+        codec.checkpoint_subject(job.id),
+        codec.event_subject(job.id, Kind.EXPIRED),
     ]
     await delete_remains(job_log, artifacts, job.id)
     assert [m.seq for m in await stored(connection)] == [seq]
@@ -215,7 +217,7 @@ async def test_a_retry_and_an_expiry_cannot_both_win(
             assert isinstance(retried, Job)
             assert found is not None
             assert found.status is JobStatus.QUEUED
-    assert len(await stored(connection, subjects.EVENTS)) == 20
+    assert len(await stored(connection, codec.ALL_EVENTS)) == 20
 
 
 @pytest.mark.parametrize("run_at", [None, timedelta(seconds=0.2)])

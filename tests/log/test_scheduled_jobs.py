@@ -9,7 +9,7 @@ from gql_jobs.jetstream.stored_messages import delete_message
 from gql_jobs.jobs.claim import Drop, decide
 from gql_jobs.jobs.messages import Cancelled, Kind, Started, Submission
 from gql_jobs.jobs.model import Job, JobStatus, job_id_for_key
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, job_events
 from gql_jobs.log.retention import fire_overdue
@@ -33,7 +33,7 @@ async def test_a_scheduled_job_is_queued_when_its_time_has_come_and_not_before(
     job = (await commands.create(request(run_at=run_at))).job
     assert job.status is JobStatus.SCHEDULED
     assert await _subjects(connection, job) == ["scheduled"]
-    fired = await until(lambda: job_log.last(subjects.job_submissions(job.id)), "the job is queued")
+    fired = await until(lambda: job_log.last(codec.submission_subjects(job.id)), "the job is queued")
     assert fired.at >= run_at
     assert await _subjects(connection, job) == ["queued.default.normal"]
     message = fired.read()
@@ -68,8 +68,8 @@ async def test_a_job_cancelled_before_its_time_leaves_no_schedule_and_does_not_f
     found = await commands.find(cancelled.id)
     assert found is not None
     assert found.status is JobStatus.CANCELLED
-    assert [m.subject for m in await stored(connection, subjects.job(cancelled.id))] == [
-        subjects.event(cancelled.id, Kind.CANCELLED)
+    assert [m.subject for m in await stored(connection, codec.job_subjects(cancelled.id))] == [
+        codec.event_subject(cancelled.id, Kind.CANCELLED)
     ]
 
 
@@ -94,9 +94,9 @@ async def test_a_firing_that_crosses_a_cancel_is_refused_at_started(
 ) -> None:
     job = (await commands.create(request(run_at=_later(0.2)))).job
     body = Cancelled(submission=job.submission_seq, spec=job.spec)
-    write = Write(job.id, subjects.event(job.id, Kind.CANCELLED), body, job_events(job.id, 0))
+    write = Write(job.id, codec.event_subject(job.id, Kind.CANCELLED), body, job_events(job.id, 0))
     cancelled = await job_log.append(write)
-    fired = await until(lambda: job_log.last(subjects.job_submissions(job.id)), "the schedule fires all the same")
+    fired = await until(lambda: job_log.last(codec.submission_subjects(job.id)), "the schedule fires all the same")
     assert fired.seq > cancelled
     message = fired.read()
     assert message is not None
@@ -104,7 +104,7 @@ async def test_a_firing_that_crosses_a_cancel_is_refused_at_started(
     assert submission.event_seq == 0
     start = Write(
         job.id,
-        subjects.event(job.id, Kind.STARTED),
+        codec.event_subject(job.id, Kind.STARTED),
         attempt_body(Started, 1, fired.seq),
         job_events(job.id, submission.event_seq),
     )
@@ -114,7 +114,7 @@ async def test_a_firing_that_crosses_a_cancel_is_refused_at_started(
     last = refused.value.last.read()
     assert decide(submission, fired.seq, last, redelivered=False, now=datetime.now(UTC)) == Drop()
     # The schedule is gone by now: deleting it is no error.
-    await delete_message(connection, job.submission_seq)
+    await delete_message(connection, codec.JOBS_STREAM, job.submission_seq)
     found = await commands.find(job.id)
     assert found is not None
     assert found.status is JobStatus.CANCELLED

@@ -15,7 +15,8 @@ from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobRequest
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage
 from gql_jobs.web.runtime import Runtime
 from gql_jobs_worker import execution
 from tests.deadline import until
@@ -99,8 +100,8 @@ async def running(runtime: Runtime, *job_ids: str, attempt: int = 1, within: flo
 
 async def history(connection: Connection, job_id: str) -> list[Message]:
     """The job's messages as the stream has them, oldest first; checkpoints left out."""
-    stored = [message async for message in messages_of(connection, subjects.job(job_id))]
-    return [message for message in (one.read() for one in stored) if message is not None]
+    stored = [message async for message in messages_of(connection, codec.JOBS_STREAM, codec.job_subjects(job_id))]
+    return [message for message in (JobMessage.of(one).read() for one in stored) if message is not None]
 
 
 async def kinds(connection: Connection, job_id: str) -> list[Kind]:
@@ -117,10 +118,10 @@ async def assert_one_end(connection: Connection, job_id: str) -> None:
 
 async def dead_letter(connection: Connection, job_id: str) -> dict[str, Any]:
     """What ``jobs-dlq`` holds of the job."""
-    subject = subjects.event(job_id, Kind.DEAD_LETTER)
+    subject = codec.event_subject(job_id, Kind.DEAD_LETTER)
 
     async def copied() -> StoredMessage | None:
-        return await last_message(connection, subject, subjects.DEAD_LETTERS)
+        return await last_message(connection, codec.DEAD_LETTERS_STREAM, subject)
 
     copy = await until(copied, f"the server copies the dead letter of {job_id}")
     assert copy is not None
@@ -148,7 +149,7 @@ async def lane_info(
     connection: Connection, queue: str = "default", priority: JobPriority = JobPriority.NORMAL
 ) -> LaneInfo:
     """The consumer of a lane, now."""
-    call = f"CONSUMER.INFO.{subjects.STREAM}.{subjects.consumer(queue, priority)}"
+    call = f"CONSUMER.INFO.{codec.JOBS_STREAM}.{codec.consumer_name(queue, priority)}"
     return msgspec.json.decode(await connection.api(call), type=LaneInfo)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.jetstream.publisher import FenceRefused
+from gql_jobs.jetstream.errors import FenceRefused
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.job_log import JobLog, job_events

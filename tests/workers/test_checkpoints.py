@@ -10,7 +10,7 @@ import pytest
 
 from gql_jobs import JobContext
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
@@ -64,7 +64,7 @@ async def test_it_outlives_a_kill_9_of_the_worker(
     gate = tmp_path / "gate"
     async with worker_process(settings) as process:
         job_id = await create(runtime, saves=[1, 2, 3], gate=gate)
-        await until(lambda: job_log.last(subjects.checkpoint(job_id)), "the checkpoint is stored", within=20)
+        await until(lambda: job_log.last(codec.checkpoint_subject(job_id)), "the checkpoint is stored", within=20)
         process.kill()
         await process.wait()
     gate.touch()

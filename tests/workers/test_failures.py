@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from gql_jobs import JobContext, TransientError
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobStatus, new_job_id
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Write, whole_job
 from gql_jobs.web.runtime import Runtime
 from tests.workers.stories import (
@@ -121,7 +121,7 @@ async def _submitted(runtime: Runtime, job_log: JobLog, **changes: Any) -> str:
     """A job that this API would not have made, as another version or process may have."""
     spec = replace(request(runtime).spec(datetime.now(UTC), runtime.settings), **changes)
     job_id = new_job_id()
-    subject = subjects.queued(job_id, spec.queue, spec.priority)
+    subject = codec.queued_subject(job_id, spec.queue, spec.priority)
     await job_log.append(Write(job_id, subject, Submission(spec=spec), whole_job(job_id, 0)))
     return job_id
 

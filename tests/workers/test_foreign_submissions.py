@@ -9,8 +9,8 @@ import pytest
 
 from gql_jobs.jobs.messages import Started, Submission
 from gql_jobs.jobs.model import JobStatus, new_job_id
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import encode_body
 from gql_jobs.web.runtime import Runtime
 from gql_jobs_worker import claim as claiming
 from tests.deadline import until
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 
 def _submission(runtime: Runtime, **payload: Any) -> bytes:
-    return encode(Submission(spec=request(runtime, **payload).spec(datetime.now(UTC), runtime.settings)))
+    return encode_body(Submission(spec=request(runtime, **payload).spec(datetime.now(UTC), runtime.settings)))
 
 
 async def _store(runtime: Runtime, subject: str, data: bytes) -> None:
@@ -86,10 +86,10 @@ async def test_a_job_whose_last_event_is_of_a_newer_version_is_left_to_newer_wor
     runtime: Runtime, tmp_path: Path
 ) -> None:
     job_id = new_job_id()
-    event = encode(Started(v=2, submission=1, attempt=1, worker_id="newer"))
+    event = encode_body(Started(v=2, submission=1, attempt=1, worker_id="newer"))
     await _store(runtime, f"jobs.{job_id}.event.started", event)
     data = _submission(runtime, trace=tmp_path / "trace")
-    await _store(runtime, subjects.queued(job_id, "default", request(runtime).priority), data)
+    await _store(runtime, codec.queued_subject(job_id, "default", request(runtime).priority), data)
     assert (await ended(runtime, await create(runtime))).status is JobStatus.COMPLETED
 
     async def only_it_is_pending() -> bool:

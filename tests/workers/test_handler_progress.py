@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from gql_jobs import JobContext
-from gql_jobs.jetstream.publisher import FenceRefused
+from gql_jobs.jetstream.errors import FenceRefused
 from gql_jobs.jobs.messages import Kind, Progress
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import encode
+from gql_jobs.log import codec
+from gql_jobs.log.codec import encode_body
 from gql_jobs.log.job_log import JobLog, job_events
 from gql_jobs.log.streams import stream_info
 from gql_jobs.web.runtime import Runtime
@@ -94,7 +94,7 @@ async def test_progress_is_fenced_by_the_attempt(runtime: Runtime, job_log: JobL
     first_start = next(message for message in messages if message.kind is Kind.STARTED)
     body = Progress(submission=messages[0].seq, attempt=1, worker_id="zombie", progress=1)
     with pytest.raises(FenceRefused):
-        await job_log.rollup(subjects.progress(job_id), encode(body), job_events(job_id, first_start.seq))
+        await job_log.rollup(codec.progress_subject(job_id), encode_body(body), job_events(job_id, first_start.seq))
     assert [m.seq for m in await history(runtime.connection, job_id)] == [m.seq for m in messages]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.log import codec
 from gql_jobs.log import heartbeats as presence
-from gql_jobs.log import subjects
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
@@ -53,7 +53,7 @@ async def test_a_stopped_worker_disappears_at_once(runtime: Runtime, worker: Run
 async def test_a_killed_worker_disappears_when_it_has_been_silent(
     runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 2 * presence.HEARTBEAT < presence.GONE_AFTER < 15
+    assert 2 * presence.HEARTBEAT_EVERY < presence.GONE_AFTER < 15
     async with worker_process(settings) as process:
         await ended(runtime, await create(runtime), within=20)
         await _seen(runtime, 1, within=1)
@@ -86,6 +86,6 @@ async def test_several_workers_are_listed_the_oldest_first(
 async def test_a_heartbeat_that_cannot_be_read_is_passed_over(runtime: Runtime, worker: RunningWorker) -> None:
     await worker.started.wait()
     for garbage in (b"", b"{", b"[]", b'{"id":7}'):
-        await runtime.connection.publish(subjects.worker("odd"), garbage)
+        await runtime.connection.publish(codec.heartbeat_subject("odd"), garbage)
     (seen,) = await _seen(runtime, 1, within=1)
     assert seen.id != "odd"

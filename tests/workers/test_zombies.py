@@ -13,7 +13,7 @@ from gql_jobs import JobContext
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
@@ -68,7 +68,10 @@ async def test_its_outcome_is_refused_and_it_neither_acks_nor_naks(
         zombie.send_signal(signal.SIGSTOP)
         await workers.enter_async_context(running_worker(settings))
         await running(runtime, job_id, attempt=2)
-        await until(lambda: last_message(runtime.connection, subjects.progress(job_id)), "the successor has reported")
+        await until(
+            lambda: last_message(runtime.connection, codec.JOBS_STREAM, codec.progress_subject(job_id)),
+            "the successor has reported",
+        )
         before = await history(runtime.connection, job_id)
         gate.touch()
         await _ended_after_coming_back(zombie)

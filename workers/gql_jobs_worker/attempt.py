@@ -72,7 +72,7 @@ class Attempts:
                 if claimed.may_have_saved:
                     await context.restore()
                 on_stop = partial(self._receipts.delivered, claimed)
-                max_result = self._log.connection.max_payload - HEADROOM
+                max_result = self._log.max_payload - HEADROOM
                 ran = await self._execution.run(claimed.spec, context, max_result, lease.stopped, on_stop)
 
                 recorded = await self._records.record(claimed, ran)

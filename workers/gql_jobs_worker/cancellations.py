@@ -8,10 +8,10 @@ import asyncio
 import logging
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.ordered_consumer import Tail
+from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Noted, Receipt
-from gql_jobs.log import codec, subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
 from gql_jobs.logs import job_fields
 from gql_jobs_worker.claim import Claimed
@@ -26,14 +26,14 @@ async def follow_cancellations(connection: Connection, start: int, leases: Lease
 
     :param start: the first sequence to look at.
     """
-    async for batch in Tail(connection, (subjects.CANCELLATIONS,), start).batches():
+    async for batch in OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_CANCELLATIONS,), start).batches():
         for message in batch:
-            named = subjects.kind_of(message.subject)
+            named = codec.job_and_kind(message.subject)
             if named is None:
                 continue
             job_id = named[0]
             try:
-                body = codec.decode(named[1], message.data)
+                body = codec.decode_body(named[1], message.data)
             except codec.Unreadable as error:
                 fields = job_fields(job_id=job_id, worker=leases.worker_id)
                 log.warning("a cancellation of job %s cannot be read: %s", job_id, error, extra=fields)
@@ -67,7 +67,7 @@ class Receipts:
         await self._note(claimed, claimed.lease.cancelled_seq, ending)
 
     async def _note(self, claimed: Claimed, cancelled_seq: int, receipt: Receipt) -> None:
-        seq, subject = cancelled_seq, subjects.note(claimed.job_id)
+        seq, subject = cancelled_seq, codec.note_subject(claimed.job_id)
         body = Noted(
             submission=claimed.submission_seq,
             receipt=receipt,

@@ -15,15 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.stored_messages import StoredMessage
+from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
 from gql_jobs.jobs.model import JobError, Spec
-from gql_jobs.log import subjects
-from gql_jobs.log.codec import Newer, Unreadable
+from gql_jobs.log import codec
+from gql_jobs.log.codec import JobMessage, Newer, Unreadable
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events
+from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, queue_errors
 from gql_jobs.logs import job_fields
 from gql_jobs_worker.abilities import Abilities
 from gql_jobs_worker.execution import fitting, with_errors
@@ -136,17 +136,17 @@ class Claims:
             log.info("job %s is run by another worker", lease.job_id, extra=lease.fields)
         return decision
 
-    async def _last_event(self, lease: Lease) -> StoredMessage | None:
+    async def _last_event(self, lease: Lease) -> JobMessage | None:
         """Ask again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
         while True:
             try:
-                return await self._log.last(subjects.events(lease.job_id))
+                return await self._log.last(codec.event_subjects(lease.job_id))
             except QueueUnavailable:
                 if not lease.delivery.leased:
                     raise
             await asyncio.sleep(LAST_EVENT_PAUSE)
 
-    def _decide(self, lease: Lease, stored: StoredMessage | None) -> Decision:
+    def _decide(self, lease: Lease, stored: JobMessage | None) -> Decision:
         last: Message | None
         try:
             last = stored.read() if stored is not None else None
@@ -170,9 +170,9 @@ class Claims:
             message=start.message,
             supersedes=start.supersedes,
         )
-        subject = subjects.event(lease.job_id, Kind.STARTED)
+        subject = codec.event_subject(lease.job_id, Kind.STARTED)
         fence = job_events(lease.job_id, start.event_seq)
-        seq = await self._log.append(Write(lease.job_id, subject, body, fence), patience=None)
+        seq = await self._log.append(Write(lease.job_id, subject, body, fence), timeout=None)
         spec = lease.submission.spec
         lease.start(start.attempt, seq)
         log_event("started", lease.fields, type=spec.type, attempt=start.attempt, supersedes=start.supersedes)
@@ -202,11 +202,11 @@ class Claims:
             message=exhausted.message,
             spec=lease.submission.spec,
         )
-        body = with_errors(body, exhausted.errors, self._log.connection.max_payload)
-        subject = subjects.event(lease.job_id, Kind.DEAD_LETTER)
+        body = with_errors(body, exhausted.errors, self._log.max_payload)
+        subject = codec.event_subject(lease.job_id, Kind.DEAD_LETTER)
         fence = job_events(lease.job_id, exhausted.event_seq)
         try:
-            await self._log.append(Write(lease.job_id, subject, body, fence), patience=None)
+            await self._log.append(Write(lease.job_id, subject, body, fence), timeout=None)
         except Superseded:
             log.info("job %s was taken by another worker", lease.job_id, extra=lease.fields)
             return Leave()
@@ -255,10 +255,10 @@ class Takeovers:
         clock = asyncio.get_running_loop().time
         left = delivery.deadline - clock()
         question = TakeoverQuestion(lease.job_id, delivery.seq, decision.event_seq, delivery.reply, left)
-        subject = subjects.handover(owner)
+        subject = codec.handover_subject(owner)
         try:
             answer = await self._connection.request(subject, msgspec.json.encode(question), ANSWER_TIMEOUT)
-        except QueueUnavailable:
+        except Unavailable:
             away = clock() - self._returned_at < RETURN_GRACE
             return Wait(RETURN_PAUSE) if away else decision
         return Leave() if answer.data == _YES else decision
@@ -271,10 +271,11 @@ class Takeovers:
             goes_on = await self._answer(message.data)
             try:
                 await self._connection.publish(message.reply, _YES if goes_on else _NO)
-            except QueueUnavailable:
+            except Unavailable:
                 log.debug("an offer could not be answered")
 
-        subscription = await self._connection.subscribe(subjects.handover(self._worker_id), answer)
+        with queue_errors():
+            subscription = await self._connection.subscribe(codec.handover_subject(self._worker_id), answer)
         self._connection.on_reconnect.append(self._returned)
         try:
             yield

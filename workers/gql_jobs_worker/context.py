@@ -14,13 +14,13 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from gql_jobs.jetstream.publisher import FenceRefused
+from gql_jobs.jetstream.errors import FenceRefused
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
 from gql_jobs.jobs.messages import Progress
 from gql_jobs.jobs.model import Artifact, content_type_of
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.log.codec import encode
+from gql_jobs.log.codec import encode_body
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import JobLogger
 from gql_jobs_worker.claim import Claimed
@@ -91,7 +91,7 @@ class AttemptContext:
 
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
-        await self._until_stored(lambda: self._rollup(subjects.checkpoint(self.job_id), body))
+        await self._until_stored(lambda: self._rollup(codec.checkpoint_subject(self.job_id), body))
         self.saved = msgspec.json.decode(body)
 
     async def save_artifact(
@@ -115,7 +115,7 @@ class AttemptContext:
         """
         while True:
             try:
-                stored = await self._log.last(subjects.checkpoint(self.job_id))
+                stored = await self._log.last(codec.checkpoint_subject(self.job_id))
             except QueueUnavailable:
                 await asyncio.sleep(STORE_PAUSE)
                 continue
@@ -156,7 +156,7 @@ class AttemptContext:
             log_event("progress", self._claimed.fields, progress=f"{self.percent}%", message=self.message)
             try:
                 # Fenced too: a zombie's progress would replace its successor's.
-                await self._rollup(subjects.progress(self.job_id), encode(body))
+                await self._rollup(codec.progress_subject(self.job_id), encode_body(body))
             except AttemptStoppedError:
                 return
             except QueueUnavailable as error:

@@ -26,7 +26,7 @@ from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import AttemptBody, Receipt
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.jobs.registry import JobType, Registry, canonical_json
-from gql_jobs.log.codec import encode
+from gql_jobs.log.codec import encode_body
 
 log = logging.getLogger(__name__)
 
@@ -401,7 +401,7 @@ def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple
 
 def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
     """Return the event with as much of the errors as a message of ``max_payload`` bytes holds beside its rest."""
-    room = max_payload - HEADER_BYTES - len(encode(body))
+    room = max_payload - HEADER_BYTES - len(encode_body(body))
     return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
 
 

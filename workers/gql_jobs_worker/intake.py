@@ -15,8 +15,8 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobPriority
-from gql_jobs.log import subjects
-from gql_jobs.log.deliveries import Delivery, Lane
+from gql_jobs.log import codec
+from gql_jobs.log.deliveries import Delivery, PullConsumer
 from gql_jobs.log.job_log import JobLog
 from gql_jobs_worker.execution import Stop
 from gql_jobs_worker.telemetry import Counts
@@ -80,7 +80,7 @@ class Lease:
 
         :raises QueueUnavailable: if the leader does not answer.
         """
-        last = await job_log.last(subjects.events(self.job_id))
+        last = await job_log.last(codec.event_subjects(self.job_id))
         if (last.seq if last is not None else 0) == self.started_seq:
             return True
         if last is not None and last.kind is Kind.CANCELLED:
@@ -182,11 +182,11 @@ class Intake:
     ) -> None:
         """:param leases: what is worked on already: its redeliveries are not offered here."""
         self._lanes = [
-            Lane(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
+            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
             for queue in queues
             for priority in _BY_RANK
         ]
-        self._held: dict[JobPriority, deque[tuple[Lane, Delivery]]] = {p: deque() for p in _BY_RANK}
+        self._held: dict[JobPriority, deque[tuple[PullConsumer, Delivery]]] = {p: deque() for p in _BY_RANK}
         self._arrived = asyncio.Event()
         self._connection = connection
         self._slots = slots
@@ -229,7 +229,7 @@ class Intake:
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         await self.hand_back()
 
-    def _arrive(self, lane: Lane, delivery: Delivery) -> None:
+    def _arrive(self, lane: PullConsumer, delivery: Delivery) -> None:
         if not self._leases.renews(delivery):
             self._held[lane.priority].append((lane, delivery))
         self._arrived.set()
@@ -252,15 +252,15 @@ class Intake:
                 # Known to be empty from now on, without asking again: the pull brings what comes.
                 await self._open(lane)
 
-    def _holds(self, lane: Lane) -> bool:
+    def _holds(self, lane: PullConsumer) -> bool:
         # Asked before every start: where only one queue has deliveries of the priority, the first one is the answer.
         return any(brought is lane for brought, _ in self._held[lane.priority])
 
-    async def _open(self, lane: Lane) -> None:
+    async def _open(self, lane: PullConsumer) -> None:
         try:
             await lane.wait(1)
         except QueueUnavailable:
-            log.debug("the lane %s is not open: NATS is away", lane.consumer)
+            log.debug("the lane %s is not open: NATS is away", lane.name)
 
     def _pick(self) -> Delivery | None:
         order = _BY_RANK
@@ -281,7 +281,7 @@ class Intake:
             return
         for lane in self._lanes:
             if lane.silent:
-                log.info("the pull on %s is silent and is made anew", lane.consumer)
+                log.info("the pull on %s is silent and is made anew", lane.name)
                 await lane.close()
         try:
             async with asyncio.timeout(_RETRY_PAUSE if any(lane.wanted == 0 for lane in self._lanes) else 1.0):

@@ -15,9 +15,9 @@ from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.heartbeats import Heartbeat, beat_for_ever, say
+from gql_jobs.log.heartbeats import Heartbeat, publish_heartbeat, publish_heartbeats
 from gql_jobs.log.job_log import JobLog, open_job_log
-from gql_jobs.log.streams import ensure_lanes, ensure_streams, stream_info
+from gql_jobs.log.streams import ensure_consumers, ensure_streams, stream_info
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs_worker.abilities import Abilities, open_abilities
@@ -110,7 +110,7 @@ class Pool:
         async with self._takeovers.answering(), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(follow_cancellations(self._connection, first_seq, leases)),
-                group.create_task(beat_for_ever(self._connection, self._heartbeat, self._changed)),
+                group.create_task(publish_heartbeats(self._connection, self._heartbeat, self._changed)),
                 group.create_task(keep_leases(self._job_log, leases, self._intake, ack_wait, busy=self._slots.locked)),
             ]
             fetching = group.create_task(self._fetch())
@@ -120,7 +120,7 @@ class Pool:
             await self._finish()
             for task in background:
                 task.cancel()
-        await say(self._connection, self._heartbeat(leaving=True))
+        await publish_heartbeat(self._connection, self._heartbeat(leaving=True))
 
     async def _fetch(self) -> None:
         while True:
@@ -202,7 +202,7 @@ async def run_pool(
     """
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
-        await ensure_lanes(connection, queues, settings.ack_wait)
+        await ensure_consumers(connection, queues, settings.ack_wait)
         first_seq = (await stream_info(connection)).state.last_seq + 1
         async with (
             open_job_log(connection) as job_log,

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from gql_jobs.jobs.claim import TERMINAL, Drop, Leave, Wait
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
-from gql_jobs.log import subjects
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Superseded, Write
 from gql_jobs.settings import Settings
 from gql_jobs_worker.cancellations import Receipts
@@ -89,7 +89,7 @@ class Records:
         now = datetime.now(UTC)
         error = job_error(failure, claimed.attempt, now)
         errors = (*claimed.errors, error)
-        max_payload = self._log.connection.max_payload
+        max_payload = self._log.max_payload
         facts: dict[str, Any] = {
             "submission": claimed.submission_seq,
             "attempt": claimed.attempt,
@@ -140,9 +140,9 @@ class Records:
 
     async def _write(self, claimed: Claimed, ran: Ran, kind: Kind, body: AttemptBody) -> Recorded | None:
         """Write the outcome; if it is refused, return what the delivery needs, else None."""
-        write = Write(claimed.job_id, subjects.event(claimed.job_id, kind), body, claimed.fence)
+        write = Write(claimed.job_id, codec.event_subject(claimed.job_id, kind), body, claimed.fence)
         try:
-            await self._log.append(write, patience=None)
+            await self._log.append(write, timeout=None)
         except Superseded as superseded:
             last = superseded.last
             if last is not None and last.kind not in TERMINAL:

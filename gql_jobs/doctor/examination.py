@@ -1,4 +1,4 @@
-"""The whole examination, and its words."""
+"""All checks, one after the other, and how their findings are told: in sentences or as JSON."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -7,54 +7,54 @@ import msgspec
 
 from gql_jobs.doctor.indexes import check_indexes
 from gql_jobs.doctor.inspection import has_stream
+from gql_jobs.doctor.installation import Finding, open_installation
 from gql_jobs.doctor.jobs import check_jobs, check_orphans
-from gql_jobs.doctor.patient import Finding, examined
 from gql_jobs.doctor.streams import check_consumers, check_streams
 from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.settings import Settings
 
-REACHED_WITHIN = 5.0
+CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the NATS server."""
-CHECKS = (check_consumers, check_jobs, check_indexes, check_orphans)
-SYNC_NOTE = (
+_CHECKS = (check_consumers, check_jobs, check_indexes, check_orphans)
+_SYNC_NOTE = (
     "Whether the server flushes to disk before it acknowledges (sync_interval: always) cannot be asked for over a "
     "client connection: see its configuration. The embedded server does so with GQL_JOBS_SYNC_ALWAYS=true."
 )
 
 
 async def examine(settings: Settings, registry: Registry) -> list[Finding]:
-    """Everything that is wrong; nothing is changed.
+    """Return everything that is found wrong; nothing is changed.
 
     :raises QueueUnavailable: if the NATS server does not answer.
     """
     async with AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(REACHED_WITHIN):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
                 connection = await stack.enter_async_context(connect(settings, "gql-jobs doctor"))
         except TimeoutError:
             raise QueueUnavailable("The NATS server cannot be reached; see GQL_JOBS_NATS_URL.") from None
         found = await check_streams(connection, settings)
         if await has_stream(connection):
-            patient = await stack.enter_async_context(examined(settings, registry, connection))
-            for check in CHECKS:
-                found += await check(patient)
+            installation = await stack.enter_async_context(open_installation(settings, registry, connection))
+            for check in _CHECKS:
+                found += await check(installation)
         return found
 
 
 def as_text(findings: list[Finding]) -> str:
-    """The findings in sentences."""
+    """Return the findings in sentences."""
     lines: list[str] = []
     for finding in findings:
         lines += [f"[{finding.check}] {finding.problem}", f"    {finding.advice}"]
         lines += [f"    - {example}" for example in finding.examples]
         if finding.count > len(finding.examples) > 0:
             lines.append(f"    … and {finding.count - len(finding.examples)} more")
-    return "\n".join([*(lines or ["Everything is as it should be."]), "", SYNC_NOTE])
+    return "\n".join([*(lines or ["Everything is as it should be."]), "", _SYNC_NOTE])
 
 
 def in_json(findings: list[Finding]) -> str:
-    """The findings as ``{"sound": …, "findings": [{check, problem, advice, count, examples}], "notes": […]}``."""
-    report = {"sound": not findings, "findings": findings, "notes": [SYNC_NOTE]}
+    """Write the findings as ``{"sound": …, "findings": [{check, problem, advice, count, examples}], "notes": […]}``."""
+    report = {"sound": not findings, "findings": findings, "notes": [_SYNC_NOTE]}
     return msgspec.json.encode(report).decode()

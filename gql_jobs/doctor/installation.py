@@ -1,4 +1,8 @@
-"""What the checks look at: the connection, the settings, and an index that was built from the stream just now."""
+"""What the checks look at, and what they find.
+
+An ``Installation`` is the connection, the settings, and an index that was built from the stream just now. A ``Finding``
+is a sentence on what is wrong, and one on what to do.
+"""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -19,13 +23,15 @@ from gql_jobs.log.heartbeats import Presence, watch_workers
 from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 
-# What a check has found: a sentence on what is wrong, and one on what to do.
-
 SHOWN = 5
+"""Examples in a finding, at most."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks at where the stream ends."""
+_NEVER = 1e9
 
 
 class Finding(Struct, frozen=True):
-    """``check``: the name of the module that found it; ``examples``: a few of what is meant, of ``count`` in all."""
+    """What a check has found: ``examples`` are a few of what is meant, of ``count`` in all."""
 
     check: str
     problem: str
@@ -35,20 +41,15 @@ class Finding(Struct, frozen=True):
 
 
 def several(check: str, what: str, advice: str, found: Iterable[str]) -> list[Finding]:
-    """One finding about all of these, none if there are none. ``what`` says what they are, behind their number."""
+    """Return one finding about all of these, none if there are none; ``what`` follows their number in its sentence."""
     names = sorted(found)
     if not names:
         return []
     return [Finding(check, f"{len(names)} {what}.", advice, len(names), tuple(names[:SHOWN]))]
 
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks at where the stream ends."""
-_NEVER = 1e9
-
-
-class Patient(Struct):
-    """``index`` goes on following the stream while the checks run; ``presence`` has heard who works."""
+class Installation(Struct):
+    """``index`` goes on following the stream while the checks run; ``presence`` knows who works."""
 
     settings: Settings
     registry: Registry
@@ -67,8 +68,10 @@ class Patient(Struct):
 
 
 @asynccontextmanager
-async def examined(settings: Settings, registry: Registry, connection: Connection) -> AsyncIterator[Patient]:
-    """A patient until the block ends; its index is built beside those of the API processes and thrown away.
+async def open_installation(
+    settings: Settings, registry: Registry, connection: Connection
+) -> AsyncIterator[Installation]:
+    """Yield an installation until the block ends; its index is built beside those of the API processes and thrown away.
 
     :raises ApiError: if there is no stream.
     :raises QueueUnavailable: if the server does not answer.
@@ -83,6 +86,6 @@ async def examined(settings: Settings, registry: Registry, connection: Connectio
             watch_workers(connection) as presence,
             run_feed(connection, index, EventBus(reader.events_after, 0), Tally((), 0)) as feed,
         ):
-            patient = Patient(settings, registry, connection, stream.created, index, reader, feed, presence)
-            await patient.follow()
-            yield patient
+            installation = Installation(settings, registry, connection, stream.created, index, reader, feed, presence)
+            await installation.follow()
+            yield installation
