@@ -29,7 +29,7 @@ def behind(job_log: JobLog, settings: Settings, monkeypatch: pytest.MonkeyPatch)
 
 def _shifted(job_log: JobLog, settings: Settings, monkeypatch: pytest.MonkeyPatch, by: timedelta) -> JobCommands:
     commands = JobCommands(job_log, settings)
-    monkeypatch.setattr(commands, "_now", lambda: datetime.now(UTC) + by)
+    monkeypatch.setattr(commands, "_creation_time", lambda: datetime.now(UTC) + by)
     return commands
 
 
