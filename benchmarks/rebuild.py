@@ -26,8 +26,8 @@ from msgspec import Raw
 
 from gql_jobs.index.index import open_index
 from gql_jobs.index.reader import Reader, open_reader
-from gql_jobs.jetstream.connection import Connection, connect
-from gql_jobs.jetstream.publisher import Publisher, open_publisher
+from gql_jobs.jetstream.client import Publisher
+from gql_jobs.jetstream.connection import Connection, connect, open_publisher
 from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import JobPriority, JobStatus, Spec

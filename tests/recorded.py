@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gql_jobs.index.index import Index
-from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.publisher import open_publisher
+from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.stored_messages import delete_message, messages_of
 from gql_jobs.jobs.fold import Event
 from gql_jobs.log import codec

@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack
 import pytest
 from nats.aio.msg import Msg
 
-from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import FenceRefused
-from gql_jobs.jetstream.publisher import open_publisher
 from gql_jobs.log import codec
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until

@@ -218,7 +218,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         request = request_of(input, registered, "input")
         running = info.context.services()
         created = await running.commands.create(request)
-        job = await running.feed.read_back(created.job)
+        job = await running.feed.read_back(created)
         return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
 
     async def create_jobs(
@@ -258,9 +258,8 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
 
 async def _all_indexed(running: Services, created: list[Created]) -> list[model.Job]:
     """Return the jobs as the index has them: it applies the stream in order, so with the last write it has all."""
-    last = await running.feed.read_back(max((c.job for c in created), key=lambda job: job.last_seq))
-    known = {last.id: last}
-    return [known.get(c.job.id) or running.index.job(c.job.id) or c.job for c in created]
+    last = await running.feed.read_back(max(created, key=lambda one: one.last_seq))
+    return [last if one.id == last.id else running.index.job(one.id) or one.job for one in created]
 
 
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name

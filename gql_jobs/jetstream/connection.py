@@ -18,7 +18,7 @@ from nats.errors import NoRespondersError
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
-from gql_jobs.jetstream.client import NatsClient, Receiver, SubjectSubscription
+from gql_jobs.jetstream.client import NatsClient, Publisher, Receiver, SubjectSubscription
 from gql_jobs.jetstream.errors import ApiError, Unavailable
 from gql_jobs.settings import Settings
 
@@ -248,3 +248,19 @@ async def connect(
         # Lost in this very moment: the client fails to flush (uvloop's error is the RuntimeError), and we are done.
         with suppress(OSError, RuntimeError):
             await client.close()
+
+
+@asynccontextmanager
+async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
+    """Yield a publisher that listens to its inbox until the block ends; futures still open then are cancelled.
+
+    :raises Unavailable: if the server is away.
+    """
+    inbox = connection.new_inbox()
+    publisher = Publisher(connection.client, inbox)
+    subscription = await connection.receive(f"{inbox}.*", publisher.on_ack)
+    try:
+        yield publisher
+    finally:
+        publisher.close()
+        await connection.unsubscribe(subscription)

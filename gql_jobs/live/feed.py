@@ -19,6 +19,7 @@ from gql_jobs.jobs.model import Job
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
+from gql_jobs.log.commands import Created
 from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
@@ -181,10 +182,13 @@ class Feed:
                 async with asyncio.timeout(pause):
                     await self._waited_for.wait()
 
-    async def read_back(self, job: Job) -> Job:
-        """Return the job as the index has it once it has applied ``job.last_seq``, or ``job`` after a second."""
-        await self.wait_for(job.last_seq, READ_BACK_TIMEOUT)
-        return self._index.job(job.id) or job
+    async def read_back(self, written: Job | Created) -> Job:
+        """Return the job as the index has it once it has applied the write, or as it was written after a second."""
+        await self.wait_for(written.last_seq, READ_BACK_TIMEOUT)
+        known = self._index.job(written.id)
+        if known is not None:
+            return known
+        return written.job if isinstance(written, Created) else written
 
     async def wait_for(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until the index reaches that sequence; return whether it did within ``timeout`` seconds."""

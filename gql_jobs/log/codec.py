@@ -7,6 +7,7 @@ name other jobs.
 Bodies are JSON. Unknown fields are ignored; whoever reads decides what an unreadable message means.
 """
 
+import re
 from base64 import urlsafe_b64encode
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
 from gql_jobs.jobs.messages import Body, Kind, Message
-from gql_jobs.jobs.model import JobPriority, parse_job_id
+from gql_jobs.jobs.model import JobPriority
 
 JOBS_STREAM = "JOBS"
 DEAD_LETTERS_STREAM = "jobs-dlq"
@@ -36,6 +37,7 @@ ALL_ARTIFACTS = "jobs.*.artifact.*"
 ALL_NOTES = "jobs.*.note"
 FOLDED_SUBJECTS = (ALL_SUBMISSIONS, ALL_SCHEDULES, ALL_EVENTS, ALL_PROGRESS, ALL_ARTIFACTS, ALL_NOTES)
 """What is folded: all but checkpoints."""
+_JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UNFOLDED = frozenset({"checkpoint"})
 """Last tokens of a job's messages outside the fold."""
 
@@ -112,6 +114,11 @@ def heartbeat_subject(worker_id: str) -> str:
 def handover_subject(worker_id: str) -> str:
     """Name the subject on which a worker is offered what it may still run; nothing there is stored."""
     return f"handover.{worker_id}"
+
+
+def is_job_id(token: str) -> bool:
+    """Return whether a token of a subject is a job's id, in the one spelling that is ever stored."""
+    return _JOB_ID.fullmatch(token) is not None
 
 
 def is_event_subject(subject: str) -> bool:
@@ -209,7 +216,7 @@ def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str |
             return None
         raise Unreadable(f"nothing is known of the subject {subject!r}")
     job_id, kind = named
-    if parse_job_id(job_id) != job_id:
+    if not is_job_id(job_id):
         raise Unreadable(f"{job_id!r} is no job id")
     return Message(job_id, kind, seq, at, decode_body(kind, data), nonce)
 

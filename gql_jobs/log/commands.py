@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from gql_jobs.jetstream.client import SCHEDULE_HEADER, SCHEDULE_TARGET_HEADER
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jetstream.publisher import SCHEDULE_HEADER, SCHEDULE_TARGET_HEADER
 from gql_jobs.jobs.errors import (
     IdempotencyConflict,
     InvalidState,
@@ -22,7 +22,7 @@ from gql_jobs.jobs.errors import (
 )
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
-from gql_jobs.jobs.model import Job, JobStatus, Spec, parse_job_id
+from gql_jobs.jobs.model import Job, JobStatus, Spec
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
@@ -269,7 +269,7 @@ class JobCommands:
         :param whole: read from the stream's first message on, whatever is known of where the history begins.
         :raises NotFound: | QueueUnavailable:
         """
-        if parse_job_id(job_id) != job_id:
+        if not codec.is_job_id(job_id):
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
         job = folded(history)

@@ -18,7 +18,7 @@ from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.jetstream.ordered_consumer import ack_tokens
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.model import JobPriority, parse_job_id
+from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import queue_error
 
@@ -77,7 +77,7 @@ class Delivery:
 
         :raises Unreadable: if the message is none of ours.
         """
-        if parse_job_id(self.job_id) != self.job_id:
+        if not codec.is_job_id(self.job_id):
             raise codec.Unreadable(f"{self.job_id!r} is no job id")
         body = codec.decode_body(Kind.QUEUED, self._data)
         assert isinstance(body, Submission)

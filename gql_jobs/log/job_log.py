@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER, ROLLUP_HEADER, Publisher
+from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import (
     ApiError,
     FenceRefused,
@@ -25,13 +26,6 @@ from gql_jobs.jetstream.errors import (
     StoreFull,
     Unacknowledged,
     Unavailable,
-)
-from gql_jobs.jetstream.publisher import (
-    EXPECTED_SEQ_HEADER,
-    EXPECTED_SUBJECT_HEADER,
-    ROLLUP_HEADER,
-    Publisher,
-    open_publisher,
 )
 from gql_jobs.jetstream.stored_messages import (
     delete_message,

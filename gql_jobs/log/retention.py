@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from gql_jobs.jetstream.publisher import TTL_HEADER
+from gql_jobs.jetstream.client import TTL_HEADER
 from gql_jobs.jetstream.stored_messages import subjects_page
 from gql_jobs.jobs.claim import TERMINAL
 from gql_jobs.jobs.errors import QueueFull

@@ -10,10 +10,9 @@ import msgspec
 import pytest
 
 from gql_jobs.jetstream import ordered_consumer
-from gql_jobs.jetstream.client import Received
-from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.client import Publisher, Received
+from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.ordered_consumer import OrderedConsumer, StreamMessage, ack_tokens, time_of
-from gql_jobs.jetstream.publisher import Publisher, open_publisher
 from gql_jobs.jetstream.server import EmbeddedServer
 from gql_jobs.log import codec
 from tests.by_hand import RestartingServer

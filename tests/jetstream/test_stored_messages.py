@@ -2,9 +2,9 @@
 
 import pytest
 
+from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jetstream.publisher import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER
 from gql_jobs.jetstream.stored_messages import delete_message, last_message, messages_of
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage

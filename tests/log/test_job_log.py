@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, Publisher
+from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import (
     ApiError,
     FenceRefused,
@@ -15,7 +16,6 @@ from gql_jobs.jetstream.errors import (
     StoreFull,
     Unavailable,
 )
-from gql_jobs.jetstream.publisher import EXPECTED_SEQ_HEADER, Publisher, open_publisher
 from gql_jobs.jobs.errors import GqlJobsError, QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Completed, Kind, Progress, Started, Submission
 from gql_jobs.jobs.model import JobPriority, JobStatus, new_job_id
@@ -110,7 +110,7 @@ async def test_a_write_whose_acknowledgement_was_lost_is_recognised_as_stored(
 ) -> None:
     await job_log.append(creation(JOB, spec()))
     monkeypatch.setattr(job_log_module, "ACK_TIMEOUT", 0.1)
-    deaf = JobLog(connection, Publisher(connection))
+    deaf = JobLog(connection, Publisher(connection.client, connection.new_inbox()))
     assert await deaf.append(_started(JOB, 0)) == 2
     assert len(await stored(connection)) == 2
 
@@ -133,8 +133,8 @@ class _Twice(Publisher):
 
 async def test_the_refusal_of_ones_own_repetition_is_success(connection: Connection) -> None:
     async with open_publisher(connection) as heard:
-        twice = _Twice(connection)
-        twice._inbox, twice._waiting = heard._inbox, heard._waiting  # noqa: SLF001
+        twice = _Twice(connection.client, heard._inbox)  # noqa: SLF001
+        twice._waiting = heard._waiting  # noqa: SLF001
         job_log = JobLog(connection, twice)
         assert await job_log.append(creation(JOB, spec())) == 1
         assert await job_log.append(_started(JOB, 0)) == 2

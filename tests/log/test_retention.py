@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
+from gql_jobs.jetstream.client import TTL_HEADER
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.publisher import TTL_HEADER
 from gql_jobs.jetstream.stored_messages import last_message, messages_of
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.fold import fold
