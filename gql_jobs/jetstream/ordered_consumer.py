@@ -67,7 +67,7 @@ class OrderedConsumer:
         self._behind = 0
         self._idle = False
         self._subscription: SubjectSubscription | None = None
-        self.largest = BATCH
+        self.max_batch = BATCH
         """Messages handed out together at most."""
         self.pending: int | None = None
         """Messages stored beyond what was handed out when the consumer was made; None before that."""
@@ -125,7 +125,7 @@ class OrderedConsumer:
     async def _take(self) -> list[StreamMessage]:
         """Return what has arrived, up to a gap."""
         batch: list[StreamMessage] = []
-        while self._arrived and len(batch) < self.largest and not self._broken:
+        while self._arrived and len(batch) < self.max_batch and not self._broken:
             if not self._arrived[0].reply.startswith("$JS.ACK."):
                 if batch:
                     # Whoever waits in between could find the consumer rewound, and these behind where it begins again.
