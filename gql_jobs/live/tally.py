@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.metrics import JOBS, Histogram
+from gql_jobs.metrics import JOB_SECONDS, Histogram
 
 UNKNOWN = "unknown"
 """The label of all job types that this process does not know, so that the number of labels is limited."""
@@ -44,9 +44,9 @@ class Tally:
         self.retries = self.created.copy()
         self.superseded = self.created.copy()
         self.finished: ByLabels = {(label, status.name): 0 for label in labels for status in TERMINAL_STATUSES}
-        self.time_to_start: HistogramsByLabels = {(label,): Histogram(JOBS) for label in labels}
+        self.time_to_start: HistogramsByLabels = {(label,): Histogram(JOB_SECONDS) for label in labels}
         self.run_time: HistogramsByLabels = {
-            (label, status.name): Histogram(JOBS) for label in labels for status in _AFTER_ATTEMPT
+            (label, status.name): Histogram(JOB_SECONDS) for label in labels for status in _AFTER_ATTEMPT
         }
 
     def count(self, events: Sequence[Event]) -> None:
