@@ -39,7 +39,7 @@ _RESULT = [field.name for field in _STATE].index("result_json")
 # The result, raw JSON or not set, has no type in MessagePack: it is stored as bytes or nil.
 _STORED_TYPES = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
 _encode_state = msgspec.msgpack.Encoder().encode
-# As an array without names, in the order of ``_STATE``: keyword arguments to ``Job`` would be slower.
+# An array without names, in the order of ``_STATE``: keyword arguments to ``Job`` are slower (docs/decisions.md).
 _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES))).decode
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode

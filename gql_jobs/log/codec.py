@@ -143,7 +143,7 @@ _EVENT_KINDS = {
         Kind.EXPIRED,
     )
 }
-"""By the last token of the subject; a dict, because calling ``Kind`` for each message is slower."""
+"""By the last token of the subject; a dict, because calling ``Kind`` is slower (docs/decisions.md)."""
 
 
 def job_and_kind(subject: str) -> tuple[str, Kind] | None:
