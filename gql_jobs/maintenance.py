@@ -59,7 +59,7 @@ class Maintenance:
         self._dead_letters_at = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Run sweeps, with ``SWEEP_INTERVAL`` between them unless there is more to do; never end by itself."""
         while True:
             if not await self.sweep():
                 await asyncio.sleep(SWEEP_INTERVAL)

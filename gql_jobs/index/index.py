@@ -87,7 +87,7 @@ class Index:
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        """:param database: an open connection to the file, an index of the stream that is followed."""
+        """:param database: an open connection to ``path``, which is an index of the present stream."""
         self.path = path
         self._database = database
         self._damage: DamagedIndex | None = None

@@ -46,7 +46,7 @@ class Changes:
         self._notes: list[Message] = []
 
     def fold(self, messages: Iterable[Message]) -> None:
-        """Apply messages in their order."""
+        """Fold messages, in the order of the stream."""
         known = self.after
         for message in messages:
             job_id = message.job_id

@@ -48,6 +48,10 @@ MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
 """The next status by present status and kind of message; None is that before the first message and after expiry."""
 
 
+_NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
+"""Kinds of messages that do not move ``Job.event_seq``."""
+
+
 class Event(Struct, frozen=True, gc=False):
     """What clients see of a message, with the job as of that. If a message makes two events, their cursors differ."""
 
@@ -102,9 +106,6 @@ def events_of(before: Job | None, message: Message, after: Job | None) -> list[E
         cancelled = Event(kind, Cursor(message.seq, 1), after)
         return [_scheduled_event(message, after.spec), cancelled] if before is None else [cancelled]
     return [Event(kind, Cursor(message.seq), after)]
-
-
-_NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
 
 
 def _is_current(job: Job | None, message: Message) -> bool:

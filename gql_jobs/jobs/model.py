@@ -14,7 +14,21 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 # UUIDs only: an id becomes part of a subject, where a wildcard would name other jobs.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_KEYS = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
+_KEY_NAMESPACE = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
+
+_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
+
+MAX_ARTIFACT_NAME = 200
+"""Bytes of an artifact's name, at most."""
+_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
+"""Media types by extension that the tables of some systems lack."""
+
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time in a message. A message that has one without an offset is unreadable."""
+Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
+"""A number of attempts or retries. A message with a larger one is unreadable."""
+Percent = Annotated[int, Meta(ge=0, le=100)]
+"""How far the work is, from 0 to 100."""
 
 
 def new_job_id() -> str:
@@ -27,20 +41,12 @@ def new_job_id() -> str:
 
 def job_id_for_key(idempotency_key: str) -> str:
     """Return the id of the job with this idempotency key: always the same one, in every process."""
-    return str(uuid.uuid5(_KEYS, idempotency_key))
+    return str(uuid.uuid5(_KEY_NAMESPACE, idempotency_key))
 
 
 def parse_job_id(text: str) -> str | None:
     """Return the id in its canonical spelling; None if the text is no UUID, and so no job's id."""
     return text.lower() if _UUID.fullmatch(text) else None
-
-
-Moment = Annotated[datetime, Meta(tz=True)]
-"""A time in a message. A message that has one without an offset is unreadable."""
-Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
-"""A number of attempts or retries. A message with a larger one is unreadable."""
-Percent = Annotated[int, Meta(ge=0, le=100)]
-"""How far the work is, from 0 to 100."""
 
 
 class JobStatus(StrEnum):
@@ -168,9 +174,6 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     spec: Spec
 
 
-_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
-
-
 class Cursor(NamedTuple):
     """A position among all events: the event number ``nth`` of the message ``seq``. Cursors compare as positions do.
 
@@ -193,12 +196,6 @@ class Cursor(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.seq}.{self.nth}" if self.nth else str(self.seq)
-
-
-MAX_ARTIFACT_NAME = 200
-"""Bytes of an artifact's name, at most."""
-_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
-"""Media types by extension that the tables of some systems lack."""
 
 
 class Artifact(Struct, frozen=True, rename="camel"):

@@ -84,7 +84,7 @@ class Registry:
         self._types: dict[str, JobType] = {}
 
     def add(self, job_type: JobType) -> JobType:
-        """Register a type; return it.
+        """Register a type and return it.
 
         :raises ValueError: for an invalid name, queue or handler, or a name that another type has.
         """

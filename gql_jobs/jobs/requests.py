@@ -16,6 +16,19 @@ from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
 
 _T = TypeVar("_T")
 
+MAX_RETRIES = 100
+"""Attempts after the first, at most."""
+MIN_TIMEOUT = 0.1
+MAX_TIMEOUT = 86_400.0
+"""Seconds: the limits of an attempt's timeout."""
+MAX_TAGS = 32
+MAX_TEXT = 255
+"""Characters of a tag or an idempotency key, at most."""
+_JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
+"""Invisible characters that emoji and several scripts need for writing a word, though they do not print."""
+FARTHEST_RUN = timedelta(days=366)
+"""How far ahead ``run_at`` may be."""
+
 
 class JobFilter(Struct, frozen=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty tuple none.
@@ -61,20 +74,6 @@ class JobOrder(Struct, frozen=True):
 
     field: OrderField = OrderField.CREATED_AT
     descending: bool = True
-
-
-MAX_RETRIES = 100
-"""Attempts after the first, at most."""
-MIN_TIMEOUT = 0.1
-MAX_TIMEOUT = 86_400.0
-"""Seconds: the limits of an attempt's timeout."""
-MAX_TAGS = 32
-MAX_TEXT = 255
-"""Characters of a tag or an idempotency key, at most."""
-_JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
-"""Invisible characters that emoji and several scripts need for writing a word, though they do not print."""
-FARTHEST_RUN = timedelta(days=366)
-"""How far ahead ``run_at`` may be."""
 
 
 class InvalidRequest(ValueError):

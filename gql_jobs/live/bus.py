@@ -15,7 +15,7 @@ from gql_jobs.jobs.model import Cursor
 BUFFER = 512
 """Events buffered for a subscriber at most; beyond that the buffer is dropped and it reads on from the index."""
 _REPLAY_LIMIT = 256
-"""Events that one read of the index brings at most."""
+"""Events that are read from the index at once, at most."""
 
 Replay = Callable[[Cursor, str | None, int], Awaitable[list[Event]]]
 """Given a cursor, a job id (None for all jobs) and a limit: reads the next events behind the cursor, oldest first."""
@@ -154,7 +154,7 @@ class EventBus:
     """
 
     def __init__(self, replay: Replay, position: int) -> None:
-        """:param position: the sequence up to which events are no news."""
+        """:param position: the sequence that the index has applied; subscribers get later events only."""
         self.replay = replay
         self._published = Cursor(position)
         self._by_job: dict[str, set[Subscriber]] = {}
@@ -167,7 +167,7 @@ class EventBus:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody subscribes to anything."""
+        """Whether there is any subscriber."""
         return bool(self._all or self._by_job)
 
     def subscribe(self, job_id: str) -> Subscriber:

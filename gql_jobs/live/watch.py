@@ -92,7 +92,7 @@ class Watch:
         return self._has_ended_by(event.job.id, event.cursor)
 
     def _has_ended_by(self, job_id: str, cursor: Cursor) -> bool:
-        """Whether the job has ended with no event behind the cursor; a job that was retried has not."""
+        """Return whether the job has ended with no event behind the cursor; a job that was retried has not."""
         latest = self._index.latest_event(job_id)
         return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 

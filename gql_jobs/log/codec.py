@@ -45,6 +45,36 @@ ALL_HEARTBEATS = "workers.*"
 HEARTBEAT_REQUESTS = "workers-ping"
 """A message on this subject asks all workers for a heartbeat at once."""
 
+_EVENT_KINDS = {
+    str(kind): kind
+    for kind in (
+        Kind.STARTED,
+        Kind.COMPLETED,
+        Kind.FAILED,
+        Kind.DEAD_LETTER,
+        Kind.CANCELLED,
+        Kind.RELEASED,
+        Kind.EXPIRED,
+    )
+}
+"""By the last token of the subject; a dict, because calling ``Kind`` is slower (docs/decisions.md)."""
+_BODIES: dict[Kind, type[Body]] = {
+    Kind.SCHEDULED: messages.Submission,
+    Kind.QUEUED: messages.Submission,
+    Kind.STARTED: messages.Started,
+    Kind.PROGRESS: messages.Progress,
+    Kind.COMPLETED: messages.Completed,
+    Kind.FAILED: messages.Failed,
+    Kind.DEAD_LETTER: messages.DeadLetter,
+    Kind.CANCELLED: messages.Cancelled,
+    Kind.RELEASED: messages.Released,
+    Kind.EXPIRED: messages.Expired,
+    Kind.ARTIFACT: messages.Saved,
+    Kind.NOTE: messages.Noted,
+}
+_DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in _BODIES.items()}
+_encoder = msgspec.json.Encoder()
+
 
 def job_subjects(job_id: str) -> str:
     """Match every message of a job."""
@@ -131,21 +161,6 @@ def job_of_subject(subject: str) -> str:
     return subject.split(".")[1]
 
 
-_EVENT_KINDS = {
-    str(kind): kind
-    for kind in (
-        Kind.STARTED,
-        Kind.COMPLETED,
-        Kind.FAILED,
-        Kind.DEAD_LETTER,
-        Kind.CANCELLED,
-        Kind.RELEASED,
-        Kind.EXPIRED,
-    )
-}
-"""By the last token of the subject; a dict, because calling ``Kind`` is slower (docs/decisions.md)."""
-
-
 def job_and_kind(subject: str) -> tuple[str, Kind] | None:
     """Return job id and kind of a folded message, or None for any other subject."""
     match subject.split("."):
@@ -158,24 +173,6 @@ def job_and_kind(subject: str) -> tuple[str, Kind] | None:
         case ["jobs", job_id, "event", word] if (event := _EVENT_KINDS.get(word)) is not None:
             return job_id, event
     return None
-
-
-_BODIES: dict[Kind, type[Body]] = {
-    Kind.SCHEDULED: messages.Submission,
-    Kind.QUEUED: messages.Submission,
-    Kind.STARTED: messages.Started,
-    Kind.PROGRESS: messages.Progress,
-    Kind.COMPLETED: messages.Completed,
-    Kind.FAILED: messages.Failed,
-    Kind.DEAD_LETTER: messages.DeadLetter,
-    Kind.CANCELLED: messages.Cancelled,
-    Kind.RELEASED: messages.Released,
-    Kind.EXPIRED: messages.Expired,
-    Kind.ARTIFACT: messages.Saved,
-    Kind.NOTE: messages.Noted,
-}
-_DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in _BODIES.items()}
-_encoder = msgspec.json.Encoder()
 
 
 class Unreadable(ValueError):

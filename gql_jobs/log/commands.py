@@ -246,7 +246,7 @@ class JobCommands:
                 continue
             if scheduled:
                 await self._delete_schedule(job_id, job.submission_seq)
-            return self._after(job, Kind.CANCELLED, seq, body)
+            return self._job_after(job, Kind.CANCELLED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
 
     async def retry(self, job_id: str) -> Job:
@@ -268,7 +268,7 @@ class JobCommands:
                 continue
             if job.status is JobStatus.DEAD_LETTER:
                 await remove_dead_letter(self._log.connection, job_id, job.event_seq)
-            return self._after(job, Kind.QUEUED, seq, body)
+            return self._job_after(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 
     async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[JobMessage], Job]:
@@ -296,7 +296,7 @@ class JobCommands:
         except (ApiError, QueueUnavailable) as error:
             log.warning("the schedule of cancelled job %s stays until it fires: %s", job_id, error)
 
-    def _after(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
+    def _job_after(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
         """Return the job after the message that was just stored, which the index may not have applied yet."""
         return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
 
