@@ -1,7 +1,7 @@
-"""How this project's own processes write their log: one line a record to stderr, as text or as JSON.
+"""The log of all processes: one line per record on stderr, as text or as JSON.
 
-Lines about a job carry what they are about as fields (see ``job_fields``), so that a program need not take the message
-apart. Text shows the message only; JSON (``GQL_JOBS_LOG_FORMAT=json``) has every field of the record.
+Records about a job have its id, attempt, type and worker as fields (``job_fields``). Text shows the message only; JSON
+(``GQL_JOBS_LOG_FORMAT=json``) has every field of the record.
 """
 
 import json
@@ -12,19 +12,23 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 LogFormat: TypeAlias = Literal["text", "json"]
+"""The values of the setting ``log_format``."""
 
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _QUIET = ("mail.log", "asyncio", "nats", "httpx")
-"""Libraries whose INFO says nothing about jobs."""
+"""Loggers of libraries whose INFO lines are not shown."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has; anything else on a record came in through ``extra``."""
+"""The attributes that every record has; all others came through ``extra``."""
 
 
 def configure_logging(level: int | str = logging.INFO, log_format: LogFormat = "text") -> None:
-    """Send every record of ``level`` and above to stderr, one line each but for a traceback in text."""
+    """Write every record of ``level`` and above to stderr, on one line each; in text a traceback follows on more.
+
+    Replaces handlers that were installed before. Call it once, at the start of a process.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
-    # What no line shows is not looked up for every line.
+    # No line shows these, so they need not be looked up for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
@@ -38,31 +42,31 @@ def job_fields(
     type: str | None = None,  # noqa: A002 - the name of the field
     worker: str | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of a log line about a job, to be handed over as ``extra``; what is None is left out.
+    """Return the fields of a record about a job, to be passed as ``extra``; those that are None are left out.
 
     :param job_id: the whole id.
-    :param attempt: its number, 1 for the first; None before there is one.
+    :param attempt: the attempt's number, from 1; None before the first.
     :param type: the name of the job type.
-    :param worker: the id of the worker process, as heartbeats and events have it.
+    :param worker: the id of the worker process.
     """
     fields = {"job_id": job_id, "attempt": attempt, "type": type, "worker": worker}
     return {name: value for name, value in fields.items() if value is not None}
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose every line carries the fields of one job, beside those that a call has in its own ``extra``."""
+    """A logger whose records have the fields of one job, in addition to the ``extra`` of each call."""
 
     def __init__(self, type_name: str, fields: Mapping[str, Any]) -> None:
         super().__init__(logging.getLogger(f"gql_jobs.jobs.{type_name}"), fields)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the job's fields; they win over a call's own of the same name."""
+        """Return the message and ``kwargs`` with the job's fields; they replace a call's own of the same name."""
         kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
         return msg, kwargs
 
 
 class _TextLine(logging.Formatter):
-    """Line breaks in a message are shown, not obeyed: job data must not forge log lines."""
+    """One line of text: line breaks in a message are escaped, so that job data cannot forge log lines."""
 
     def __init__(self) -> None:
         super().__init__(_FORMAT)
@@ -79,7 +83,7 @@ class _TextLine(logging.Formatter):
 
 
 class _JsonLine(logging.Formatter):
-    """One JSON object in ASCII: whatever a message holds is escaped, so that a record is one line to every reader."""
+    """One JSON object in ASCII on one line: all other characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""Maintenance: what an API process does now and then for all jobs.
+"""Maintenance: what every API process does every few seconds for all jobs.
 
-It expires jobs past their retention, fires overdue schedules, and takes out dead letters that a retry has left behind.
-Every process may do it at the same time: each step is fenced, so only one of them succeeds.
+It expires jobs past their retention, fires overdue schedules, and removes dead letters that a retry has left behind.
+All processes may do it at the same time: each step is fenced, so that it succeeds in one of them only.
 """
 
 import asyncio
@@ -27,23 +27,25 @@ from gql_jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 FIRE_AFTER = timedelta(seconds=5)
-"""How late a schedule must be before it is fired from here."""
+"""How late a schedule must be before maintenance fires it in place of the server."""
 REMAINS_AFTER = timedelta(minutes=5)
-"""When an expired job is looked at once more, for what the index did not know of and what a dead process has left."""
-SWEEP_PAUSE = 5.0
-"""Seconds between two sweeps."""
+"""How long after an expiry the messages are deleted that the index did not know, or that a killed process left."""
+SWEEP_INTERVAL = 5.0
+"""Seconds between two sweeps, if there was not more to do than one sweep takes."""
 APPLIED_WITHIN = 5.0
-"""Seconds that the index has to apply what was expired before it is asked for more."""
-DEAD_LETTERS_EVERY = 300.0
-"""Seconds between two looks at all dead letters, of which there may be many."""
-COPIED_AGO = timedelta(minutes=1)
-"""A younger copy is left to whoever moves the job: the index may not have applied that yet."""
+"""Seconds to wait, after expiries, for the index to apply them before it is asked for further jobs."""
+DEAD_LETTERS_INTERVAL = 300.0
+"""Seconds between two checks of all dead letters, of which there may be many."""
+KEEP_COPIES_FOR = timedelta(minutes=1)
+"""Younger copies of dead letters are kept: the command that has just moved the job removes them itself."""
 _BATCH = 2000
-_AT_A_TIME = 100
+"""Jobs that a sweep takes from the index at once."""
+_CHUNK = 100
+"""Jobs that are worked on at the same time."""
 
 
 class Maintenance:
-    """The sweeps of one process, each over all jobs."""
+    """The sweeps of one process; each covers all jobs."""
 
     def __init__(
         self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, feed: Feed, *, settings: Settings
@@ -57,42 +59,42 @@ class Maintenance:
         self._dead_letters_at = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Run sweeps, with ``SWEEP_INTERVAL`` between them unless there is more to do; never end by itself."""
         while True:
             if not await self.sweep():
-                await asyncio.sleep(SWEEP_PAUSE)
+                await asyncio.sleep(SWEEP_INTERVAL)
 
     async def sweep(self) -> bool:
-        """Do all of it once; whether there is more to do than one sweep takes.
+        """Do all of it once; return whether there is more to do than one sweep takes.
 
-        Nothing that fails in it keeps it from the rest. Expiry comes first: where the store is full it makes the room
-        that everything else needs.
+        A part that fails is logged and does not prevent the others. Expiry comes first, because in a full store it
+        makes the room that the others need.
         """
         more = False
-        for part in (self._expire, self._fire, self._clear, self._remove_dead_letters):
+        for part in (self._expire, self._fire, self._delete_remains, self._remove_dead_letters):
             try:
                 more |= await part(datetime.now(UTC))
-            except Exception as error:  # noqa: BLE001  # whatever it was, the next sweep tries again
+            except Exception as error:  # noqa: BLE001  # the next sweep tries again
                 _log_failure(error)
         return more
 
     async def _expire(self, now: datetime) -> bool:
         before = now - self._retention
         found = await self._reader.finished(before, _BATCH)
-        # Other processes sweep as well: in another order, and by now they may have expired some of these.
+        # In random order, because other processes expire the same jobs at the same time.
         random.shuffle(found)
         newest = 0
         for job_ids in _chunks(found):
             ended = [job for job_id in job_ids if (job := self._ended(job_id, before)) is not None]
             outcomes = await expire_ended(self._log, self._artifacts, ended, before)
             newest = max([newest, *(outcome for outcome in outcomes if isinstance(outcome, int))])
-            _log_first(outcomes)
+            _log_first_error(outcomes)
         await self._feed.wait_for(newest, APPLIED_WITHIN)
         return len(found) == _BATCH and newest > 0
 
     def _ended(self, job_id: str, before: datetime) -> Ended | None:
         job = self._index.job(job_id)
-        # Since it was found it may have been retried, and ended again.
+        # Since the index was asked it may have been retried, and ended again.
         if job is None or job.finished_at is None or job.finished_at >= before:
             return None
         has_artifacts = bool(self._index.artifacts(job_id))
@@ -102,10 +104,10 @@ class Maintenance:
         before = now - FIRE_AFTER
         for job_ids in _chunks(await self._reader.overdue(before)):
             firings = (fire_overdue(self._log, job_id, before) for job_id in job_ids)
-            _log_first(await asyncio.gather(*firings, return_exceptions=True))
+            _log_first_error(await asyncio.gather(*firings, return_exceptions=True))
         return False
 
-    async def _clear(self, now: datetime) -> bool:
+    async def _delete_remains(self, now: datetime) -> bool:
         found = self._index.expired_before(now - REMAINS_AFTER, _BATCH)
         some = False
         for job_ids in _chunks(found):
@@ -114,15 +116,15 @@ class Maintenance:
             cleared = [job_id for job_id, outcome in zip(job_ids, outcomes, strict=True) if outcome is None]
             self._index.forget_expired(cleared)
             some = some or bool(cleared)
-            _log_first(outcomes)
+            _log_first_error(outcomes)
         return len(found) == _BATCH and some
 
     async def _remove_dead_letters(self, now: datetime) -> bool:
-        """Remove copies in jobs-dlq of jobs that, by the index, are no dead letters; the leader has the last word."""
+        """Remove copies in jobs-dlq whose job is no dead letter by the index, if the leader confirms it."""
         clock = asyncio.get_running_loop().time()
         if clock < self._dead_letters_at or not self._feed.caught_up:
             return False
-        self._dead_letters_at = clock + DEAD_LETTERS_EVERY
+        self._dead_letters_at = clock + DEAD_LETTERS_INTERVAL
         found: list[str] = []
         copies = subjects_of(self._log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_DEAD_LETTERS)
         async for subject, number in copies:
@@ -130,20 +132,20 @@ class Maintenance:
             job = self._index.job(job_id)
             if number > 1 or job is None or job.status is not JobStatus.DEAD_LETTER:
                 found.append(job_id)
-            # A page of them is long, and others want the loop.
+            # The subjects come in long pages: let other tasks run in between.
             await asyncio.sleep(0)
         for job_ids in _chunks(found):
-            removals = (remove_left_over(self._log, job_id, now - COPIED_AGO) for job_id in job_ids)
-            _log_first(await asyncio.gather(*removals, return_exceptions=True))
+            removals = (remove_left_over(self._log, job_id, now - KEEP_COPIES_FOR) for job_id in job_ids)
+            _log_first_error(await asyncio.gather(*removals, return_exceptions=True))
         return False
 
 
 def _chunks(job_ids: Sequence[str]) -> list[Sequence[str]]:
-    return [job_ids[start : start + _AT_A_TIME] for start in range(0, len(job_ids), _AT_A_TIME)]
+    return [job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK)]
 
 
-def _log_first(outcomes: Sequence[object]) -> None:
-    """Log one line for many jobs: what fails for one of them mostly fails for all."""
+def _log_first_error(outcomes: Sequence[object]) -> None:
+    """Log the first error only: it is mostly the same for all jobs."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if failures:
         _log_failure(failures[0])

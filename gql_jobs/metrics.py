@@ -1,6 +1,6 @@
-"""Plain counters and histograms, and what makes Prometheus' metric families of them when they are asked for.
+"""Histograms for hot paths, and the functions that make Prometheus' metric families of them and of plain numbers.
 
-An observation costs a bisection, and nothing is looked up by label.
+An observation is cheap: a bisection, without a lookup by label. Families are made only when metrics are read.
 """
 
 from bisect import bisect_left
@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-ANSWERS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds in seconds, for what a client waits for."""
-JOBS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
-"""Upper bounds in seconds, for what happens to jobs."""
+ANSWER_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of a histogram of answers to clients, in seconds."""
+JOB_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
+"""Upper bounds of a histogram of jobs' waits and runs, in seconds."""
 
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of their names."""
@@ -23,7 +23,7 @@ _Labels = TypeVar("_Labels", bound=Labels)
 class Histogram:
     """Observations counted by upper bound.
 
-    :param bounds: ascending upper bounds; what is above the last one is counted too.
+    :param bounds: ascending upper bounds; values above the last one are counted as well.
     """
 
     __slots__ = ("_bounds", "_counts", "sum")
@@ -32,7 +32,7 @@ class Histogram:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-        """Of all observations."""
+        """The sum of all values."""
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -40,19 +40,20 @@ class Histogram:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return each upper bound with how many values were at or below it, as Prometheus wants them."""
+        """Return each upper bound, as text, with the number of values at or below it, ``+Inf`` at last."""
         return list(zip([*map(str, self._bounds), "+Inf"], accumulate(self._counts), strict=True))
 
 
 def counter(name: str, text: str, labels: Sequence[str], values: Mapping[_Labels, float]) -> CounterMetricFamily:
     """Return a family of counters.
 
-    :param name: without its ``_total``.
-    :param text: the help of the metric.
-    :param labels: the names of the labels; ``values`` has their values.
+    :param name: the metric's name without ``_total``.
+    :param text: its help text.
+    :param labels: the names of its labels.
+    :param values: the counters by the values of their labels.
     """
     family = CounterMetricFamily(name, text, labels=labels)
-    # A list at once: a worker's counters are read from a thread of their own while they go on.
+    # Copied first: a worker's metrics are read in a thread while the event loop adds counters.
     for key, value in list(values.items()):
         family.add_metric(key, value)
     return family

@@ -1,4 +1,4 @@
-"""One frozen settings object, read once at the edge from the environment (prefix ``GQL_JOBS_``)."""
+"""The settings: a frozen object that each command reads once from the environment (prefix ``GQL_JOBS_``)."""
 
 import json
 import re
@@ -16,7 +16,7 @@ NATS: JsonDict = {"read_by": "nats"}
 API_WORKER: JsonDict = {"read_by": "api, worker"}
 NATS_API: JsonDict = {"read_by": "nats, api"}
 ALL: JsonDict = {"read_by": "nats, api, worker, mailbox"}
-"""Which processes read a setting. `dev` starts all of them, and each finds the whole environment."""
+"""Which processes read a setting, for its documentation; ``dev`` starts all of them with one environment."""
 
 
 class Settings(BaseSettings):

@@ -32,9 +32,9 @@ from tests.stories import request
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies are looked at in every sweep of the tests' own, however young; the process makes none of its own."""
-    monkeypatch.setattr(maintenance, "SWEEP_PAUSE", 3600.0)
-    monkeypatch.setattr(maintenance, "DEAD_LETTERS_EVERY", 0.0)
-    monkeypatch.setattr(maintenance, "COPIED_AGO", timedelta(0))
+    monkeypatch.setattr(maintenance, "SWEEP_INTERVAL", 3600.0)
+    monkeypatch.setattr(maintenance, "DEAD_LETTERS_INTERVAL", 0.0)
+    monkeypatch.setattr(maintenance, "KEEP_COPIES_FOR", timedelta(0))
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ LARGE = ProbePayload(gate="x" * 150_000)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps that follow each other at once, and a capacity that is asked for each time."""
-    monkeypatch.setattr(maintenance, "SWEEP_PAUSE", 0.05)
+    monkeypatch.setattr(maintenance, "SWEEP_INTERVAL", 0.05)
     monkeypatch.setattr(maintenance, "FIRE_AFTER", timedelta(seconds=0.05))
     monkeypatch.setattr(commands_module, "STORE_USE_KEPT", 0.0)
 

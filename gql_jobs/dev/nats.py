@@ -46,7 +46,7 @@ async def _keep(
     started: "asyncio.Future[EmbeddedServer]",
     stopping: asyncio.Event,
 ) -> None:
-    deaths = 0
+    failures = 0
     may_move = monitor_port is None
     if monitor_port is None:
         monitor_port = _usual_port()
@@ -74,10 +74,10 @@ async def _keep(
             reason = str(error)
         if stopping.is_set():
             return
-        deaths += 1
-        log.warning("nats-server ended by itself (%s); starting it again in %.1f s", reason, restart_delay(deaths))
+        failures += 1
+        log.warning("nats-server ended by itself (%s); starting it again in %.1f s", reason, restart_delay(failures))
         with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), restart_delay(deaths))
+            await asyncio.wait_for(stopping.wait(), restart_delay(failures))
 
 
 def _usual_port() -> int:

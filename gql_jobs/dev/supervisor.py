@@ -153,8 +153,8 @@ async def _until(child: Child, answer: Callable[[], Awaitable[_T]]) -> _T:
         found = await answer()
         if found:
             return found
-        if child.deaths >= _STARTS:
-            raise StartFailed(f"The {child.name} ended {child.deaths} times while starting; its messages say why.")
+        if child.failures >= _STARTS:
+            raise StartFailed(f"The {child.name} ended {child.failures} times while starting; its messages say why.")
         await asyncio.sleep(0.05)
     raise StartFailed(f"The {child.name} was not ready within {_READY_WITHIN:.0f} s.")
 

@@ -1,4 +1,4 @@
-"""``gql-jobs doctor``: examines streams, consumers and indexes, and says what is wrong and what to do. Changes nothing.
+"""``gql-jobs doctor``: finds what is wrong with streams, consumers and indexes, with advice. Changes nothing.
 
 A check is a function from ``Installation`` to findings; ``examination`` runs all of them.
 """

@@ -1,4 +1,4 @@
-"""All checks, one after the other, and how their findings are told: in sentences or as JSON."""
+"""Runs all checks, and formats their findings as text or as JSON."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -16,7 +16,7 @@ from gql_jobs.jobs.registry import Registry
 from gql_jobs.settings import Settings
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for the NATS server."""
+"""Seconds to wait for the connection to NATS."""
 _CHECKS = (check_consumers, check_jobs, check_indexes, check_orphans)
 _SYNC_NOTE = (
     "Whether the server flushes to disk before it acknowledges (sync_interval: always) cannot be asked for over a "
@@ -25,7 +25,7 @@ _SYNC_NOTE = (
 
 
 async def examine(settings: Settings, registry: Registry) -> list[Finding]:
-    """Return everything that is found wrong; nothing is changed.
+    """Return the findings of all checks; nothing is changed.
 
     :raises QueueUnavailable: if the NATS server does not answer.
     """
@@ -44,7 +44,7 @@ async def examine(settings: Settings, registry: Registry) -> list[Finding]:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """Return the findings in sentences."""
+    """Return the findings as lines of text."""
     lines: list[str] = []
     for finding in findings:
         lines += [f"[{finding.check}] {finding.problem}", f"    {finding.advice}"]
@@ -55,6 +55,6 @@ def as_text(findings: list[Finding]) -> str:
 
 
 def in_json(findings: list[Finding]) -> str:
-    """Write the findings as ``{"sound": …, "findings": [{check, problem, advice, count, examples}], "notes": […]}``."""
+    """Return the JSON ``{"sound": …, "findings": [{check, problem, advice, count, examples}], "notes": […]}``."""
     report = {"sound": not findings, "findings": findings, "notes": [_SYNC_NOTE]}
     return msgspec.json.encode(report).decode()

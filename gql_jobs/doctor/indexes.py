@@ -1,10 +1,10 @@
-"""Do the indexes of the API processes on this machine tell what the stream tells?
+"""Compares the indexes of the API processes on this machine with one that was just built from the stream.
 
-Each is compared with the one that was built from the stream just now. A running API goes on writing its own meanwhile,
-so whatever differs is looked at again once both have come further: what is really wrong stays.
+API processes that run go on writing their indexes meanwhile, so jobs that differ are compared again after both indexes
+have applied more; only what still differs is wrong.
 
-An index that followed the stream while it happened may know a schedule whose message is gone since; where a job's
-history begins with one, that first event is therefore left out of the comparison. Nothing here writes.
+Events ``scheduled`` are left out of the comparison: an index that was built later does not have those whose message has
+been deleted since. Nothing here writes.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.processes.lock import is_held
 
 _CHECK = "indexes"
-LOOKS = 4
-"""How often what differs is looked at again before it is called wrong."""
-LOOK_AGAIN_AFTER = 1.0
-"""Seconds between two looks at what differs."""
+RECHECKS = 4
+"""How often jobs that differ are compared again before they are reported."""
+RECHECK_INTERVAL = 1.0
+"""Seconds before each of these comparisons."""
 _ADVICE = "Stop the API process that uses {path}, delete the file and start it again: it is built anew from the stream."
 
 _JOBS = """
@@ -44,7 +44,7 @@ _ROWS = {
 
 
 async def check_indexes(installation: Installation) -> list[Finding]:
-    """Examine every index file in the data folder."""
+    """Find index files in the data folder that are damaged, differ from the stream, or have wrong counters."""
     found: list[Finding] = []
     for path in sorted(installation.settings.data_dir.glob("index-*.sqlite")):
         try:
@@ -58,13 +58,13 @@ async def _check(installation: Installation, path: Path) -> list[Finding]:
     advice = _ADVICE.format(path=path)
     position = await asyncio.to_thread(position_of, path, installation.stream_created)
     if position is None:
-        # An API process replaces it when it starts.
+        # Of another stream or version: an API process replaces it when it starts.
         return []
     faults = await asyncio.to_thread(faults_of, path)
     if faults:
         return [Finding(_CHECK, f"The index {path} is damaged: {'; '.join(faults)}.", advice)]
     if not is_held(path.with_suffix(".lock")) and position < installation.feed.position:
-        # At rest and behind: what it lacks it reads when it is used again, and what differs may be that.
+        # No process writes it, and it lacks messages, which its process will read when it starts again.
         return []
     different = await _different(installation, path)
     miscount = await asyncio.to_thread(miscounted, path) if not different else []
@@ -75,17 +75,17 @@ async def _check(installation: Installation, path: Path) -> list[Finding]:
 
 async def _different(installation: Installation, path: Path) -> set[str]:
     different = await asyncio.to_thread(different_jobs, installation.index.path, path)
-    for _ in range(LOOKS):
+    for _ in range(RECHECKS):
         if not different:
             break
-        await asyncio.sleep(LOOK_AGAIN_AFTER)
+        await asyncio.sleep(RECHECK_INTERVAL)
         await installation.follow()
         different = await asyncio.to_thread(still_different, installation.index.path, path, different)
     return different
 
 
 def different_jobs(one: Path, two: Path) -> set[str]:
-    """Return the ids of jobs that two index files tell differently, each as of its own position.
+    """Return the ids of jobs that differ between two index files, each as of its own position.
 
     :raises sqlite3.DatabaseError: if one of them is damaged.
     """
@@ -100,13 +100,13 @@ def different_jobs(one: Path, two: Path) -> set[str]:
         return found
 
 
-def story(path: Path, job_id: str) -> list[Any]:
-    """Return all that an index file tells of a job, to be compared with what another one tells."""
+def rows_of_job(path: Path, job_id: str) -> list[Any]:
+    """Return all rows of a job but its events ``scheduled``, for comparison; empty if there is no such job."""
     with closing(open_read_only(path)) as database:
         job = database.execute("SELECT number, spec, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if job is None:
             return []
-        number, *told = job
+        number, *job_row = job
         events = database.execute(
             "SELECT seq, nth, kind, state FROM events WHERE job = ? AND kind != ? ORDER BY seq, nth",
             (number, Kind.SCHEDULED.value),
@@ -115,11 +115,11 @@ def story(path: Path, job_id: str) -> list[Any]:
         tags = database.execute("SELECT tag FROM tags WHERE job_id = ? ORDER BY tag", (job_id,)).fetchall()
         files = database.execute("SELECT name, artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
         notes = database.execute("SELECT * FROM notes WHERE job_id = ? ORDER BY seq", (job_id,))
-        return [told, events, progress, tags, files.fetchall(), notes.fetchall()]
+        return [job_row, events, progress, tags, files.fetchall(), notes.fetchall()]
 
 
 def miscounted(path: Path) -> list[str]:
-    """Return the states whose counter is not the number of jobs in them."""
+    """Return the counters that are not the number of jobs that they count, each as ``status/type/queue``."""
     counted = "SELECT status, type, queue, priority, n FROM counts WHERE n != 0"
     there = "SELECT status, type, queue, priority, count(*) FROM jobs GROUP BY status, type, queue, priority"
     both = f"SELECT * FROM ({counted} EXCEPT {there}) UNION SELECT * FROM ({there} EXCEPT {counted})"  # noqa: S608
@@ -128,18 +128,18 @@ def miscounted(path: Path) -> list[str]:
 
 
 def faults_of(path: Path) -> list[str]:
-    """Return what SQLite finds wrong with the file itself."""
+    """Return what SQLite's check of the file reports, at most five faults; empty if it is sound."""
     with closing(open_read_only(path)) as database:
-        said = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
-    return [] if said == ["ok"] else said
+        faults = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
+    return [] if faults == ["ok"] else faults
 
 
 def position_of(path: Path, stream_created: str) -> int | None:
-    """Return the sequence that an index file has come to; None for one of another stream or another version."""
+    """Return the last sequence that an index file has applied; None for one of another stream or version."""
     with closing(open_read_only(path)) as database:
         return meta_of(database, stream_created)
 
 
 def still_different(one: Path, two: Path, job_ids: Iterable[str]) -> set[str]:
-    """Return those of the jobs that the two files tell differently now."""
-    return {job_id for job_id in job_ids if story(one, job_id) != story(two, job_id)}
+    """Return those of the jobs that differ between the two files now."""
+    return {job_id for job_id in job_ids if rows_of_job(one, job_id) != rows_of_job(two, job_id)}

@@ -1,4 +1,4 @@
-"""What lies in the streams and at the consumers, listed without touching anything: for whoever examines a system."""
+"""Lists of what is stored in streams, consumers and the object store. Nothing here changes them."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -16,9 +16,11 @@ from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.job_log import queue_errors
 
 CHUNKS = chunks_prefix(BUCKET)
+"""The beginning of the subjects of all chunks of artifacts."""
 _OBJECTS = bucket_stream(BUCKET)
 _NO_STREAM = 10059
 _TIMEOUT = 30.0
+"""Seconds for each page of a list."""
 
 
 class _Last(msgspec.Struct):
@@ -26,10 +28,10 @@ class _Last(msgspec.Struct):
 
 
 class ConsumerInfo(msgspec.Struct):
-    """What the server says of a consumer.
+    """The server's state of a consumer.
 
-    ``num_pending``: messages never delivered; ``num_ack_pending``: not acknowledged; ``num_waiting``: pulls that wait
-    for a delivery.
+    ``num_pending``: messages that were never delivered; ``num_ack_pending``: deliveries that are not acknowledged;
+    ``num_waiting``: pulls that wait for a delivery.
     """
 
     name: str
@@ -47,7 +49,7 @@ class _Consumers(msgspec.Struct):
 
 
 class StoredObject(msgspec.Struct):
-    """The record of a file in the object store: where its chunks lie is told by ``nuid``."""
+    """The record of a file in the object store; ``nuid`` is the last token of the subject of its chunks."""
 
     name: str
     nuid: str
@@ -55,7 +57,7 @@ class StoredObject(msgspec.Struct):
 
 
 async def has_stream(connection: Connection) -> bool:
-    """Whether the stream JOBS is there.
+    """Return whether the stream ``JOBS`` exists.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -68,7 +70,7 @@ async def has_stream(connection: Connection) -> bool:
 
 
 async def last_folded(connection: Connection) -> int:
-    """Return the sequence of the newest message that is folded; 0 if there is none.
+    """Return the sequence of the newest message that is folded, so none of a checkpoint; 0 if there is none.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -78,7 +80,7 @@ async def last_folded(connection: Connection) -> int:
 
 
 async def consumers(connection: Connection) -> list[ConsumerInfo]:
-    """Return the consumers of the stream JOBS.
+    """Return the consumers of the stream ``JOBS``.
 
     :raises ApiError: if there is no such stream.
     :raises QueueUnavailable: if the server does not answer.
@@ -94,7 +96,7 @@ async def consumers(connection: Connection) -> list[ConsumerInfo]:
 
 
 async def subjects_of(connection: Connection, stream: str, matching: str) -> AsyncIterator[tuple[str, int]]:
-    """Yield the subjects of a stream's messages that match, each with how many it has; none if there is no such stream.
+    """Yield the subjects of a stream that match, each with its number of messages; none if there is no such stream.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -115,7 +117,7 @@ async def subjects_of(connection: Connection, stream: str, matching: str) -> Asy
 
 
 async def stored_objects(connection: Connection) -> list[StoredObject]:
-    """Return the records of the files in the object store.
+    """Return the records of all files in the object store of artifacts.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -129,7 +131,7 @@ async def stored_objects(connection: Connection) -> list[StoredObject]:
 
 
 async def chunks(connection: Connection) -> AsyncIterator[tuple[str, datetime]]:
-    """Yield the nuid of every file of which chunks are stored, and when the last of them was.
+    """Yield the nuid of every file of which chunks are stored, and the time of its last chunk.
 
     :raises QueueUnavailable: if the server does not answer.
     """

@@ -1,7 +1,7 @@
-"""What the checks look at, and what they find.
+"""What checks are called with, an ``Installation``, and what they return: findings.
 
-An ``Installation`` is the connection, the settings, and an index that was built from the stream just now. A ``Finding``
-is a sentence on what is wrong, and one on what to do.
+An installation has the connection, the settings, and an index that was just built from the stream. A finding has a
+sentence about the problem, and one with advice.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -26,12 +26,13 @@ from gql_jobs.settings import Settings
 SHOWN = 5
 """Examples in a finding, at most."""
 LOOK_EVERY = 5.0
-"""Seconds between two looks at where the stream ends."""
-_NEVER = 1e9
+"""Seconds to wait for the index before the stream's last sequence is read again."""
+_NO_LIMIT = 1e9
+"""Seconds; the index is new, so it cannot have missed expiries."""
 
 
 class Finding(Struct, frozen=True):
-    """What a check has found: ``examples`` are a few of what is meant, of ``count`` in all."""
+    """A problem that ``check`` has found in ``count`` cases, of which ``examples`` are a few, and advice."""
 
     check: str
     problem: str
@@ -41,7 +42,10 @@ class Finding(Struct, frozen=True):
 
 
 def several(check: str, what: str, advice: str, found: Iterable[str]) -> list[Finding]:
-    """Return one finding about all of these, none if there are none; ``what`` follows their number in its sentence."""
+    """Return one finding about all items of ``found``; an empty list if there are none.
+
+    :param what: the rest of the sentence after the number of items, without the full stop.
+    """
     names = sorted(found)
     if not names:
         return []
@@ -49,7 +53,7 @@ def several(check: str, what: str, advice: str, found: Iterable[str]) -> list[Fi
 
 
 class Installation(Struct):
-    """``index`` goes on following the stream while the checks run; ``presence`` knows who works."""
+    """What is examined. While the checks run, ``index`` goes on following the stream and ``presence`` the workers."""
 
     settings: Settings
     registry: Registry
@@ -61,8 +65,8 @@ class Installation(Struct):
     presence: Presence
 
     async def follow(self) -> None:
-        """Bring the index to what is the stream's end now."""
-        # The message that was last may be gone before the feed has come to it.
+        """Wait until the index has applied everything that is in the stream now."""
+        # The last message may have been deleted before the feed reads it.
         while not await self.feed.wait_for(await last_folded(self.connection), LOOK_EVERY):
             continue
 
@@ -71,7 +75,7 @@ class Installation(Struct):
 async def open_installation(
     settings: Settings, registry: Registry, connection: Connection
 ) -> AsyncIterator[Installation]:
-    """Yield an installation until the block ends; its index is built beside those of the API processes and thrown away.
+    """Yield an installation until the block ends; its index is built in a temporary folder and deleted then.
 
     :raises ApiError: if there is no stream.
     :raises QueueUnavailable: if the server does not answer.
@@ -79,7 +83,7 @@ async def open_installation(
     stream = await stream_info(connection)
     with (
         TemporaryDirectory(prefix="gql-jobs-doctor-") as folder,
-        open_index(Path(folder) / "rebuilt.sqlite", stream.created, stream.state.last_seq, _NEVER) as index,
+        open_index(Path(folder) / "rebuilt.sqlite", stream.created, stream.state.last_seq, _NO_LIMIT) as index,
     ):
         async with (
             open_reader(index) as reader,

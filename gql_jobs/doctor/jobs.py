@@ -1,4 +1,4 @@
-"""Do jobs stand still that somebody should have moved, and is anything stored that belongs to no job any more?"""
+"""Checks of jobs: those that have not gone on in time, and what is stored of jobs that do not exist."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,16 +11,16 @@ from gql_jobs.log import codec
 
 _JOBS = "jobs"
 OVERDUE = timedelta(minutes=1)
-"""How late a schedule must be to be found."""
+"""How late a schedule must be to be reported."""
 _PAGE = 500
 _ORPHANS = "orphans"
 UPLOAD_DEAD_AFTER = timedelta(hours=1)
-"""An upload that has stored nothing for so long has died."""
+"""An unfinished upload that has stored no chunk for so long is reported."""
 _HARMLESS = "They are in nobody's way but take room; "
 
 
 async def check_jobs(installation: Installation) -> list[Finding]:
-    """Find schedules that should have fired, and jobs whose worker sends no heartbeat."""
+    """Find schedules that should have fired, and jobs that run at a worker without heartbeats for three leases."""
     now = datetime.now(UTC)
     return several(
         _JOBS,
@@ -50,7 +50,7 @@ async def _abandoned(installation: Installation, before: datetime) -> list[str]:
 
 
 async def check_orphans(installation: Installation) -> list[Finding]:
-    """Find dead letters, progress and checkpoints without their job, and files that no job speaks of."""
+    """Find dead letters, progress and checkpoints of jobs that do not exist, and files that no job refers to."""
     return await _dead_letters(installation) + await _remains(installation) + await _files(installation)
 
 

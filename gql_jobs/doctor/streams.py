@@ -1,4 +1,4 @@
-"""Are streams and consumers as they have to be, and does somebody take what the consumers have to give?"""
+"""Checks of streams and consumers: their configuration, and deliveries that no worker takes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,11 +22,11 @@ from gql_jobs.settings import Settings
 _STREAMS = "streams"
 _CONSUMERS = "consumers"
 LEASES = 3
-"""A delivery that nobody has answered for so many leases is stuck."""
+"""A delivery that was not acknowledged for so many leases is reported."""
 
 
 async def check_streams(connection: Connection, settings: Settings) -> list[Finding]:
-    """Look at the server's version and compare each stream with what the API would make; none has to be there."""
+    """Check the server's version, and compare each stream with the configuration that an API would give it."""
     found: list[Finding] = []
     if is_too_old(connection):
         oldest = ".".join(map(str, OLDEST_SERVER))
@@ -60,7 +60,10 @@ async def check_streams(connection: Connection, settings: Settings) -> list[Find
 
 
 async def check_consumers(installation: Installation) -> list[Finding]:
-    """Compare each consumer with what the API would make, and find deliveries that nobody takes or acknowledges."""
+    """Compare each consumer with the right configuration, and find deliveries that no worker takes or acknowledges.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
     found: list[Finding] = []
     present = {consumer.name: consumer for consumer in await consumers(installation.connection)}
     stuck_before = datetime.now(UTC) - timedelta(seconds=LEASES * installation.settings.ack_wait)

@@ -57,6 +57,12 @@ class Subscription:
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
+        """Open the events of one job.
+
+        :raises NotFound: if there is no such job.
+        :raises InvalidArgument: if the cursor is of no event that is kept.
+        :raises QueueUnavailable: if the index cannot be brought to the cursor or the job.
+        """
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
@@ -81,6 +87,11 @@ class Subscription:
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
+        """Open the events of all jobs that match.
+
+        :raises InvalidArgument: if the filter is invalid, or the cursor is of no event that is kept.
+        :raises QueueUnavailable: if the index cannot be brought to the cursor.
+        """
         events = await info.context.services().watch.all(filter_of(filter), _cursor(info, after))
         return PresentedEvents(presenter(info), events)
 

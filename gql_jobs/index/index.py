@@ -1,10 +1,10 @@
 """The index: every job and its events as of one position of the stream, in SQLite.
 
-The only writer of its file. Messages and the position they lead to are stored in one transaction, so it resumes
-exactly where it stopped. It never decides anything: what a message does to a job is the fold's business.
+``Index`` is the only writer of its file. Messages and the position they lead to are stored in one transaction, so it
+resumes exactly where it stopped. What a message does to a job is decided by ``jobs.fold`` alone.
 
-Damage is looked for where it is met, not at opening: reading the whole file to be sure takes longer than many a start
-may. Whoever meets it, be it a read or a write, has the file deleted and the process end; the next start builds it anew.
+The file is not checked for damage at opening, because that reads all of it. A read or a write that fails because of
+damage deletes the file and ends the process; the next start builds the index anew (docs/decisions.md).
 """
 
 import asyncio
@@ -48,18 +48,22 @@ _HISTORY = (
 )
 _JOBS_BY_NUMBER = "SELECT number, id, spec, state FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
 _JOBS_BY_ID = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
-_KEPT = 10_000
-"""Jobs that are kept in memory."""
+_MAX_RECENT = 10_000
+"""Jobs that are kept in memory, at most."""
+WAL_INTERVAL = 0.25
+"""Seconds between two checks of how much was written to the write-ahead log."""
+WAL_MESSAGES = 200
+"""Messages after whose commits the write-ahead log is moved into the file."""
 _DAMAGED = "The index of this process was damaged and is being built anew; try again."
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 
 
 class DamagedIndex(Exception):
-    """The index file was found damaged and is gone: this process cannot go on. Its message is a sentence."""
+    """The index file was found damaged and has been deleted; the process has to end. The message is for the log."""
 
 
-class Unread(NamedTuple):
-    """A message that nobody here can read, set aside."""
+class UnreadableMessage(NamedTuple):
+    """A message of the stream that cannot be read: its sequence, its subject, and why."""
 
     seq: int
     subject: str
@@ -67,7 +71,7 @@ class Unread(NamedTuple):
 
 
 class Note(NamedTuple):
-    """One receipt of a cancellation, and when the stream stored it."""
+    """A receipt of a cancellation: what became of it at ``worker_id``, in which attempt, and when that was stored."""
 
     receipt: Receipt
     at: datetime
@@ -76,31 +80,35 @@ class Note(NamedTuple):
 
 
 class Index:
-    """Jobs and events as of ``position``. Used from the event loop's thread only; every read here takes microseconds.
+    """Jobs and events as of ``position``, for the event loop's thread only: a read here never takes long.
 
-    A read that meets damage raises ``QueueUnavailable``, and so does every later one; the process has to end then
-    (``until_damaged``).
+    A read that finds the file damaged raises ``QueueUnavailable``, and so does every later one; the process has to end
+    then (``until_damaged``).
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        """:param database: an open connection to the file, an index of the stream that is followed."""
+        """:param database: an open connection to ``path``, which is an index of the present stream."""
         self.path = path
         self._database = database
         self._damage: DamagedIndex | None = None
         self._damage_found = asyncio.Event()
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
-        """The jobs that messages spoke of last."""
+        """The jobs that messages were about last, the latest at the end."""
         self.rebuilt = 0
-        """Whether it was begun anew at opening: 0 or 1."""
+        """1 if it was begun anew at opening, else 0."""
         self.position = self._number("position")
         """The sequence of the last message applied."""
         self.horizon = self._number("horizon")
         """Cursors below it may have lost events to expiry."""
         self.unreadable: int = database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
-        """Messages set aside."""
+        """How many messages of the stream could not be read."""
 
-    def apply(self, messages: Sequence[Message], position: int, unread: Iterable[Unread] = ()) -> list[Event]:
+    def apply(
+        self, messages: Sequence[Message], position: int, unreadable: Iterable[UnreadableMessage] = ()
+    ) -> list[Event]:
         """Fold messages into the index, up to ``position``; return the events that clients see, in order.
+
+        :param unreadable: messages up to ``position`` that cannot be read.
 
         :raises DamagedIndex: if the file is damaged; nothing has changed then.
         :raises sqlite3.Error: if it cannot be written for another reason, such as a full disk.
@@ -111,7 +119,9 @@ class Index:
             horizon = max(self.horizon, changes.horizon)
             with self._transaction() as database:
                 changes.store(database)
-                set_aside = database.executemany("INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unread).rowcount
+                set_aside = database.executemany(
+                    "INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unreadable
+                ).rowcount
                 database.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
@@ -123,11 +133,11 @@ class Index:
             raise damage from error
         self.position, self.horizon = position, horizon
         self.unreadable += max(set_aside, 0)
-        self._keep(changes.after)
+        self._remember(changes.after)
         return changes.events
 
     def job(self, job_id: str) -> Job | None:
-        """Return the job as of ``position``; None if there is none, or if looking for it has met damage."""
+        """Return the job as of ``position``; None if there is none, or if the file is found damaged."""
         found = self._recent.get(job_id)
         if found is not None:
             return found.job
@@ -147,35 +157,37 @@ class Index:
         return found[0] if found else None
 
     def artifacts(self, job_id: str) -> list[Artifact]:
-        """Return the job's files, by name."""
+        """Return the job's files, sorted by name."""
         return self._read(_decode_artifact, "SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
 
     def artifact(self, job_id: str, name: str) -> Artifact | None:
-        """Return the job's file of that name, if there is one."""
+        """Return the job's file of that name, or None."""
         sql = "SELECT artifact FROM artifacts WHERE job_id = ? AND name = ?"
         return next(iter(self._read(_decode_artifact, sql, (job_id, name))), None)
 
     def messages(self, job_id: str) -> list[tuple[int, Kind]]:
-        """Return sequence and kind of the job's messages, as far as they became events."""
+        """Return sequence and kind of those of the job's messages that became events, in no order."""
         sql = f"SELECT seq, kind FROM ({_HISTORY})"  # noqa: S608
         return self._read(lambda seq, kind: (seq, Kind(kind)), sql, {"number": self._number_of(job_id)})
 
     def notes(self, job_id: str, cancelled_seq: int) -> list[Note]:
-        """Return the receipts of the cancellation of that sequence, oldest first."""
+        """Return the receipts of the cancellation that has the sequence ``cancelled_seq``, oldest first."""
         sql = "SELECT receipt, at, attempt, worker_id FROM notes WHERE job_id = ? AND cancelled_seq = ? ORDER BY seq"
         return self._read(_note, sql, (job_id, cancelled_seq))
 
     def first_seq(self, job_id: str) -> int:
-        """Return the sequence at which the job's history begins; 1 for a job that is not known here."""
-        (first,) = self._read(_value, "SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),))
+        """Return the sequence of the job's first event, where its history begins; 1 if the job is not in the index."""
+        (first,) = self._read(_only_column, "SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),))
         return first or 1
 
     def expired_before(self, moment: datetime, limit: int) -> list[str]:
-        """Return jobs whose expiry was applied before that moment and whose remains have not been looked for."""
-        return self._read(_value, "SELECT job_id FROM expired WHERE at < ? LIMIT ?", (microseconds(moment), limit))
+        """Return at most ``limit`` ids of jobs that expired before that moment, less those of ``forget_expired``."""
+        return self._read(
+            _only_column, "SELECT job_id FROM expired WHERE at < ? LIMIT ?", (microseconds(moment), limit)
+        )
 
     def forget_expired(self, job_ids: Iterable[str]) -> None:
-        """Record that nothing is left of these expired jobs.
+        """Record that nothing is left of these expired jobs in the stream.
 
         :raises sqlite3.Error: if the file cannot be written.
         """
@@ -186,28 +198,28 @@ class Index:
             raise self.read_error(error) from error
 
     def away_since(self, moment: datetime) -> bool:
-        """Whether nothing has been applied since that moment."""
+        """Return whether nothing has been applied since that moment."""
         return self.position > 0 and self._number("applied") < microseconds(moment)
 
-    def require_sound(self) -> None:
-        """Do nothing, unless the file was found damaged.
+    def raise_if_damaged(self) -> None:
+        """Raise an error if the file was found damaged, else do nothing.
 
-        :raises QueueUnavailable: if it was.
+        :raises QueueUnavailable: if it was found damaged.
         """
         if self._damage is not None:
             raise QueueUnavailable(_DAMAGED)
 
     def read_error(self, error: Exception) -> Exception:
-        """Return what a read, of this or of any other connection to the file, has to raise for an error it has met.
+        """Return what a read, of this or any other connection to the file, has to raise when SQLite raises ``error``.
 
-        ``QueueUnavailable`` if the file is damaged, which ends the process (``until_damaged``); else ``error``.
+        That is ``QueueUnavailable`` if the file is damaged, which ends the process (``until_damaged``); else ``error``.
         """
         return error if self._damage_of(error) is None else QueueUnavailable(_DAMAGED)
 
     async def until_damaged(self) -> None:
-        """Wait until anybody finds the file damaged.
+        """Wait until the file is found damaged by any read or write; never returns normally.
 
-        :raises DamagedIndex: then.
+        :raises DamagedIndex: when that happens.
         """
         await self._damage_found.wait()
         if self._damage is not None:
@@ -218,12 +230,12 @@ class Index:
         self._database.close()
 
     def _damage_of(self, error: Exception) -> DamagedIndex | None:
-        """The damage that an error speaks of, if any: at the first one the file is deleted and closed."""
+        """Return the damage that an error is about, or None. At the first damage the file is deleted and closed."""
         if self._damage is None and is_damage(error):
             self._damage = DamagedIndex(
                 f"the index {self.path} is damaged ({error}); it is built anew when this process is started again"
             )
-            # First of all: whoever is started after this process was killed must not open the file again.
+            # First of all, so that no process that starts after this one was killed opens the file again.
             try:
                 delete_index_file(self.path)
             except OSError as failure:
@@ -236,14 +248,14 @@ class Index:
     def _read(
         self, make: Callable[..., _T], sql: str, values: "Sequence[str | int | None] | Mapping[str, int | None]"
     ) -> list[_T]:
-        """What ``make`` makes of each row."""
+        """Return ``make(*row)`` for each row."""
         try:
             return [make(*row) for row in self._database.execute(sql, values)]
         except READ_ERRORS as error:
             raise self.read_error(error) from error
 
     def _events(self, job_id: str, order: str) -> list[Event]:
-        found = self._read(_row, "SELECT number, spec FROM jobs WHERE id = ?", (job_id,))
+        found = self._read(_whole_row, "SELECT number, spec FROM jobs WHERE id = ?", (job_id,))
         if not found:
             return []
         number, spec = found[0]
@@ -254,14 +266,14 @@ class Index:
         return self._read(event, _HISTORY + order, {"number": number})
 
     def _number_of(self, job_id: str) -> int | None:
-        return next(iter(self._read(_value, "SELECT number FROM jobs WHERE id = ?", (job_id,))), None)
+        return next(iter(self._read(_only_column, "SELECT number FROM jobs WHERE id = ?", (job_id,))), None)
 
     def _number(self, key: str) -> int:
         row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return int(row[0]) if row is not None else 0
 
     def _jobs_of(self, messages: Iterable[Message]) -> dict[str, IndexedJob]:
-        """The jobs of these messages that there are; raises what SQLite raises of a damaged file."""
+        """Return by id the jobs of these messages that exist; raises SQLite's error if the file is damaged."""
         known: dict[str, IndexedJob] = {}
         submissions: dict[str, int] = {}
         for message in messages:
@@ -280,14 +292,14 @@ class Index:
         rows = self._database.execute(sql, (_listed(keys),)) if keys else ()
         return {row[1]: _indexed_job(*row) for row in rows}
 
-    def _keep(self, jobs: Mapping[str, IndexedJob | None]) -> None:
-        """Keep what has become of these jobs in memory; None for what is gone."""
+    def _remember(self, jobs: Mapping[str, IndexedJob | None]) -> None:
+        """Keep these jobs in memory as they are now; None stands for a job that is gone."""
         recent = self._recent
         for job_id, known in jobs.items():
             recent.pop(job_id, None)
             if known is not None:
                 recent[job_id] = known
-        while len(recent) > _KEPT:
+        while len(recent) > _MAX_RECENT:
             recent.popitem(last=False)
 
     @contextmanager
@@ -296,18 +308,18 @@ class Index:
         try:
             yield self._database
         except BaseException:
-            # A damaged file may fail in this too, and SQLite has rolled back by itself where the disk is full.
+            # On a damaged file this fails too, and where the disk is full SQLite has rolled back by itself.
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 
 
-def _row(*row: Any) -> tuple[Any, ...]:
+def _whole_row(*row: Any) -> tuple[Any, ...]:
     return row
 
 
-def _value(value: Any) -> Any:
+def _only_column(value: Any) -> Any:
     return value
 
 
@@ -331,10 +343,13 @@ def _now() -> str:
 def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: float) -> Iterator[Index]:
     """Open the index of the stream that was created at that time, until the block ends.
 
-    It is begun anew if it cannot be read, is ahead of ``last_seq``, knowing a history that is gone, or was away for
-    more than ``longest_absence`` seconds, so that it may have missed expiries.
+    It is begun anew if it cannot be read; if it is ahead of ``last_seq``, so that the stream has lost history; or if
+    nothing was applied for more than ``longest_absence`` seconds, so that it may have missed expiries.
 
-    :raises OSError, sqlite3.OperationalError: if no file can be made there.
+    :param stream_created: identifies the stream: when it was created, as the server writes it.
+    :param last_seq: the last sequence of the stream.
+    :raises OSError: if no file can be made there.
+    :raises sqlite3.OperationalError: if no file can be made there.
     """
     index = _resumed(path, stream_created, last_seq, datetime.now(UTC) - timedelta(seconds=longest_absence))
     if index is None:
@@ -361,28 +376,22 @@ def _resumed(path: Path, stream_created: str, last_seq: int, applied_since: date
     return None
 
 
-# SQLite commits into a write-ahead log and moves it into the file by itself at the commit that makes it long enough,
-# which keeps the event loop waiting for the disk. Here a thread does it: most of it while others are written, and the
-# rest while the feed, and nothing else, waits, because the log begins again only once all of it has been moved.
-
-WAL_INTERVAL = 0.25
-"""Seconds between two looks at how much was written."""
-WAL_MESSAGES = 200
-"""Messages whose pages are worth moving: some 2 500 where each is a transaction of its own, 10 MiB."""
-
-
 @asynccontextmanager
 async def keep_wal_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[None]:
-    """Move the write-ahead log of an index into its file, again and again until the block ends.
+    """Move the write-ahead log of an index into its file in a thread, again and again until the block ends.
 
-    :param applying: held by whoever writes messages into the index, for as long as that takes.
+    SQLite would do it at a commit that makes the log long enough, and keep the event loop waiting for the disk. The
+    log begins again only when all of it has been moved, so there are two steps: most of it is moved while messages are
+    written, the rest while writing waits (docs/decisions.md).
+
+    :param applying: the lock that is held while messages are written into the index.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="write-ahead-log") as thread:
-        async with in_background(_keep_short(index, applying, thread)):
+        async with in_background(_move_repeatedly(index, applying, thread)):
             yield
 
 
-async def _keep_short(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
+async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
     loop, moved = asyncio.get_running_loop(), index.position
     while True:
         await asyncio.sleep(WAL_INTERVAL)
@@ -395,11 +404,11 @@ async def _keep_short(index: Index, applying: asyncio.Lock, thread: ThreadPoolEx
 
 
 def move_wal(path: Path) -> None:
-    """Move what there is of an index's write-ahead log, without waiting for anybody."""
+    """Move what there is of an index's write-ahead log, without waiting for readers or writers; failures are logged."""
     try:
-        # Never made anew: the file may be gone.
+        # Mode rw, because the file may have been deleted and must not be created.
         with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
-        # Whoever writes meets it as well and deals with it; until then SQLite moves the log by itself.
+        # The writer gets the same error and handles it; until then SQLite moves the log by itself.
         log.debug("the write-ahead log of the index %s was not moved: %s", path, error)

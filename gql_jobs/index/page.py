@@ -1,6 +1,6 @@
 """Pages of jobs: a filter and an order as SQL, and the cursor that names a place in that order.
 
-A page is found by key, never by counting rows, so it stays right while jobs arrive.
+A cursor holds the sort key of a job, not a number of rows, so the next page is right also when jobs have come or gone.
 """
 
 import base64
@@ -27,12 +27,12 @@ _INDEXES: dict[OrderField, str] = {
     OrderField.FINISHED_AT: "jobs_finished",
     OrderField.PRIORITY: "jobs_priority",
 }
-_WALKED_FROM = 10
-"""The order's index is walked where at least one job in so many matches."""
+_SCANNED_FROM = 10
+"""The index of the order is scanned if at least one job in so many matches the filter (docs/decisions.md)."""
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some jobs in their order; ``keys[i]`` is what ``order`` sorts ``jobs[i]`` by."""
+    """Some jobs in ``order``; ``keys[i]`` holds the values of the columns that ``jobs[i]`` is sorted by."""
 
     jobs: list[Job]
     order: JobOrder
@@ -42,7 +42,7 @@ class Page(msgspec.Struct, frozen=True):
 
     def cursor(self, n: int) -> str:
         """Return the cursor that names the place of ``jobs[n]``."""
-        # Made when it is asked for: they are a good part of what a page costs, and few documents ask.
+        # Made only when a document selects it: making all of them is a good part of what a page costs.
         place = msgspec.json.encode(_Place(self.order.field, self.order.descending, self.keys[n]))
         return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
@@ -60,7 +60,7 @@ class Where(NamedTuple):
     values: tuple[Any, ...]
 
     def also(self, condition: str, *values: Any) -> "Where":
-        """Return it with one condition more."""
+        """Return a copy with one further condition, whose ``?`` are bound to ``values``."""
         return Where(f"{self.sql} AND {condition}" if self.sql else f" WHERE {condition}", (*self.values, *values))
 
 
@@ -95,19 +95,20 @@ def where(job_filter: JobFilter) -> Where:
 def read_page(
     database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int
 ) -> Page:
-    """Read the page that begins ``offset`` jobs behind the cursor ``after``, or behind the first job without one.
+    """Return a page of at most ``first`` jobs.
 
-    :param first: the jobs of a whole page.
+    :param after: the cursor of the job before the page; None begins with the first job of the order.
+    :param offset: how many further jobs to leave out before the page.
     :raises InvalidArgument: if ``after`` is no cursor of this order.
     """
     columns = _KEYS[order.field]
     found = where(job_filter)
     if after is not None:
         sign, marks = ("<" if order.descending else ">"), ", ".join("?" * len(columns))
-        found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_key(after, order))
+        found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_decode_cursor(after, order))
     direction = "DESC" if order.descending else "ASC"
     sql = (
-        f"SELECT id, spec, state, {', '.join(columns)} FROM jobs{_index(database, job_filter, order)}{found.sql}"  # noqa: S608
+        f"SELECT id, spec, state, {', '.join(columns)} FROM jobs{_index_clause(database, job_filter, order)}{found.sql}"  # noqa: S608
         f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
     )
     rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
@@ -122,7 +123,7 @@ def read_page(
 
 
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
-    """Return how many jobs match: what the counters say where they know it, else counted."""
+    """Return how many jobs match: from the table of counts where the filter allows it, else counted row by row."""
     found = where(job_filter)
     what = "total(n) FROM counts" if _is_counted(job_filter) else "count(*) FROM jobs"
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
@@ -134,21 +135,22 @@ def _is_counted(job_filter: JobFilter) -> bool:
     )
 
 
-def _index(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
-    """The index to be walked in order, past what does not match, where SQLite would sort all that does.
+def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
+    """Return the ``INDEXED BY`` clause that has SQLite scan the order's index instead of sorting all jobs that match.
 
-    Sorting a job that matches costs several times as much as walking past one (docs/decisions.md).
+    It is empty where SQLite does not sort anyway, or where too few jobs match: sorting a job costs more than skipping
+    one, so the scan is faster only if many match (docs/decisions.md).
     """
     by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
     is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
     if is_in_order or not _is_counted(job_filter):
         return ""
-    if count_jobs(database, job_filter) * _WALKED_FROM < count_jobs(database, JobFilter()):
+    if count_jobs(database, job_filter) * _SCANNED_FROM < count_jobs(database, JobFilter()):
         return ""
     return f" INDEXED BY {_INDEXES[order.field]}"
 
 
-def _key(cursor: str, order: JobOrder) -> list[int | str]:
+def _decode_cursor(cursor: str, order: JobOrder) -> list[int | str]:
     try:
         place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Place)
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Reads of the index: short pages and counts at once, in a thread whatever takes longer than the event loop can wait.
+"""Reads of the index: short pages and counts on the event loop, longer reads in a thread.
 
-A reader sees what the index has committed, so whatever a mutation has waited for is there.
+A reader sees what the index has committed, so it sees every write that a mutation has waited for.
 """
 
 import asyncio
@@ -25,19 +25,23 @@ from gql_jobs.jobs.requests import JobFilter, JobOrder
 _T = TypeVar("_T")
 
 READ_THREADS = 2
+"""Long reads that run at a time; each has a connection of its own."""
 SHORT_PAGE = 100
-"""Jobs of a page that is made on the event loop, if SQLite finds them soon enough."""
+"""Jobs of the largest page that is read on the event loop, if SQLite finds them soon enough."""
 LOOP_READ_CPU = 0.002
-"""Seconds of CPU after which a read on the event loop is given up. By the clock, one that met a busy thread would be
-given up too, go to a thread itself and keep the next one waiting: the loop would never get its reads back."""
+"""Seconds of CPU after which a read on the event loop is abandoned and made in a thread.
+
+Not seconds on the clock: a read that is slow only because a thread is busy would go to a thread as well and slow down
+the next one, until no read is made on the loop any more.
+"""
 LOOP_READ_WAIT = 0.05
-"""Seconds on the clock after which it is given up, too: a cold file on a slow disk takes no CPU."""
+"""Seconds on the clock after which it is abandoned as well: a file on a slow disk takes no CPU."""
 LOOP_READ_PAUSE = 0.1
-"""Seconds for which nothing is read on the event loop after that: giving up again and again would hold it."""
+"""Seconds without a read on the event loop after an abandoned one, because each of those delays all other tasks."""
 _LOOP_STEPS = 1000
-"""Instructions of SQLite, some ten microseconds, between two looks at the clock."""
+"""Instructions of SQLite between two looks at the clocks: few, so that the limits above are kept closely."""
 _THREAD_STEPS = 100_000
-"""Instructions of SQLite, about a millisecond, between two looks at whether anybody still waits."""
+"""Instructions of SQLite between two checks whether the caller still waits."""
 _EVENTS_AFTER = """
 SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM (
   SELECT seq, nth, job, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
@@ -56,41 +60,42 @@ SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM jobs JOIN (
 """
 
 
-class _TakesLong(Exception):
-    """The read has to be done in a thread."""
+class _TooLong(Exception):
+    """The read takes too long for the event loop and has to be made in a thread."""
 
 
 class _Abandoned(Exception):
-    """Nobody waits for this read any more; nobody sees this either."""
+    """The caller was cancelled before the read began; raised in the thread only, where nobody awaits it."""
 
 
 class Reader:
-    """A few read-only connections to the index file: one for the event loop, the others for threads.
+    """Read-only connections to the index file: one for the event loop, one for each of ``READ_THREADS``.
 
-    Everything here raises ``QueueUnavailable`` if the file is found damaged or was before.
+    Every read raises ``QueueUnavailable`` if the file is damaged.
     """
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._on_loop = open_read_only(index.path)
-        self._not_on_loop_before = 0.0
+        self._loop_connection = open_read_only(index.path)
+        self._loop_blocked_until = 0.0
         self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(READ_THREADS):
             self._free.put(open_read_only(index.path))
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="index")
 
     async def page(self, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int) -> Page:
-        """Return the page that begins ``offset`` jobs behind the cursor ``after``, or behind the first job without one.
+        """Return a page of at most ``first`` jobs.
 
-        :param first: the jobs of a whole page.
+        :param after: the cursor of the job before the page; None begins with the first job of the order.
+        :param offset: how many further jobs to leave out before the page.
         :raises InvalidArgument: if ``after`` is no cursor of this order.
         """
         read = partial(read_page, job_filter=job_filter, order=order, first=first, after=after, offset=offset)
-        return await (self._soon(read) if first <= SHORT_PAGE else self._read(read))
+        return await (self._read_short(read) if first <= SHORT_PAGE else self._read(read))
 
     async def count(self, job_filter: JobFilter) -> int:
         """Return how many jobs match."""
-        return await self._soon(partial(count_jobs, job_filter=job_filter))
+        return await self._read_short(partial(count_jobs, job_filter=job_filter))
 
     async def ids(self, job_filter: JobFilter) -> list[str]:
         """Return the ids of all jobs that match, oldest first."""
@@ -117,9 +122,9 @@ class Reader:
         return {queue: datetime.fromtimestamp(oldest / 1e6, UTC) for queue, oldest in rows if oldest is not None}
 
     async def events_after(self, after: Cursor, job_id: str | None, limit: int) -> list[Event]:
-        """Return the next ``limit`` events behind a cursor, of one job or of all.
+        """Return at most ``limit`` events behind a cursor, of one job or (None) of all, oldest first.
 
-        Of progress it is the newest report of each job.
+        Of a job's progress only the newest report is kept.
         """
         sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
         values = {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit}
@@ -128,53 +133,53 @@ class Reader:
         )
 
     async def overdue(self, before: datetime) -> list[str]:
-        """Return ids of scheduled jobs whose time had come before that moment, a thousand at most."""
+        """Return at most 1000 ids of scheduled jobs whose ``run_at`` is before that moment."""
         sql = "SELECT id FROM jobs WHERE status = 'scheduled' AND run_at < ? LIMIT 1000"
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before),)).fetchall())
         return [row[0] for row in rows]
 
     async def finished(self, before: datetime, limit: int) -> list[str]:
-        """Return ids of jobs that ended before that moment, the longest ago first."""
+        """Return at most ``limit`` ids of jobs that ended before that moment, the earliest first."""
         sql = "SELECT id FROM jobs WHERE finished > 0 AND finished < ? ORDER BY finished LIMIT ?"
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before), limit)).fetchall())
         return [row[0] for row in rows]
 
-    async def _soon(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Read on the event loop what is over before a thread would have begun, in a thread whatever takes longer.
+    async def _read_short(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Read on the event loop; if that takes too long, start again in a thread.
 
-        Handing a short read to a thread costs more than the read, and at every row SQLite gives the interpreter's lock
-        back and has to win it from the event loop again.
+        Handing a short read to a thread costs more than the read, because at every row SQLite releases the
+        interpreter's lock and has to get it back from the event loop (docs/decisions.md).
 
-        :param read: must not do more than a page's work after the last row has come.
+        :param read: is interrupted within SQLite only, so it must not do much after the last row.
         """
-        self._index.require_sound()
+        self._index.raise_if_damaged()
         try:
             return self._read_on_loop(read)
-        except _TakesLong:
+        except _TooLong:
             return await self._read(read)
         except READ_ERRORS as error:
             raise self._index.read_error(error) from error
 
     def _read_on_loop(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         began, used = time.monotonic(), time.thread_time()
-        if began < self._not_on_loop_before:
-            raise _TakesLong
+        if began < self._loop_blocked_until:
+            raise _TooLong
 
         def is_long() -> bool:
             return time.thread_time() > used + LOOP_READ_CPU or time.monotonic() > began + LOOP_READ_WAIT
 
-        self._on_loop.set_progress_handler(is_long, _LOOP_STEPS)
+        self._loop_connection.set_progress_handler(is_long, _LOOP_STEPS)
         try:
-            return read(self._on_loop)
+            return read(self._loop_connection)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            self._not_on_loop_before = time.monotonic() + LOOP_READ_PAUSE
-            raise _TakesLong from None
+            self._loop_blocked_until = time.monotonic() + LOOP_READ_PAUSE
+            raise _TooLong from None
 
     async def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         """Read in a thread."""
-        self._index.require_sound()
+        self._index.raise_if_damaged()
         abandoned = threading.Event()
         work = partial(self._read_in_thread, read, abandoned)
         try:
@@ -182,7 +187,7 @@ class Reader:
         except READ_ERRORS as error:
             raise self._index.read_error(error) from error
         finally:
-            # After a timeout, or where the client has gone, the thread must be there for others.
+            # After a timeout or a disconnection the thread has to be free for other reads.
             abandoned.set()
 
     def _read_in_thread(self, read: Callable[[sqlite3.Connection], _T], abandoned: threading.Event) -> _T:
@@ -190,16 +195,16 @@ class Reader:
             raise _Abandoned
         database = self._free.get()
         try:
-            # Not interrupt(): that passes without effect between two statements, or meets the next read.
+            # Not interrupt(): between two statements it has no effect, or it hits the next read.
             database.set_progress_handler(abandoned.is_set, _THREAD_STEPS)
             return read(database)
         finally:
             self._free.put(database)
 
     def close(self) -> None:
-        """Wait for the reads that run and close the connections."""
+        """Wait for the running reads, then close the connections."""
         self._threads.shutdown(wait=True)
-        self._on_loop.close()
+        self._loop_connection.close()
         while not self._free.empty():
             self._free.get().close()
 

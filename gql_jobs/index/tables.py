@@ -1,7 +1,7 @@
-"""The index file: its tables, opening it and giving it up, and how jobs and events become rows and back.
+"""The index file: its tables, how it is created, opened and deleted, and how jobs and events become rows and back.
 
 The file holds nothing that the stream does not hold: it may be deleted at any time and is then built anew. It is opened
-only if it is of this version and of this stream, and it is deleted as soon as anybody finds it damaged.
+only if it has this version's format and belongs to this stream.
 """
 
 import logging
@@ -24,13 +24,30 @@ from gql_jobs.jobs.model import Cursor, Job, JobState, Spec
 
 log = logging.getLogger(__name__)
 
+READ_ERRORS = (sqlite3.DatabaseError, msgspec.DecodeError)
+"""What a read of the file may raise; ``is_damage`` tells whether damage is the cause."""
+_DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGE_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
+_DAMAGE_MESSAGES = ("no such table", "no such column", "Could not decode to UTF-8")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 _STATE = [field for field in fields(JobState) if field.name != "id"]
-"""What is stored of a job with its row and with each of its events. Its id and its spec are stored once."""
+"""The fields that are stored with a job's row and with each of its events; its id and its spec are stored once."""
+_RESULT = [field.name for field in _STATE].index("result_json")
+# The result, raw JSON or not set, has no type in MessagePack: it is stored as bytes or nil.
+_STORED_TYPES = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
+_encode_state = msgspec.msgpack.Encoder().encode
+# An array without names, in the order of ``_STATE``: keyword arguments to ``Job`` are slower (docs/decisions.md).
+_decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES))).decode
+_encode_spec = msgspec.json.Encoder().encode
+_decode_spec = msgspec.json.Decoder(Spec).decode
 
 FORMAT = " ".join(["8", *(field.name for field in _STATE)])
-"""What rows are made of; an index of another format is rebuilt.
+"""The format of tables and rows; an index of another format is built anew.
 
-The number is raised when tables or rows change in a way that the names of a state's fields do not tell.
+Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show.
 """
 
 _TABLES = """
@@ -74,9 +91,9 @@ CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason 
 
 
 def open_index_file(path: Path, stream_created: str) -> sqlite3.Connection | None:
-    """Open the index of the stream that was created at that time.
+    """Open an existing index of the stream that was created at that time, for reading and writing.
 
-    None, with a log line, for a file that is anything else or cannot be read; None if there is no file.
+    :returns: None if there is no file; None, with a log line, if it is no such index or cannot be read.
     """
     if not path.is_file():
         return None
@@ -94,9 +111,10 @@ def open_index_file(path: Path, stream_created: str) -> sqlite3.Connection | Non
 
 
 def create_index_file(path: Path, stream_created: str) -> sqlite3.Connection:
-    """Make an empty index in place of whatever is there.
+    """Create an empty index, in place of a file that is already there.
 
-    :raises OSError, sqlite3.OperationalError: if no file can be made there.
+    :raises OSError: if no file can be made there.
+    :raises sqlite3.OperationalError: if no file can be made there.
     """
     delete_index_file(path)
     database = _connect(path)
@@ -107,7 +125,7 @@ def create_index_file(path: Path, stream_created: str) -> sqlite3.Connection:
 
 
 def delete_index_file(path: Path) -> None:
-    """Delete an index and what SQLite keeps beside it, and rename a folder that stands in its place.
+    """Delete an index with its write-ahead log; a folder of that name is renamed instead. No file is no error.
 
     :raises OSError: if that cannot be done.
     """
@@ -125,7 +143,10 @@ def delete_index_file(path: Path) -> None:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open a connection that reads, for one thread at a time."""
+    """Open a connection that can only read. Threads may share it, one at a time.
+
+    :raises sqlite3.OperationalError: if there is no file.
+    """
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA query_only = ON")
     return database
@@ -134,7 +155,8 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
     """Return the position of an index of this version and of the stream that was created at that time.
 
-    None for any other file. Raises what SQLite raises of a damaged one.
+    :returns: None for any other SQLite database.
+    :raises sqlite3.DatabaseError: if the file is damaged.
     """
     if _schema(database) != _own_schema():
         return None
@@ -151,10 +173,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _configure(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
-    # Without an fsync per commit: what a power loss takes away is read from the stream again.
+    # Without an fsync per commit: what a power loss removes is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -65536")
-    # ``keep_wal_short`` moves the write-ahead log into the file long before; this is for an index without it.
+    # ``keep_wal_short`` moves the write-ahead log into the file long before; this is for an index that runs without it.
     database.execute("PRAGMA wal_autocheckpoint = 40000")
 
 
@@ -169,40 +191,36 @@ def _own_schema() -> dict[str, str]:
         return _schema(database)
 
 
-READ_ERRORS = (sqlite3.DatabaseError, msgspec.DecodeError)
-"""What a read may fail with; ``is_damage`` tells whether the file is to blame."""
-_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
-_WORDS = ("no such table", "no such column", "Could not decode to UTF-8")
-
-
 def is_damage(error: BaseException) -> bool:
-    """Whether the file is to blame for an error: a full or failing disk, or a mistake of ours, outlives a new file."""
+    """Return whether an error is caused by damage to the file, so that a new file helps.
+
+    It does not help against a full or failing disk, or a mistake in this program.
+    """
     if isinstance(error, msgspec.DecodeError):
-        # Only blobs that this package has written are decoded where this is asked.
+        # Only blobs that this package has written are decoded where this is called.
         return True
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _CODES or code in _EXTENDED_CODES:
+    if code & 0xFF in _DAMAGE_CODES or code in _DAMAGE_EXTENDED_CODES:
         return True
-    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_WORDS)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_DAMAGE_MESSAGES)
 
 
 def microseconds(moment: datetime) -> int:
-    """Return the microseconds from 1970 to that moment, exact."""
+    """Return the exact number of microseconds from 1970-01-01 UTC to that moment."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def moment_at(since_1970: int) -> datetime:
-    """Return the time that is so many microseconds after 1970."""
+    """Return the time that is so many microseconds after 1970-01-01 UTC."""
     return _EPOCH + timedelta(microseconds=since_1970)
 
 
 def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
-    """Return the row of table ``jobs`` of a job that was not there, in the order of its columns."""
+    """Return a whole row of the table ``jobs``, in the order of its columns.
+
+    :param number: the primary key of the row.
+    :param state: as ``state_blob`` returns it.
+    """
     spec = job.spec
     return (
         number,
@@ -221,26 +239,14 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
 
 
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
-    """Return what of a row may change, and its number: status, updated, finished, state, number."""
+    """Return the columns of a job's row that may change, then its key: status, updated, finished, state, number."""
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
-    # As plain text: what only inherits from it is looked up among adapters each time.
+    # As plain str: for a value of a subclass sqlite3 looks for an adapter each time.
     return str(job.status), microseconds(job.updated_at), finished, state, number
 
 
-# A state is a MessagePack array of the fields of ``JobState``, whichever there are, in their order. Values go to
-# ``Job`` by position: by name it takes several times as long. The result, raw JSON or not set, has no type in
-# MessagePack: it is stored as bytes or nil.
-
-_RESULT = [field.name for field in _STATE].index("result_json")
-_STORED = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
-_encode_state = msgspec.msgpack.Encoder().encode
-_decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED))).decode
-_encode_spec = msgspec.json.Encoder().encode
-_decode_spec = msgspec.json.Decoder(Spec).decode
-
-
 def state_blob(job: Job) -> bytes:
-    """Return a job's state as it is stored, without its id and its spec."""
+    """Return a job's state, without its id and its spec, as it is stored: a MessagePack array."""
     _id, *values, _spec = astuple(job)
     result = values[_RESULT]
     values[_RESULT] = None if result is UNSET else bytes(result)
@@ -248,9 +254,9 @@ def state_blob(job: Job) -> bytes:
 
 
 def stored_job(job_id: str, spec: bytes, state: bytes) -> Job:
-    """Return the job that a row makes.
+    """Return the job of these columns of its row.
 
-    :raises msgspec.DecodeError: if the row is damaged.
+    :raises msgspec.DecodeError: if one of them is damaged.
     """
     values = list(_decode_state(state))
     result = values[_RESULT]
@@ -259,7 +265,7 @@ def stored_job(job_id: str, spec: bytes, state: bytes) -> Job:
 
 
 def stored_event(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:
-    """Return the event that a row of ``events`` (or of ``progress``) makes with its job's row.
+    """Return the event of a row of ``events`` or ``progress``, given the columns ``id`` and ``spec`` of its job.
 
     :raises msgspec.DecodeError: if one of them is damaged.
     """

@@ -1,6 +1,6 @@
-"""What a batch of messages does to the index: folded in memory first, then written, one statement a kind of row.
+"""What a batch of messages changes in the index: folded in memory, then written with a statement per kind of row.
 
-A job that many messages of the batch speak of is read once and written once; what nobody changed is not written at all.
+A job is written once, however many messages of the batch are about it, and only if one of them changed it.
 """
 
 import sqlite3
@@ -14,29 +14,29 @@ from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job
 
-_NEW = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHANGED = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ? WHERE number = ?"
-# A report of progress changes no more, and naming a column costs, changed or not, where it is part of indexes.
-_REPORTED = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
-_COUNTED = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ? WHERE number = ?"
+# For progress, which changes no other column: naming one that is part of an index is slower, changed or not.
+_UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
+_ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 
 
 class IndexedJob(NamedTuple):
-    """A job and the number of its row: the sequence of the message that it began with."""
+    """A job and the primary key of its row: the sequence of the first message of its history."""
 
     number: int
     job: Job
 
 
 class Changes:
-    """What a batch does: ``fold`` messages, then ``store`` what came of them.
+    """The changes of one batch: call ``fold`` with its messages, then ``store``.
 
-    ``after``: what has become of each job that the messages speak of, None for one that is gone; ``events``: what
-    clients see of it, in order; ``horizon``: the newest sequence below which events were lost to expiry, 0 for none.
+    ``after``: by id, each job that the messages are about, None for one that has expired; ``events``: the events that
+    clients see, in order; ``horizon``: the newest sequence below which events were lost to expiry, 0 for none.
     """
 
     def __init__(self, known: Mapping[str, IndexedJob]) -> None:
-        """:param known: the jobs that the messages speak of, as far as the index has them."""
+        """:param known: by id, those of the jobs that the messages are about which the index has."""
         self._before = known
         self.after: dict[str, IndexedJob | None] = {**known}
         self.events: list[Event] = []
@@ -46,7 +46,7 @@ class Changes:
         self._notes: list[Message] = []
 
     def fold(self, messages: Iterable[Message]) -> None:
-        """Apply messages in their order."""
+        """Fold messages, in the order of the stream."""
         known = self.after
         for message in messages:
             job_id = message.job_id
@@ -54,7 +54,7 @@ class Changes:
             job = was.job if was is not None else None
             after = fold(job, message)
             if after is job:
-                self._apart_from_state(job, message)
+                self._keep_beside_state(job, message)
                 continue
             self.events += events_of(job, message, after)
             if after is None:
@@ -63,18 +63,18 @@ class Changes:
             else:
                 known[job_id] = IndexedJob(was.number if was is not None else message.seq, after)
 
-    def _apart_from_state(self, job: Job | None, message: Message) -> None:
+    def _keep_beside_state(self, job: Job | None, message: Message) -> None:
         if job is not None and isinstance(message.body, Saved):
             self._artifacts[job.id, message.body.artifact.name] = message.body.artifact
         elif job is not None and message.kind is Kind.NOTE:
             self._notes.append(message)
         elif job is None and message.kind is Kind.EXPIRED:
-            # A job that was deleted before this index was begun: something may be left of it.
+            # A job that was deleted before this index was begun: the stream may still hold messages of it.
             self._expire(None, message)
 
     def _expire(self, job: Job | None, message: Message) -> None:
         self._removed[message.job_id] = microseconds(message.at)
-        # One of an older version does not say where the events ended.
+        # A message of an older version has no ``event_seq``.
         self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else job.last_seq))
         if job is not None:
             self._notes = [note for note in self._notes if note.job_id != job.id]
@@ -82,9 +82,9 @@ class Changes:
             self.events = [event for event in self.events if event.job.id != job.id]
 
     def store(self, database: sqlite3.Connection) -> None:
-        """Write it all, within a transaction of the caller's.
+        """Write all changes, within a transaction that the caller has begun.
 
-        :raises sqlite3.Error: as SQLite does.
+        :raises sqlite3.Error: if they cannot be written.
         """
         if self._removed:
             self._remove(database)
@@ -96,7 +96,7 @@ class Changes:
         database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", map(_note_row, self._notes))
 
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
-        new, changed, reported, tags = [], [], [], []
+        new, changed, progressed, tags = [], [], [], []
         counted: dict[tuple[str, str, str, int], int] = {}
         for job_id, now in self.after.items():
             was = self._before.get(job_id)
@@ -113,29 +113,29 @@ class Changes:
                 new.append(new_row(number, job, blob))
                 tags += [(tag, job_id) for tag in job.spec.tags]
             elif (was.job.status, was.job.finished_at) == (job.status, job.finished_at):
-                reported.append((microseconds(job.updated_at), blob, number))
+                progressed.append((microseconds(job.updated_at), blob, number))
             else:
                 changed.append(changed_row(number, job, blob))
-        database.executemany(_NEW, new)
-        database.executemany(_CHANGED, changed)
-        database.executemany(_REPORTED, reported)
+        database.executemany(_INSERT_JOB, new)
+        database.executemany(_UPDATE_JOB, changed)
+        database.executemany(_UPDATE_PROGRESS, progressed)
         database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
-        database.executemany(_COUNTED, [(*key, delta) for key, delta in counted.items() if delta])
+        database.executemany(_ADD_TO_COUNT, [(*key, delta) for key, delta in counted.items() if delta])
 
     def _store_events(self, database: sqlite3.Connection, blobs: Mapping[int, bytes]) -> None:
-        lasting: list[tuple[int, int, int, str, bytes]] = []
+        lifecycle: list[tuple[int, int, int, str, bytes]] = []
         progress: dict[int, tuple[int, int, bytes]] = {}
         for event in self.events:
             kind, (seq, nth), job = event.kind, event.cursor, event.job
             known = self.after[job.id]
             assert known is not None
-            # The last event of a job shows it as its own row does.
+            # The last event of a job has the same state as its row.
             blob = blobs.get(id(job)) or state_blob(job)
             if kind is Kind.PROGRESS:
                 progress[known.number] = (known.number, seq, blob)
             else:
-                lasting.append((seq, nth, known.number, str(kind), blob))
-        database.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", lasting)
+                lifecycle.append((seq, nth, known.number, str(kind), blob))
+        database.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", lifecycle)
         database.executemany("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", progress.values())
 
     def _remove(self, database: sqlite3.Connection) -> None:
@@ -159,7 +159,7 @@ def _count(counted: dict[tuple[str, str, str, int], int], job: Job, by: int) -> 
 
 
 def _note_row(message: Message) -> tuple[str | int, ...]:
-    """The row of table ``notes``, in the order of its columns."""
+    """Return the row of the table ``notes``, in the order of its columns."""
     body: Noted = message.body
     at = microseconds(message.at)
     return message.job_id, message.seq, body.cancelled_seq, body.receipt.value, at, body.attempt, body.worker_id

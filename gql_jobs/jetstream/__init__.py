@@ -1,1 +1,1 @@
-"""A JetStream client fit for this project, and the embedded server. Knows no job."""
+"""A JetStream client and the embedded server. Nothing here knows jobs."""

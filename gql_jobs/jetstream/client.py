@@ -1,12 +1,12 @@
-"""nats-py's client with short ways for what there is most of: messages to receivers of ours, and fenced publications.
+"""nats-py's client with faster paths for received messages and for publications with headers.
 
-nats-py hands a message to its subscription through a queue and a task of its own, as one object, and splits up headers
-that nobody here reads. A receiver is a plain function and is called from the reading of the connection. Headers of
-publications are put together at once instead of line by line. The rest of nats-py is used as it is; should a later one
-lack what is overridden here, it takes its own way again, and nothing else changes.
+nats-py passes each message through a queue to the task of its subscription and parses headers that are not used here.
+A ``Receiver`` is a plain function that is called as soon as the connection has read the message. Headers of
+publications are encoded in one step (docs/decisions.md has the measurements). Everything else is nats-py's; if a later
+version no longer calls a method that is overridden here, it takes its own, slower path and nothing else changes.
 
-In the order in which a message arrives: the parser finds it in the bytes that were read, the client hands it to its
-receiver. What is sent leaves by ``NatsClient.send``; a ``Publisher`` waits for the acknowledgement of each message.
+A message that arrives is found by ``MessageParser`` and passed by ``NatsClient`` to its receiver. All messages are sent
+by ``NatsClient.send``; ``Publisher`` has a future for each of its own, which the acknowledgement resolves.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ SubjectSubscription = nats.aio.subscription.Subscription
 """What ``Connection.receive`` and ``Connection.subscribe`` return, to be ended with ``unsubscribe`` or ``drain``."""
 
 EXPECTED_SEQ_HEADER = "Nats-Expected-Last-Subject-Sequence"
-"""The fence: the message is stored only while this is the last sequence of the subjects …"""
+"""A fence: the server stores the message only if the last message of the fenced subjects has this sequence."""
 EXPECTED_SUBJECT_HEADER = "Nats-Expected-Last-Subject-Sequence-Subject"
-"""… that this matches."""
+"""The subjects that ``EXPECTED_SEQ_HEADER`` is about, as a pattern."""
 ROLLUP_HEADER = "Nats-Rollup"
-"""``sub``: the message replaces the older ones of its subject."""
+"""With the value ``sub`` the message replaces the older ones of its subject."""
 SCHEDULE_HEADER = "Nats-Schedule"
-"""``@at <time>``: when the server publishes the message again …"""
+"""``@at <time>``: when the server publishes the message to the subject in ``SCHEDULE_TARGET_HEADER``."""
 SCHEDULE_TARGET_HEADER = "Nats-Schedule-Target"
-"""… to this subject."""
+"""The subject to which the server publishes a scheduled message when it is due."""
 TTL_HEADER = "Nats-TTL"
 """How long the server keeps the message, such as ``60s``."""
 
@@ -46,38 +46,37 @@ _LINE_END = b"\r\n"
 _MESSAGES = frozenset({b"MSG", b"HMSG"})
 """First words of the lines that begin a message."""
 _STATUS = b"NATS/1.0 "
-"""How the headers begin of what the server says itself: an empty pull, a heartbeat."""
-_MEASURED_BELOW = 4096
-"""Bytes that no header block of ours has: a message with more room than that below the limit is not measured."""
+"""The beginning of the headers of a status message of the server, such as a heartbeat or the end of a pull."""
+_MAX_HEADER_BYTES = 4096
+"""More bytes than any header block written here has: a message is measured only if it leaves less room than that."""
 
-
-Take = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
-"""Given subscription, subject, reply, body and headers of a message: whether that is all there is to do."""
+TakeMessage = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
+"""Given subscription id, subject, reply, body and headers: returns whether the message was handled."""
 
 
 class MessageParser(Parser):
-    """nats-py's parser with a short way for messages that are there as a whole, which all but the last of a read are.
+    """nats-py's parser with a faster path for messages of which all bytes have been read.
 
-    nats-py looks for each kind of line in turn, by regular expressions, cuts the buffer twice a message and keeps
-    meanwhile what it has found. Here a message is found by its first line end and its length, and the buffer is cut
-    once a read. Any other line is nats-py's.
+    nats-py tries a regular expression per kind of line and cuts the buffer twice a message. Here a message is found by
+    the end of its first line and its length, and the buffer is cut once a read. All other lines, and a message of which
+    a part is still missing, are left to nats-py.
     """
 
-    def __init__(self, nc: Any, take: Take) -> None:
-        """Hand messages to ``take``, and what that leaves, with everything else, to ``nc``, its client."""
+    def __init__(self, nc: Any, take: TakeMessage) -> None:
+        """Pass messages to ``take``; those that it does not handle, and all other lines, go to the client ``nc``."""
         super().__init__(nc)
-        self._take = take
+        self._take_message = take
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take bytes as they come from the server.
+        """Parse the next bytes from the server.
 
-        :raises ProtocolError: if they are none of the protocol.
+        :raises ProtocolError: if they violate the NATS protocol.
         """
         buffer = self.buf
         buffer.extend(data)
         while await self._take_messages(buffer):
             end = buffer.find(_LINE_END) + len(_LINE_END)
-            # Once it has a line, nats-py would go on with all that is behind it.
+            # Without this nats-py would also parse the messages behind the line.
             behind = buffer[end:]
             del buffer[end:]
             await super().parse()
@@ -88,7 +87,7 @@ class MessageParser(Parser):
             buffer.extend(behind)
 
     async def _take_messages(self, buffer: bytearray) -> bool:
-        """Hand on the whole messages that the buffer begins with; whether a whole line of another kind comes next."""
+        """Pass on the whole messages at the start of the buffer; return whether another kind of whole line follows."""
         start = 0
         other = False
         while (end := buffer.find(_LINE_END, start)) >= 0:
@@ -104,18 +103,21 @@ class MessageParser(Parser):
             start = stop + len(_LINE_END)
             block = bytes(buffer[body : body + headers]) if headers else None
             data = bytes(buffer[body + headers : stop])
-            if self._take(sid, subject, reply, data, block):
+            if self._take_message(sid, subject, reply, data, block):
                 continue
             await self.nc._process_msg(sid, subject, reply, data, block)  # noqa: SLF001
             if self.buf is not buffer:
-                # The connection was lost meanwhile: what the next one brings begins anew.
+                # The connection was lost meanwhile, and the next one has a new buffer.
                 return False
         del buffer[:start]
         return other
 
 
 def _split_first_line(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
-    """Return subject, subscription, reply, bytes of headers, and bytes in all."""
+    """Return subject, subscription id, reply, size of the headers, and size of headers and body, in bytes.
+
+    :raises ProtocolError: if the line has other parts.
+    """
     try:
         if words[0] == b"HMSG":
             _, subject, sid, *reply, headers, size = words
@@ -127,7 +129,7 @@ def _split_first_line(words: list[bytes]) -> tuple[bytes, int, bytes, int, int]:
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
-    """A message as a receiver gets it. ``headers``: only of what the server says itself."""
+    """A message as a receiver gets it. ``headers`` is None but for status messages of the server."""
 
     subject: str
     reply: str
@@ -136,24 +138,25 @@ class Received(msgspec.Struct, frozen=True, gc=False):
 
 
 Receiver = Callable[[Received], None]
+"""Called with each message while the connection is read, so it must not take long."""
 
 
 class NatsClient(Client):
-    """One connection. A receiver that raises is logged, and the connection goes on."""
+    """One connection. An error that a receiver raises is logged and otherwise ignored."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = MessageParser(self, self._take)
+        self._ps = MessageParser(self, self._take_message)
         self._receivers: dict[str, Receiver] = {}
 
     async def send(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
-        """Hand a message to the connection.
+        """Send a message, without waiting for an answer.
 
         :raises Unavailable: if it was not sent because the server is away.
-        :raises MessageTooLarge: if no server would take it; none of it was sent.
+        :raises MessageTooLarge: if the server would refuse its size; none of it was sent.
         """
-        # nats-py counts the body alone, and the server closes the connection on which more comes than it takes.
-        if self.max_payload - len(data) < _MEASURED_BELOW:
+        # nats-py checks the body alone, and the server closes a connection that sends a message over its limit.
+        if self.max_payload - len(data) < _MAX_HEADER_BYTES:
             size = len(data) + _size_of(headers)
             if size > self.max_payload > 0:
                 raise MessageTooLarge(subject, size, self.max_payload)
@@ -163,7 +166,10 @@ class NatsClient(Client):
             raise Unavailable("NATS is not reachable; nothing was sent.") from error
 
     async def receive(self, subject: str, receiver: Receiver) -> SubjectSubscription:
-        """Subscribe to a subject that nothing else of this client subscribes to."""
+        """Call ``receiver`` with each message of a subject that nothing else of this client subscribes to.
+
+        :raises nats.errors.Error: if the server is away.
+        """
 
         async def received(message: Msg) -> None:
             receiver(Received(message.subject, message.reply, message.data, message.headers))
@@ -175,7 +181,7 @@ class NatsClient(Client):
             del self._receivers[subject]
             raise
 
-    def forget(self, subscription: SubjectSubscription) -> None:
+    def remove_receiver(self, subscription: SubjectSubscription) -> None:
         """Drop the receiver of a subscription that has ended."""
         self._receivers.pop(subscription.subject, None)
 
@@ -183,12 +189,12 @@ class NatsClient(Client):
         subscription = self._subs.get(sid)
         return self._receivers.get(subscription._subject) if subscription is not None else None  # noqa: SLF001
 
-    def _take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
-        """Call the receiver, unless there is none or the server says something in the headers."""
+    def _take_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Call the receiver; return False for a subscription without one, and for status messages."""
         receiver = self._receiver(sid)
         if receiver is None or (headers is not None and headers.startswith(_STATUS)):
             return False
-        _call(receiver, Received(subject.decode(), reply.decode(), data, None))
+        _call_receiver(receiver, Received(subject.decode(), reply.decode(), data, None))
         return True
 
     # Overrides of nats-py from here on.
@@ -198,7 +204,7 @@ class NatsClient(Client):
         if receiver is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
             return
-        _call(receiver, Received(subject.decode(), reply.decode(), data, await self._process_headers(headers)))
+        _call_receiver(receiver, Received(subject.decode(), reply.decode(), data, await self._process_headers(headers)))
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return await super()._process_headers(headers) if headers and headers.startswith(_STATUS) else None
@@ -208,7 +214,7 @@ class NatsClient(Client):
     ) -> None:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
         if not headers or lines.count("\n") != len(headers):
-            # Without headers, or with a value of several lines, which nats-py makes one of.
+            # Without headers, or with a value that has line breaks, which nats-py removes.
             await super()._send_publish(subject, reply, payload, payload_size, headers)
             return
         block = f"NATS/1.0\r\n{lines}\r\n".encode()
@@ -219,7 +225,7 @@ class NatsClient(Client):
             await self._flush_pending()
 
 
-def _call(receiver: Receiver, message: Received) -> None:
+def _call_receiver(receiver: Receiver, message: Received) -> None:
     try:
         receiver(message)
     except Exception:
@@ -247,14 +253,14 @@ _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
 class Publisher:
-    """Publishes into streams: pipelined, in the order of the calls, each answered by the server's acknowledgement.
+    """Publishes into streams, pipelined: many messages may be sent before the first is acknowledged.
 
-    An own reply inbox with a future per message, because nats-py's ``publish_async`` never resolves its future when the
-    server refuses. It decides nothing: what a refusal means is the caller's business.
+    It has a reply inbox and a future per message of its own, because the futures of nats-py's ``publish_async`` are
+    never resolved when the server refuses a message. It never repeats a message.
     """
 
     def __init__(self, client: NatsClient, inbox: str) -> None:
-        """:param inbox: a subject nobody else uses; whatever comes below it belongs to ``on_ack``."""
+        """:param inbox: a subject of its own; the caller passes all messages of ``<inbox>.*`` to ``on_ack``."""
         self._client = client
         self._inbox = inbox
         self._waiting: dict[str, tuple[asyncio.Future[int], asyncio.TimerHandle]] = {}
@@ -270,15 +276,15 @@ class Publisher:
         subject: str,
         data: bytes,
         headers: dict[str, str] | None,
-        timeout: float,  # noqa: ASYNC109 - it is counted from the sending, whoever waits when
+        timeout: float,  # noqa: ASYNC109 - it is counted from the sending, not from the await
     ) -> asyncio.Future[int]:
-        """Send and return the future of the message's sequence; messages are stored in the order of the calls.
+        """Send a message and return the future of its sequence; messages are stored in the order of the calls.
 
-        The future fails with a ``PublicationError``, ``Unacknowledged`` after ``timeout`` seconds among them, or, where
-        no stream listens, with ``Unavailable``.
+        The future fails with a ``PublicationError`` if the server refuses the message, with ``Unacknowledged`` (one of
+        them) after ``timeout`` seconds, and with ``Unavailable`` if no stream has the subject.
 
         :raises Unavailable: if nothing was sent because the server is away.
-        :raises MessageTooLarge: if no server would take it.
+        :raises MessageTooLarge: if the server would refuse its size; nothing was sent.
         """
         self._number += 1
         token = str(self._number)
@@ -295,15 +301,15 @@ class Publisher:
         return future
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str], timeout: float) -> int:  # noqa: ASYNC109
-        """Publish and return the sequence under which the message was stored.
+        """Send a message, wait for its acknowledgement and return the sequence under which it was stored.
 
         :raises FenceRefused: | StoreFull | PublicationRefused | Unavailable | MessageTooLarge: nothing was stored.
-        :raises Unacknowledged: no answer within ``timeout`` seconds.
+        :raises Unacknowledged: after ``timeout`` seconds without an answer; it may have been stored.
         """
         return await (await self.send(subject, data, headers, timeout))
 
     def _take_waiting(self, token: str) -> asyncio.Future[int] | None:
-        """Return the future of a message, taken from those that wait; None if it is done with."""
+        """Remove a message from those that wait for an acknowledgement; return its future, None if that is done."""
         future, timer = self._waiting.pop(token, (None, None))
         if timer is not None:
             timer.cancel()
@@ -314,7 +320,7 @@ class Publisher:
             _fail(future, Unacknowledged(f"no acknowledgement within {timeout:g} s"))
 
     def on_ack(self, message: Received) -> None:
-        """Resolve the future of the message that an acknowledgement, or a refusal, is about."""
+        """Resolve the future of the message that this acknowledgement, or refusal, answers."""
         future = self._take_waiting(message.subject.rsplit(".", 1)[-1])
         if future is None:
             return
@@ -328,7 +334,7 @@ class Publisher:
             _fail(future, publication_refused(ack.error.err_code, ack.error.description))
 
     def close(self) -> None:
-        """Cancel the futures of all messages that nobody has acknowledged."""
+        """Cancel the futures of all messages that are not acknowledged."""
         for token in list(self._waiting):
             if (future := self._take_waiting(token)) is not None:
                 future.cancel()
@@ -336,5 +342,5 @@ class Publisher:
 
 def _fail(future: asyncio.Future[int], error: Exception) -> None:
     future.set_exception(error)
-    # Looked at here, so that asyncio does not complain where nobody waits for it any more.
+    # Retrieved here, so that asyncio does not log it where nothing awaits the future any more.
     future.exception()

@@ -1,6 +1,6 @@
 """The connection to NATS: one per process, reconnecting for ever, and the JetStream API calls made over it.
 
-It never buffers what is published while it is away: whoever was told that a write failed must not see it stored later.
+It never buffers messages while the server is away: a write that was answered as failed must not be stored later.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "nats://127.0.0.1:4222"
 API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
-_LOG_TROUBLE_EVERY = 5.0
-"""Seconds between two lines of the log about a server that cannot be reached."""
+_LOG_INTERVAL = 5.0
+"""Seconds between two log lines about a server that cannot be reached."""
 Callback = Callable[[Msg], Awaitable[None]]
 
 
@@ -37,10 +37,10 @@ class _Answer(msgspec.Struct):
 
 
 class Connection:
-    """What can be asked of NATS and its JetStream.
+    """One connection to NATS: messages, requests, subscriptions and calls of the JetStream API.
 
-    ``on_reconnect`` are called after each reconnection. ``client``: for what is sent by the thousand, without a step
-    in between.
+    ``on_reconnect``: functions to call after each reconnection. ``client``: the client beneath, for code that sends
+    thousands of messages and saves a call for each.
     """
 
     def __init__(self, client: NatsClient) -> None:
@@ -65,35 +65,35 @@ class Connection:
 
     @property
     def has_jetstream(self) -> bool:
-        """Whether the server itself stores streams; another one of its cluster may."""
+        """Whether the connected server has JetStream; if not, another one of its cluster may."""
         return bool(self.client._server_info.get("jetstream"))  # noqa: SLF001
 
     def new_inbox(self) -> str:
-        """Return a subject that nobody else listens to."""
+        """Return a random subject that nothing else subscribes to."""
         return f"_INBOX.{secrets.token_hex(11)}"
 
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
-        """Hand a message to the connection, as ``NatsClient.send`` does.
+        """Send a message, without waiting for an answer.
 
         :raises Unavailable: if it was not sent because the server is away.
-        :raises MessageTooLarge: if no server would take it; none of it was sent.
+        :raises MessageTooLarge: if the server would refuse its size; none of it was sent.
         """
         await self.client.send(subject, data, reply)
 
     async def request(self, subject: str, data: bytes, timeout: float = API_TIMEOUT) -> Msg:  # noqa: ASYNC109
-        """Publish and return the first answer.
+        """Send a message and return the first answer.
 
         :raises Unavailable: if no answer comes within ``timeout`` seconds.
         """
         try:
-            # Not the client's own timeout: the wait_for in it loses a cancellation that meets the answer (Python 3.11).
+            # Not the client's own timeout: its wait_for loses a cancellation that comes with the answer (Python 3.11).
             async with asyncio.timeout(timeout):
                 return await self.client.request(subject, data, timeout=None)  # type: ignore[arg-type]
         except (NatsError, TimeoutError) as error:
-            raise Unavailable(_why(error)) from error
+            raise Unavailable(_reason(error)) from error
 
     async def subscribe(self, subject: str, callback: Callback) -> SubjectSubscription:
-        """Have a coroutine called with each message of a subject, one after the other, in a task of its own.
+        """Call ``callback`` with each message of a subject, one after the other, in a task of its own.
 
         :raises Unavailable: if the server is away.
         """
@@ -105,7 +105,7 @@ class Connection:
             raise Unavailable("NATS is not reachable.") from error
 
     async def receive(self, subject: str, receiver: Receiver) -> SubjectSubscription:
-        """Have a function called with each message of a subject that nobody else here subscribes to, such as an inbox.
+        """Call ``receiver`` with each message of a subject that nothing else here subscribes to, such as an inbox.
 
         :raises Unavailable: if the server is away.
         """
@@ -115,16 +115,16 @@ class Connection:
             raise Unavailable("NATS is not reachable.") from error
 
     async def unsubscribe(self, subscription: SubjectSubscription) -> None:
-        """End a subscription, also one whose connection is gone."""
+        """End a subscription; never fails, also if its connection is lost."""
         try:
             await subscription.unsubscribe()
         except NatsError:
             log.debug("a subscription ended with its connection")
         finally:
-            self.client.forget(subscription)
+            self.client.remove_receiver(subscription)
 
     async def drain(self, subscription: SubjectSubscription) -> None:
-        """End a subscription after its callback has taken what the server had sent before."""
+        """End a subscription after its callback has been called with all messages that the server had sent before."""
         try:
             # A connection that breaks now would hold it for the client's own ten seconds.
             async with asyncio.timeout(API_TIMEOUT):
@@ -132,7 +132,7 @@ class Connection:
         except (NatsError, TimeoutError):
             log.debug("a subscription ended with its connection")
         finally:
-            self.client.forget(subscription)
+            self.client.remove_receiver(subscription)
 
     async def api(self, call: str, body: Any = None, timeout: float = API_TIMEOUT) -> bytes:  # noqa: ASYNC109
         """Return the JSON answer of ``$JS.API.<call>``.
@@ -148,19 +148,19 @@ class Connection:
         return answer
 
     async def object_store(self, bucket: str, replicas: int) -> ObjectStore:
-        """Return nats-py's object store of that name, made with so many copies if it is not there.
+        """Return nats-py's object store of that name; if there is none, create it with ``replicas`` copies.
 
         :raises nats.errors.Error: if the server refuses or does not answer.
         """
         jetstream = self.client.jetstream()
         try:
-            # Creating it would be refused wherever it differs, in its number of copies for one.
+            # Not created first: that is refused if the existing one differs, in its number of copies for example.
             return await jetstream.object_store(bucket)
         except NotFoundError:
             return await jetstream.create_object_store(bucket, replicas=replicas)
 
     async def purge(self, stream: str, subject: str) -> None:
-        """Remove every message of a subject: slow on the server's side, so never per job.
+        """Remove every message of a subject. Slow on the server's side, so not to be called for every job.
 
         :raises ApiError: if the server refuses.
         :raises Unavailable: if it does not answer.
@@ -168,8 +168,8 @@ class Connection:
         await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
 
 
-def _why(error: Exception) -> str:
-    """Say what became of a request, in words that mean something to a client of the API."""
+def _reason(error: Exception) -> str:
+    """Return why a request failed, as a sentence for clients of the API."""
     if isinstance(error, TimeoutError):
         return "NATS did not answer in time."
     if isinstance(error, NoRespondersError):
@@ -177,8 +177,8 @@ def _why(error: Exception) -> str:
     return "NATS is not reachable."
 
 
-def _shown(url: str) -> str:
-    """Return the address without the password that may be in it."""
+def _without_credentials(url: str) -> str:
+    """Return a server's address without credentials."""
     scheme, _, rest = url.rpartition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
@@ -187,18 +187,19 @@ def _shown(url: str) -> str:
 async def connect(
     settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
 ) -> AsyncIterator[Connection]:
-    """Yield a connection to ``settings.nats_url``, made once the server is there, and close it after the block.
+    """Yield a connection to ``settings.nats_url``, waiting until a server can be reached; close it after the block.
 
-    :param on_trouble: called with why the server cannot be reached, at each try.
+    :param name: the name of the connection that the server shows.
+    :param on_trouble: called with a sentence after each failed try to connect.
     """
     client = NatsClient()
     servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
-    shown = ", ".join(map(_shown, servers))
-    logged_at = -_LOG_TROUBLE_EVERY
+    shown = ", ".join(map(_without_credentials, servers))
+    logged_at = -_LOG_INTERVAL
     connection = Connection(client)
 
     def drop_unsent() -> None:
-        # What the client had not yet written would be sent after a reconnection, although its writer has given up.
+        # What the client has not written yet would be sent after a reconnection, although it was answered as failed.
         client._pending.clear()  # noqa: SLF001
         client._pending_data_size = 0  # noqa: SLF001
 
@@ -216,7 +217,7 @@ async def connect(
         nonlocal logged_at
         trouble = f"NATS cannot be reached at {shown}: {str(error) or type(error).__name__}"
         on_trouble(trouble)
-        if client.is_connected or time.monotonic() - logged_at < _LOG_TROUBLE_EVERY:
+        if client.is_connected or time.monotonic() - logged_at < _LOG_INTERVAL:
             log.debug("NATS connection: %r", error)
             return
         logged_at = time.monotonic()
@@ -245,14 +246,14 @@ async def connect(
     finally:
         if not client.is_connected:
             drop_unsent()
-        # Lost in this very moment: the client fails to flush (uvloop's error is the RuntimeError), and we are done.
+        # If the connection is lost just now, the flush fails (in uvloop with RuntimeError), and that does not matter.
         with suppress(OSError, RuntimeError):
             await client.close()
 
 
 @asynccontextmanager
 async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
-    """Yield a publisher that listens to its inbox until the block ends; futures still open then are cancelled.
+    """Yield a publisher, subscribed to its inbox until the block ends; unresolved futures are cancelled then.
 
     :raises Unavailable: if the server is away.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong between this process and JetStream. Whoever uses this package says what it means to its own users.
+"""The errors of this package. Its users translate them into errors that mean something to their own users.
 
 JetStreamError
 ├── Unavailable            the server is away, or did not answer in time: nothing is known to have happened
@@ -9,17 +9,17 @@ JetStreamError
     ├── FenceRefused       the last message under the fence is not the expected one
     ├── StoreFull          the server has no room
     ├── PublicationRefused the server refused it for another reason
-    └── Unacknowledged     nobody here knows whether it was stored
+    └── Unacknowledged     it is unknown whether it was stored
 """
 
 FENCE_REFUSALS = frozenset({10071, 10164})
-"""``wrong last sequence``; on a replicated stream also ``… by subject constraint``."""
+"""The server's error numbers for ``wrong last sequence``, and for its second form on replicated streams."""
 STORE_REFUSALS = frozenset({10023, 10047, 10077, 10002})
-"""No room: insufficient resources, storage exceeded, maximum bytes, account limit."""
+"""The server's error numbers for: insufficient resources, storage exceeded, maximum bytes, account limit."""
 
 
 class JetStreamError(Exception):
-    """A failure of the connection, or an answer of the server that is none of the expected ones."""
+    """Any failure of a call of this package."""
 
 
 class Unavailable(JetStreamError):
@@ -44,15 +44,15 @@ class MessageTooLarge(JetStreamError):
 
 
 class ObjectStoreError(JetStreamError):
-    """A file could not be stored, read or removed; the message is the client's own."""
+    """A file could not be stored, read or removed; the message is nats-py's."""
 
 
 class PublicationError(JetStreamError):
-    """A message was published, and is not known to be stored."""
+    """A message was sent, but the server has not acknowledged that it is stored."""
 
 
 class FenceRefused(PublicationError):
-    """Somebody has written to the fenced subjects since, or the writer's own lost acknowledgement had succeeded."""
+    """The fenced subjects have a newer message: of another writer, or this very one, stored by an earlier try."""
 
 
 class StoreFull(PublicationError):
@@ -72,11 +72,11 @@ class PublicationRefused(PublicationError):
 
 
 class Unacknowledged(PublicationError):
-    """The message was sent and nothing came back: stored or not, nobody here knows."""
+    """No acknowledgement came in time: the message may or may not have been stored."""
 
 
 def publication_refused(err_code: int, description: str) -> PublicationError:
-    """Return the error that tells why the server did not store a message."""
+    """Return the error for a refusal with this error number and description."""
     if err_code in FENCE_REFUSALS:
         return FenceRefused(description)
     if err_code in STORE_REFUSALS:

@@ -1,6 +1,6 @@
 """Files in a JetStream object store: a bucket is a stream of chunks, with one record per file.
 
-nats-py does the work; here its errors become this package's, and what it leaves behind is removed.
+A thin layer over nats-py that translates its errors into this package's, and removes what its deletions leave.
 """
 
 import base64
@@ -37,7 +37,7 @@ def records_prefix(bucket: str) -> str:
 
 
 class StoredFile(NamedTuple):
-    """What the server has of a file: its bytes, and their SHA-256 in hexadecimal."""
+    """A file as it was stored: its size in bytes, and its SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -52,9 +52,9 @@ class Bucket:
         self._objects = objects
 
     async def put(self, name: str, source: BufferedIOBase, description: str) -> StoredFile:
-        """Store all of ``source`` under a name.
+        """Store all of ``source`` under a name; errors that ``source`` raises are passed on.
 
-        :raises ObjectStoreError: if it could not be stored. What ``source`` raises passes.
+        :raises ObjectStoreError: if it could not be stored.
         """
         try:
             info = await self._objects.put(name, source, ObjectMeta(description=description))
@@ -77,10 +77,10 @@ class Bucket:
             raise ObjectStoreError(str(error)) from error
 
     async def delete(self, name: str) -> None:
-        """Remove a file, and the mark that the server would keep of it for ever.
+        """Remove a file, and its record, which nats-py only marks as deleted.
 
         :raises KeyError: if there is no such file.
-        :raises ObjectStoreError: | ApiError | Unavailable: if it may still be there, or its mark is.
+        :raises ObjectStoreError: | ApiError | Unavailable: if the file or its record may still be there.
         """
         try:
             await self._objects.delete(name)
@@ -92,7 +92,7 @@ class Bucket:
 
 
 async def open_bucket(connection: Connection, name: str, replicas: int) -> Bucket:
-    """Return the object store of that name, made with so many copies if it is not there.
+    """Return the object store of that name; if there is none, create it with ``replicas`` copies.
 
     :raises ObjectStoreError: if the server refuses or does not answer.
     """

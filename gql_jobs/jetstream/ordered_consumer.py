@@ -1,8 +1,8 @@
-"""Following a stream: every message that matches, in order, without a gap, across restarts of the server.
+"""An ordered consumer: every message of a stream that matches, in order, without a gap, across restarts of the server.
 
-An ordered JetStream consumer of our own making: ephemeral, without acks, thrown away and made anew from the last
-sequence seen whenever a message is missing, the heartbeat stops or the connection was lost. A plain subscription would
-also see what the stream refused.
+It uses an ephemeral consumer without acks, which is deleted and created again, from the last sequence seen, when a
+message is missing, the heartbeats stop or the connection is lost. A plain subscription would not do: it also brings
+messages that the stream refused to store.
 """
 
 import asyncio
@@ -21,17 +21,19 @@ from gql_jobs.jetstream.errors import ApiError, Unavailable
 log = logging.getLogger(__name__)
 
 IDLE_HEARTBEAT = 2.0
-"""Seconds between the consumer's heartbeats while it has nothing to send; it is made anew when two are missed."""
+"""Seconds between the server's heartbeats while it has nothing to send; two missed ones recreate the consumer."""
 CREATE_TIMEOUT = 10.0
-"""Seconds in which the server has counted what is behind the first sequence wanted; given up earlier, it would count
-again and again."""
+"""Seconds to wait for the creation, at which the server counts the messages behind the first sequence.
+
+With a shorter timeout it would be asked to count them again and again.
+"""
 BATCH = 2048
-"""Messages handed out together at most, unless whoever follows wants more."""
+"""Messages in a batch at most, unless ``max_batch`` is set to another number."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StreamMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message of the stream; ``pending`` more are stored behind it already."""
+    """One message of the stream; ``pending`` more were stored behind it when it was sent."""
 
     subject: str
     seq: int
@@ -46,10 +48,10 @@ class _Created(msgspec.Struct):
 
 
 class OrderedConsumer:
-    """One ordered consumer of ``stream``.
+    """Follows ``stream``: iterate over ``batches``.
 
-    :param filters: the subjects wanted; none of them for all there are. With more than one the server looks at every
-        subject of the stream before it answers, several seconds where it has millions, wherever ``start`` is.
+    :param filters: patterns of the subjects wanted; empty for all. With more than one the server looks at every subject
+        of the stream when the consumer is created, which takes long where it has millions.
     :param start: the first sequence wanted.
     """
 
@@ -57,7 +59,7 @@ class OrderedConsumer:
         self._connection = connection
         self._stream = stream
         self._filters = filters
-        self._what = ", ".join(filters) or stream
+        self._description = ", ".join(filters) or stream
         self._next = start
         self._arrived: deque[Received] = deque()
         self._wake = asyncio.Event()
@@ -67,14 +69,14 @@ class OrderedConsumer:
         self._behind = 0
         self._idle = False
         self._subscription: SubjectSubscription | None = None
-        self.largest = BATCH
-        """Messages handed out together at most."""
+        self.max_batch = BATCH
+        """Messages in a batch at most; may be changed at any time."""
         self.pending: int | None = None
-        """Messages stored beyond what was handed out when the consumer was made; None before that."""
+        """Messages that were not handed out yet when the consumer was created last; None before its creation."""
 
     @property
     def lag(self) -> int | None:
-        """Messages stored and not handed out, as far as the server has said; None while no consumer says so."""
+        """Messages stored and not handed out, as of the server's latest message; None while there is no consumer."""
         return None if self._broken else max(self._behind, len(self._arrived))
 
     @property
@@ -83,14 +85,14 @@ class OrderedConsumer:
         return not self._arrived
 
     def rewind(self, start: int) -> None:
-        """Begin again with ``start`` as the first sequence wanted."""
+        """Recreate the consumer with ``start`` as the first sequence wanted."""
         self._next = start
         self._break()
 
     async def batches(self) -> AsyncGenerator[list[StreamMessage], None]:
-        """Yield messages as they come, those that are there together in one list; an empty list: nothing is behind.
+        """Yield messages as they come, oldest first, in lists of at most ``max_batch``; never ends by itself.
 
-        Never ends by itself.
+        An empty list means that all messages of the stream have been handed out.
         """
         self._connection.on_reconnect.append(self._break)
         try:
@@ -99,7 +101,7 @@ class OrderedConsumer:
                     await self._restart()
                     if self.pending == 0:
                         yield []
-                batch = await self._take()
+                batch = await self._next_batch()
                 if batch or self._idle:
                     self._idle = False
                     yield batch
@@ -119,23 +121,23 @@ class OrderedConsumer:
             async with asyncio.timeout(2.5 * IDLE_HEARTBEAT):
                 await self._wake.wait()
         except TimeoutError:
-            log.info("the consumer of %s is silent and is made anew", self._what)
+            log.info("the consumer of %s is silent and is made anew", self._description)
             self._broken = True
 
-    async def _take(self) -> list[StreamMessage]:
-        """Return what has arrived, up to a gap."""
+    async def _next_batch(self) -> list[StreamMessage]:
+        """Return the messages that have arrived, up to ``max_batch`` or a gap."""
         batch: list[StreamMessage] = []
-        while self._arrived and len(batch) < self.largest and not self._broken:
+        while self._arrived and len(batch) < self.max_batch and not self._broken:
             if not self._arrived[0].reply.startswith("$JS.ACK."):
                 if batch:
-                    # Whoever waits in between could find the consumer rewound, and these behind where it begins again.
+                    # Answering awaits: a rewind meanwhile would make these messages come twice.
                     break
                 await self._answer_status(self._arrived.popleft())
                 continue
             message = self._arrived.popleft()
             _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
             if int(consumer_seq) != self._consumer_seq + 1:
-                log.info("the consumer of %s has a gap and is made anew", self._what)
+                log.info("the consumer of %s has a gap and is made anew", self._description)
                 self._broken = True
                 break
             self._consumer_seq += 1
@@ -147,24 +149,24 @@ class OrderedConsumer:
         return batch
 
     async def _answer_status(self, message: Received) -> None:
-        """Heartbeats name the last message sent, flow control waits for an answer: both come after it in order."""
+        """Answer flow control, and compare the last message that a heartbeat names with the last one taken."""
         headers = message.headers or {}
         if message.reply:
-            await self._quietly(self._connection.publish(message.reply, b""))
+            await self._publish_or_break(self._connection.publish(message.reply, b""))
         if stalled := headers.get("Nats-Consumer-Stalled"):
-            await self._quietly(self._connection.publish(stalled, b""))
+            await self._publish_or_break(self._connection.publish(stalled, b""))
         last = headers.get("Nats-Last-Consumer")
         if last is None:
             return
         if int(last) != self._consumer_seq:
             self._broken = True
         elif not stalled:
-            # The server sends it when it has nothing to send: what the last delivery said was behind it has been
-            # removed since, replaced by newer progress or expired.
+            # The server has nothing to send: messages that the last delivery counted as pending have been removed
+            # since, replaced by newer progress or expired.
             self._behind = 0
             self._idle = True
 
-    async def _quietly(self, publication: Any) -> None:
+    async def _publish_or_break(self, publication: Any) -> None:
         try:
             await publication
         except Unavailable:
@@ -225,7 +227,7 @@ class OrderedConsumer:
 
 
 def ack_tokens(reply: str) -> list[str]:
-    """Split a delivery's reply: ``[consumer, delivered, stream seq, consumer seq, nanoseconds, pending]``."""
+    """Split a delivery's reply subject: ``[consumer, delivered, stream seq, consumer seq, nanoseconds, pending]``."""
     tokens = reply.split(".")
     # Servers with domains put the domain and the account's hash in front of the stream's name.
     first = 3 if len(tokens) == 9 else 5  # noqa: PLR2004
@@ -233,5 +235,5 @@ def ack_tokens(reply: str) -> list[str]:
 
 
 def time_of(nanoseconds: int) -> datetime:
-    """Return the stream's time to the microsecond, rounded as msgspec rounds it where the server writes it as text."""
+    """Return the time so many nanoseconds after 1970, rounded to microseconds as msgspec rounds times in JSON."""
     return _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)

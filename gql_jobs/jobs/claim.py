@@ -1,6 +1,6 @@
 """What a worker does with a delivery: decided on the job's last event, as the stream's leader has it.
 
-Pure: the table that a model with crashes, zombies, lost acknowledgements, cancels, retries and schedules was run on.
+Pure functions, tested with crashes, superseded workers, lost acknowledgements, cancels, retries and schedules.
 """
 
 from datetime import datetime, timedelta
@@ -11,14 +11,16 @@ from gql_jobs.jobs.messages import AttemptBody, Failed, Kind, Message, Submissio
 from gql_jobs.jobs.model import JobError
 
 TERMINAL = frozenset({Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED, Kind.EXPIRED})
+"""Events after which an attempt cannot start, unless the job is submitted again."""
 _TOLERANCE = timedelta(milliseconds=20)
-"""A retry this close is due: clocks of a worker and the server differ."""
+"""A retry that is due within that time may start: clocks of a worker and the server differ."""
 
 
 class Start(Struct, frozen=True):
     """Publish ``started`` for ``attempt``, expecting ``event_seq`` as the job's last event.
 
-    ``lost_worker``: whose attempt, ``supersedes``, is taken over.
+    ``errors``, ``progress`` and ``message`` are carried over from the last event. If the job is taken over from a lost
+    worker, ``lost_worker`` is its id and ``supersedes`` its attempt.
     """
 
     attempt: int
@@ -31,7 +33,7 @@ class Start(Struct, frozen=True):
 
 
 class Exhausted(Struct, frozen=True):
-    """The last attempt's ``lost_worker`` is gone: publish ``dead_letter`` for it, expecting ``event_seq``."""
+    """The worker of the last attempt was lost: publish ``dead_letter``, expecting ``event_seq`` as the last event."""
 
     attempt: int
     event_seq: int
@@ -48,18 +50,18 @@ class Wait(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """There is nothing left to do for this delivery: ack it."""
+    """The submission needs no further attempt: ack it."""
 
 
 class Leave(Struct, frozen=True):
-    """Another worker has it: neither ack nor nak, because either would take the message from its owner."""
+    """Another worker has the job: neither ack nor nak, because either would end that one's lease."""
 
 
 Decision = Start | Exhausted | Wait | Drop | Leave
 
 
 def first_start(submission: Submission) -> Start:
-    """Return what a first delivery begins with, without reading anything."""
+    """Return the start for the first delivery of a submission, for which nothing has to be read."""
     return Start(attempt=1, event_seq=submission.event_seq)
 
 
@@ -70,8 +72,8 @@ def decide(
 
     :param submission_seq: the sequence of the delivered message.
     :param last: the job's last event as the stream's leader has it, or None.
-    :param redelivered: this is not the submission's first delivery.
-    :param now: by the worker's clock.
+    :param redelivered: whether the submission has been delivered before.
+    :param now: the time by the worker's clock.
     """
     if last is None:
         return Start(attempt=1, event_seq=0)
@@ -92,7 +94,7 @@ def decide(
 
 
 def _take_over(submission: Submission, last: Message, now: datetime) -> Start | Exhausted:
-    """Return what follows where the lease of an attempt has run out: its worker is lost, and the attempt is spent."""
+    """Return what follows an attempt whose lease has run out: its worker is lost, and the attempt counts as failed."""
     body = last.body
     final = body.attempt > submission.spec.max_retries
     lost = JobError(

@@ -43,7 +43,7 @@ class ErrorCode(StrEnum):
 
 
 class GqlJobsError(Exception):
-    """A refusal with a sentence for people and a code for programs."""
+    """A failure that clients see: a sentence for people and ``code`` for programs; ``extensions`` holds the details."""
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
@@ -69,7 +69,7 @@ class InvalidPayload(GqlJobsError):
 
 
 class PayloadTooLarge(GqlJobsError):
-    """Sizes are in bytes of the stored JSON (or of the HTTP body)."""
+    """A payload or a request body exceeds its limit. Sizes are in bytes: of the stored JSON, or of the HTTP body."""
 
     code = ErrorCode.PAYLOAD_TOO_LARGE
 
@@ -89,7 +89,7 @@ class InvalidArgument(GqlJobsError):
 
 
 class InvalidState(GqlJobsError):
-    """The job's state does not allow the move."""
+    """The job's status does not allow the command."""
 
     code = ErrorCode.INVALID_STATE
 
@@ -121,7 +121,7 @@ class IdempotencyConflict(GqlJobsError):
 
 
 class QueueFull(GqlJobsError):
-    """The stream is over its size setting, or the store has no room; only creations are refused before that."""
+    """The store has no room; a creation is refused with it already at the share ``queue_full_ratio``."""
 
     code = ErrorCode.QUEUE_FULL
 
@@ -130,7 +130,7 @@ class QueueFull(GqlJobsError):
 
 
 class QueueUnavailable(GqlJobsError):
-    """NATS did not answer in time. With ``job_id`` the write may or may not have been stored."""
+    """NATS did not answer in time. If ``job_id`` is given, a write for that job may or may not have been stored."""
 
     code = ErrorCode.QUEUE_UNAVAILABLE
 

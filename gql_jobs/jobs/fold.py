@@ -1,4 +1,4 @@
-"""The fold: a job's state follows from its messages. The one place where a state changes, the legal moves in one table.
+"""The fold: a job's state follows from its messages. Legal moves between states are in the table ``MOVES`` only.
 
 A message that is not legal in a state changes nothing: ``fold`` then returns the very same object.
 """
@@ -42,14 +42,18 @@ MOVES: dict[tuple[JobStatus | None, Kind], JobStatus | None] = {
     (_S.RETRYING, Kind.CANCELLED): _S.CANCELLED,
     (_S.DEAD_LETTER, Kind.QUEUED): _S.QUEUED,
     (_S.CANCELLED, Kind.QUEUED): _S.QUEUED,
-    # Whoever was away reads the expiry only: what ended the job has been deleted by then.
+    # In every state: an index that was stopped meanwhile sees the expiry only, because the end of the job is deleted.
     **{(status, Kind.EXPIRED): None for status in _S},
 }
-"""(state, message) → next state; None before the first message and after the last."""
+"""The next status by present status and kind of message; None is that before the first message and after expiry."""
+
+
+_NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
+"""Kinds of messages that do not move ``Job.event_seq``."""
 
 
 class Event(Struct, frozen=True, gc=False):
-    """What clients see of one message: ``job`` is the job as of it; two events of a message differ in their cursor."""
+    """What clients see of a message, with the job as of that. If a message makes two events, their cursors differ."""
 
     kind: Kind
     cursor: Cursor
@@ -57,23 +61,24 @@ class Event(Struct, frozen=True, gc=False):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job had ended with this event."""
+        """Whether the job has ended as of this event."""
         return self.job.status.is_terminal
 
 
 def fold(job: Job | None, message: Message) -> Job | None:
     """Return the job after ``message``.
 
-    The very same object where the message is not legal; None before a first message and where the job has expired.
+    :param job: the job before it; None if there is none yet.
+    :returns: None if there is no job after it; the same object if the message is not legal.
     """
     before = job.status if job is not None else None
-    if (before, message.kind) not in MOVES or not _is_meant(job, message):
+    if (before, message.kind) not in MOVES or not _is_current(job, message):
         return job
     after = MOVES[before, message.kind]
     if after is None:
         return None
     if job is None:
-        return _first(message)
+        return _new_job(message)
     moved = replace(
         job,
         status=after,
@@ -86,7 +91,11 @@ def fold(job: Job | None, message: Message) -> Job | None:
 
 
 def events_of(before: Job | None, message: Message, after: Job | None) -> list[Event]:
-    """Return the client events of a message that moved a job from ``before`` to ``after``; none if it was not legal."""
+    """Return the events that clients see of a message; empty if it was not legal, or the job has expired.
+
+    :param before: the job before the message.
+    :param after: what ``fold`` has returned for it.
+    """
     if after is None or after is before:
         return []
     kind = Kind.QUEUED if message.kind is Kind.RELEASED else message.kind
@@ -99,14 +108,11 @@ def events_of(before: Job | None, message: Message, after: Job | None) -> list[E
     return [Event(kind, Cursor(message.seq), after)]
 
 
-_NO_EVENTS = frozenset({Kind.SCHEDULED, Kind.QUEUED, Kind.PROGRESS})
-
-
-def _is_meant(job: Job | None, message: Message) -> bool:
-    """Return whether the message speaks of the submission and attempt that the job is at."""
+def _is_current(job: Job | None, message: Message) -> bool:
+    """Return whether the message is about the submission and attempt that the job is at."""
     body = message.body
     if isinstance(body, Submission):
-        # What came before a job's only submission has been deleted, whichever end it answers.
+        # Without a job, earlier messages have been deleted: a submission then makes the job whatever it follows.
         return job is None or body.event_seq == job.event_seq
     if isinstance(body, Cancelled):
         return job is not None or body.spec is not None
@@ -124,8 +130,8 @@ def _was_scheduled(body: Submission) -> bool:
     return body.spec.run_at is not None and (body.event_seq == 0 or body.after_expiry)
 
 
-def _first(message: Message) -> Job:
-    """Return the job after its first message; of one cancelled before its time only the cancellation is left."""
+def _new_job(message: Message) -> Job:
+    """Return the job after its first message, which may be the cancellation of a schedule that has been deleted."""
     cancelled = message.kind is Kind.CANCELLED
     spec: Spec = message.body.spec
     return Job(
@@ -141,7 +147,7 @@ def _first(message: Message) -> Job:
 
 
 def _scheduled_event(message: Message, spec: Spec) -> Event:
-    """Return the event of the schedule that a firing or a cancellation ends: its own message is gone by then."""
+    """Return the event ``scheduled`` for a message that ends a schedule whose own message has been deleted."""
     scheduled = Job(
         id=message.job_id,
         spec=spec,

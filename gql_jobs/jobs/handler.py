@@ -1,4 +1,4 @@
-"""What a handler is given, in workers and in tests of handlers.
+"""What a handler is called with, in workers and in tests of handlers.
 
 A handler is a function ``handler(context, payload)`` that returns what its type's result model takes. The worker gives
 it a ``JobContext``; a test may give it anything of this shape. docs/handlers.md shows how the parts are used.
@@ -27,7 +27,7 @@ class JobContext(Protocol):
 
     @property
     def idempotency_token(self) -> str:
-        """The same for every attempt of the job, for outside systems that can refuse a repetition."""
+        """A text that is the same for every attempt of the job, for outside systems that can refuse a repetition."""
 
     @property
     def log(self) -> "LoggerAdapter[Any]":
@@ -38,13 +38,13 @@ class JobContext(Protocol):
         """The data of the last checkpoint of an earlier attempt, or None."""
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Tell watchers how far the work is: 0 to 100. Never waits; at most ten a second are stored.
+        """Report how far the work is, in percent, 0 to 100. Never waits; at most ten reports a second are stored.
 
         In the thread of a plain handler it raises ``AttemptStoppedError`` once the attempt has been stopped.
         """
 
     async def checkpoint(self, data: Any) -> None:
-        """Keep JSON data (at most 256 KiB) for the next attempt; return once it is durable, however long NATS is away.
+        """Keep JSON data, at most 256 KiB, for the next attempt. Returns when it is stored, however long NATS is away.
 
         :raises ValueError: if the data is no JSON or too large.
         :raises TransientError: if it could not be stored.
@@ -53,14 +53,14 @@ class JobContext(Protocol):
     async def save_artifact(
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
-        """Keep a file with the job; it is visible once all of it is durable. A name saved again is replaced.
+        """Keep a file with the job. Clients see it once all of it is stored; an older file of that name is replaced.
 
-        Waits while NATS is away, but for a file that cannot be read a second time.
+        While NATS is away it waits, unless ``data`` is a file that cannot be read a second time.
 
         :param name: such as ``report.pdf`` or ``output/processed.jpg``.
         :param data: the bytes, a file to read, or an open binary file; never held in memory as a whole.
         :param content_type: guessed from the name's extension if left out.
-        :raises ValueError: for a name that cannot be.
+        :raises ValueError: for an invalid name, or a file that is too large.
         :raises TransientError: if it could not be stored.
         """
 

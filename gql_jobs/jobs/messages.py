@@ -1,4 +1,4 @@
-"""The messages a job's history is made of, as values. Their JSON and subjects are the log's business.
+"""The messages of a job's history, as values. ``log.codec`` makes subjects and JSON of them.
 
 Unknown fields are ignored on reading and every body carries ``v``, so that older and newer processes share a stream.
 """
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 class Kind(StrEnum):
-    """What happened. All but the first two are events, fenced over the job's events."""
+    """What happened. A job's outcomes are fenced over those that are stored as events (``jobs.<id>.event.<kind>``)."""
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
@@ -42,16 +42,16 @@ class Receipt(StrEnum):
     FINISHED = "finished"
 
 
-# Values that can be part of no cycle: the garbage collector need not walk the thousands of them in a batch.
+# Without gc: they cannot be part of a cycle, and the garbage collector need not walk the thousands of a batch.
 class Body(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, kw_only=True):
-    """What every message has: its version and (but for submissions) the submission it is about."""
+    """The fields of every body: its version and the sequence of the submission it is about, 0 for a submission."""
 
     v: int = VERSION
     submission: int = 0
 
 
 class Submission(Body, frozen=True, kw_only=True):
-    """A creation or a retry by hand. ``event_seq``: the job's last event when it was made, 0 for a new job.
+    """A creation or a retry by hand. ``event_seq``: the job's last event when it was written, 0 for a new job.
 
     ``after_expiry``: a creation under the key of a job that has expired, of which only the ``expired`` event is left.
     """
@@ -62,7 +62,7 @@ class Submission(Body, frozen=True, kw_only=True):
 
 
 class AttemptBody(Body, frozen=True, kw_only=True):
-    """Published by the worker that runs (or ran) ``attempt``; ``errors`` are all failures of the submission so far."""
+    """The fields of all messages about an attempt. ``errors`` are all failures since the submission, oldest first."""
 
     attempt: Count
     worker_id: str
@@ -78,11 +78,11 @@ class Started(AttemptBody, frozen=True, kw_only=True):
 
 
 class Progress(AttemptBody, frozen=True, kw_only=True):
-    """``progress`` in percent, 0 to 100."""
+    """The handler has reported how far it is: ``progress`` in percent, 0 to 100."""
 
 
 class Completed(AttemptBody, frozen=True, kw_only=True):
-    """``result`` is the JSON of the result model."""
+    """The attempt succeeded. ``result`` is the JSON of the result model."""
 
     result: Raw
 
@@ -94,23 +94,23 @@ class Failed(AttemptBody, frozen=True, kw_only=True):
 
 
 class DeadLetter(AttemptBody, frozen=True, kw_only=True):
-    """No further attempt. Carries the whole job, so that the dead-letter stream is readable by itself."""
+    """The job failed for good. ``spec`` makes the message in the dead-letter stream complete by itself."""
 
     spec: Spec
 
 
 class Cancelled(Body, frozen=True, kw_only=True):
-    """``spec`` only where the job was still scheduled: its scheduled message is deleted afterwards."""
+    """A client cancelled the job. ``spec`` is given only for a scheduled job, whose first message is deleted then."""
 
     spec: Spec | None = None
 
 
 class Released(AttemptBody, frozen=True, kw_only=True):
-    """Handed back at shutdown; the attempt does not count."""
+    """The worker shut down and hands the job back to its queue; the attempt does not count."""
 
 
 class Expired(Body, frozen=True, kw_only=True):
-    """The retention is over; the job's messages are deleted next. ``event_seq``: the last of them."""
+    """The job is deleted, because its retention is over. ``event_seq``: its last event before this one."""
 
     event_seq: int = 0
 

@@ -1,6 +1,6 @@
-"""What a job is: its id, its state, what was asked for, what became of it, and the files kept with it.
+"""The job as a value: its id, spec, state and errors, its cursors, and the files kept with it.
 
-Frozen values only: no I/O, no clock, no knowledge of where they are stored. Stored JSON has its fields in camelCase.
+Frozen values only: no I/O and no clock. Their stored JSON has its fields in camelCase.
 """
 
 import mimetypes
@@ -14,35 +14,39 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 # UUIDs only: an id becomes part of a subject, where a wildcard would name other jobs.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_KEYS = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
+_KEY_NAMESPACE = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
+
+_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
+
+MAX_ARTIFACT_NAME = 200
+"""Bytes of an artifact's name, at most."""
+_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
+"""Media types by extension that the tables of some systems lack."""
+
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time in a message. A message that has one without an offset is unreadable."""
+Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
+"""A number of attempts or retries. A message with a larger one is unreadable."""
+Percent = Annotated[int, Meta(ge=0, le=100)]
+"""How far the work is, from 0 to 100."""
 
 
 def new_job_id() -> str:
     """Return a random UUID.
 
-    Its first digits, which the log shows, tell jobs apart; those of a time-ordered one do not.
+    Log lines show its first digits only, in which time-ordered UUIDs would not differ.
     """
     return str(uuid.uuid4())
 
 
 def job_id_for_key(idempotency_key: str) -> str:
-    """Return the one id that a key can have, whoever asks and whenever."""
-    return str(uuid.uuid5(_KEYS, idempotency_key))
+    """Return the id of the job with this idempotency key: always the same one, in every process."""
+    return str(uuid.uuid5(_KEY_NAMESPACE, idempotency_key))
 
 
 def parse_job_id(text: str) -> str | None:
     """Return the id in its canonical spelling; None if the text is no UUID, and so no job's id."""
     return text.lower() if _UUID.fullmatch(text) else None
-
-
-Moment = Annotated[datetime, Meta(tz=True)]
-"""A time in a message: without an offset it could not be compared with any other, so such a message is unreadable."""
-
-
-Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
-"""A number of attempts or retries. A message with a larger one is none of ours, and unreadable."""
-Percent = Annotated[int, Meta(ge=0, le=100)]
-"""How far the work is."""
 
 
 class JobStatus(StrEnum):
@@ -58,7 +62,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing happens to the job any more unless somebody retries it by hand."""
+        """Whether the job has ended; only a retry by hand can change that."""
         return self in _TERMINAL
 
 
@@ -82,7 +86,7 @@ class JobPriority(StrEnum):
 _RANKS = {priority: rank for rank, priority in enumerate(JobPriority)}
 
 
-# Without gc, as messages are: none of these can be part of a cycle.
+# Without gc, as in ``messages``: none of these can be part of a cycle.
 class JobError(Struct, frozen=True, gc=False, rename="camel"):
     """One failed attempt. ``type`` is the exception's name; ``retryable`` is false for permanent errors."""
 
@@ -94,7 +98,7 @@ class JobError(Struct, frozen=True, gc=False, rename="camel"):
 
 
 class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """What was asked for: fixed at creation and carried by every submission of the job.
+    """What a client asked for: fixed at creation and part of every submission of the job.
 
     ``payload`` is the canonical JSON of the payload model, ``payload_hash`` the SHA-256 of type and payload,
     ``timeout`` is in seconds.
@@ -142,12 +146,12 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
 
     @property
     def result(self) -> Raw | None:
-        """The JSON of the result model, once the job has completed."""
+        """The JSON of the result model; None before the job has completed."""
         return self.result_json if isinstance(self.result_json, Raw) else None
 
     @property
     def error(self) -> JobError | None:
-        """The latest failure since the newest submission; nothing once the job has completed."""
+        """The latest failure since the newest submission; None once the job has completed."""
         return self.errors[-1] if self.errors and self.status is not JobStatus.COMPLETED else None
 
     @property
@@ -157,10 +161,10 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the last attempt ran, once it has ended for good."""
+        """How long the last attempt ran; None before the job has ended, or if none has started."""
         if self.started_at is None or self.finished_at is None:
             return None
-        # A job can be cancelled while it waits for its next attempt.
+        # A job can be cancelled later than its last attempt failed.
         return (self.failed_at or self.finished_at) - self.started_at
 
 
@@ -168,9 +172,6 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec
-
-
-_CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
 
 
 class Cursor(NamedTuple):
@@ -186,7 +187,7 @@ class Cursor(NamedTuple):
     def parse(cls, text: str) -> Self:
         """Return the cursor that has this text.
 
-        :raises ValueError: if the text is no cursor of ours.
+        :raises ValueError: if the text is not that of a cursor.
         """
         match = _CURSOR.fullmatch(text) if text.isascii() else None
         if match is None:
@@ -197,16 +198,10 @@ class Cursor(NamedTuple):
         return f"{self.seq}.{self.nth}" if self.nth else str(self.seq)
 
 
-MAX_ARTIFACT_NAME = 200
-"""Bytes of an artifact's name."""
-_MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
-"""Types that not every system's table knows."""
-
-
 class Artifact(Struct, frozen=True, rename="camel"):
     """A file that a handler keeps with its job.
 
-    ``object`` is where its bytes lie in the object store, ``sha256`` their digest in hexadecimal digits.
+    ``object`` is the name of its bytes in the object store, ``sha256`` their digest in hexadecimal.
     """
 
     name: str
@@ -218,9 +213,10 @@ class Artifact(Struct, frozen=True, rename="camel"):
 
 
 def artifact_name(path: str) -> str:
-    """Return the name that a path inside the artifact store stands for; a leading ``/`` is the store's root.
+    """Return the name of the artifact at this path; a leading ``/`` is left out.
 
-    :raises ValueError: for a path that would leave the store, or that no URL or file system would keep as it is.
+    :raises ValueError: if it is empty or longer than ``MAX_ARTIFACT_NAME``, or has control characters, backslashes,
+        empty parts, ``.`` or ``..``.
     """
     name = path.removeprefix("/")
     if not name or len(name.encode("utf-8", "replace")) > MAX_ARTIFACT_NAME:
@@ -233,7 +229,7 @@ def artifact_name(path: str) -> str:
 
 
 def content_type_of(name: str) -> str:
-    """Return the media type that the name's extension stands for."""
+    """Return the media type for the name's extension; ``application/octet-stream`` if it is unknown."""
     for extension, media_type in _MEDIA_TYPES.items():
         if name.lower().endswith(extension):
             return media_type

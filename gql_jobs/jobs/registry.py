@@ -1,6 +1,6 @@
-"""The registered job types: what may be asked for, and where its handler lives.
+"""The registered job types: payload model, result model and the handler's name.
 
-Handlers are named, not imported: an API process validates payloads without the libraries that do the work.
+Handlers are named, not imported, so that an API process needs none of their libraries.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 ENTRY_POINTS = "gql_jobs.job_types"
+"""The group of entry points that name modules which register job types."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
 
@@ -33,9 +34,9 @@ class Model(BaseModel):
 
 
 class JobType(Struct, frozen=True):
-    """One kind of work. ``handler`` is ``module:function``; ``timeout`` is in seconds; None means the setting.
+    """One kind of work. ``handler`` is ``module:function``; ``cpu_bound``: it runs in a process of its own.
 
-    ``cpu_bound``: the handler runs in a process of its own.
+    ``timeout`` is in seconds. If it or ``max_retries`` is None, the setting applies.
     """
 
     name: str
@@ -49,7 +50,7 @@ class JobType(Struct, frozen=True):
     description: str = ""
 
     def validate(self, fields: dict[str, Any]) -> BaseModel:
-        """Return the payload that these fields make, by their names or their aliases.
+        """Return the payload with these fields, which may have their names or their aliases.
 
         :raises pydantic.ValidationError: if they do not fit the model.
         """
@@ -59,9 +60,9 @@ class JobType(Struct, frozen=True):
 def canonical_json(model: BaseModel) -> bytes:
     """Return the JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes.
 
-    :raises ValueError: for what cannot be written, such as half of a surrogate pair.
+    :raises ValueError: for a value that JSON cannot hold, such as half of a surrogate pair.
     """
-    # JSON has no infinity: stored as one, the whole message would be unreadable.
+    # JSON has no infinity: a message that contained it would be unreadable.
     return to_json(_sorted(model.model_dump(mode="json", by_alias=True)), inf_nan_mode="null")
 
 
@@ -72,7 +73,7 @@ def _sorted(value: Any) -> Any:
 
 
 def payload_hash(type_name: str, payload: bytes | Raw) -> str:
-    """Return the SHA-256 of type and canonical payload: it makes two requests with one idempotency key the same."""
+    """Return the SHA-256, in hexadecimal, of type and canonical payload: equal for requests that repeat each other."""
     return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
 
 
@@ -83,9 +84,9 @@ class Registry:
         self._types: dict[str, JobType] = {}
 
     def add(self, job_type: JobType) -> JobType:
-        """Register a type; return it.
+        """Register a type and return it.
 
-        :raises ValueError: for a name, queue or handler that cannot be, or a name registered twice.
+        :raises ValueError: for an invalid name, queue or handler, or a name that another type has.
         """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
@@ -99,7 +100,7 @@ class Registry:
         return job_type
 
     def get(self, name: str) -> JobType | None:
-        """Return the type of that name, or None where this process does not know it."""
+        """Return the type of that name, or None."""
         return self._types.get(name)
 
     def __iter__(self) -> Iterator[JobType]:
@@ -112,7 +113,7 @@ class Registry:
 
 
 registry = Registry()
-"""The types of this process; ``job_type`` adds to it."""
+"""The job types of this process; ``job_type`` adds to it."""
 
 
 def job_type(
@@ -127,18 +128,18 @@ def job_type(
     cpu_bound: bool = False,
     description: str = "",
 ) -> JobType:
-    """Register a job type: a typed input, job object and documentation follow from it.
+    """Register a job type and return it; the API's typed input and job object are made from it.
 
     :param name: snake_case; clients create a job of type ``sms`` with ``payload: {sms: {…}}`` and get an ``SmsJob``.
     :param payload: the pydantic model that a request is validated by.
     :param result: the pydantic model of what the handler returns.
     :param handler: ``"my_app.sms_handler:send"``, called with ``(context, payload)`` in a worker. A coroutine
         function runs on the event loop, a plain one in a thread.
-    :param queue: workers choose which queues they serve.
+    :param queue: its queue; a worker may serve some queues only.
     :param max_retries: attempts after the first; None takes the setting.
     :param timeout: seconds an attempt may take; None takes the setting.
     :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
-    :raises ValueError: if a name cannot be, or is taken.
+    :raises ValueError: for an invalid name, queue or handler, or a name that another type has.
     """
     return registry.add(
         JobType(
@@ -156,7 +157,7 @@ def job_type(
 
 
 def load_job_types(imports: tuple[str, ...] = ()) -> Registry:
-    """Import every module that registers job types: installed entry points first, then ``imports``.
+    """Import the modules that register job types, entry points first, then ``imports``; return the registry.
 
     :raises ImportError: naming the module that could not be imported.
     """

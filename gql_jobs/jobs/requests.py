@@ -1,7 +1,7 @@
-"""What is asked for: which jobs are meant, in which order, and the creation of one, within its limits.
+"""What clients ask for: a filter and an order of jobs, and the creation of a job.
 
-One filter serves pages, counts, bulk retries and live events. A creation (``JobRequest``) has its limits checked and
-its defaults filled in; nothing is stored yet.
+The filter serves pages, counts, bulk retries and live events. A ``JobRequest`` is a creation whose limits have been
+checked; ``spec`` fills in its defaults. Nothing is stored here.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,9 +16,22 @@ from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
 
 _T = TypeVar("_T")
 
+MAX_RETRIES = 100
+"""Attempts after the first, at most."""
+MIN_TIMEOUT = 0.1
+MAX_TIMEOUT = 86_400.0
+"""Seconds: the limits of an attempt's timeout."""
+MAX_TAGS = 32
+MAX_TEXT = 255
+"""Characters of a tag or an idempotency key, at most."""
+_JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
+"""Invisible characters that emoji and several scripts need for writing a word, though they do not print."""
+FARTHEST_RUN = timedelta(days=366)
+"""How far ahead ``run_at`` may be."""
+
 
 class JobFilter(Struct, frozen=True):
-    """All parts combine; None leaves a part open, an empty tuple matches nothing.
+    """Which jobs are meant: all parts have to match; None matches every job, an empty tuple none.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
     """
@@ -33,7 +46,7 @@ class JobFilter(Struct, frozen=True):
     created_before: datetime | None = None
 
     def matches(self, job: Job) -> bool:
-        """Return whether the job, as it stands in ``job``, is meant."""
+        """Return whether the job matches all parts."""
         spec = job.spec
         return (
             (self.ids is None or job.id in self.ids)
@@ -48,7 +61,7 @@ class JobFilter(Struct, frozen=True):
 
 
 class OrderField(StrEnum):
-    """What a page is sorted by; the job id decides between equals."""
+    """What a page is sorted by; jobs with equal values are sorted by their id."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -57,31 +70,17 @@ class OrderField(StrEnum):
 
 
 class JobOrder(Struct, frozen=True):
-    """Newest first unless told otherwise. Unfinished jobs count as finished before all others."""
+    """The order of a page, by default the newest job first. Unfinished jobs count as finished before all others."""
 
     field: OrderField = OrderField.CREATED_AT
     descending: bool = True
 
 
-MAX_RETRIES = 100
-"""Attempts after the first."""
-MIN_TIMEOUT = 0.1
-MAX_TIMEOUT = 86_400.0
-"""Seconds that one attempt may take."""
-MAX_TAGS = 32
-MAX_TEXT = 255
-"""Characters of a tag or an idempotency key."""
-_JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
-"""What emoji and several scripts join their signs with: invisible, and part of how a word is written."""
-FARTHEST_RUN = timedelta(days=366)
-"""How far ahead a job may be scheduled."""
-
-
 class InvalidRequest(ValueError):
-    """A part of a creation cannot be.
+    """A field of a creation is invalid.
 
-    ``field`` names it, as ``JobRequest`` does, and ``index`` says which item of it, where it has several. ``problem``
-    is a sentence; where it has to name the field it has ``{}``, for those who ask call it by a name of their own.
+    ``field`` is its name in ``JobRequest``, and ``index`` that of the item, if it is a list. ``problem`` is a sentence
+    with ``{}`` in place of the field's name, which callers may know under another name.
     """
 
     def __init__(self, field: str, problem: str, index: int | None = None) -> None:
@@ -92,7 +91,7 @@ class InvalidRequest(ValueError):
 
 
 class JobDefaults(Protocol):
-    """What holds for a job where neither it nor its type says otherwise."""
+    """The defaults for jobs: they apply where neither the request nor the job type has a value."""
 
     @property
     def max_retries(self) -> int:
@@ -104,7 +103,10 @@ class JobDefaults(Protocol):
 
 
 class JobRequest(Struct, frozen=True):
-    """A valid creation. ``idempotency_key`` decides the id, so that a repetition meets the same job."""
+    """A creation within its limits; make it with ``of``. Requests with one ``idempotency_key`` have one job id.
+
+    ``payload`` is canonical JSON, ``timeout`` in seconds; None stands for the default of the type, then the setting's.
+    """
 
     job_type: JobType
     payload: bytes
@@ -130,7 +132,7 @@ class JobRequest(Struct, frozen=True):
     ) -> "JobRequest":
         """Return a creation that is within the limits.
 
-        :raises InvalidRequest: for a value outside its limits, or a payload that cannot be written as JSON.
+        :raises InvalidRequest: for a value outside its limits, or a payload that JSON cannot hold.
         """
         if idempotency_key is not None:
             _check_text("idempotency_key", idempotency_key, "{}")
@@ -154,16 +156,16 @@ class JobRequest(Struct, frozen=True):
         )
 
     def job_id(self) -> str:
-        """Return the id that the key stands for; without a key a new one at each call."""
+        """Return the id that follows from the key; without a key a new one at each call."""
         return job_id_for_key(self.idempotency_key) if self.idempotency_key is not None else new_job_id()
 
     @property
     def hash(self) -> str:
-        """SHA-256 of type and payload."""
+        """The SHA-256 of type and payload, in hexadecimal."""
         return payload_hash(self.job_type.name, self.payload)
 
     def spec(self, created_at: datetime, defaults: JobDefaults) -> Spec:
-        """Return what is stored. A ``run_at`` that is not in the future means now."""
+        """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``created_at`` is left out."""
         job_type = self.job_type
         return Spec(
             type=job_type.name,
@@ -171,8 +173,8 @@ class JobRequest(Struct, frozen=True):
             payload_hash=self.hash,
             queue=job_type.queue,
             priority=self.priority,
-            max_retries=_first(self.max_retries, job_type.max_retries, defaults.max_retries),
-            timeout=_first(self.timeout, job_type.timeout, defaults.process_timeout),
+            max_retries=_first_given(self.max_retries, job_type.max_retries, defaults.max_retries),
+            timeout=_first_given(self.timeout, job_type.timeout, defaults.process_timeout),
             created_at=created_at,
             tags=self.tags,
             run_at=self.run_at if self.run_at is not None and self.run_at > created_at else None,
@@ -180,7 +182,7 @@ class JobRequest(Struct, frozen=True):
         )
 
 
-def _first(mine: _T | None, of_type: _T | None, setting: _T) -> _T:
+def _first_given(mine: _T | None, of_type: _T | None, setting: _T) -> _T:
     if mine is not None:
         return mine
     return of_type if of_type is not None else setting
@@ -190,7 +192,7 @@ def _json(payload: BaseModel) -> bytes:
     try:
         return canonical_json(payload)
     except (ValueError, RecursionError) as error:
-        # Braces of the message are not to be filled in.
+        # Escaped, because ``problem`` is a format string.
         raise InvalidRequest("payload", str(error).replace("{", "{{").replace("}", "}}")) from None
 
 

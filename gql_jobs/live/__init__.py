@@ -1,1 +1,1 @@
-"""The log as it flows: into the index, and out to whoever watches jobs."""
+"""The stream applied to the index as it grows, and its events published to subscribers."""

@@ -13,12 +13,14 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor
 
 BUFFER = 512
-"""Events that may wait for a subscriber before it has to read on from the index."""
-_REPLAYED = 256
+"""Events buffered for a subscriber at most; beyond that the buffer is dropped and it reads on from the index."""
+_REPLAY_LIMIT = 256
+"""Events that are read from the index at once, at most."""
 
 Replay = Callable[[Cursor, str | None, int], Awaitable[list[Event]]]
-"""Reads the next events behind a cursor, of one job or (None) of all, at most so many."""
+"""Given a cursor, a job id (None for all jobs) and a limit: reads the next events behind the cursor, oldest first."""
 Predicate = Callable[[Event], bool]
+"""Whether something holds for an event."""
 
 
 class Subscriber:
@@ -28,15 +30,16 @@ class Subscriber:
     has ended or is closed: ``async with``, or ``aclose``. Reading on from the index raises what ``Replay`` raises.
     """
 
-    # One for each idle subscriber: what waits, and the means of waiting, are made when they are needed.
+    # Thousands of subscribers are idle at a time: the future that a reader awaits is made only when it has to wait,
+    # and a dict instead of a deque or a queue takes no memory worth mentioning while it is empty (docs/decisions.md).
     __slots__ = (
-        "_arrival",
-        "_behind",
         "_buffer",
         "_bus",
         "_closed",
+        "_must_replay",
         "_replayed",
         "_terminal",
+        "_waiter",
         "cursor",
         "ends_after",
         "job_id",
@@ -47,40 +50,40 @@ class Subscriber:
         self._bus = bus
         self._buffer: dict[str | Cursor, Event] = {}
         self._replayed: list[Event] = []
-        """Read from the index, the last one first."""
-        self._behind = False
-        """Whether the index has to be read before the buffer."""
-        self._arrival: asyncio.Future[None] | None = None
-        """What the reader waits for."""
+        """Events read from the index and not handed out yet, newest first."""
+        self._must_replay = False
+        """Whether the index may hold events behind ``cursor`` that are not in the buffer."""
+        self._waiter: asyncio.Future[None] | None = None
+        """Resolved when there is an event, or no further one will come."""
         self._terminal: Event | None = None
-        """The event handed out last, where it was a terminal one and ``ends_after`` is to be asked about it."""
+        """The event handed out last, if it was a terminal one and ``ends_after`` has to be called with it."""
         self._closed = False
         self.job_id = job_id
         self.cursor = cursor
-        """The last event handed out; what is at or below it is dropped."""
+        """The position of the last event handed out; events at or below it are dropped."""
         self.matches: Predicate | None = None
         """Which events are handed out; None for all."""
         self.ends_after: Predicate | None = None
-        """Asked about each terminal event that was handed out, before the next is looked for."""
+        """Called with each terminal event after it was handed out; if it returns true, iteration ends."""
 
     def start_after(self, cursor: Cursor) -> None:
-        """Begin with what the index holds behind that cursor."""
+        """Hand out first what the index holds behind that cursor. Call it before the first event is read."""
         self.cursor = cursor
-        self._behind = True
+        self._must_replay = True
 
     def start_with(self, event: Event) -> None:
-        """Begin with that event, and go on behind it."""
+        """Hand out that event first, then what comes behind it. Call it before the first event is read."""
         self.cursor = Cursor(0)
         self._replayed = [event]
 
     def put(self, event: Event) -> None:
-        """Take an event of the bus; never waits."""
+        """Buffer an event; never waits. Newer progress of a job replaces older."""
         key = event.job.id if event.kind is Kind.PROGRESS else event.cursor
         self._buffer.pop(key, None)
         self._buffer[key] = event
         if len(self._buffer) > BUFFER:
             self._buffer.clear()
-            self._behind = True
+            self._must_replay = True
         self._wake()
 
     def __aiter__(self) -> Self:
@@ -92,14 +95,14 @@ class Subscriber:
         while not self._closed:
             if self._replayed:
                 event = self._replayed.pop()
-            elif self._behind:
-                await self._read_on()
+            elif self._must_replay:
+                await self._replay()
                 continue
             elif self._buffer:
                 event = self._buffer.pop(next(iter(self._buffer)))
             else:
-                self._arrival = asyncio.get_running_loop().create_future()
-                await self._arrival
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
                 continue
             if event.cursor <= self.cursor:
                 continue
@@ -112,14 +115,14 @@ class Subscriber:
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Leave the bus. Whoever waits for an event gets no more."""
+        """Leave the bus and end the iteration, also of a reader that waits for an event now."""
         if not self._closed:
             self._closed = True
             self._bus.remove(self)
             self._wake()
 
     async def aclose(self) -> None:
-        """Do as ``close`` does."""
+        """Close it as ``close`` does; for code that expects an async generator."""
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -129,26 +132,29 @@ class Subscriber:
         self.close()
 
     def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    async def _read_on(self) -> None:
+    async def _replay(self) -> None:
         # Cleared first: an overflow during the read sets it again.
-        self._behind = False
+        self._must_replay = False
         try:
-            replayed = await self._bus.replay(self.cursor, self.job_id, _REPLAYED)
+            replayed = await self._bus.replay(self.cursor, self.job_id, _REPLAY_LIMIT)
         except BaseException:
-            self._behind = True
+            self._must_replay = True
             raise
         self._replayed = replayed[::-1]
-        self._behind = self._behind or len(replayed) == _REPLAYED
+        self._must_replay = self._must_replay or len(replayed) == _REPLAY_LIMIT
 
 
 class EventBus:
-    """``async with bus.subscribe(job_id) as events: async for event in events: …``."""
+    """Hands events to the subscribers of this process, by job or of all jobs.
+
+    ``async with bus.subscribe(job_id) as events: async for event in events: …``
+    """
 
     def __init__(self, replay: Replay, position: int) -> None:
-        """:param position: the sequence up to which events are no news."""
+        """:param position: the sequence that the index has applied; subscribers get later events only."""
         self.replay = replay
         self._published = Cursor(position)
         self._by_job: dict[str, set[Subscriber]] = {}
@@ -156,12 +162,12 @@ class EventBus:
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers there are."""
+        """The number of subscribers."""
         return len(self._all) + sum(len(subscribers) for subscribers in self._by_job.values())
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody subscribes to anything."""
+        """Whether there is any subscriber."""
         return bool(self._all or self._by_job)
 
     def subscribe(self, job_id: str) -> Subscriber:
@@ -177,7 +183,7 @@ class EventBus:
         return subscriber
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Hand nothing more to a subscriber."""
+        """Remove a subscriber: it is handed no further events."""
         if subscriber.job_id is None:
             self._all.discard(subscriber)
             return
@@ -187,7 +193,7 @@ class EventBus:
             del self._by_job[subscriber.job_id]
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Hand events to their subscribers; the index must have applied them."""
+        """Hand events, oldest first, to their subscribers. The index must have applied them."""
         if not events:
             return
         self._published = events[-1].cursor

@@ -10,7 +10,7 @@ from itertools import count
 
 from msgspec import Struct
 
-from gql_jobs.index.index import Index, Unread, keep_wal_short
+from gql_jobs.index.index import Index, UnreadableMessage, keep_wal_short
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import BATCH, OrderedConsumer, StreamMessage
 from gql_jobs.jobs.fold import Event
@@ -25,35 +25,36 @@ from gql_jobs.processes.event_loop import in_background
 log = logging.getLogger(__name__)
 
 FALLEN_BEHIND = 50_000
-"""Messages behind from which on this process should be sent nothing: a second or two of what it can apply."""
+"""Messages behind from which on this process is not ready: more than it can apply within a few seconds."""
 RECOVERED = 1_000
-"""Messages behind at most when it may be sent requests again; far below the other, so that it does not flap."""
-GATHER_PER_MESSAGE = 0.001
-"""Seconds that more is waited for after a batch, for every message of it but the first.
+"""Messages behind at most when it becomes ready again; far below ``FALLEN_BEHIND``, so that readiness does not flap."""
+BATCH_WAIT_PER_MESSAGE = 0.001
+"""Seconds to wait for further messages after a batch, for every message of it but the first.
 
-A transaction costs as much as several messages, and a job whose events come in one batch is written once. A lone
-message is never kept waiting, so that this costs time only where there is so much of it that batches save more.
+A transaction costs as much as several messages, and a job whose events come in one batch is written once
+(docs/decisions.md). A lone message is never kept waiting.
 """
-GATHER_WATCHED = 0.005
-"""Seconds that more is waited for at most while somebody waits for the index or for events."""
-GATHER_UNWATCHED = 0.02
-"""Seconds that more is waited for at most while nobody does."""
+BATCH_WAIT_WATCHED = 0.005
+"""Seconds of that wait at most while somebody waits for the index or for events."""
+BATCH_WAIT_UNWATCHED = 0.02
+"""Seconds of that wait at most while nobody does."""
 CATCH_UP_BATCH = 8192
-"""Messages applied together at most while nobody relies on this process yet: faster, and a loop that is busy longer."""
+"""Messages applied together at most until the index has caught up: faster, but it holds the event loop longer."""
 CATCH_UP_LOG_INTERVAL = 5.0
-"""Seconds between two lines of the log about an index that is catching up."""
+"""Seconds between two log lines about an index that is catching up."""
 READ_BACK_TIMEOUT = 1.0
-"""Seconds that what was written is waited for before it is shown without the index."""
-_UNCOUNTED = 2048
-"""Events that may wait to be counted."""
+"""Seconds that ``Feed.read_back`` waits for the index."""
+_MAX_UNCOUNTED = 2048
+"""Applied events that ``Tally`` has not counted yet, at most."""
 
 
 class FeedCounters(Struct, frozen=True):
-    """What monitoring wants to know. ``applied`` counts since this process started.
+    """The feed's figures for metrics.
 
-    ``position``: the last sequence applied; ``lag``: messages stored and not applied; ``unreadable``: messages in the
-    index that nobody here can read; ``rebuilt``: whether the index was begun anew when this process started, 0 or 1;
-    ``percent``: how much it has of what it lacked when the process started.
+    ``position``: the last sequence applied; ``lag``: messages stored and not applied; ``applied``: messages applied
+    since this process started; ``unreadable``: messages that the index has set aside as unreadable; ``rebuilt``: 1 if
+    the index was begun anew when this process started, else 0; ``percent``: 0 to 100, how much of what the index lacked
+    at the start it has by now.
     """
 
     position: int
@@ -65,10 +66,10 @@ class FeedCounters(Struct, frozen=True):
 
 
 class Feed:
-    """Follows the stream. Used from the event loop's thread only.
+    """Follows the stream: applies each batch to the index, then publishes its events on the bus.
 
-    ``caught_up``: everything that was stored when it started has been applied, and it has not fallen behind since;
-    ``lag``: messages behind.
+    Used from the event loop's thread only. ``caught_up``: everything that was stored when it started has been applied,
+    and it has not fallen behind since; ``lag``: messages stored and not applied, as far as the server has said.
     """
 
     def __init__(self, connection: Connection, index: Index, bus: EventBus, tally: Tally) -> None:
@@ -76,15 +77,15 @@ class Feed:
         self._bus = bus
         self._tally = tally
         self._uncounted: list[Event] = []
-        # Checkpoints come as well and are passed over: to leave them out takes many filters, hence the server seconds.
-        self._tail = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
-        self._tail.largest = CATCH_UP_BATCH
+        # No filter: one that leaves out checkpoints would have many subjects, which slow down the consumer's creation.
+        self._consumer = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
+        self._consumer.max_batch = CATCH_UP_BATCH
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._waited_for = asyncio.Event()
-        self._number = count()
+        self._awaited = asyncio.Event()
+        self._tie_breaker = count()
         self._applied = 0
-        self._missing = 0
-        self._was_there = False
+        self._initial_lag = 0
+        self._has_caught_up = False
         self._logged_at = time.monotonic()
         self.applying = asyncio.Lock()
         """Held while messages are written into the index."""
@@ -98,8 +99,8 @@ class Feed:
 
     @property
     def counters(self) -> FeedCounters:
-        """The figures of this moment."""
-        done = 1 - self.lag / self._missing if self._missing else float(self.caught_up)
+        """The present figures."""
+        done = 1 - self.lag / self._initial_lag if self._initial_lag else float(self.caught_up)
         return FeedCounters(
             position=self.position,
             lag=self.lag,
@@ -122,68 +123,71 @@ class Feed:
         :raises DamagedIndex: if the index turns out to be damaged.
         :raises sqlite3.Error: if it cannot be written for another reason.
         """
-        async for batch in self._tail.batches():
+        async for batch in self._consumer.batches():
             if batch:
                 async with self.applying:
                     self._apply(batch)
-            self._judge()
-            await self._gather(len(batch))
+            self._update_readiness()
+            await self._wait_for_more(len(batch))
 
     def _apply(self, batch: list[StreamMessage]) -> None:
         messages: list[Message] = []
-        unread: list[Unread] = []
+        unreadable: list[UnreadableMessage] = []
         for message in batch:
             try:
                 read = codec.read_message(message.subject, message.data, message.seq, message.at)
             except codec.Unreadable as error:
                 log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
-                unread.append(Unread(message.seq, message.subject, str(error)))
+                unreadable.append(UnreadableMessage(message.seq, message.subject, str(error)))
             else:
                 if read is not None:
                     messages.append(read)
-        events = self._index.apply(messages, batch[-1].seq, unread)
+        events = self._index.apply(messages, batch[-1].seq, unreadable)
         self._applied += len(batch)
         self._bus.publish(events)
         while self._waiters and self._waiters[0][0] <= self.position:
             _, _, reached = heapq.heappop(self._waiters)
-            _reach(reached)
-        # Counted when somebody looks or enough has come, so that no subscriber waits for it.
+            _resolve(reached)
+        # Counted when metrics are read or many have come, so that no subscriber waits for it.
         self._uncounted += events
-        if len(self._uncounted) > _UNCOUNTED:
+        if len(self._uncounted) > _MAX_UNCOUNTED:
             self._tally.count(self._uncounted)
             self._uncounted.clear()
 
-    def _judge(self) -> None:
-        """Say how far behind it is, and whether this process may be relied on."""
-        lag = self._tail.lag
+    def _update_readiness(self) -> None:
+        """Update ``lag`` and ``caught_up``."""
+        lag = self._consumer.lag
         if lag is None:
             return
         self.lag = lag
-        if not self._was_there:
-            self._missing = max(self._missing, self._tail.pending or 0, lag)
+        if not self._has_caught_up:
+            self._initial_lag = max(self._initial_lag, self._consumer.pending or 0, lag)
         if self.caught_up:
             self.caught_up = lag <= FALLEN_BEHIND
-        elif lag <= (RECOVERED if self._was_there else 0):
-            self.caught_up = self._was_there = True
-        self._tail.largest = BATCH if self.caught_up else CATCH_UP_BATCH
+        elif lag <= (RECOVERED if self._has_caught_up else 0):
+            self.caught_up = self._has_caught_up = True
+        self._consumer.max_batch = BATCH if self.caught_up else CATCH_UP_BATCH
         if not self.caught_up and time.monotonic() - self._logged_at >= CATCH_UP_LOG_INTERVAL:
             self._logged_at = time.monotonic()
             log.info("the index is %d messages behind (%.1f %% done)", lag, self.counters.percent)
 
-    async def _gather(self, applied: int) -> None:
-        """Let more come together after a batch of so many messages."""
-        pause = GATHER_PER_MESSAGE * (applied - 1) if applied and self._tail.is_emptied else 0
-        # Also without a pause: a long catch-up must leave the event loop to others now and then.
-        await asyncio.sleep(min(pause, GATHER_WATCHED))
-        pause = min(pause, GATHER_UNWATCHED) - GATHER_WATCHED
+    async def _wait_for_more(self, applied: int) -> None:
+        """Wait after a batch of ``applied`` messages, so that the next transaction has more of them."""
+        pause = BATCH_WAIT_PER_MESSAGE * (applied - 1) if applied and self._consumer.is_emptied else 0
+        # Also with nothing to wait for: a long catch-up has to let other tasks run between two batches.
+        await asyncio.sleep(min(pause, BATCH_WAIT_WATCHED))
+        pause = min(pause, BATCH_WAIT_UNWATCHED) - BATCH_WAIT_WATCHED
         if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched)):
-            self._waited_for.clear()
+            self._awaited.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._waited_for.wait()
+                    await self._awaited.wait()
 
     async def read_back(self, written: Job | Created) -> Job:
-        """Return the job as the index has it once it has applied the write, or as it was written after a second."""
+        """Return the job as the index has it after a write.
+
+        If the index has not applied the write within ``READ_BACK_TIMEOUT``, it is the job as it was written.
+        """
         await self.wait_for(written.last_seq, READ_BACK_TIMEOUT)
         known = self._index.job(written.id)
         if known is not None:
@@ -196,10 +200,10 @@ class Feed:
             return True
         loop = asyncio.get_running_loop()
         reached: asyncio.Future[None] = loop.create_future()
-        self._waited_for.set()
-        heapq.heappush(self._waiters, (seq, next(self._number), reached))
-        # A timer costs a fraction of a timeout context around each wait.
-        timer = loop.call_later(timeout, _reach, reached)
+        self._awaited.set()
+        heapq.heappush(self._waiters, (seq, next(self._tie_breaker), reached))
+        # A timer of the loop is cheaper than a timeout context around each wait (docs/decisions.md).
+        timer = loop.call_later(timeout, _resolve, reached)
         try:
             await reached
         finally:
@@ -207,14 +211,17 @@ class Feed:
         return self.position >= seq
 
 
-def _reach(waiter: asyncio.Future[None]) -> None:
+def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
 
 @asynccontextmanager
 async def run_feed(connection: Connection, index: Index, bus: EventBus, tally: Tally) -> AsyncIterator[Feed]:
-    """Run the feed until the block ends; if it fails, or anybody finds the index damaged, so does the block."""
+    """Run the feed until the block ends.
+
+    :raises ExceptionGroup: if the feed fails, or a read finds the index damaged; the block is cancelled.
+    """
     feed = Feed(connection, index, bus, tally)
     async with (
         in_background(index.until_damaged()),

@@ -1,8 +1,8 @@
-"""What has happened to jobs since this process started, as plain counters.
+"""What has happened to jobs since this process started, as counters and histograms for metrics.
 
-Every API process follows the whole stream, so each of them counts every job: their counters are to be compared, never
-added. What the stream held before this process started is no news, whether the index is built anew or catches up; nor
-is what was counted already.
+Every API process follows the whole stream, so each of them counts every job: their counters may be compared, but never
+added. Events that the stream held before this process started are not counted, also where the index is built anew; none
+is counted twice.
 """
 
 from collections import OrderedDict
@@ -11,16 +11,18 @@ from collections.abc import Iterable, Sequence
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.metrics import JOBS, Histogram
+from gql_jobs.metrics import JOB_SECONDS, Histogram
 
 UNKNOWN = "unknown"
-"""The label of job types that this process does not know: whatever other processes write, labels stay few."""
-ENDED = tuple(status for status in JobStatus if status.is_terminal)
-RAN = (*ENDED, JobStatus.RETRYING)
-_MOST_AGAIN = 10_000
+"""The label of all job types that this process does not know, so that the number of labels is limited."""
+TERMINAL_STATUSES = tuple(status for status in JobStatus if status.is_terminal)
+_AFTER_ATTEMPT = (*TERMINAL_STATUSES, JobStatus.RETRYING)
+"""The statuses that an attempt can leave a job in."""
+_MAX_REQUEUED = 10_000
+"""Jobs whose second wait in a queue is timed at once, at most."""
 
-ByType = dict[tuple[str, ...], int]
-Times = dict[tuple[str, ...], Histogram]
+ByLabels = dict[tuple[str, ...], int]
+HistogramsByLabels = dict[tuple[str, ...], Histogram]
 
 
 class Tally:
@@ -34,18 +36,24 @@ class Tally:
         self._types = frozenset(types)
         labels = [*sorted(self._types), UNKNOWN]
         self._after = after
-        self._again: OrderedDict[str, float] = OrderedDict()
-        # From zero, so that the first of a kind is seen as an increase.
-        self.created: ByType = {(label,): 0 for label in labels}
+        self._requeued_at: OrderedDict[str, float] = OrderedDict()
+        """When jobs were queued again, in seconds since 1970, by job id."""
+        # Every label begins at zero, so that Prometheus sees the first event of a kind as an increase.
+        self.created: ByLabels = {(label,): 0 for label in labels}
         self.started = self.created.copy()
         self.retries = self.created.copy()
         self.superseded = self.created.copy()
-        self.finished: ByType = {(label, status.name): 0 for label in labels for status in ENDED}
-        self.time_to_start: Times = {(label,): Histogram(JOBS) for label in labels}
-        self.run_time: Times = {(label, status.name): Histogram(JOBS) for label in labels for status in RAN}
+        self.finished: ByLabels = {(label, status.name): 0 for label in labels for status in TERMINAL_STATUSES}
+        self.time_to_start: HistogramsByLabels = {(label,): Histogram(JOB_SECONDS) for label in labels}
+        self.run_time: HistogramsByLabels = {
+            (label, status.name): Histogram(JOB_SECONDS) for label in labels for status in _AFTER_ATTEMPT
+        }
 
     def count(self, events: Sequence[Event]) -> None:
-        """Count events that the index has applied, in the order of the stream."""
+        """Count events that the index has applied, in the order of the stream.
+
+        Those that are not newer than the last one counted are ignored.
+        """
         if not events or events[-1].cursor.seq <= self._after:
             return
         newest = self._after
@@ -54,7 +62,7 @@ class Tally:
                 newest = event.cursor.seq
                 if event.kind is not Kind.PROGRESS:
                     self._count(event)
-        # Only now: one message may make two events.
+        # Only after all of them: one message may make two events.
         self._after = newest
 
     def _count(self, event: Event) -> None:
@@ -69,22 +77,22 @@ class Tally:
                 self._started(event, label)
             case Kind.FAILED:
                 self.retries[label] += 1
-                self._ran(event, label)
+                self._attempt_ended(event, label)
             case Kind.COMPLETED | Kind.DEAD_LETTER | Kind.CANCELLED:
                 self.finished[(*label, job.status.name)] += 1
-                self._ran(event, label)
-                self._again.pop(job.id, None)
+                self._attempt_ended(event, label)
+                self._requeued_at.pop(job.id, None)
 
     def _queued(self, event: Event, label: tuple[str]) -> None:
         job = event.job
         if job.event_seq == 0:
-            # One that was scheduled was counted as such.
+            # A scheduled job was counted at its event SCHEDULED.
             self.created[label] += job.spec.run_at is None
             return
-        # Retried by hand or handed back: it waits from now on, not since it was created.
-        self._again[job.id] = job.updated_at.timestamp()
-        if len(self._again) > _MOST_AGAIN:
-            self._again.popitem(last=False)
+        # Retried by hand or released by a worker: its wait begins now, not at its creation.
+        self._requeued_at[job.id] = job.updated_at.timestamp()
+        if len(self._requeued_at) > _MAX_REQUEUED:
+            self._requeued_at.popitem(last=False)
 
     def _started(self, event: Event, label: tuple[str]) -> None:
         job = event.job
@@ -92,11 +100,11 @@ class Tally:
         self.superseded[label] += job.superseded_attempt is not None
         if job.attempt == 1 and job.started_at is not None:
             due = max(job.spec.created_at, job.spec.run_at or job.spec.created_at).timestamp()
-            waited = job.started_at.timestamp() - self._again.pop(job.id, due)
-            # The moment of creation is an API process's, that of the start the server's: clocks differ.
+            waited = job.started_at.timestamp() - self._requeued_at.pop(job.id, due)
+            # The creation is timed by an API process's clock, the start by the server's: they may differ.
             self.time_to_start[label].observe(max(waited, 0.0))
 
-    def _ran(self, event: Event, label: tuple[str]) -> None:
+    def _attempt_ended(self, event: Event, label: tuple[str]) -> None:
         job = event.job
         if job.started_at is not None:
             ran = (job.updated_at - job.started_at).total_seconds()

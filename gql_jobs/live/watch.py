@@ -1,8 +1,8 @@
 """What subscribers see: a job's events from its present state to its end, or every job's events, both resumable.
 
-The bus is attached first, the index read second, and what the bus brings at or below that cursor is dropped: no gap,
-no repetition, no race with a creation. This is where a subscriber begins and where it ends; what comes between goes
-from the bus to the subscriber.
+A subscription joins the bus first and reads the index second; what the bus brings at or below the cursor of that read
+is dropped. So there is no gap, no repetition and no race with a creation. This module decides where a subscription
+begins and ends; the events in between go from the bus to the subscriber without it.
 """
 
 from collections.abc import Iterator
@@ -21,18 +21,21 @@ from gql_jobs.live.feed import Feed
 from gql_jobs.log.streams import stream_info
 
 CATCH_UP_TIMEOUT = 5.0
-"""Seconds to wait for the index to reach a cursor or a job that another process has given out."""
+"""Seconds to wait for the index to reach a cursor or a job that another process has answered with."""
 
 
 class Finder(Protocol):
-    """Looks a job up in the stream."""
+    """Looks a job up in the stream instead of the index."""
 
     async def find(self, job_id: str) -> Job | None:
-        """Return the job of that id, if there is one."""
+        """Return the job as the leader has it, or None.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
 
 
 class Watch:
-    """Subscriptions over bus and index. Whoever opens one closes it, unless it has ended by itself."""
+    """Opens subscriptions over bus and index. The caller has to close each, unless it has ended by itself."""
 
     def __init__(self, connection: Connection, index: Index, feed: Feed, bus: EventBus, finder: Finder) -> None:
         self._connection = connection
@@ -42,7 +45,9 @@ class Watch:
         self._finder = finder
 
     async def job(self, job_id: str, after: Cursor | None = None) -> Subscriber:
-        """Open the job's latest event and all later ones, ending with the terminal one; or what came after a cursor.
+        """Open the job's latest event and all later ones, ending after the terminal one.
+
+        :param after: begin with the first event behind this cursor instead.
 
         :raises NotFound: if there is no such job.
         :raises InvalidArgument: if the cursor is of no event that is kept.
@@ -51,11 +56,11 @@ class Watch:
         known = parse_job_id(job_id)
         if known is None:
             raise NotFound(job_id)
-        with _unless_refused(self._bus.subscribe(known)) as events:
+        with _closed_on_failure(self._bus.subscribe(known)) as events:
             events.ends_after = self._is_over
             await self._require(known)
             if after is not None:
-                # Of a job that lives nothing has expired, however much has of others.
+                # A job that exists has lost no event to expiry, whatever others have lost.
                 await self._check_cursor(after, min(self._index.horizon, self._index.first_seq(known)))
                 events.start_after(after)
                 if self._has_ended_by(known, after):
@@ -68,14 +73,14 @@ class Watch:
             return events
 
     async def all(self, job_filter: JobFilter, after: Cursor | None = None) -> Subscriber:
-        """Open every event of jobs that match as of that event, from now on or from after a cursor.
+        """Open the events of all jobs from now on; never ends by itself.
 
-        It never ends by itself.
-
+        :param job_filter: which events: it is applied to the job as of each event.
+        :param after: begin with the first event behind this cursor instead.
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
-        with _unless_refused(self._bus.subscribe_all()) as events:
+        with _closed_on_failure(self._bus.subscribe_all()) as events:
             if job_filter != JobFilter():
                 events.matches = lambda event: job_filter.matches(event.job)
             if after is not None:
@@ -87,7 +92,7 @@ class Watch:
         return self._has_ended_by(event.job.id, event.cursor)
 
     def _has_ended_by(self, job_id: str, cursor: Cursor) -> bool:
-        """Whether the job has ended and nothing behind the cursor is left to tell; a retry goes on."""
+        """Return whether the job has ended with no event behind the cursor; a job that was retried has not."""
         latest = self._index.latest_event(job_id)
         return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 
@@ -118,8 +123,8 @@ class Watch:
 
 
 @contextmanager
-def _unless_refused(events: Subscriber) -> Iterator[Subscriber]:
-    """Close it again if the block fails."""
+def _closed_on_failure(events: Subscriber) -> Iterator[Subscriber]:
+    """Close the subscriber if the block fails."""
     try:
         yield events
     except BaseException:

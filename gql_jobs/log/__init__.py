@@ -1,1 +1,1 @@
-"""What the streams mean: how a job's messages are spelled, written under a fence, read back and removed in the end."""
+"""What the streams mean: how a job's messages are encoded, written with a fence, read and removed."""

@@ -1,7 +1,7 @@
-"""Artifacts: bytes in a JetStream object store, and the fenced record in the job's log that makes them visible.
+"""Artifacts: bytes in a JetStream object store, and a fenced record in the job's history that makes them visible.
 
-A file exists for readers from its record on, and the record comes last: a partial upload is never visible, and a
-superseded worker cannot replace its successor's file.
+The record is written after the bytes: a partial upload is never visible, and a superseded worker cannot replace its
+successor's file.
 """
 
 import logging
@@ -26,10 +26,11 @@ from gql_jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 BUCKET = "artifacts"
+"""The object store that holds all artifacts."""
 
 
 class ArtifactStore:
-    """Saves, reads and removes artifacts."""
+    """Saves, reads and removes artifacts. The bucket is created when it is first used."""
 
     def __init__(self, job_log: JobLog, settings: Settings) -> None:
         self._log = job_log
@@ -38,16 +39,17 @@ class ArtifactStore:
         self._bucket: Bucket | None = None
 
     async def save(self, job_id: str, name: str, source: BinaryIO, content_type: str, fence: Fence) -> Artifact:
-        """Store all of ``source``, then record it under the attempt's fence; an older file of the name goes.
+        """Store all of ``source``, then its record; the bytes of an older file of that name are removed.
 
-        :raises ValueError: for a name that cannot be, or a file that is too large.
-        :raises FenceRefused: if the attempt no longer has the job.
+        :param fence: under which the record is written: the attempt's.
+        :raises ValueError: for an invalid name, or a file over the limit ``max_artifact_bytes``.
+        :raises FenceRefused: if the job has a newer event, so that the attempt no longer has it.
         :raises QueueUnavailable: if it could not be stored.
         """
         name = artifact_name(name)
         subject = codec.artifact_subject(job_id, name)
         older = await self._log.last(subject)
-        # A place of its own each time: until the new record is stored, the old one still speaks of the old bytes.
+        # An object of its own each time: until the new record is stored, the old one refers to the old bytes.
         stored = f"{job_id}/{secrets.token_hex(4)}/{name}"
         artifact = await self._put(stored, name, source, content_type)
         body = codec.encode_body(Saved(artifact=artifact))
@@ -61,7 +63,7 @@ class ArtifactStore:
         return artifact
 
     async def find(self, job_id: str, name: str) -> Artifact | None:
-        """Return the job's file of that name, as the leader has it.
+        """Return the job's file of that name, as the leader has it, or None.
 
         :raises QueueUnavailable: if the stream does not answer.
         """
@@ -71,7 +73,7 @@ class ArtifactStore:
     async def read(self, artifact: Artifact, target: BufferedIOBase) -> None:
         """Write the artifact's bytes into ``target`` and check their digest.
 
-        :raises KeyError: if they are gone.
+        :raises KeyError: if they have been removed.
         :raises QueueUnavailable: if they cannot be read now.
         """
         try:
@@ -80,7 +82,7 @@ class ArtifactStore:
             raise QueueUnavailable(f"The artifact {artifact.name} cannot be read: {error}") from error
 
     async def remove(self, artifact: Artifact) -> None:
-        """Remove the bytes; a failure is logged, for nothing refers to them any more."""
+        """Remove the bytes; a failure is logged only, because nothing refers to them any more."""
         try:
             await (await self._open()).delete(artifact.object)
         except KeyError:
@@ -89,7 +91,7 @@ class ArtifactStore:
             log.warning("the artifact %s stays in the object store: %s", artifact.object, error)
 
     async def remove_recorded(self, record: JobMessage) -> None:
-        """Remove the bytes that a record speaks of."""
+        """Remove the bytes that a record refers to, as ``remove`` does; a record that cannot be read is logged."""
         artifact = _artifact_of(record)
         if artifact is not None:
             await self.remove(artifact)
@@ -109,7 +111,7 @@ class ArtifactStore:
         )
 
     async def _open(self) -> Bucket:
-        """Return the bucket, made at its first use: not every installation has artifacts."""
+        """Return the bucket; create it at its first use, because not every installation has artifacts."""
         if self._bucket is None:
             connection = self._log.connection
             self._bucket = await open_bucket(connection, BUCKET, self._replicas)
@@ -121,7 +123,7 @@ class ArtifactStore:
 
 
 class _Limited(BufferedIOBase):
-    """A source that ends with an error instead of filling the store."""
+    """A source that raises an error instead of yielding more than ``limit`` bytes."""
 
     def __init__(self, source: BinaryIO, limit: int) -> None:
         self._source = source
@@ -129,13 +131,13 @@ class _Limited(BufferedIOBase):
         self._left = limit
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Read into ``buffer`` and return the bytes read.
 
-        :raises ValueError: beyond the limit.
+        :raises ValueError: if the source has more bytes than the limit.
         """
         view = memoryview(buffer).cast("B")
         data = self._source.read(len(view))

@@ -1,10 +1,10 @@
-"""How a job's messages are spelled in the streams: subject, headers, body. Nothing else here spells any of them.
+"""How a job's messages are encoded in the streams: subject, headers, body. No other module encodes or parses them.
 
 Subjects of one message end in ``_subject``, patterns that match several in ``_subjects``, and what matches every job's
 begins with ``ALL_``. Only canonical UUIDs and names of ``[a-z0-9_-]+`` may be passed in: a wildcard in a token would
 name other jobs.
 
-Bodies are JSON. Unknown fields are ignored; whoever reads decides what an unreadable message means.
+Bodies are JSON. Unknown fields are ignored; the caller decides what to do about an unreadable message.
 """
 
 import re
@@ -23,7 +23,7 @@ JOBS_STREAM = "JOBS"
 DEAD_LETTERS_STREAM = "jobs-dlq"
 
 NONCE_HEADER = "Gql-Jobs-Nonce"
-"""What tells the write that stored a message from all others."""
+"""Identifies the write that stored a message; a repetition of the write has the same nonce."""
 
 ALL_JOBS = "jobs.>"
 ALL_SUBMISSIONS = "jobs.*.queued.*.*"
@@ -36,100 +36,14 @@ ALL_CHECKPOINTS = "jobs.*.checkpoint"
 ALL_ARTIFACTS = "jobs.*.artifact.*"
 ALL_NOTES = "jobs.*.note"
 FOLDED_SUBJECTS = (ALL_SUBMISSIONS, ALL_SCHEDULES, ALL_EVENTS, ALL_PROGRESS, ALL_ARTIFACTS, ALL_NOTES)
-"""What is folded: all but checkpoints."""
+"""The subjects of all messages that are folded: all but checkpoints."""
 _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UNFOLDED = frozenset({"checkpoint"})
 """Last tokens of a job's messages outside the fold."""
 
 ALL_HEARTBEATS = "workers.*"
 HEARTBEAT_REQUESTS = "workers-ping"
-"""Where workers are asked for a heartbeat now."""
-
-
-def job_subjects(job_id: str) -> str:
-    """Match every message of a job: the widest fence."""
-    return f"jobs.{job_id}.>"
-
-
-def queued_subject(job_id: str, queue: str, priority: JobPriority) -> str:
-    """Name the subject of a submission."""
-    return f"jobs.{job_id}.queued.{queue}.{priority}"
-
-
-def submission_subjects(job_id: str) -> str:
-    """Match a job's submissions, whatever queue and priority they are for."""
-    return f"jobs.{job_id}.queued.*.*"
-
-
-def scheduled_subject(job_id: str) -> str:
-    """Name the subject of the message that the server holds until a job is due."""
-    return f"jobs.{job_id}.scheduled"
-
-
-def event_subject(job_id: str, kind: Kind) -> str:
-    """Name the subject of a job's events of a kind."""
-    return f"jobs.{job_id}.event.{kind}"
-
-
-def event_subjects(job_id: str) -> str:
-    """Match a job's events: the fence of whoever runs it."""
-    return f"jobs.{job_id}.event.*"
-
-
-def progress_subject(job_id: str) -> str:
-    """Name the subject of a job's progress."""
-    return f"jobs.{job_id}.progress"
-
-
-def artifact_subject(job_id: str, name: str) -> str:
-    """Name the subject of the record of one of the job's files; a file's name may hold what no token may."""
-    return f"jobs.{job_id}.artifact.{urlsafe_b64encode(name.encode()).decode().rstrip('=')}"
-
-
-def checkpoint_subject(job_id: str) -> str:
-    """Name the subject of a handler's checkpoint."""
-    return f"jobs.{job_id}.checkpoint"
-
-
-def note_subject(job_id: str) -> str:
-    """Name the subject of what is noted of a job beside its events."""
-    return f"jobs.{job_id}.note"
-
-
-def queue_subjects(queue: str, priority: JobPriority) -> str:
-    """Match the submissions that the pull consumer of one queue and priority is given."""
-    return f"jobs.*.queued.{queue}.{priority}"
-
-
-def consumer_name(queue: str, priority: JobPriority) -> str:
-    """Return the name of the durable pull consumer of one queue and priority."""
-    return f"queue-{queue}-{priority}"
-
-
-def heartbeat_subject(worker_id: str) -> str:
-    """Name the subject of a worker's heartbeats; they are not stored."""
-    return f"workers.{worker_id}"
-
-
-def handover_subject(worker_id: str) -> str:
-    """Name the subject on which a worker is offered what it may still run; nothing there is stored."""
-    return f"handover.{worker_id}"
-
-
-def is_job_id(token: str) -> bool:
-    """Return whether a token of a subject is a job's id, in the one spelling that is ever stored."""
-    return _JOB_ID.fullmatch(token) is not None
-
-
-def is_event_subject(subject: str) -> bool:
-    """Whether a message on that subject moves the fence over its job's events, whatever it says."""
-    return subject.split(".")[2:3] == ["event"]
-
-
-def job_of_subject(subject: str) -> str:
-    """Return the job that a subject below ``jobs.`` is of; whether it is an id is not looked at."""
-    return subject.split(".")[1]
-
+"""A message on this subject asks all workers for a heartbeat at once."""
 
 _EVENT_KINDS = {
     str(kind): kind
@@ -143,23 +57,7 @@ _EVENT_KINDS = {
         Kind.EXPIRED,
     )
 }
-"""By the last word of the subject: looked up, because calling the enumeration takes as long as the rest."""
-
-
-def job_and_kind(subject: str) -> tuple[str, Kind] | None:
-    """Return job id and kind of a folded message, or None for any other subject."""
-    match subject.split("."):
-        case ["jobs", job_id, "queued", _, _]:
-            return job_id, Kind.QUEUED
-        case ["jobs", job_id, "scheduled" | "progress" | "note" as kind]:
-            return job_id, Kind(kind)
-        case ["jobs", job_id, "artifact", _]:
-            return job_id, Kind.ARTIFACT
-        case ["jobs", job_id, "event", word] if (event := _EVENT_KINDS.get(word)) is not None:
-            return job_id, event
-    return None
-
-
+"""By the last token of the subject; a dict, because calling ``Kind`` is slower (docs/decisions.md)."""
 _BODIES: dict[Kind, type[Body]] = {
     Kind.SCHEDULED: messages.Submission,
     Kind.QUEUED: messages.Submission,
@@ -178,12 +76,111 @@ _DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in
 _encoder = msgspec.json.Encoder()
 
 
+def job_subjects(job_id: str) -> str:
+    """Match every message of a job."""
+    return f"jobs.{job_id}.>"
+
+
+def queued_subject(job_id: str, queue: str, priority: JobPriority) -> str:
+    """Name the subject of a submission."""
+    return f"jobs.{job_id}.queued.{queue}.{priority}"
+
+
+def submission_subjects(job_id: str) -> str:
+    """Match a job's submissions, whatever queue and priority they are for."""
+    return f"jobs.{job_id}.queued.*.*"
+
+
+def scheduled_subject(job_id: str) -> str:
+    """Name the subject of the message that the server holds until a job's ``run_at``."""
+    return f"jobs.{job_id}.scheduled"
+
+
+def event_subject(job_id: str, kind: Kind) -> str:
+    """Name the subject of a job's events of a kind."""
+    return f"jobs.{job_id}.event.{kind}"
+
+
+def event_subjects(job_id: str) -> str:
+    """Match a job's events."""
+    return f"jobs.{job_id}.event.*"
+
+
+def progress_subject(job_id: str) -> str:
+    """Name the subject of a job's progress."""
+    return f"jobs.{job_id}.progress"
+
+
+def artifact_subject(job_id: str, name: str) -> str:
+    """Name the subject of the record of a job's file, with the file's name in base64."""
+    return f"jobs.{job_id}.artifact.{urlsafe_b64encode(name.encode()).decode().rstrip('=')}"
+
+
+def checkpoint_subject(job_id: str) -> str:
+    """Name the subject of a handler's checkpoint."""
+    return f"jobs.{job_id}.checkpoint"
+
+
+def note_subject(job_id: str) -> str:
+    """Name the subject of a job's notes: the receipts of its cancellation."""
+    return f"jobs.{job_id}.note"
+
+
+def queue_subjects(queue: str, priority: JobPriority) -> str:
+    """Match the submissions of all jobs of one queue and priority."""
+    return f"jobs.*.queued.{queue}.{priority}"
+
+
+def consumer_name(queue: str, priority: JobPriority) -> str:
+    """Return the name of the durable pull consumer of one queue and priority."""
+    return f"queue-{queue}-{priority}"
+
+
+def heartbeat_subject(worker_id: str) -> str:
+    """Name the subject of a worker's heartbeats; they are not stored."""
+    return f"workers.{worker_id}"
+
+
+def handover_subject(worker_id: str) -> str:
+    """Name the subject on which a worker is asked whether it still runs a job; messages there are not stored."""
+    return f"handover.{worker_id}"
+
+
+def is_job_id(token: str) -> bool:
+    """Return whether a token of a subject is a job's id in its canonical spelling."""
+    return _JOB_ID.fullmatch(token) is not None
+
+
+def is_event_subject(subject: str) -> bool:
+    """Return whether ``event_subjects`` of some job matches the subject, also for a kind that is not known here."""
+    return subject.split(".")[2:3] == ["event"]
+
+
+def job_of_subject(subject: str) -> str:
+    """Return the token of a subject below ``jobs.`` that has the job's id; whether it is an id is not checked."""
+    return subject.split(".")[1]
+
+
+def job_and_kind(subject: str) -> tuple[str, Kind] | None:
+    """Return job id and kind of a folded message, or None for any other subject."""
+    match subject.split("."):
+        case ["jobs", job_id, "queued", _, _]:
+            return job_id, Kind.QUEUED
+        case ["jobs", job_id, "scheduled" | "progress" | "note" as kind]:
+            return job_id, Kind(kind)
+        case ["jobs", job_id, "artifact", _]:
+            return job_id, Kind.ARTIFACT
+        case ["jobs", job_id, "event", word] if (event := _EVENT_KINDS.get(word)) is not None:
+            return job_id, event
+    return None
+
+
 class Unreadable(ValueError):
-    """The stored bytes are no message of a version this process knows."""
+    """The stored bytes are no message, or one of a version that this process does not know."""
 
 
 class Newer(Unreadable):
-    """Written by a newer version of this software, which can read it."""
+    """The message has another version than ``VERSION``: it was written by a newer release."""
 
 
 def encode_body(body: Body) -> bytes:
@@ -192,9 +189,9 @@ def encode_body(body: Body) -> bytes:
 
 
 def decode_body(kind: Kind, data: bytes) -> Body:
-    """Return the body of a message.
+    """Return the body of a message of that kind.
 
-    :raises Unreadable: if the JSON does not fit; ``Newer`` if its version is not this one.
+    :raises Unreadable: if the JSON does not fit; its subclass ``Newer`` for another version.
     """
     try:
         body: Body = _DECODERS[kind].decode(data)
@@ -206,9 +203,9 @@ def decode_body(kind: Kind, data: bytes) -> Body:
 
 
 def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str | None = None) -> Message | None:
-    """Return a stored message as a value, or None for subjects outside the fold (checkpoints).
+    """Return a stored message as a value; None for a checkpoint, which is not folded.
 
-    :raises Unreadable: if it is none of ours.
+    :raises Unreadable: if subject or body are not those of a message of this version.
     """
     named = job_and_kind(subject)
     if named is None:
@@ -222,32 +219,32 @@ def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str |
 
 
 class JobMessage(StoredMessage, frozen=True):
-    """A message of a job as it lies in the stream."""
+    """A stored message, with what its subject and headers mean for a job."""
 
     @classmethod
     def of(cls, stored: StoredMessage) -> "JobMessage":
-        """Return what is stored, with what its subject and headers mean here."""
+        """Return a stored message as a ``JobMessage``."""
         return cls(stored.subject, stored.seq, stored.at, stored.data, stored.headers)
 
     @property
     def nonce(self) -> str | None:
-        """The mark of the write that stored this message."""
+        """The nonce of the write that stored this message; None without the header."""
         return self.header(NONCE_HEADER)
 
     @property
     def kind(self) -> Kind | None:
-        """What happened, or None for what is not folded and for what this version does not know."""
+        """What happened; None for a checkpoint, and for a kind that this version does not know."""
         named = job_and_kind(self.subject)
         return named[1] if named is not None else None
 
     @property
     def is_event(self) -> bool:
-        """Whether it moves the fence over its job's events."""
+        """Whether it is an event, over which the job's outcomes are fenced."""
         return is_event_subject(self.subject)
 
     def read(self) -> Message | None:
-        """Return the message as a value; None outside the fold.
+        """Return the message as a value; None for a checkpoint, which is not folded.
 
-        :raises Unreadable: if it is none of ours.
+        :raises Unreadable: if it is not a message of this version.
         """
         return read_message(self.subject, self.data, self.seq, self.at, self.nonce)

@@ -1,7 +1,7 @@
-"""What a client can decide about jobs: create, cancel, retry by hand.
+"""The commands of clients: create, cancel and retry jobs.
 
-Each reads the job from the stream's leader, decides on the fold of its history and writes with a fence: of two
-decisions that cross, one is stored and the other is made again on what is true now.
+Each decides on the fold of the job's history, read from the stream's leader, and writes with a fence. If two commands
+cross, the server stores one, and the other is decided again on the new history.
 """
 
 import asyncio
@@ -35,27 +35,28 @@ from gql_jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 HEADROOM = 128 * 1024
-"""Bytes of a message that are kept free of payload, so that a dead letter with its errors always fits."""
+"""Bytes of the largest message that no payload may take, so that a dead letter with its errors always fits."""
 STORE_USE_KEPT = 1.0
-"""Seconds for which a known size of the store is taken for the present one."""
+"""Seconds for which the server's answer how full the store is is used again."""
 STORE_USE_TIMEOUT = 0.5
-"""Seconds that the question how full the store is may add to a creation."""
+"""Seconds to wait for that answer at most, because a creation waits for it."""
 _TRIES = 10
+"""How often a command is decided again because others have written to the job."""
 
 
 class Created:
-    """A job that was created, or that its key had made before (``deduplicated``).
+    """The outcome of a creation: a new job, or the existing one of the same idempotency key (``deduplicated``).
 
-    ``last_seq``: of its last message so far; an index that has come to it knows the job, so that ``job`` need not be
-    worked out.
+    ``id`` is the job's, ``last_seq`` the sequence of its last message at that time: an index that has applied that
+    has the job.
     """
 
     __slots__ = ("_job", "_write", "deduplicated", "id", "last_seq")
 
     def __init__(self, write: Write, last_seq: int, job: Job | None = None, *, deduplicated: bool = False) -> None:
-        """Tell of what ``write`` made, or would have made.
+        """Describe the outcome of ``write``, which was stored or found its id taken by the same creation.
 
-        :param job: as it is now; without it, it is made of ``write`` when it is asked for.
+        :param job: the existing job; None if ``write`` was stored: ``job`` is then folded from it when it is read.
         """
         self.id = write.job_id
         self.last_seq = last_seq
@@ -65,23 +66,23 @@ class Created:
 
     @property
     def job(self) -> Job:
-        """The job as the leader has it, or had it a moment ago."""
+        """The job as of ``last_seq``."""
         if self._job is None:
             self._job = _first_state(self._write, self.last_seq)
         return self._job
 
     def repeated(self) -> "Created":
-        """Return what a request is answered that came with the same key in the same batch."""
+        """Return the outcome for a further request of the same batch with the same key."""
         return Created(self._write, self.last_seq, self._job, deduplicated=True)
 
 
 class JobCommands:
-    """The decisions of one process. Creation times strictly increase, so that a batch keeps its order."""
+    """The commands of one process. Their creation times strictly increase, so that a batch keeps its order."""
 
     def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
-        """Decide over a job log.
+        """Read from and write to ``job_log``.
 
-        :param first_seq: where a job's history begins, as far as is known; spares the server a search.
+        :param first_seq: returns where a job's history begins, 1 if unknown; spares the server a search.
         """
         self._log = job_log
         self._first_seq = first_seq
@@ -105,10 +106,10 @@ class JobCommands:
         return read_history(await self._log.history(job_id))
 
     async def create(self, request: JobRequest) -> Created:
-        """Store a job; the acknowledgement of this one write is the moment it exists.
+        """Store a job with one write; it exists as soon as that is acknowledged.
 
         :raises PayloadTooLarge: | QueueFull | IdempotencyConflict: nothing was stored.
-        :raises QueueUnavailable: with ``job_id`` if the outcome is unknown.
+        :raises QueueUnavailable: if the server does not answer; with ``extensions.jobId`` if it may have been stored.
         """
         outcome = (await self._create_in_order([request]))[0]
         if isinstance(outcome, BaseException):
@@ -162,15 +163,15 @@ class JobCommands:
             raise PayloadTooLarge("The payload", len(request.payload), limit)
 
     async def _refuse_if_full(self) -> None:
-        """Refuse creations alone: events, retries and firings of schedules are never refused for the store's sake.
+        """Refuse a creation if the store is too full; events, retries and firings of schedules are never refused.
 
-        While the server does not answer nothing is refused here: the write itself will say so.
+        If the server does not answer, nothing is raised here: the write that follows fails by itself.
 
         :raises QueueFull: if the account, or a server of it, is over its share of the store.
         """
         now = asyncio.get_running_loop().time()
         if now >= self._store_use_known_until:
-            # Set before asking, so that one caller asks and the others go by the last answer.
+            # Set before asking, so that one caller asks and the others meanwhile use the last answer.
             self._store_use_known_until = now + STORE_USE_KEPT
             try:
                 async with asyncio.timeout(STORE_USE_TIMEOUT):
@@ -182,7 +183,7 @@ class JobCommands:
             raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
 
     def _creation_time(self) -> datetime:
-        """Return a time later than that of any job before."""
+        """Return the present time, or one that is later than that of the last creation."""
         self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
         return self._last_created
 
@@ -192,21 +193,24 @@ class JobCommands:
         if isinstance(outcome, Superseded):
             try:
                 return await self._existing_or_renewed(request, write)
-            except Exception as error:  # noqa: BLE001 - told in its place among the outcomes of the others
+            except Exception as error:  # noqa: BLE001 - returned among the outcomes of the others
                 return error
         if isinstance(outcome, BaseException):
             return outcome
         return Created(write, outcome)
 
     async def _existing_or_renewed(self, request: JobRequest, write: Write) -> Created:
-        """Say what became of a request whose id is taken: by the same request, by another one, or by an expired job.
+        """Return the outcome of a creation whose id is taken: by the same creation, another one, or an expired job.
 
-        A random id can only be taken by our own write, whose lost acknowledgement others were faster than.
+        A random id can only be taken by this very write, if its acknowledgement was lost.
+
+        :raises IdempotencyConflict: if the id belongs to another creation.
+        :raises QueueUnavailable: if the job is being expired, or the server does not answer.
         """
         history = await self._log.history(write.job_id, self._first_seq(write.job_id))
         existing = folded(history)
         if existing is None and half_expired(history):
-            # What the sweep has begun has to be finished first: an index that knows the old job must learn of its end.
+            # Maintenance has begun to expire it. Indexes that have the old job must see its end before the new one.
             with suppress(Superseded):
                 await self._log.append(expired_event(write.job_id, _last_event(history), history[-1].seq))
             history = await self._log.history(write.job_id, history[0].seq)
@@ -223,9 +227,11 @@ class JobCommands:
         return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a job that has not ended; whoever runs it is told by the event itself.
+        """Cancel a job that has not ended; the worker that runs it follows the event.
 
-        :raises NotFound: | InvalidState | QueueUnavailable:
+        :raises NotFound: if there is no such job.
+        :raises InvalidState: if it has ended.
+        :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
             history, job = await self._existing(job_id, whole=number > 0)
@@ -239,14 +245,16 @@ class JobCommands:
             except Superseded:
                 continue
             if scheduled:
-                await self._forget_schedule(job_id, job.submission_seq)
-            return self._moved(job, Kind.CANCELLED, seq, body)
+                await self._delete_schedule(job_id, job.submission_seq)
+            return self._job_after(job, Kind.CANCELLED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
 
     async def retry(self, job_id: str) -> Job:
-        """Run a dead-lettered or cancelled job again, with a fresh retry budget and its history kept.
+        """Queue a dead-lettered or cancelled job again, with all its retries; its history is kept.
 
-        :raises NotFound: | InvalidState | QueueUnavailable:
+        :raises NotFound: if there is no such job.
+        :raises InvalidState: if it is in any other state.
+        :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
             history, job = await self._existing(job_id, whole=number > 0)
@@ -260,14 +268,15 @@ class JobCommands:
                 continue
             if job.status is JobStatus.DEAD_LETTER:
                 await remove_dead_letter(self._log.connection, job_id, job.event_seq)
-            return self._moved(job, Kind.QUEUED, seq, body)
+            return self._job_after(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 
     async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[JobMessage], Job]:
         """Return a job's messages and the job.
 
-        :param whole: read from the stream's first message on, whatever is known of where the history begins.
-        :raises NotFound: | QueueUnavailable:
+        :param whole: read from the stream's first message on, not from ``first_seq``.
+        :raises NotFound: if there is no such job.
+        :raises QueueUnavailable: if the leader does not answer.
         """
         if not codec.is_job_id(job_id):
             raise NotFound(job_id)
@@ -277,23 +286,23 @@ class JobCommands:
             raise NotFound(job_id)
         return history, job
 
-    async def _forget_schedule(self, job_id: str, scheduled_seq: int) -> None:
+    async def _delete_schedule(self, job_id: str, scheduled_seq: int) -> None:
         """Delete the schedule of a job whose cancellation is stored.
 
-        Not before: a crash in between would have lost the job. A firing that wins the race starts nothing.
+        Not before, because a crash in between would lose the job. If the schedule fires meanwhile, nothing starts.
         """
         try:
             await self._log.delete_one(scheduled_seq)
         except (ApiError, QueueUnavailable) as error:
             log.warning("the schedule of cancelled job %s stays until it fires: %s", job_id, error)
 
-    def _moved(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
-        """Return the job after our own message, where the index has not brought it yet."""
+    def _job_after(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
+        """Return the job after the message that was just stored, which the index may not have applied yet."""
         return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
 
 
 def creation(job_id: str, spec: Spec) -> Write:
-    """Return a job's first message: queued, or held by the server's schedule until ``run_at``."""
+    """Return the write of a job's first message: queued, or held by the server until ``run_at``."""
     body = Submission(spec=spec)
     target = codec.queued_subject(job_id, spec.queue, spec.priority)
     if spec.run_at is None:
@@ -304,7 +313,7 @@ def creation(job_id: str, spec: Spec) -> Write:
 
 
 def renewal(write: Write, history: list[JobMessage]) -> Write:
-    """Return the same creation where only the ``expired`` event of a job is left under its id."""
+    """Return the same creation for an id of which only the ``expired`` event of an earlier job is left."""
     body = write.body
     assert isinstance(body, Submission)
     again = Submission(spec=body.spec, event_seq=_last_event(history), after_expiry=True)

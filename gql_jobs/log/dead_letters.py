@@ -1,4 +1,4 @@
-"""Copies in the stream jobs-dlq, which the server fills by itself from the dead_letter events."""
+"""The stream jobs-dlq: removal of its copies of ``dead_letter`` events, which the server itself adds."""
 
 import asyncio
 import logging
@@ -15,21 +15,21 @@ from gql_jobs.log.job_log import JobLog, folded, queue_errors
 
 log = logging.getLogger(__name__)
 
-_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6)
-"""Seconds; the server copies a dead letter a moment after the event itself is stored."""
+_DELAYS = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6)
+"""Seconds before each look for a copy: the server makes it shortly after the event is stored."""
 
 
 async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int, *, wait: bool = True) -> None:
-    """Take the copies of the job's dead letters up to the event ``event_seq`` out of jobs-dlq.
+    """Remove the copies of the job's dead letters up to the event ``event_seq`` from jobs-dlq.
 
-    A failure is logged, for the job itself is safe.
+    A failure is logged only, because no job depends on the copy.
 
-    :param wait: whether the copy may still be on its way; if not, one that is missing has been removed before.
+    :param wait: whether to wait for a copy that the server may not have made yet.
     """
     subject = codec.event_subject(job_id, Kind.DEAD_LETTER)
     try:
-        for pause in _PAUSES if wait else _PAUSES[:1]:
-            await asyncio.sleep(pause)
+        for delay in _DELAYS if wait else _DELAYS[:1]:
+            await asyncio.sleep(delay)
             if await _remove_copies(connection, subject, event_seq):
                 return
         if wait:
@@ -39,13 +39,13 @@ async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int
 
 
 async def remove_left_over(job_log: JobLog, job_id: str, copied_before: datetime) -> int:
-    """Take out copies that a retry or an expiry has left behind because NATS went away in between.
+    """Remove the copies that a retry or an expiry has left behind because NATS went away in between.
 
-    The copies are listed first and the job is read from the leader after them, so that a dead letter that is written
-    meanwhile is not among them. One goes only if the job's history proves that it is past.
+    The copies are listed before the job is read from the leader, so that a dead letter that is written meanwhile is not
+    among them. A copy is removed only if the job's history proves that the job has gone on since.
 
-    :param copied_before: younger copies are left, for whoever has just moved the job removes them.
-    :returns: how many have been removed.
+    :param copied_before: younger copies are kept: the command that has just moved the job removes them itself.
+    :returns: the number of copies that were removed.
     :raises ApiError: if the server refuses.
     :raises QueueUnavailable: if it does not answer.
     """
@@ -66,9 +66,9 @@ async def remove_left_over(job_log: JobLog, job_id: str, copied_before: datetime
 
 
 def _is_past(origin: int, history: list[JobMessage], job: Job | None) -> bool:
-    """Whether the job has gone on since its dead letter ``origin``, or has expired.
+    """Return whether the job has a message after its dead letter ``origin``, or has expired since.
 
-    A history without anything newer proves nothing: a leader that has just been chosen may know less.
+    A history that ends earlier proves nothing: a leader that was just elected may not have all of it yet.
     """
     if job is None:
         return any(message.kind is Kind.EXPIRED and message.seq > origin for message in history)
@@ -77,9 +77,9 @@ def _is_past(origin: int, history: list[JobMessage], job: Job | None) -> bool:
 
 
 async def _remove_copies(connection: Connection, subject: str, event_seq: int) -> bool:
-    """Remove them; whether the copy of ``event_seq`` has been there, or must have been: a newer one is."""
+    """Remove the copies up to ``event_seq``; return whether its own was found, or a newer one, which comes after it."""
     reached = False
-    # The last one by subject takes no search. A job that was retried may have become a dead letter again meanwhile.
+    # The last message by subject takes no search. A retried job may have become a dead letter again meanwhile.
     while (copy := await last_message(connection, DEAD_LETTERS_STREAM, subject)) is not None:
         origin = copy.source_seq
         reached = reached or origin >= event_seq

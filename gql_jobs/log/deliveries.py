@@ -1,7 +1,7 @@
-"""Deliveries of submissions, the lease that comes with each, and the pull consumers that they come from.
+"""Deliveries of submissions with their leases, and the pull consumers that they come from.
 
-A pull consumer is made per queue and priority. At most one pull is open at each; its heartbeat is watched, and a pull
-that falls silent, or was open when the connection was lost, is given up and made anew.
+There is a pull consumer per queue and priority, with at most one open pull. The caller closes a pull that is
+``silent``, or was open when the connection was lost, and opens a new one.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from gql_jobs.log.job_log import queue_error
 log = logging.getLogger(__name__)
 
 PULL_EXPIRES = 30.0
-"""Seconds a pull waits for jobs."""
+"""Seconds that a pull waits for jobs."""
 PULL_HEARTBEAT = 3.0
 """Seconds between the server's heartbeats on an open pull."""
 POLL_TIMEOUT = 2.0
-"""Seconds for the answer to a pull that does not wait."""
+"""Seconds to wait for the answer to a pull that does not wait for jobs."""
 
 
 class Delivery:
-    """One delivery of a submission, and the lease that comes with it.
+    """One delivery of a submission with its lease, which runs out at ``deadline`` (by the event loop's clock).
 
-    ``seq`` is the submission's. Past ``deadline`` the server may have given the job to somebody else. ``delivered``
-    counts its deliveries, this one included; a hand-back counts as well. ``reply``: where it is acked.
+    After that the server may deliver the submission to another worker. ``seq`` is the sequence of the submission,
+    ``delivered`` the number of its deliveries, this one included, and ``reply`` the subject on which it is acked.
     """
 
     def __init__(self, connection: Connection, message: Received, ack_wait: float) -> None:
@@ -61,11 +61,15 @@ class Delivery:
 
     @property
     def leased(self) -> bool:
-        """Whether the message is still ours for certain."""
+        """Whether the lease has not run out, so that no other worker can have the delivery."""
         return self._clock() < self.deadline
 
     def passed_on(self, reply: str, lease: float) -> "Delivery":
-        """Return a later delivery of the same submission, given to another worker with ``lease`` seconds left of it."""
+        """Return a later delivery of the same submission, which another worker got and passed on.
+
+        :param reply: the reply subject of that delivery.
+        :param lease: the seconds that are left of its lease.
+        """
         later = copy(self)
         _, delivered, _, _, _, _ = ack_tokens(reply)
         later.reply, later.delivered = reply, int(delivered)
@@ -73,9 +77,9 @@ class Delivery:
         return later
 
     def submission(self) -> Submission:
-        """Return what is to be done.
+        """Return the submission.
 
-        :raises Unreadable: if the message is none of ours.
+        :raises Unreadable: if the message is not one of this version.
         """
         if not codec.is_job_id(self.job_id):
             raise codec.Unreadable(f"{self.job_id!r} is no job id")
@@ -84,9 +88,9 @@ class Delivery:
         return body
 
     async def extend(self) -> bool:
-        """Extend the lease; whether it is ours for another ``ack_wait`` seconds.
+        """Extend the lease by ``ack_wait`` seconds from now; return whether that has succeeded.
 
-        Past the deadline never: a superseded worker would keep the job from its successor.
+        Never past the deadline, because a superseded worker would keep the job from its successor.
         """
         if not self.leased:
             return False
@@ -99,13 +103,13 @@ class Delivery:
         return True
 
     async def ack(self) -> None:
-        """Acknowledge the delivery. An ack that is lost costs a redelivery, which is recognised and dropped."""
+        """Acknowledge the delivery. If the ack is lost, the redelivery is recognised and dropped."""
         await self._answer(b"+ACK")
 
     async def nak(self, delay: float) -> None:
-        """Have it redelivered after ``delay`` seconds; never past the deadline: that would start a second attempt."""
+        """Have it redelivered after ``delay`` seconds; do nothing past the deadline: another worker may have it."""
         if self.leased:
-            # Without a delay the server would redeliver at once, in a hot loop.
+            # With a delay of 0 the server would redeliver at once, again and again.
             await self._answer(b'-NAK {"delay": %d}' % round(max(delay, 0.001) * 1e9))
 
     async def _answer(self, what: bytes) -> None:
@@ -116,7 +120,7 @@ class Delivery:
 
 
 class PullConsumer:
-    """The durable pull consumer of one queue and priority. ``deliver`` takes each delivery as it comes."""
+    """The durable pull consumer of one queue and priority; ``deliver`` is called with each delivery as it comes."""
 
     def __init__(
         self,
@@ -135,36 +139,36 @@ class PullConsumer:
         self._deliver = deliver
         self._subscription: SubjectSubscription | None = None
         self._inbox = ""
-        self._answered = asyncio.Event()
-        self._last_sign_at = 0.0
-        self._arrivals = 0
+        self._pull_ended = asyncio.Event()
+        self._last_message_at = 0.0
+        self._received = 0
         self.wanted = 0
-        """Deliveries that the open pull may still bring; 0 means that no pull is open."""
+        """The number of deliveries that the open pull may still bring; 0 if no pull is open."""
         self.waiting = False
-        """Whether the open pull waits for jobs to come: the server has none for it."""
+        """Whether the open pull waits for jobs: the server had no more for it."""
 
     @property
     def silent(self) -> bool:
-        """Whether the server is silent on the open pull for longer than two heartbeats."""
-        return self.waiting and asyncio.get_running_loop().time() - self._last_sign_at > 2.5 * PULL_HEARTBEAT
+        """Whether nothing has come on a waiting pull for longer than two heartbeats."""
+        return self.waiting and asyncio.get_running_loop().time() - self._last_message_at > 2.5 * PULL_HEARTBEAT
 
     async def poll(self, batch: int) -> bool:
-        """Pull what is there now, at most ``batch``; whether anything came.
+        """Pull the deliveries that are there now, at most ``batch``; return whether any came.
 
         :raises QueueUnavailable: if the server is away or does not answer.
         """
-        before = self._arrivals
+        before = self._received
         await self._pull({"batch": batch, "no_wait": True}, batch)
         try:
             async with asyncio.timeout(POLL_TIMEOUT):
-                await self._answered.wait()
+                await self._pull_ended.wait()
         except TimeoutError:
             await self.close()
             raise QueueUnavailable(f"The consumer {self.name} does not answer.") from None
-        return self._arrivals > before
+        return self._received > before
 
     async def wait(self, batch: int) -> None:
-        """Open a pull that waits for jobs.
+        """Open a pull that waits for at most ``batch`` jobs.
 
         :raises QueueUnavailable: if the server is away.
         """
@@ -173,7 +177,7 @@ class PullConsumer:
         self.waiting = True
 
     async def close(self) -> None:
-        """Give up the open pull. Deliveries that are on their way still come."""
+        """Close the open pull. Deliveries that the server has already sent still come."""
         self.wanted, self.waiting = 0, False
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -186,9 +190,9 @@ class PullConsumer:
                 self._subscription = await self._connection.receive(self._inbox, self._on_message)
             except Unavailable as error:
                 raise queue_error(error) from error
-        self._answered.clear()
+        self._pull_ended.clear()
         self.wanted, self.waiting = batch, False
-        self._last_sign_at = asyncio.get_running_loop().time()
+        self._last_message_at = asyncio.get_running_loop().time()
         try:
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{codec.JOBS_STREAM}.{self.name}"
             await self._connection.client.send(subject, msgspec.json.encode(body), self._inbox)
@@ -197,21 +201,21 @@ class PullConsumer:
             raise queue_error(error) from error
 
     def _on_message(self, message: Received) -> None:
-        self._last_sign_at = asyncio.get_running_loop().time()
+        self._last_message_at = asyncio.get_running_loop().time()
         if message.reply.startswith("$JS.ACK."):
-            self._arrivals += 1
+            self._received += 1
             self.wanted = max(self.wanted - 1, 0)
             if self.wanted == 0:
                 self.waiting = False
             self._deliver(self, Delivery(self._connection, message, self._ack_wait))
             if self.wanted == 0:
-                self._answered.set()
+                self._pull_ended.set()
             return
         status = (message.headers or {}).get("Status", "")
         if status == "100":
             return
-        # Everything else ends the pull: 404 nothing there, 408 expired, 409 consumer gone or leader changed, 503.
+        # All other statuses end the pull: 404 no messages, 408 expired, 409 consumer deleted or leader changed, 503.
         if status not in {"404", "408"}:
             log.info("pull on %s ended: %s", self.name, message.headers)
         self.wanted, self.waiting = 0, False
-        self._answered.set()
+        self._pull_ended.set()

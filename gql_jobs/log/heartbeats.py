@@ -1,4 +1,4 @@
-"""Which workers are alive: heartbeats over core NATS, never stored, because only the newest of them means anything."""
+"""Which workers are alive: heartbeats over core NATS. They are not stored, because only the newest matters."""
 
 import asyncio
 import logging
@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_EVERY = 5.0
 """Seconds between two heartbeats of a worker."""
-_AT_MOST_EVERY = 0.5
-"""Seconds between two heartbeats at least: running counts may change very often, and nobody looks that often."""
+_MIN_INTERVAL = 0.5
+"""Seconds between two heartbeats at least, however often ``changed`` is set."""
 GONE_AFTER = 14.0
-"""Seconds of silence after which a worker is gone: two heartbeats may be lost, a third may be late."""
+"""Seconds without a heartbeat after which a worker counts as gone: two may be lost and the third late."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
-    """What a worker process says of itself. ``running`` jobs of at most ``concurrency``; ``leaving``: it ends.
+    """A worker's own state. It runs ``running`` jobs of at most ``concurrency``, of ``job_types``.
 
-    ``job_types``: those that it can run.
+    ``leaving``: the process ends, and this is its last heartbeat.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
-    """What this process knows of a worker from its latest heartbeat, of ``last_seen_at``."""
+    """A worker as of its latest heartbeat, which came at ``last_seen_at``."""
 
     id: str
     hostname: str
@@ -57,13 +57,13 @@ _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
 class Presence:
-    """The workers whose heartbeats came lately."""
+    """The workers that are alive: their last heartbeat is less than ``GONE_AFTER`` old."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, WorkerSeen]] = {}
 
     def workers(self) -> list[WorkerSeen]:
-        """Return the workers that are alive, oldest first."""
+        """Return the workers that are alive, the one that started first at the beginning."""
         alive_since = asyncio.get_running_loop().time() - GONE_AFTER
         self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > alive_since}
         return sorted((worker for _, worker in self._seen.values()), key=lambda w: (w.started_at, w.id))
@@ -92,7 +92,7 @@ class Presence:
 
 @asynccontextmanager
 async def watch_workers(connection: Connection) -> AsyncIterator[Presence]:
-    """Listen for heartbeats until the block ends; workers alive now are asked for one.
+    """Receive heartbeats until the block ends; all workers are asked for one at the beginning.
 
     :raises QueueUnavailable: if the server is away.
     """
@@ -110,8 +110,11 @@ async def watch_workers(connection: Connection) -> AsyncIterator[Presence]:
 async def publish_heartbeats(
     connection: Connection, heartbeat: Callable[[], Heartbeat], changed: asyncio.Event
 ) -> None:
-    """Publish heartbeats: at once, every few seconds, when asked, and when ``changed`` is set. Never ends by itself.
+    """Publish heartbeats: at once, every ``HEARTBEAT_EVERY`` seconds, on request, and when ``changed`` is set.
 
+    Never ends by itself.
+
+    :param heartbeat: returns the present state of this worker.
     :raises QueueUnavailable: if the server is away at the beginning.
     """
 
@@ -124,9 +127,9 @@ async def publish_heartbeats(
         while True:
             changed.clear()
             await publish_heartbeat(connection, heartbeat())
-            await asyncio.sleep(_AT_MOST_EVERY)
+            await asyncio.sleep(_MIN_INTERVAL)
             try:
-                async with asyncio.timeout(HEARTBEAT_EVERY - _AT_MOST_EVERY):
+                async with asyncio.timeout(HEARTBEAT_EVERY - _MIN_INTERVAL):
                     await changed.wait()
             except TimeoutError:
                 continue
@@ -135,7 +138,7 @@ async def publish_heartbeats(
 
 
 async def publish_heartbeat(connection: Connection, beat: Heartbeat) -> None:
-    """Publish one heartbeat; while the server is away nobody could take it, and nothing is raised."""
+    """Publish one heartbeat; while the server is away, do nothing."""
     try:
         await connection.publish(codec.heartbeat_subject(beat.id), msgspec.json.encode(beat))
     except Unavailable:

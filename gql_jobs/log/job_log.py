@@ -1,7 +1,7 @@
-"""The job log: fenced, nonce-carrying appends to a job's history, and that history read from the leader.
+"""The job log: fenced appends to a job's history, each with a nonce, and that history read from the leader.
 
-Every decision is made on what the leader says and written with a fence that fails if anything has happened since.
-Here, too, jetstream's errors become the ones that the rest of the project knows: ``queue_errors`` and ``queue_error``.
+A decision is made on the leader's messages and written with a fence, which fails if others have written since. This
+module also translates the errors of ``jetstream`` into those of ``jobs.errors``: ``queue_errors`` and ``queue_error``.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from gql_jobs.jetstream.stored_messages import (
     delete_message,
     deletion_body,
     deletion_call,
+    is_already_deleted,
     last_message,
     messages_of,
-    says_gone,
 )
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.fold import Event, events_of, fold
@@ -51,17 +51,17 @@ WRITE_TIMEOUT = 3.5
 RETRY_PAUSE = 0.1
 """Seconds between two tries of a write."""
 DELETIONS_AT_ONCE = 500
-"""The server drops API calls when thousands of them wait."""
+"""Deletions sent before their answers are awaited; the server drops API calls when thousands of them wait."""
 DELETIONS_TIMEOUT = 10.0
-"""Seconds for so many."""
+"""Seconds to wait for the answers to so many deletions."""
 _UNREADABLE_STREAM = "The stream could not be read"
 
 
 @contextmanager
 def queue_errors(refusal: str | None = None) -> Iterator[None]:
-    """Raise as ``QueueUnavailable`` what jetstream raises because the server is away.
+    """Raise ``QueueUnavailable`` in place of ``Unavailable``, and of ``ApiError`` if ``refusal`` is given.
 
-    :param refusal: what it means that the server refuses a call; without it an ``ApiError`` passes as it is.
+    :param refusal: the beginning of the message for an ``ApiError``; None lets that error pass.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def queue_errors(refusal: str | None = None) -> Iterator[None]:
 
 
 def queue_error(error: JetStreamError) -> QueueUnavailable | QueueFull:
-    """Return what a failed write means to whoever asked for it."""
+    """Return the error that the caller of a failed write gets: ``QueueFull`` if the store has no room."""
     if isinstance(error, StoreFull):
         return QueueFull(f"The store of the NATS server is full ({error}).")
     if isinstance(error, PublicationRefused):
@@ -83,7 +83,7 @@ def queue_error(error: JetStreamError) -> QueueUnavailable | QueueFull:
 
 
 class History(NamedTuple):
-    """What the messages of one job make: the job, the events that clients see, oldest first, and its files by name."""
+    """The job that its messages make, the events that clients see, oldest first, and its files, sorted by name."""
 
     job: Job | None
     events: list[Event]
@@ -91,7 +91,7 @@ class History(NamedTuple):
 
 
 def read_history(history: list[JobMessage]) -> History:
-    """Return what a history makes, as the index has it; unreadable messages are passed over, as by the feed."""
+    """Return what a job's messages, oldest first, make, as the index has it; unreadable ones are left out."""
     job: Job | None = None
     events: list[Event] = []
     files: dict[str, Artifact] = {}
@@ -112,34 +112,34 @@ def read_history(history: list[JobMessage]) -> History:
 
 
 def folded(history: list[JobMessage]) -> Job | None:
-    """Return the job that a history makes; unreadable messages are passed over, as by the feed."""
+    """Return the job that its messages, oldest first, make; unreadable ones are left out."""
     return read_history(history).job
 
 
 class Fence(NamedTuple):
-    """The write succeeds only while ``seq`` is the last sequence among the subjects that ``over`` matches."""
+    """A write with it is stored only if ``seq`` is the last sequence of the subjects that ``over`` matches."""
 
     over: str
     seq: int
 
     @property
     def headers(self) -> dict[str, str]:
-        """What asks the server for it."""
+        """The headers of a message with this fence."""
         return {EXPECTED_SEQ_HEADER: str(self.seq), EXPECTED_SUBJECT_HEADER: self.over}
 
 
 def whole_job(job_id: str, seq: int) -> Fence:
-    """Fence a write: nothing at all has happened to the job since ``seq``."""
+    """Return the fence that fails if the job has any message after ``seq``."""
     return Fence(codec.job_subjects(job_id), seq)
 
 
 def job_events(job_id: str, seq: int) -> Fence:
-    """Fence a write: no event of the job has been written since ``seq``."""
+    """Return the fence that fails if the job has an event after ``seq``."""
     return Fence(codec.event_subjects(job_id), seq)
 
 
 class Superseded(Exception):
-    """Somebody else has written under the fence; nothing of ours was stored. ``last``: the newest message there."""
+    """The fence has failed: nothing was stored. ``last``: the newest message of the fenced subjects, or None."""
 
     def __init__(self, last: JobMessage | None) -> None:
         super().__init__("superseded")
@@ -147,7 +147,7 @@ class Superseded(Exception):
 
 
 class Write(NamedTuple):
-    """One message to be appended; ``headers`` beyond fence and nonce."""
+    """A message to be appended; ``headers`` are those beside the fence's and the nonce."""
 
     job_id: str
     subject: str
@@ -157,7 +157,7 @@ class Write(NamedTuple):
 
 
 class JobLog:
-    """Appends and reads. One instance per process."""
+    """Appends to and reads the stream of jobs. One instance per process."""
 
     def __init__(self, connection: Connection, publisher: Publisher) -> None:
         self.connection = connection
@@ -171,9 +171,9 @@ class JobLog:
         return self._publisher.max_payload
 
     def new_nonce(self) -> str:
-        """Return what tells a write from all others, whoever made them.
+        """Return an identifier that no other write of any process has.
 
-        Chance alone would be a system call each time.
+        A counter behind a random prefix, because a random number for each write would take a system call.
         """
         return f"{self._writer}{next(self._nonces):x}"
 
@@ -181,31 +181,31 @@ class JobLog:
         """Store one message and return its sequence.
 
         :param timeout: seconds; None tries until the server has answered, for as long as it takes.
-        :raises Superseded: if somebody else has written under the fence.
+        :raises Superseded: if the fence fails because of another writer's message.
         :raises QueueUnavailable: after ``timeout``; with ``job_id`` if the message may have been stored.
-        :raises QueueFull: if the server has no room (with ``timeout``).
-        :raises MessageTooLarge: at once, also without ``timeout``.
+        :raises QueueFull: if the server has no room; never if ``timeout`` is None.
+        :raises MessageTooLarge: if the server would refuse its size; also if ``timeout`` is None.
         """
         return await _Append(self, self._publisher, write, timeout).outcome()
 
     async def append_in_order(self, writes: list[Write]) -> list[int | BaseException]:
-        """Store many messages, pipelined, in order: for each its sequence or what ``append`` would raise."""
+        """Store many messages, pipelined, in order; return for each its sequence or the error of ``append``."""
         appends: list[_Append] = []
         for write in writes:
             appends.append(_Append(self, self._publisher, write, WRITE_TIMEOUT))
             await appends[-1].send()
-        # A task each only for those that have to be tried again: all others are answered in this order anyway.
+        # A task each only for those that have to be tried again: the others are acknowledged in this order anyway.
         seqs = [await append.acknowledged() for append in appends]
         again = [append.outcome() for append, seq in zip(appends, seqs, strict=True) if seq is None]
         outcomes = iter(await asyncio.gather(*again, return_exceptions=True) if again else ())
         return [seq if seq is not None else next(outcomes) for seq in seqs]
 
     async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:
-        """Store a message that replaces the older ones of its subject; tried once.
+        """Store a message that replaces the older ones of its subject. It is tried once.
 
-        :raises FenceRefused: if an event was written since.
+        :raises FenceRefused: if the fence fails.
         :raises QueueUnavailable: if it was not acknowledged.
-        :raises MessageTooLarge: if no server would take it.
+        :raises MessageTooLarge: if the server would refuse its size.
         """
         headers = {ROLLUP_HEADER: "sub", **fence.headers}
         try:
@@ -218,9 +218,9 @@ class JobLog:
             raise queue_error(error) from error
 
     async def delete(self, seqs: Sequence[int]) -> None:
-        """Remove messages, pipelined, in that order; one that is gone already is no error.
+        """Remove messages, pipelined, in that order; one that does not exist any more is no error.
 
-        :raises QueueUnavailable: if not all of them are known to be gone.
+        :raises QueueUnavailable: if some may still be there.
         """
         call = deletion_call(codec.JOBS_STREAM)
         for start in range(0, len(seqs), DELETIONS_AT_ONCE):
@@ -230,12 +230,14 @@ class JobLog:
                     for seq in seqs[start : start + DELETIONS_AT_ONCE]
                 ]
             for answer in await asyncio.gather(*sent, return_exceptions=True):
-                gone = isinstance(answer, PublicationRefused) and says_gone(answer.err_code, answer.description)
+                gone = isinstance(answer, PublicationRefused) and is_already_deleted(
+                    answer.err_code, answer.description
+                )
                 if isinstance(answer, BaseException) and not gone:
                     raise QueueUnavailable(f"A message was not deleted: {answer}.") from answer
 
     async def delete_one(self, seq: int) -> None:
-        """Remove a message; one that is gone already is no error.
+        """Remove a message; one that does not exist any more is no error.
 
         :raises ApiError: if the server refuses.
         :raises QueueUnavailable: if it does not answer.
@@ -246,7 +248,7 @@ class JobLog:
     async def history(self, job_id: str, first_seq: int = 1) -> list[JobMessage]:
         """Return every message of a job from ``first_seq`` on, oldest first.
 
-        Finding an old job's first one takes the server a search.
+        If ``first_seq`` is far before the job's first message, the server has to search for that.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
@@ -280,7 +282,7 @@ class _Append:
         self._failure: Exception | None = None
 
     async def send(self) -> None:
-        """Send without waiting for the acknowledgement; ``outcome`` tries again and says what failed."""
+        """Send without waiting for the acknowledgement; raises nothing, because ``outcome`` tries again."""
         try:
             self._sent = await self._send()
         except QueueUnavailable as error:
@@ -289,13 +291,13 @@ class _Append:
             log.debug("nothing was sent on %s", self._write.subject)
 
     async def acknowledged(self) -> int | None:
-        """Return the sequence, if what was sent is acknowledged; None if there is something to find out."""
+        """Return the sequence, if the message that was sent is acknowledged; None if ``outcome`` has to be awaited."""
         if self._sent is None:
             return None
         try:
             return await self._sent
         except asyncio.CancelledError:
-            # Ours, or the publisher's end?
+            # Raised also when the publisher closes and cancels its futures.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
         except Exception as error:  # noqa: BLE001
@@ -303,40 +305,39 @@ class _Append:
         return None
 
     async def outcome(self) -> int:
-        """Try until the outcome is known or the time is over, and return the sequence."""
+        """Try until the outcome is known or the time is over; return the sequence or raise as ``JobLog.append``."""
         if self._deadline is None:
-            return await self._tries()
+            return await self._retry()
         try:
             async with asyncio.timeout_at(self._deadline):
-                return await self._tries()
+                return await self._retry()
         except TimeoutError:
-            raise (self._unknown() if self._in_doubt else self._failure or _silent()) from None
+            raise (self._unknown_outcome() if self._in_doubt else self._failure or _not_stored()) from None
 
-    async def _tries(self) -> int:
+    async def _retry(self) -> int:
         while True:
             try:
-                return await self._once()
+                return await self._try()
             except (QueueUnavailable, QueueFull) as error:
                 if isinstance(error, QueueFull) and self._deadline is not None and not self._in_doubt:
                     raise
                 self._failure = error
             await asyncio.sleep(RETRY_PAUSE)
-            # Hundreds of writes may wait for the server; trying each ten times a second would cost the process more
-            # than its requests do.
-            while not self._log.connection.connected:  # noqa: ASYNC110 - the client wakes nobody
+            # Hundreds of writes may wait for the server: none is tried while there is no connection.
+            while not self._log.connection.connected:  # noqa: ASYNC110 - the client has no event for it
                 await asyncio.sleep(RETRY_PAUSE)
 
-    async def _once(self) -> int:
+    async def _try(self) -> int:
         sent, self._sent = self._sent or await self._send(), None
-        doubted, self._in_doubt = self._in_doubt, True
+        was_in_doubt, self._in_doubt = self._in_doubt, True
         try:
             return await sent
         except FenceRefused:
-            self._in_doubt = doubted
+            self._in_doubt = was_in_doubt
         except Unacknowledged:
             log.debug("no acknowledgement of %s", self._write.subject)
         except (Unavailable, PublicationRefused, StoreFull) as error:
-            self._in_doubt = doubted
+            self._in_doubt = was_in_doubt
             raise queue_error(error) from error
         return await self._stored()
 
@@ -347,7 +348,11 @@ class _Append:
             raise queue_error(error) from error
 
     async def _stored(self) -> int:
-        """Return our write's sequence, if the leader has it; if nothing else moved the fence, it may be tried again."""
+        """Return the sequence of this write if the leader has it, by its nonce.
+
+        :raises Superseded: if it has not, and the fence fails.
+        :raises QueueUnavailable: if it has not, and the write may be tried again.
+        """
         own = await self._log.last(self._write.subject)
         last = await self._log.last(self._write.fence.over)
         for message in (own, last):
@@ -357,7 +362,7 @@ class _Append:
             raise Superseded(last)
         raise QueueUnavailable("The stream has no settled leader.")
 
-    def _unknown(self) -> QueueUnavailable:
+    def _unknown_outcome(self) -> QueueUnavailable:
         return QueueUnavailable(
             f"NATS did not acknowledge the write for job {self._write.job_id} in time: whether it was stored is "
             "unknown. Look the job up before trying again.",
@@ -365,7 +370,7 @@ class _Append:
         )
 
 
-def _silent() -> QueueUnavailable:
+def _not_stored() -> QueueUnavailable:
     return QueueUnavailable("NATS did not answer in time; nothing was stored.")
 
 

@@ -1,9 +1,10 @@
-"""The end of a job's history: one fenced event that every index learns of, then the messages, one by one.
+"""Expiry of jobs: a fenced ``expired`` event, which every index applies, then the deletion of their other messages.
 
-Never a purge by subject, which is slow on the server's side. Never before the event: a retry and an expiry cannot both
-win. The one exception is a full store, which takes no event before something has gone.
+Messages are deleted one by one, because a purge by subject is slow on the server's side. They are deleted after the
+event, whose fence decides between a retry and an expiry; only a full store takes no event before something has been
+deleted (docs/decisions.md).
 
-Beside it, at the end, what else is done for jobs that stand still: the firing of overdue schedules.
+``fire_overdue`` queues jobs whose schedule the server has not fired.
 """
 
 import asyncio
@@ -27,15 +28,15 @@ from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors
 log = logging.getLogger(__name__)
 
 EXPIRED_EVENT_TTL = 7 * 86_400
-"""Seconds that ``expired`` events stay. An index that was away for longer is built anew."""
+"""Seconds for which the server keeps ``expired`` events. An index that missed more than that is built anew."""
 _COPIED_WITHIN = timedelta(seconds=10)
-"""A dead letter that has no copy by then had one that was removed, at a retry or by hand."""
+"""The server copies a dead letter within that time; for an older one without a copy nothing is waited for."""
 _ENDS = TERMINAL - {Kind.EXPIRED}
 _SUBMISSIONS = frozenset({Kind.QUEUED, Kind.SCHEDULED})
 
 
 class Ended(NamedTuple):
-    """What an index knows of a job that has ended: its last event, and the sequences of its messages by kind."""
+    """A job that has ended, as an index has it: ``last_seq`` is its last event, ``messages`` sequences and kinds."""
 
     job_id: str
     finished_at: datetime
@@ -53,11 +54,12 @@ def expired_event(job_id: str, event_seq: int, last_seq: int) -> Write:
 async def expire_ended(
     job_log: JobLog, artifacts: ArtifactStore, jobs: Sequence[Ended], finished_before: datetime
 ) -> list[int | BaseException]:
-    """Expire jobs without reading them: the fence holds only if each is still as the index knows it.
+    """Expire jobs without reading them; the fence of each fails if it has changed since the index applied ``last_seq``.
 
-    Messages that an index does not know of are left to ``delete_remains``.
+    Such a job is read and then expired, if it still ended before ``finished_before``. Messages that the index does not
+    know are left to ``delete_remains``.
 
-    :returns: for each job the sequence of its ``expired`` event, 0 if it has changed since or is gone, or the failure.
+    :returns: for each job the sequence of its ``expired`` event, 0 if it was not expired, or the error.
     """
     outcomes = await job_log.append_in_order([expired_event(job.job_id, job.last_seq, job.last_seq) for job in jobs])
     expired = [job for job, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, int)]
@@ -81,10 +83,10 @@ async def expire_ended(
 async def expire(
     job_log: JobLog, artifacts: ArtifactStore, job_id: str, finished_before: datetime, first_seq: int = 1
 ) -> int:
-    """Expire a job that ended before that moment; 0 if it has changed since or is gone.
+    """Expire a job, if it ended before that moment.
 
-    :param first_seq: where its history begins, as far as is known; spares the server a search.
-    :returns: the sequence of its ``expired`` event.
+    :param first_seq: where its history begins, 1 if unknown; spares the server a search.
+    :returns: the sequence of its ``expired`` event; 0 if it was not expired.
     :raises QueueFull: if the store has no room for the event, although the job's submissions have been deleted.
     :raises QueueUnavailable: if the stream does not answer.
     """
@@ -98,7 +100,7 @@ async def expire(
         try:
             seq = await job_log.append(end)
         except QueueFull:
-            # A retry that crosses this is a job by itself, and the end that is left still takes the event.
+            # A retry that crosses this carries the whole job, and the event that is left still allows the fence.
             await job_log.delete([message.seq for message in history if message.kind in _SUBMISSIONS])
             seq = await job_log.append(end)
     except Superseded:
@@ -108,15 +110,17 @@ async def expire(
 
 
 def half_expired(history: Sequence[JobMessage]) -> bool:
-    """Whether a job has lost its submissions to a full store and has not got its ``expired`` event yet."""
+    """Return whether the job's submissions were deleted to make room in a full store, with no ``expired`` event yet."""
     events = [message for message in history if message.is_event]
     return bool(events) and events[-1].kind in _ENDS and not any(m.kind in _SUBMISSIONS for m in history)
 
 
 async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str) -> None:
-    """Delete what is left of an expired job beside its ``expired`` event; a renewed job is left alone.
+    """Delete all messages and files of an expired job but its ``expired`` event, not those of a job created since.
 
-    That is what no index knows of (checkpoints, notes), and what a process left that died in the middle.
+    These are messages that no index knows (checkpoints, notes), and those that a process left which ended meanwhile.
+
+    :raises QueueUnavailable: if the stream does not answer.
     """
     with queue_errors():
         left = await subjects_page(job_log.connection, codec.JOBS_STREAM, codec.job_subjects(job_id))
@@ -148,20 +152,20 @@ async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messag
         if message.kind is Kind.ARTIFACT:
             await artifacts.remove_recorded(message)
         if message.kind is Kind.DEAD_LETTER:
-            # Before the event itself: whoever looks for the remains knows by the event that there is a copy.
+            # Before the event itself, which shows a later try that there may be a copy.
             wait = message is messages[-1] and datetime.now(UTC) - message.at < _COPIED_WITHIN
             await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait)
     await _delete_messages(job_log, [(message.seq, message.kind) for message in messages])
 
 
 async def _delete_messages(job_log: JobLog, messages: Sequence[tuple[int, Kind | None]]) -> None:
-    """Submissions first: each of them would make a job."""
+    """Delete messages, submissions first, because each of those alone would make a job."""
     await job_log.delete([seq for seq, kind in messages if kind in _SUBMISSIONS])
     await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
 
 
 def _finished_at(history: list[JobMessage]) -> datetime | None:
-    """Return when the job ended; None if it has not, or is gone."""
+    """Return when the job ended; None if it has not ended, or does not exist."""
     job = folded(history)
     if job is not None:
         return job.finished_at if job.status.is_terminal else None
@@ -169,10 +173,11 @@ def _finished_at(history: list[JobMessage]) -> datetime | None:
 
 
 async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
-    """Queue a job that was to run before that moment and is still scheduled; False if there is nothing to do.
+    """Queue a job that is still scheduled although its ``run_at`` is before that moment.
 
-    The server fires schedules itself, but for those that fell due while its store was full or it was restarted.
+    The server fires schedules itself, except some that became due while its store was full or it restarted.
 
+    :returns: whether the job was queued.
     :raises QueueUnavailable: if the stream does not answer.
     """
     history = await job_log.history(job_id)

@@ -1,6 +1,6 @@
-"""The streams, their consumers and the store that they lie in: made at every start, idempotently, never deleted.
+"""The streams, their consumers and the store: created or updated at every start, never deleted.
 
-First what the server has to have, then how it is brought there, then what it is asked about it.
+First the configurations, then the functions that apply them, then those that read the server's state.
 """
 
 import logging
@@ -24,16 +24,17 @@ OLDEST_SERVER = (2, 12, 0)
 """The first server with message schedules (``Nats-Schedule``), which hold the jobs that run later."""
 _NAME_IN_USE = 10058
 _NOT_YET = frozenset({10005, 10008})
-"""A cluster that has no leader, or too few servers for the copies: both pass while it starts."""
+"""Error numbers of a cluster without a leader, or with too few servers for the copies: both pass while it starts."""
 _TIMEOUT = 10.0
+"""Seconds for each call that changes a stream or a consumer."""
 
 
 class UnsuitableServer(GqlJobsError):
-    """The NATS server lacks something that the log needs, and will not have it later."""
+    """The NATS server lacks something that the log needs, so that waiting does not help; the message says what."""
 
 
 def jobs_stream(replicas: int) -> dict[str, Any]:
-    """Return the configuration of the stream of jobs: no age or size limit, because either would drop jobs."""
+    """Return the configuration of the stream ``JOBS``: no limit of age or size, because either would drop jobs."""
     return {
         "name": codec.JOBS_STREAM,
         "subjects": [codec.ALL_JOBS],
@@ -53,7 +54,7 @@ def jobs_stream(replicas: int) -> dict[str, Any]:
 
 
 def dead_letter_stream(replicas: int) -> dict[str, Any]:
-    """Return the configuration of the stream into which the server itself copies dead letters."""
+    """Return the configuration of the stream ``jobs-dlq``, into which the server itself copies dead letters."""
     return {
         "name": codec.DEAD_LETTERS_STREAM,
         "retention": "limits",
@@ -65,9 +66,9 @@ def dead_letter_stream(replicas: int) -> dict[str, Any]:
 
 
 def consumer_config(queue: str, priority: JobPriority, ack_wait: float) -> dict[str, Any]:
-    """Return the configuration of the pull consumer of one queue and priority.
+    """Return the configuration of the pull consumer of one queue and priority, with leases of ``ack_wait`` seconds.
 
-    ``max_ack_pending`` is off because deliveries that wait for their retry would use it up; ``backoff`` is unset
+    ``max_ack_pending`` is off, because deliveries that wait for their retry would use it up; ``backoff`` is not set,
     because it would add to the delay of a nak.
     """
     return {
@@ -95,7 +96,7 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
             f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
         )
     for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
-        with _explained(connection, f"the stream {config['name']}"):
+        with _refusals_explained(connection, f"the stream {config['name']}"):
             try:
                 await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
             except ApiError as error:
@@ -114,21 +115,21 @@ async def ensure_consumers(connection: Connection, queues: Iterable[str], ack_wa
         for priority in JobPriority:
             config = consumer_config(queue, priority, ack_wait)
             body = {"stream_name": codec.JOBS_STREAM, "config": config}
-            with _explained(connection, f"the consumer {config['durable_name']}"):
+            with _refusals_explained(connection, f"the consumer {config['durable_name']}"):
                 await connection.api(f"CONSUMER.CREATE.{codec.JOBS_STREAM}.{config['durable_name']}", body, _TIMEOUT)
 
 
 @contextmanager
-def _explained(connection: Connection, what: str) -> Iterator[None]:
-    """Raise ``UnsuitableServer`` for a server that will never do, ``QueueUnavailable`` for one that will later."""
+def _refusals_explained(connection: Connection, what: str) -> Iterator[None]:
+    """Raise ``UnsuitableServer`` for a refusal, or ``QueueUnavailable`` if the server may accept it later."""
     try:
         with queue_errors():
             yield
     except ApiError as error:
-        said = f"The NATS server refuses {what}: {error.description}."
+        message = f"The NATS server refuses {what}: {error.description}."
         if error.err_code in _NOT_YET:
-            raise QueueUnavailable(said) from error
-        raise UnsuitableServer(said) from error
+            raise QueueUnavailable(message) from error
+        raise UnsuitableServer(message) from error
     except QueueUnavailable as error:
         if connection.has_jetstream:
             raise
@@ -138,14 +139,14 @@ def _explained(connection: Connection, what: str) -> Iterator[None]:
 
 
 def is_too_old(connection: Connection) -> bool:
-    """Whether the server is older than ``OLDEST_SERVER``."""
+    """Return whether the server is older than ``OLDEST_SERVER``."""
     return tuple(int(part) for part in connection.server_version.split(".")) < OLDEST_SERVER
 
 
 async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
-    """Bring a stream up to date in what ``config`` names; whatever else an operator has set stays.
+    """Update the settings of a stream that ``config`` names; others, which an operator may have set, are kept.
 
-    Copies are never given up: a process without the setting would take the others' redundancy away.
+    The number of copies is never reduced: a process without that setting would remove redundancy that others want.
 
     :raises ApiError: if the server refuses.
     :raises QueueUnavailable: if it does not answer.
@@ -162,7 +163,7 @@ async def update_stream(connection: Connection, config: dict[str, Any]) -> None:
 
 
 def missing(config: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the settings that a stream has otherwise than wanted; more copies than wanted are as good."""
+    """Return the names of the settings in ``wanted`` that a stream has otherwise; more copies than wanted are right."""
     more_copies = config.get("num_replicas", 1) > wanted["num_replicas"]
     return [
         key
@@ -172,11 +173,11 @@ def missing(config: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _has(config: dict[str, Any], key: str, value: Any) -> bool:
-    """Whether a stream is configured like that."""
+    """Return whether a stream has that setting."""
     if key == "sources":
-        # The server shows details that nobody asked for.
+        # The server adds details to each source.
         return [_source(source) for source in config.get(key, [])] == [_source(source) for source in value]
-    # A false flag is not shown at all.
+    # The server leaves out flags that are false.
     return bool(config.get(key, type(value)()) == value)
 
 
@@ -185,7 +186,7 @@ def _source(source: dict[str, Any]) -> tuple[Any, Any]:
 
 
 class StreamState(msgspec.Struct):
-    """What the server says of a stream: sequences, sizes in bytes, its time of creation."""
+    """The state of a stream: its number of messages, their size in bytes, the first and the last sequence."""
 
     messages: int = 0
     bytes: int = 0
@@ -194,7 +195,7 @@ class StreamState(msgspec.Struct):
 
 
 class StreamInfo(msgspec.Struct):
-    """``created`` tells one stream from another of the same name that came after it."""
+    """A stream's state and configuration; ``created`` differs for a stream that was deleted and created again."""
 
     created: str
     state: StreamState
@@ -202,7 +203,7 @@ class StreamInfo(msgspec.Struct):
 
 
 async def stream_info(connection: Connection, stream: str = codec.JOBS_STREAM) -> StreamInfo:
-    """Return what the server says of a stream.
+    """Return a stream's state and configuration.
 
     :raises ApiError: if there is no such stream.
     :raises QueueUnavailable: if the server does not answer.
@@ -213,7 +214,7 @@ async def stream_info(connection: Connection, stream: str = codec.JOBS_STREAM) -
 
 
 async def unsuitable_streams(connection: Connection, settings: Settings) -> str | None:
-    """Return what is wrong with the streams as they are now, in a sentence; None if nothing is.
+    """Return what is wrong with the configuration of the streams, in a sentence; None if it is right.
 
     :raises QueueUnavailable: if the server does not answer.
     """
@@ -233,35 +234,36 @@ class _Limits(msgspec.Struct):
 
 
 class _Account(msgspec.Struct):
-    """All that the account stores, in bytes, every replica counted: jobs, dead letters, artifacts, whatever else."""
+    """What the account stores in all streams and object stores, in bytes, each replica counted."""
 
     storage: int = 0
     limits: _Limits = msgspec.field(default_factory=_Limits)
 
 
 class StoreUse(msgspec.Struct, frozen=True):
-    """What is stored and what may be, in bytes: of the server or of the account, whichever is fuller."""
+    """Bytes that are stored and that may be, of the server or of the account, whichever is fuller."""
 
     used: int
     limit: int
 
     @property
     def share(self) -> float:
-        """How full it is: 1 is full."""
+        """How full it is, from 0 to 1."""
         return self.used / self.limit
 
 
 async def store_use(connection: Connection, settings: Settings) -> StoreUse:
     """Return how full the store is now.
 
-    :raises ApiError: | QueueUnavailable: if the server does not say.
+    :raises ApiError: if the server refuses.
+    :raises QueueUnavailable: if it does not answer.
     """
     with queue_errors():
         answer = await connection.api("INFO")
     account = msgspec.json.decode(answer, type=_Account)
-    # A server tells nobody its own limit. It may have a copy of everything, and of nothing twice.
+    # A server does not report its own limit. It has at most one copy of each message.
     on_one_server = StoreUse(account.storage // settings.replicas, settings.max_store_bytes)
-    theirs = account.limits.max_storage
-    if theirs <= 0:
+    account_limit = account.limits.max_storage
+    if account_limit <= 0:
         return on_one_server
-    return max(on_one_server, StoreUse(account.storage, theirs), key=lambda use: use.share)
+    return max(on_one_server, StoreUse(account.storage, account_limit), key=lambda use: use.share)

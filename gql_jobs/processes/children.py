@@ -1,8 +1,7 @@
-"""Child processes that live as long as we do: kept running, passed our signals, and none left behind.
+"""Child processes that are restarted when they end by themselves, and that never outlive this process.
 
-``Child`` is one process: started, started again when it ends by itself, stopped when asked. ``Children`` keeps several
-running, and owns the signals of this process. Which children there are, and in which order they stop, is their owner's
-affair.
+``Child`` is one such process. ``Children`` keeps several running and handles the signals of this process. The caller
+decides which children there are, and in which order they start and stop.
 """
 
 import asyncio
@@ -20,26 +19,27 @@ from gql_jobs.processes import parent
 log = logging.getLogger(__name__)
 
 STOP_WITHIN = 10.0
-"""Seconds that a child gets to stop, beside what its work may take."""
+"""Seconds that a child has to stop, in addition to the time that its work may take."""
 _FIRST_DELAY = 0.5
 """Seconds before the first restart."""
 _LONGEST_DELAY = 10.0
+"""Seconds before any restart, at most."""
 _STABLE_AFTER = 30.0
-"""Seconds after which a child counts as having run well."""
+"""Seconds; a child that ran for longer is restarted as if it had ended for the first time."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StartFailed(RuntimeError):
-    """A part did not come up; its own messages say why."""
+    """A child process cannot start; its own messages say why."""
 
 
 class Child:
-    """One child process, in a session of its own, so that Ctrl-C in the terminal reaches only us.
+    """One child process, in a session of its own, so that Ctrl-C in the terminal reaches only this process.
 
-    It holds a lifeline to us (``parent.lifeline``), whose end tells it that we are gone.
+    Its stdin is a ``parent.lifeline``, so that it ends when this process does.
 
-    :param command: asked before each start, because ports may have become known since.
-    :param environment: added to ours.
+    :param command: called before each start, because ports may have become known since.
+    :param environment: added to that of this process.
     :param stop_within: seconds between SIGTERM and SIGKILL.
     """
 
@@ -47,8 +47,8 @@ class Child:
         self, name: str, command: Callable[[], Sequence[str]], environment: dict[str, str], stop_within: float
     ) -> None:
         self.name = name
-        self.deaths = 0
-        """How often it has ended by itself since it last ran well."""
+        self.failures = 0
+        """How often in a row it has ended by itself soon after its start."""
         self.killed = False
         """Whether it had to be killed when it was stopped."""
         self._command = command
@@ -59,7 +59,7 @@ class Child:
         self._process: Process | None = None
 
     async def run(self) -> None:
-        """Keep it running until ``stop``.
+        """Start it, and start it again whenever it ends, until ``stop`` is called.
 
         :raises StartFailed: once it has ended with the exit code ``CANNOT_START``.
         """
@@ -71,8 +71,8 @@ class Child:
                     return
                 if code == parent.CANNOT_START:
                     raise StartFailed(f"The {self.name} cannot start; its message above says why.")
-                self.deaths = 1 if time.monotonic() - began > _STABLE_AFTER else self.deaths + 1
-                delay, reason = restart_delay(self.deaths), exit_reason(code)
+                self.failures = 1 if time.monotonic() - began > _STABLE_AFTER else self.failures + 1
+                delay, reason = restart_delay(self.failures), exit_reason(code)
                 log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, reason, delay)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
@@ -80,17 +80,17 @@ class Child:
             self._ended.set()
 
     async def stop(self) -> None:
-        """Ask it to stop by SIGTERM, and wait until it has, or has been killed."""
+        """Stop it by SIGTERM, after ``stop_within`` seconds by SIGKILL, and wait until ``run`` has returned."""
         self._stopping.set()
         await self._ended.wait()
 
     def stop_faster(self) -> None:
-        """Send it SIGTERM once more, if it has been asked to stop."""
+        """Send it another SIGTERM, if ``stop`` has been called."""
         if self._stopping.is_set():
             self.signal(signal.SIGTERM)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send it a signal, if it is running."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
@@ -116,9 +116,9 @@ class Child:
             return ended.result()
 
 
-def restart_delay(deaths: int) -> float:
-    """Return the seconds before the next start: doubling with each death, up to ten."""
-    return min(_FIRST_DELAY * 2.0 ** min(deaths - 1, 10), _LONGEST_DELAY)
+def restart_delay(failures: int) -> float:
+    """Return the seconds to wait after so many ends in a row: doubling with each, up to ten."""
+    return min(_FIRST_DELAY * 2.0 ** min(failures - 1, 10), _LONGEST_DELAY)
 
 
 def exit_reason(code: int) -> str:
@@ -141,12 +141,12 @@ class Children:
 
     @property
     def exit_code(self) -> int:
-        """1 if one of them had to be killed when it was stopped, else 0."""
+        """The exit code of this process: 1 if a child had to be killed when it was stopped, else 0."""
         return 1 if any(child.killed for child in self._children) else 0
 
     @asynccontextmanager
     async def running(self, child: Child) -> AsyncIterator[Child]:
-        """Keep a child running until the block ends, then stop it. Its failure ends ``stopped``."""
+        """Keep a child running until the block ends, then stop it. If it fails, ``stopped`` raises its error."""
         self._children.append(child)
         running = asyncio.create_task(child.run())
         running.add_done_callback(self._child_ended)
@@ -162,11 +162,11 @@ class Children:
             self._failure.set_exception(error)
 
     async def stopped(self, starting: "asyncio.Task[Any] | None" = None) -> None:
-        """Return when a signal has come.
+        """Wait for the first signal.
 
         :param starting: a task that starts the children; it is cancelled when this returns or raises.
-        :raises StartFailed: if a child cannot start as things are.
-        :raises Exception: with which ``starting`` fails.
+        :raises StartFailed: if a child ends with the exit code ``CANNOT_START``.
+        :raises Exception: if ``starting`` fails: its error.
         """
         stopped = asyncio.create_task(self._stopping.wait())
         tasks = [stopped] if starting is None else [stopped, starting]
@@ -188,9 +188,10 @@ class Children:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP until the block ends: they stop us, and the children not by themselves.
+        """Handle SIGINT, SIGTERM and SIGHUP until the block ends.
 
-        The first one ends ``stopped``; the second has the workers hand their jobs back at once; the third kills all.
+        At the first one ``stopped`` returns, at the second all children that are stopping get another SIGTERM (workers
+        then hand their jobs back at once), and the third kills all children.
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
@@ -215,5 +216,5 @@ class Children:
 
 
 def workers_stop_message(grace: float) -> str:
-    """Return the stop message of those who have workers among their children; ``grace`` is in seconds."""
+    """Return the ``stop_message`` of ``Children`` with workers; ``grace`` is in seconds."""
     return f"stopping: running jobs get {grace:g} s; once more hands them back at once"

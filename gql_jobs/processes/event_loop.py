@@ -1,4 +1,4 @@
-"""The event loop of a process that serves: tasks beside a block of code, how late the loop is, and what pauses it."""
+"""The event loop of a process that serves: background tasks, the loop's lag, and the garbage collector."""
 
 import asyncio
 import gc
@@ -10,14 +10,16 @@ from typing import Any
 _SAMPLE_INTERVAL = 0.1
 """Seconds between two samples of the loop's lag."""
 _WINDOW = 15.0
-"""Seconds over which the worst sample is remembered: as long as Prometheus usually waits between two scrapes."""
-_YOUNGEST = 10_000
-"""New objects after which the youngest generation is collected; Python's own 700 is one or two requests."""
+"""Seconds over which the worst sample is kept: the usual interval between two scrapes by Prometheus."""
+_YOUNGEST_THRESHOLD = 10_000
+"""New objects after which the youngest generation is collected; Python's default is reached by one or two requests."""
 
 
 @asynccontextmanager
 async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine until the block ends, then cancel it and wait until it has ended: it never outlives the block.
+    """Run a coroutine until the block ends, then cancel it and wait until it has ended.
+
+    :param endless: a coroutine that does not end by itself.
 
     :raises ExceptionGroup: if the coroutine fails; the block is cancelled.
     """
@@ -30,7 +32,7 @@ async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[Non
 
 
 class LoopLag:
-    """How late the event loop is: everything that this process answers is late by as much."""
+    """Measures how late the event loop runs what is due; every answer of this process is late by as much."""
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque([0.0], maxlen=round(_WINDOW / _SAMPLE_INTERVAL))
@@ -52,10 +54,10 @@ class LoopLag:
 def tune_garbage_collector() -> None:
     """Set up the cyclic garbage collector of a process that has started and now serves; call it once.
 
-    What start-up has made (modules, models, the schema) lives as long as the process: frozen, it is not walked again
-    and again. What a request or a job leaves behind, cycles of GraphQL's executor for the most part, is collected in
-    larger portions, because looking costs more than it frees.
+    Objects made at start-up (modules, models, the schema) live as long as the process: they are frozen, so that no
+    collection walks them again. What requests and jobs leave behind, mostly cycles of GraphQL's executor, is collected
+    less often, because a collection costs more than it frees.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNGEST, *gc.get_threshold()[1:])
+    gc.set_threshold(_YOUNGEST_THRESHOLD, *gc.get_threshold()[1:])

@@ -1,7 +1,7 @@
-"""Listening sockets and ports: taken before anything else begins, so that a refusal is one sentence.
+"""Listening sockets and ports. Open them first, so that a port in use is reported in one sentence before other work.
 
-``listen`` and ``claim`` take exactly the port that is asked for; ``first_free`` and ``listen_from`` take the next one
-where it is taken; ``port_to_use`` only looks, for a child that will listen.
+``listen`` and ``claim`` take exactly the given port; ``first_free`` and ``listen_from`` take the next free one if it is
+in use; ``port_to_use`` only checks it, for a child process that will listen.
 """
 
 import errno
@@ -15,49 +15,50 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-"""``localhost`` may stand for an IPv6 address on a machine that has no IPv6."""
+"""Errors of an address that this machine does not have: ``localhost`` may be an IPv6 address where there is no IPv6."""
 
 _TRIED = 100
-"""How many ports are tried, one after the other."""
-_LAST = 65535
+"""How many ports are tried after the given one."""
+_LAST_PORT = 65535
 _UNASSIGNED = range(20_000, 32_000)
-"""Ports that neither Linux nor macOS nor Windows gives to who asks for any."""
+"""Ports that neither Linux nor macOS nor Windows assigns by itself."""
 _SAMPLED = 20
 """How many of them are tried."""
 _PORT_REFUSED = frozenset({errno.EADDRINUSE, errno.EACCES})
+"""Errors that another port may help against."""
 
 
 class CannotListen(RuntimeError):
-    """The port is taken, or the host is none of this machine's."""
+    """The port is in use, or the host is not an address of this machine; the message is a sentence."""
 
 
 def listen(host: str, port: int, option: str = "--port", *, shared: bool = False) -> list[socket.socket]:
-    """Return a listening socket for each address that ``host`` stands for; with port 0 all have the same free port.
+    """Return a listening socket for each address of ``host``; with port 0 all have the same free port.
 
     :param option: the command-line option that chooses another port, for the message of the error.
-    :param shared: listen beside the others who share a port that has been claimed.
-    :raises CannotListen: if the host is none of this machine's, or another program has the port.
+    :param shared: whether to share the port with other processes, for a port that the parent process has claimed.
+    :raises CannotListen: if the host is not an address of this machine, or another program uses the port.
     """
     return _each_address(host, port, option, partial(_listener, shared=shared))
 
 
 def claim(host: str, port: int, option: str = "--port") -> list[socket.socket]:
-    """Return sockets as ``listen`` does, that answer nobody: they keep the port for our own processes, who share it.
+    """Return sockets for the addresses of ``host`` that only reserve the port, for child processes that share it.
 
-    :raises CannotListen: if the host is none of this machine's, or another program has the port, even one that
-        shares it.
+    :raises CannotListen: if the host is not an address of this machine, or another program uses the port, even one
+        that shares it.
     """
     return _each_address(host, port, option, _claimed)
 
 
 def first_free(port: int, take: Callable[[int], _T]) -> _T:
-    """Take this port or the next free one above it, so that processes on one machine do not clash; 0 takes any.
+    """Call ``take`` with the port or the next free one above it, and return its result.
 
-    :param take: listens at a port and raises OSError where that is taken; what it returns is returned.
-
-    :raises OSError: if none is free.
+    :param port: 0 is passed to ``take`` as it is.
+    :param take: listens at a port; raises OSError if that is in use.
+    :raises OSError: if none of a hundred ports is free.
     """
-    last = min(port + _TRIED, _LAST) if port else 0
+    last = min(port + _TRIED, _LAST_PORT) if port else 0
     while True:
         try:
             return take(port)
@@ -70,7 +71,7 @@ def first_free(port: int, take: Callable[[int], _T]) -> _T:
 def listen_from(host: str, port: int) -> socket.socket:
     """Return a listening socket at this port or the next free one above it.
 
-    :raises OSError: if none is free, or the host is none of this machine's.
+    :raises OSError: if none is free, or the host is not an address of this machine.
     """
 
     def take(number: int) -> socket.socket:
@@ -81,12 +82,14 @@ def listen_from(host: str, port: int) -> socket.socket:
 
 
 def port_to_use(host: str, port: int) -> int:
-    """Return ``port``, or a free one for 0, after a look whether one can listen there.
+    """Return ``port``, or a free one for 0, after a check that one can listen at it.
 
-    :raises CannotListen: if nobody can. Somebody may still take it before a child listens.
+    Another program may still take it before the child process listens.
+
+    :raises CannotListen: if one cannot.
     """
     if port == 0:
-        # Not one that the system would choose: from those, connections get theirs, and our child listens a while later.
+        # Not one that the system assigns: a connection could get it before the child process listens.
         for candidate in random.sample(_UNASSIGNED, k=_SAMPLED):
             with suppress(CannotListen):
                 return port_to_use(host, candidate)
@@ -132,12 +135,13 @@ def _listener(family: int, address: str, port: int, *, shared: bool = False) -> 
 def _claimed(family: int, address: str, port: int) -> socket.socket:
     created = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Connections of an earlier process that are still being forgotten must not keep us from the port.
+        # Connections of an earlier process in TIME_WAIT must not prevent this.
         created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             created.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         created.bind((address, port))
-        # Only now, when the port is ours alone; and nobody else may take it while no child listens.
+        # Only now that no other program has the port. Without SO_REUSEADDR, with which another one could take it while
+        # no child process listens.
         created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
@@ -147,11 +151,11 @@ def _claimed(family: int, address: str, port: int) -> socket.socket:
 
 
 def reachable(host: str) -> str:
-    """Return the address to connect to: a wildcard address can be listened on, not connected to."""
+    """Return the host to connect to: a wildcard address is replaced by a loopback address."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 def url(host: str, port: int) -> str:
-    """Return the URL at which a browser on this machine finds what listens there."""
+    """Return the URL for a browser on this machine."""
     name = reachable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

@@ -1,8 +1,7 @@
-"""One process per folder: a lock file that names its holder, taken with ``flock``.
+"""A lock on a folder: a file locked with ``flock`` that holds the process id of its holder.
 
-Owns the lock only, never what lies in the folder. The kernel drops the lock with the last process that has the
-file open, so a stale file never blocks anybody and a child that inherits ``fd`` keeps the folder until it is gone
-(docs/decisions.md says why this is no library's lock).
+The kernel releases the lock when the last process that has the file open ends. So a stale file blocks nothing, and a
+child process that inherits ``fd`` keeps the folder locked until it ends. docs/decisions.md says why no library is used.
 """
 
 import fcntl
@@ -13,15 +12,15 @@ from types import TracebackType
 from typing import Self
 
 _CHILDREN_END_WITHIN = 10.0
-"""Seconds to wait for the children of a holder that died."""
+"""Seconds to wait for the child processes of a holder that has ended."""
 
 
 class FolderInUse(RuntimeError):
-    """Another process holds the folder."""
+    """Another process has locked the folder; the message says which and what to do."""
 
 
 class FolderLock:
-    """The lock of a folder, held while entered; one that has been released may be taken again.
+    """A lock on a folder: a context manager that may be entered again after it was left.
 
     :param path: the lock file, in the folder.
     """
@@ -32,7 +31,7 @@ class FolderLock:
 
     @property
     def fd(self) -> int:
-        """The open lock file, for children that must keep the folder locked.
+        """The file descriptor of the lock file, for child processes that have to keep the folder locked.
 
         :raises RuntimeError: while it is not locked.
         """
@@ -41,9 +40,9 @@ class FolderLock:
         return self._fd
 
     def acquire(self) -> None:
-        """Take the lock, waiting a few seconds where the recorded holder is dead and its children are stopping.
+        """Take the lock; if its holder has ended, wait up to 10 seconds for that one's child processes.
 
-        :raises FolderInUse: if a living process holds it, or children of a dead one for longer than 10 seconds.
+        :raises FolderInUse: if a running process holds it, or child processes of an ended one still do.
         :raises OSError: if the lock file cannot be made.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,7 @@ class FolderLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Close the file. Never an explicit unlock: that would take the lock from children that share it."""
+        """Close the file, without unlocking it: child processes that share it keep the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -99,7 +98,7 @@ def _alive(holder: str) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds that lock file; it is neither made nor taken."""
+    """Return whether a process holds that lock file. The file is not created, nor the lock taken."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -107,5 +106,5 @@ def is_held(path: Path) -> bool:
     try:
         return not _try_lock(fd)
     finally:
-        # Closing gives back what the try may have taken.
+        # Closing releases the lock if the try has taken it.
         os.close(fd)

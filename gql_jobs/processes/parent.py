@@ -1,10 +1,10 @@
-"""Ending with the process that started us, however that one ends: both ends of it, the parent's and the child's.
+"""Child processes that end with their parent, however that ends: what the parent does for it, and the child.
 
-A parent holds a pipe to its child's stdin (``lifeline``), which closes when the parent is gone, and on Linux the kernel
-kills the child with it. A child of our own watches the pipe itself (``stop_with_parent``), where the parent has set
-``GQL_JOBS_PARENT_PIPE=1``; never in a process that was started by hand. Any other command, such as nats-server, is run
-by this file as a guard: ``parent.py -- nats-server -c …``. The guard is started as a plain file, so nothing but the
-standard library may be imported here.
+The parent holds a pipe to the child's stdin (``lifeline``), which the kernel closes when the parent ends; on Linux the
+kernel also kills the child. A child of this project watches the pipe itself (``stop_with_parent``), but only if the
+parent has set ``GQL_JOBS_PARENT_PIPE=1``, so never when it was started by hand. Any other command, such as nats-server,
+is run by this file as a guard: ``parent.py -- nats-server -c …``. The guard is started as a plain file, so nothing but
+the standard library may be imported here.
 """
 
 import ctypes
@@ -19,21 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 VARIABLE = "GQL_JOBS_PARENT_PIPE"
-"""The environment variable that has a child of our own watch its stdin."""
+"""The environment variable, ``1``, that makes ``stop_with_parent`` watch stdin."""
 CANNOT_START = 2
-"""The exit code of a process that would fail in the same way if it were started again."""
+"""The exit code of a process that should not be started again, because it would fail in the same way."""
 _EXIT_WITHIN = 1.0
-"""Seconds between our own SIGTERM and the hard end, where the kernel has not ended us before."""
+"""Seconds between the SIGTERM of ``stop_with_parent`` and the exit, unless the kernel has killed the process before."""
 _COMMAND_STOPS_WITHIN = 10.0
-"""Seconds between the SIGTERM and the SIGKILL of a guard's command."""
+"""Seconds between the SIGTERM and the SIGKILL that a guard sends its command."""
 _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
 def lifeline() -> Iterator[int]:
-    """Return the stdin for a child: it reads the end of the file when we are gone, or the block has ended.
+    """Yield a file descriptor for a child's stdin, which reaches its end when this process or the block ends.
 
-    Not asyncio's PIPE: with that, ``wait`` also waits for grandchildren that share the stdin of a dead child.
+    Not asyncio's PIPE: with that, ``wait`` also waits for grandchildren that share the stdin of a child that has ended.
     """
     reader, writer = os.pipe()
     try:
@@ -44,28 +44,25 @@ def lifeline() -> Iterator[int]:
 
 
 def stop_with_parent() -> bool:
-    """End this process with its parent, by SIGTERM and a second later for good, if the parent holds a lifeline to it.
+    """If the parent holds a lifeline to this process, end with it: by SIGTERM, and a second later by exiting.
 
     Call it once, early, in the main program.
 
-    :returns: whether the parent does.
+    :returns: whether the parent holds one.
     """
-    # Taken out, so that a grandchild which shares our stdin does not read the pipe as well.
+    # Removed from the environment, so that a grandchild that shares stdin does not read the pipe as well.
     has_parent = os.environ.pop(VARIABLE, "") == "1"
     if has_parent:
-        _death_with_parent()()
+        _kill_with_parent()()
         threading.Thread(target=_end_with_pipe, name="parent pipe", daemon=True).start()
     return has_parent
 
 
-def _death_with_parent() -> Callable[[], None]:
-    """Return a function that has the kernel kill the calling process with its parent; it does so on Linux only.
-
-    By SIGKILL, because whoever recorded our work, or would insist on a SIGTERM, is gone as well.
-    """
+def _kill_with_parent() -> Callable[[], None]:
+    """Return a function that has the kernel send the calling process SIGKILL when its parent ends; on Linux only."""
     if sys.platform != "linux":
         return lambda: None
-    # Looked up here: between a fork and an exec as little as possible is to be done.
+    # Looked up here, because as little as possible should happen between fork and exec.
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -75,16 +72,16 @@ def _end_with_pipe() -> None:
         while os.read(0, 4096):
             pass
     except OSError:
-        return  # stdin is closed: nobody holds a pipe
+        return  # stdin is closed: there is no pipe
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_EXIT_WITHIN)
     os._exit(1)
 
 
 def _guard(arguments: list[str]) -> int:
-    """Run the command after ``--`` until it ends, we are asked to, or the pipe on stdin closes; return its exit code.
+    """Run the command after ``--``; stop it at SIGTERM, SIGINT or the end of stdin; return its exit code.
 
-    The guard is not killed with its parent, but asks its command to stop; the command is killed with the guard.
+    The guard is not killed with its parent, so that it can stop its command; the command is killed with the guard.
     """
     command = arguments[arguments.index("--") + 1 :]
     wake_reader, wake_writer = os.pipe()
@@ -92,11 +89,11 @@ def _guard(arguments: list[str]) -> int:
     signal.set_wakeup_fd(wake_writer)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
-    guard, die_with_guard = os.getpid(), _death_with_parent()
+    guard, kill_with_guard = os.getpid(), _kill_with_parent()
 
     def begin() -> None:
-        die_with_guard()
-        if os.getppid() != guard:  # it died before the kernel knew
+        kill_with_guard()
+        if os.getppid() != guard:  # the guard ended before the kernel was asked
             os._exit(1)
 
     # close_fds=False: the child shares the lock on its folder, so that the folder stays locked while it stops.

@@ -1,6 +1,6 @@
-"""Several processes that do the same: ``gql-jobs api --processes N`` and ``gql-jobs worker --processes N``.
+"""Several processes of one kind: ``gql-jobs api --processes N`` and ``gql-jobs worker --processes N``.
 
-Owns how many there are and which port they share. What each of them does is its own affair: none knows of the others.
+This module starts them and reserves the port that API processes share. The processes do not know of each other.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from gql_jobs.processes.listening import claim
 from gql_jobs.settings import Settings
 
 Joins = Literal["at-once", "when-ready"]
-"""When a process listens at the port that it shares: when it starts, or when its index is up to date."""
+"""When an API process begins to listen at the shared port: when it starts, or when its index has caught up."""
 
 
 async def run_apis(settings: Settings, host: str, port: int, arguments: Sequence[str]) -> int:
     """Run as many API processes as the settings say until a signal comes; return the exit code, 0 after a clean stop.
 
-    Each listens for itself (SO_REUSEPORT), so that the kernel spreads connections evenly: of one common socket the
-    process that wakes first takes what is there, and long-lived connections stay where they are. The first one answers
-    at once; all others, and each that comes back, take part when their index is up to date.
+    Each has a listening socket of its own (SO_REUSEPORT), so that the kernel spreads connections evenly; from a common
+    socket the process that wakes first would accept all of them. The first process listens at once; the others, and
+    each that is restarted, when their index has caught up.
 
-    :param arguments: of ``gql-jobs api``, without host, port and number.
-    :raises CannotListen: if the port cannot be had.
-    :raises StartFailed: if they cannot start as things are.
+    :param arguments: of ``gql-jobs api``, without host, port and number of processes.
+    :raises CannotListen: if the port is in use, or the host is not an address of this machine.
+    :raises StartFailed: if a process ends with the exit code ``CANNOT_START``.
     """
     with ExitStack() as claimed:
         for bound in claim(host, port):
@@ -46,8 +46,8 @@ async def run_apis(settings: Settings, host: str, port: int, arguments: Sequence
 async def run_workers(settings: Settings, command: Sequence[str]) -> int:
     """Run as many worker processes as the settings say until a signal comes; return the exit code as ``run_apis``.
 
-    :param command: of one worker process.
-    :raises StartFailed: if they cannot start as things are.
+    :param command: the command line of one worker process.
+    :raises StartFailed: if a process ends with the exit code ``CANNOT_START``.
     """
     grace = settings.shutdown_grace
     return await _run(

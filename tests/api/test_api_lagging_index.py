@@ -39,7 +39,7 @@ async def test_a_job_that_the_index_does_not_know_yet_has_its_whole_history_and_
         answers.append(await _told(api, job))
         assert (await find(api, job.id))["status"] == "COMPLETED"
         assert api.runtime.index.job(job.id) is None
-    api.runtime.feed._tail.rewind(1)  # noqa: SLF001
+    api.runtime.feed._consumer.rewind(1)  # noqa: SLF001
     last = (await job_log.history(job.id))[-1].seq
     assert await api.runtime.feed.wait_for(last, 5)
     answers.append(await _told(api, job))

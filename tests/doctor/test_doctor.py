@@ -168,7 +168,7 @@ TAMPERING = {
 async def test_an_index_that_does_not_tell_what_the_stream_tells(
     runtime: Runtime, settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.doctor.indexes.LOOK_AGAIN_AFTER", 0)
+    monkeypatch.setattr("gql_jobs.doctor.indexes.RECHECK_INTERVAL", 0)
     await _stories(runtime)
     await _receipted(runtime, job_log)
     path = runtime.index.path

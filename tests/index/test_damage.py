@@ -208,7 +208,7 @@ async def test_an_error_that_is_not_the_file_s_fault_leaves_it_alone(path: Path)
             with pytest.raises(UnicodeEncodeError):
                 await reader.count(JobFilter(tags=("\ud800",)))
             assert await reader.count(JobFilter()) == 197
-        index.require_sound()
+        index.raise_if_damaged()
     with open_index(path, CREATED, LAST, 86_400) as index:
         assert (index.rebuilt, index.position) == (0, LAST)
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw, UnsetType
 from msgspec.structs import fields, replace
 
-from gql_jobs.index.index import Unread, open_index
+from gql_jobs.index.index import UnreadableMessage, open_index
 from gql_jobs.index.tables import FORMAT, new_row, state_blob, stored_job
 from gql_jobs.jobs.messages import (
     Cancelled,
@@ -280,7 +280,7 @@ def test_a_batch_that_fails_changes_nothing(path: Path) -> None:
         refuse = "CREATE TEMP TRIGGER full BEFORE INSERT ON unreadable BEGIN SELECT raise(ABORT, 'full'); END"
         index._database.execute(refuse)  # noqa: SLF001
         with pytest.raises(sqlite3.IntegrityError, match="full"):
-            index.apply(STORY[2:], 8, [Unread(8, "jobs.x", "why")])
+            index.apply(STORY[2:], 8, [UnreadableMessage(8, "jobs.x", "why")])
         index._database.execute("DROP TRIGGER full")  # noqa: SLF001
         assert index.position == 2
         job = index.job(JOB)
@@ -291,8 +291,8 @@ def test_a_batch_that_fails_changes_nothing(path: Path) -> None:
 
 def test_what_nobody_can_read_is_counted_and_passed_over(path: Path) -> None:
     with _open(path) as index:
-        index.apply(STORY, 9, [Unread(9, "jobs.x", "why")])
-        index.apply([], 9, [Unread(9, "jobs.x", "why")])
+        index.apply(STORY, 9, [UnreadableMessage(9, "jobs.x", "why")])
+        index.apply([], 9, [UnreadableMessage(9, "jobs.x", "why")])
         assert (index.unreadable, index.position) == (1, 9)
 
 

@@ -13,7 +13,7 @@ CREATED = "2026-01-31T12:00:00Z"
 
 
 def test_more_jobs_than_are_cached_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gql_jobs.index.index._KEPT", 3)
+    monkeypatch.setattr("gql_jobs.index.index._MAX_RECENT", 3)
     ids = [OTHER[:-2] + f"{n:02}" for n in range(10)]
     with open_index(tmp_path / "index.sqlite", CREATED, 1000, 86_400) as index:
         for seq, job_id in enumerate(ids, 1):
@@ -26,7 +26,7 @@ def test_more_jobs_than_are_cached_are_all_there(tmp_path: Path, monkeypatch: py
 def test_a_job_that_is_not_in_memory_is_found_whatever_submission_its_message_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.index.index._KEPT", 0)
+    monkeypatch.setattr("gql_jobs.index.index._MAX_RECENT", 0)
     retried = [queued(1), tell(2, Cancelled(submission=1)), queued(3, event_seq=2), queued(4, job_id=OTHER)]
     with open_index(tmp_path / "index.sqlite", CREATED, 1000, 86_400) as index:
         index.apply(retried, 4)

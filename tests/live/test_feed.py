@@ -275,7 +275,7 @@ async def test_every_event_that_was_applied_is_counted_once_however_many_have_co
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gql_jobs.live.feed._UNCOUNTED", 3)
+    monkeypatch.setattr("gql_jobs.live.feed._MAX_UNCOUNTED", 3)
     label = (UNKNOWN,)
     async with _fed(connection, tmp_path / "index") as (feed, _):
         for jobs in range(1, 8):

@@ -52,7 +52,7 @@ async def test_it_is_asked_to_stop_with_sigterm(tmp_path: Path) -> None:
         (pid,) = await until(lambda: _pids(tmp_path), "it has started")
         assert os.getsid(pid) == pid
     assert not child.killed
-    assert child.deaths == 0
+    assert child.failures == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -69,7 +69,7 @@ async def test_it_is_started_again_when_it_dies(tmp_path: Path, caplog: pytest.L
         (pid,) = await until(lambda: _pids(tmp_path), "it has started")
         os.kill(pid, signal.SIGKILL)
         await until(lambda: len(_pids(tmp_path)) == 2, "it has started again")
-        assert child.deaths == 1
+        assert child.failures == 1
     assert "the part ended by itself (killed by signal 9); starting it again in 0.5 s" in caplog.text
 
 
@@ -81,12 +81,12 @@ async def test_it_is_not_started_again_once_it_has_said_that_it_cannot_start() -
 
 async def test_a_stop_during_the_backoff_does_not_wait_for_it(tmp_path: Path) -> None:
     async with _running("raise SystemExit(3)", tmp_path) as child:
-        await until(lambda: child.deaths >= 1, "it has died")
+        await until(lambda: child.failures >= 1, "it has died")
         await asyncio.wait_for(child.stop(), 5)
 
 
 def test_the_backoff_doubles_up_to_its_cap() -> None:
-    assert [restart_delay(deaths) for deaths in (1, 2, 3, 4, 5, 6, 1000)] == [0.5, 1, 2, 4, 8, 10, 10]
+    assert [restart_delay(failures) for failures in (1, 2, 3, 4, 5, 6, 1000)] == [0.5, 1, 2, 4, 8, 10, 10]
 
 
 async def test_a_closed_pipe_ends_a_child_that_watches_its_parent() -> None:

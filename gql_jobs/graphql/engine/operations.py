@@ -33,7 +33,7 @@ from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, 
 from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor, call_resolvers, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.metrics import ANSWERS, Histogram
+from gql_jobs.metrics import ANSWER_SECONDS, Histogram
 
 _MAX_CACHED = 64
 """Results that are kept of one operation: what its subscribers lie apart, at most."""
@@ -333,7 +333,7 @@ class OperationTimes:
         label = (name if name in self._names else _OTHER, field if field in self._fields else _OTHER)
         found = self.times.get(label)
         if found is None:
-            found = self.times[label] = Histogram(ANSWERS)
+            found = self.times[label] = Histogram(ANSWER_SECONDS)
         found.observe(seconds)
 
     def count_errors(self, errors: Iterable[GraphQLError]) -> None:

@@ -1,7 +1,7 @@
 """The job type `image_processing`: fetch a picture, change it, keep the outcome as an artifact.
 
-What may be asked for is decided here, without the libraries that do it; what an address leads to is decided by the
-worker, when it connects.
+Requests are validated here, without the libraries that do the work; whether an address may be connected to is decided
+by the worker, when it connects.
 """
 
 from enum import StrEnum
@@ -15,13 +15,13 @@ from gql_jobs.jobs.model import artifact_name
 from gql_jobs.jobs.registry import Model, job_type
 
 MAX_URL = 2048
-"""Characters of a URL."""
+"""Characters of a URL, at most."""
 MAX_OPERATIONS = 20
 RESIZE_BOX = 1280
 THUMBNAIL_BOX = 256
 """Pixels of the longer side."""
 FORMAT_OF_EXTENSION = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
-"""What a name's extension makes of a picture."""
+"""The picture's format by the name's extension."""
 
 
 class ImageOperation(StrEnum):
@@ -40,7 +40,7 @@ class ImageOperation(StrEnum):
 
 
 def image_format(path: str) -> str:
-    """The format that a path's extension stands for: JPEG, PNG, WEBP or AVIF.
+    """Return the format for a path's extension: JPEG, PNG, WEBP or AVIF.
 
     :raises ValueError: for any other extension.
     """
@@ -53,7 +53,10 @@ def image_format(path: str) -> str:
 
 
 def _fetchable(url: str) -> str:
-    """The URL as it was given. Parsers disagree about spaces, backslashes and control characters: they are refused."""
+    """Return the URL unchanged.
+
+    :raises ValueError: if the worker would refuse it, or URL parsers disagree about one of its characters.
+    """
     if "\\" in url or not url.isprintable() or any(character.isspace() for character in url):
         raise ValueError("The URL must not contain spaces, backslashes or control characters.")
     parts = urlsplit(url)
@@ -69,7 +72,10 @@ def _fetchable(url: str) -> str:
 
 
 def _writable(path: str) -> str:
-    """The path as it was given."""
+    """Return the path unchanged.
+
+    :raises ValueError: for an invalid name or extension.
+    """
     image_format(artifact_name(path))
     return path
 

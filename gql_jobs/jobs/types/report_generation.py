@@ -11,7 +11,7 @@ from gql_jobs.jobs.registry import Model, job_type
 
 MAX_YEARS = 50
 EARLIEST = date(1900, 1, 1)
-"""Spreadsheets know no earlier date."""
+"""The earliest date that spreadsheets can hold."""
 LATEST = date(2999, 12, 31)
 
 
