@@ -28,6 +28,9 @@ from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.types import artifact_url
 
+_MILLISECOND = timedelta(milliseconds=1)
+
+
 # The interface Job and the types of its fields.
 
 
@@ -65,9 +68,6 @@ class Cancellation:
             outcome=CancellationOutcome(ended.receipt.value) if ended is not None else None,
             worker_id=notes[-1].worker_id if notes else None,
         )
-
-
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @strawberry.type(description="One failed attempt.")

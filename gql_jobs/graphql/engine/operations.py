@@ -1,7 +1,7 @@
 """Operations, from a request to the JSON of its results, for every transport.
 
 ``Operations`` is the one entry of the engine. It takes a schema that Strawberry has defined and runs operations against
-it on graphql-core, without Strawberry's own ``execute``, which costs more than most operations (docs/decisions.md).
+it on graphql-core, without Strawberry's own ``execute``, whose hooks cost more than a short one (docs/decisions.md).
 ``operation`` reads the document, so that a transport knows the type of the operation; ``result`` or ``results`` checks
 it, runs it (``fast_path``) and makes its JSON. Every error in a result has its code.
 """

@@ -12,6 +12,14 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gql_jobs.jobs.errors import PermanentError
 
+Dimension: TypeAlias = Literal["date", "product", "region"]
+UNNAMED = "(none)"
+"""The name that rows without a product or region are listed under."""
+PRECISION = 60
+"""Digits of calculations; more than any sum of a 64-bit count of rows can have."""
+PLACES = 4
+"""Decimal places of amounts and quantities; each row is rounded to so many."""
+_DAY = timedelta(days=1)
 _COLUMNS_HINT = "GQL_JOBS_SALES_COLUMNS is a list like date=order_date,product=sku"
 
 
@@ -55,9 +63,6 @@ def parse_columns(mapping: str) -> Columns:
     return Columns(**named)
 
 
-_DAY = timedelta(days=1)
-
-
 class Period(NamedTuple):
     """A span of calendar days, both included."""
 
@@ -92,13 +97,6 @@ class Period(NamedTuple):
     def overlaps(self, other: "Period") -> bool:
         """Return whether the two periods have a day in common."""
         return self.start <= other.end and other.start <= self.end
-
-
-PRECISION = 60
-"""Digits of calculations; more than any sum of a 64-bit count of rows can have."""
-PLACES = 4
-"""Decimal places of amounts and quantities; each row is rounded to so many."""
-_CENT = Decimal("0.01")
 
 
 class Sums(NamedTuple):
@@ -136,11 +134,6 @@ def plain(number: Decimal, places: int = 0) -> Decimal:
 def money(amount: Decimal) -> Decimal:
     """Return the amount with two decimal places, or more where they are not zero."""
     return plain(amount, 2)
-
-
-Dimension: TypeAlias = Literal["date", "product", "region"]
-UNNAMED = "(none)"
-"""The name that rows without a product or region are listed under."""
 
 
 class Source(Protocol):
