@@ -13,7 +13,7 @@ from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
 from gql_jobs_worker.handlers import environment_settings
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.download import DownloadLimits, ReportReceived, download
 from gql_jobs_worker.images.operations import first_box, steps
 from gql_jobs_worker.images.pictures import read_picture, write_picture
@@ -60,7 +60,9 @@ def _limits(config: Settings) -> DownloadLimits:
         bytes=config.download_max_bytes,
         seconds=config.download_timeout,
         redirects=config.download_max_redirects,
-        reach=Reach(loopback=config.download_allow_loopback, private=config.download_allow_private_networks),
+        networks=AllowedNetworks(
+            loopback=config.download_allow_loopback, private=config.download_allow_private_networks
+        ),
     )
 
 

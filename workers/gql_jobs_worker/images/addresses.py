@@ -39,7 +39,7 @@ _CARRIES_4 = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96")))
 
 
 @dataclass(frozen=True)
-class Reach:
+class AllowedNetworks:
     """The networks beside the public internet that downloads may connect to. ``private`` includes loopback."""
 
     loopback: bool = False

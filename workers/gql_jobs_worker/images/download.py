@@ -15,7 +15,7 @@ from typing import BinaryIO
 import httpx
 
 from gql_jobs.jobs.errors import HandlerError, PermanentError, TransientError
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.transport import CheckedTransport, Resolve, resolve
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -38,7 +38,7 @@ class DownloadLimits:
     bytes: int
     seconds: float
     redirects: int
-    reach: Reach
+    networks: AllowedNetworks
 
 
 async def download(
@@ -52,7 +52,7 @@ async def download(
     """
     try:
         async with asyncio.timeout(limits.seconds):
-            transport = CheckedTransport(limits.reach, resolve=resolve)
+            transport = CheckedTransport(limits.networks, resolve=resolve)
             timeout = httpx.Timeout(limits.seconds, connect=min(_CONNECT_WITHIN, limits.seconds))
             async with (
                 httpx.AsyncClient(transport=transport, timeout=timeout, headers=_HEADERS, trust_env=False) as client,

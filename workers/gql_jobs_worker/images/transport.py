@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Returns the addresses of a host for a port."""
@@ -27,10 +27,10 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """An httpx transport for addresses within ``reach``, without proxies and without kept connections."""
+    """An httpx transport for addresses in ``networks``, without proxies and without kept connections."""
 
-    def __init__(self, reach: Reach, *, resolve: Resolve = resolve) -> None:
-        self._reach = reach
+    def __init__(self, networks: AllowedNetworks, *, resolve: Resolve = resolve) -> None:
+        self._networks = networks
         self._resolve = resolve
         # Kept connections are pooled by address: another host there would get the first one's TLS.
         self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
@@ -38,7 +38,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first address of its host that can be connected to.
 
-        :raises PermanentError: if the host has an address that is out of reach, or cannot be a host.
+        :raises PermanentError: if the host has an address that is not allowed, or cannot be a host.
         :raises TransientError: if the name cannot be resolved.
         """
         failure: httpx.TransportError | None = None
@@ -63,7 +63,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
             raise TransientError(f"The host {host!r} cannot be resolved: {error.strerror or error}") from error
         for address in addresses:
             # One forbidden address rules out the name: public hosts have none, and to skip it would help an attacker.
-            refusal = self._reach.refusal(address)
+            refusal = self._networks.refusal(address)
             if refusal is not None:
                 raise PermanentError(f"The host {host!r} is at {refusal}, where this server does not download from.")
         return addresses
