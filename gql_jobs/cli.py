@@ -1,7 +1,7 @@
-"""The command ``gql-jobs``: reads options and the environment, then hands over to the part that was asked for.
+"""The command ``gql-jobs``: reads options and the environment, then runs the part that was asked for.
 
-Imports each part inside its command, so that a worker's machine needs no API and the reverse. Must answer every
-foreseeable failure with a sentence, never a traceback.
+Each command imports its part itself, so that a worker's machine needs no libraries of the API and the reverse. Every
+foreseeable failure is reported as a sentence, never as a traceback.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def _data_dir(command: _Command) -> _Command:
 
 
 class CannotStart(click.ClickException):
-    """What was asked for cannot be had: settings, arguments, a port, a folder, a server. Exits with code 2."""
+    """A command cannot start for its settings, arguments, port, folder or server. Exits with code ``CANNOT_START``."""
 
     exit_code = CANNOT_START
 
@@ -224,16 +224,16 @@ def _import_options(imports: tuple[str, ...]) -> list[str]:
 
 
 def _prepare(settings: Settings) -> bool:
-    """Set up logging, and end with a parent of ours.
+    """Set up logging, and have this process end with the parent that supervises it.
 
-    :returns: whether ``dev`` has started this process, and says itself where everything is.
+    :returns: whether there is such a parent, which then prints the addresses itself.
     """
     configure_logging(settings.log_level, settings.log_format)
     return stop_with_parent()
 
 
 def _settings(**given: Any) -> Settings:
-    """Return the settings of the environment, with what the command line says instead.
+    """Return the settings of the environment, overridden by those options of the command line that are given.
 
     :raises ValidationError, SettingsError: for values that do not fit.
     """
@@ -254,9 +254,9 @@ def _require(module: str, extra: str) -> None:
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """Turn failures that a person can do something about into sentences.
+    """Turn the foreseeable failures of a command into sentences.
 
-    :raises CannotStart: for each of them.
+    :raises CannotStart: with the sentence, instead of the failure.
     """
     try:
         yield
@@ -277,7 +277,7 @@ def _sentences() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the command line; modules in the current folder can be imported."""
+    """Run the command line, with the current folder last on Python's module path."""
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109
         # Last: a folder of the user's that is called as one of our packages must not hide it.
         sys.path.append(os.getcwd())  # noqa: PTH109

@@ -1,10 +1,10 @@
-"""``python -m gql_jobs.demo``."""
+"""The command ``python -m gql_jobs.demo``."""
 
 import sys
 
 
 def main() -> None:
-    """Run the demo, or say what it lacks."""
+    """Run the demo; exit with 2 and a sentence if a library is not installed."""
     try:
         from gql_jobs.demo.program import run_command  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The demo's side of the API: its operations, over HTTP and one WebSocket, through a GraphQL client library."""
+"""The demo's client of the API: its operations, over HTTP and one WebSocket, through a GraphQL client library."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,10 +43,11 @@ _Session = AsyncClientSession | ReconnectingAsyncClientSession
 
 
 class Api:
-    """What the demo asks of the server.
+    """The operations of the demo.
 
-    :param live: where subscriptions run.
-    :param files: fetches by paths of the server.
+    :param queries: the session of queries and mutations.
+    :param live: the session of subscriptions.
+    :param files: the HTTP client for files, whose base URL is the server's.
     """
 
     def __init__(self, queries: _Session, live: _Session, files: httpx.AsyncClient) -> None:
@@ -59,7 +60,7 @@ class Api:
         return await self._ask(_CREATE, "createJob", input=job_input)
 
     async def watch(self, job_id: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the job's events, from its present state to its end."""
+        """Yield the job's events, from its latest one to its terminal one."""
         request = GraphQLRequest(_WATCH, variable_values={"id": job_id})
         async for result in self._live.subscribe(request):
             yield result["jobProgress"]
@@ -73,7 +74,10 @@ class Api:
         return await self._ask(_RETRY, "retryJob", id=job_id)
 
     async def fetch(self, url: str) -> bytes:
-        """Return the content of a job's file."""
+        """Return the content of a job's file, by its path on the server.
+
+        :raises httpx.HTTPError: if it cannot be fetched.
+        """
         return (await self._files.get(url)).raise_for_status().content
 
     async def unserved(self, types: list[str]) -> set[str]:

@@ -27,17 +27,19 @@ from gql_jobs.demo.api import Api, open_api
 from gql_jobs.demo.promises import KINDS, Broken, Promise, picture_server, promises
 
 _START_WITHIN = 120.0
+"""Seconds in which ``gql-jobs dev`` has to be ready."""
 _JOBS_WITHIN = 240.0
+"""Seconds in which all jobs have to end."""
 WORKERS_WITHIN = 15.0
-"""Seconds; a worker that has just been started needs a moment until it is seen."""
+"""Seconds in which workers have to appear; one that has just been started needs a moment."""
 _POLL = 0.2
-"""Seconds between two looks at what workers there are."""
+"""Seconds between two queries of the workers."""
 _SLOW = 0.15
-"""Seconds between two parts of a picture, to watch its download."""
+"""Seconds between two chunks of a picture, so that its download can be watched."""
 
 
 class Screen:
-    """What the demo shows: live bars on a terminal, plain lines elsewhere, then tables."""
+    """The output of the demo: live bars on a terminal, plain lines elsewhere, then tables."""
 
     def __init__(self) -> None:
         self._console = Console()
@@ -46,7 +48,7 @@ class Screen:
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Show bars of their own for what is watched in the block."""
+        """Show progress bars for the jobs that are watched in the block, if this is a terminal."""
         note = TextColumn("{task.percentage:>3.0f}% {task.fields[note]}")
         bars = Progress(TextColumn("{task.description:<22}"), BarColumn(), note, console=self._console)
         self._bars, self._tasks = (bars if self._console.is_terminal else None), {}
@@ -54,7 +56,7 @@ class Screen:
             yield
 
     def show(self, name: str, event: dict[str, Any]) -> None:
-        """Show one event of a job."""
+        """Show one event of a job, in its bar or as a line."""
         job = event["job"]
         note = job["progressMessage"] or ""
         if event["__typename"] == "JobFailed":
@@ -78,7 +80,7 @@ class Screen:
         self._console.print(table)
 
     def line(self, text: str) -> None:
-        """Show a line, as it is: nothing in it is markup, and links stay whole."""
+        """Show a line without markup or wrapping, so that links stay whole."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -183,13 +185,13 @@ class Demo:
 
 @contextlib.asynccontextmanager
 async def dev_server() -> AsyncIterator[str]:
-    """Run a ``gql-jobs dev`` in a folder of its own until the block ends; return its GraphQL endpoint.
+    """Run a ``gql-jobs dev`` in a folder of its own until the block ends; yield its GraphQL endpoint.
 
     :raises Broken: if it does not become ready, or does not end with 0.
     """
     with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
-        # On a terminal its log would run through the bars.
+        # On a terminal its log would disturb the bars.
         log = asyncio.subprocess.DEVNULL if sys.stdout.isatty() else None
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
         assert process.stdout is not None
@@ -198,7 +200,7 @@ async def dev_server() -> AsyncIterator[str]:
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
-            # What it still prints must be read, or it could not end.
+            # Its remaining output has to be read, or a full pipe would keep it from ending.
             await asyncio.wait_for(process.communicate(), 60)
     if process.returncode != 0:
         raise Broken(f"gql-jobs dev ended with {process.returncode}.")

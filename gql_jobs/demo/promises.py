@@ -1,4 +1,4 @@
-"""What the demo creates, what it promises of each job, and the pictures that its image jobs fetch."""
+"""The jobs of the demo with their expected results, and the server of the pictures that its image jobs fetch."""
 
 import io
 import threading
@@ -19,12 +19,12 @@ _YEAR = {"start": "2024-01-01", "end": "2024-12-31"}
 
 
 class Broken(Exception):
-    """A promise of the demo did not hold."""
+    """A job did not end as its ``Promise`` says, or the server did not behave as it should."""
 
 
 @dataclass
 class Promise:
-    """One job: how it is created, how it ends, after how many retries, and which files it leaves."""
+    """One job of the demo, and what is expected: its final status, its retries, and its files."""
 
     name: str
     payload: dict[str, Any]
@@ -33,13 +33,13 @@ class Promise:
     retries: int = 0
     run_at: datetime | None = None
     files: dict[str, bytes] = field(default_factory=dict)
-    """The first bytes of each, by name."""
+    """The first bytes of each expected file, by its name."""
     id: str = ""
-    """Of the job, once it is created."""
+    """The id of the job, once it is created; empty before."""
 
     @property
     def type(self) -> str:
-        """The field of the payload that is set, which names the type of the job."""
+        """Return the member of the payload that is set, which names the type of the job."""
         (name,) = self.payload
         return name
 

@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _GREYLISTED_TRIES = 2
+"""Tries of a greylisted mail that are rejected."""
 _REMEMBERED = 10_000
-"""Mails whose tries are counted; the one that has not been tried for longest is forgotten first."""
+"""Greylisted mails whose tries are counted; the one tried least recently is dropped first."""
 
 
 def run_mailbox(host: str, smtp_port: int, http_port: int, data_dir: Path, ports_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Port 0 takes a free one.
+    """Serve SMTP and the page until SIGTERM or SIGINT. Port 0 takes a free one.
 
     :param data_dir: the mails are in its folder ``mails``.
     :param ports_file: where the ports are written as JSON, once both are taken; by default they are printed.
@@ -68,7 +69,7 @@ async def _serve(smtp: list[socket.socket], http: list[socket.socket], mails: Ma
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again once it has stopped; here that must not end us before the rest is closed.
+        # uvicorn raises the signal again once it has stopped, which must not end this process before SMTP is closed.
         loop.add_signal_handler(number, lambda: None)
     try:
         await page.serve(sockets=http)
@@ -91,14 +92,14 @@ class MailHandler:
     async def handle_RCPT(  # noqa: N802
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
-        """Accept a recipient, or reject it by its domain."""
+        """Accept a recipient, or reject it with 550 by its domain."""
         if _domain(address) == "reject.example":
             return "550 5.1.1 No such recipient here"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep a whole mail, or have it tried again by the domain of a recipient."""
+        """Store a mail, or reject it with 451 for now by the domain of a recipient."""
         content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
         recipients = [str(recipient) for recipient in envelope.rcpt_tos]
         if any(_domain(recipient) == "greylist.example" for recipient in recipients) and self._is_early(content):

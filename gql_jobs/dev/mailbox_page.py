@@ -1,4 +1,4 @@
-"""The caught mails in a browser and as JSON. Everything in a mail is somebody else's text: all of it is escaped."""
+"""The caught mails in a browser and as JSON. Nothing in a mail is trusted: all of it is escaped."""
 
 from html import escape
 from itertools import islice
@@ -31,10 +31,10 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; p
 
 
 def mailbox_page(mails: Mails) -> Starlette:
-    """Return the application.
+    """Return the ASGI application that shows the mails.
 
-    ``/`` lists the last 200 mails, ``/mails/{id}`` shows one, and ``/messages[.json]?to=&limit=`` gives all as JSON,
-    those to one recipient, or so many of them, the newest first.
+    ``/`` lists the last 200 mails, ``/mails/{id}`` shows one, and ``/messages[.json]`` returns all as JSON, the newest
+    first; its parameters ``to`` and ``limit`` select those to one recipient, and at most so many.
     """
 
     async def index(_request: Request) -> Response:

@@ -1,6 +1,6 @@
 """The caught mails as files: one ``.eml`` each, named so that they sort by arrival, the newest 1 000 kept.
 
-What is in them is somebody else's, and may be malformed in any way: no mail makes reading fail.
+Their content is untrusted and may be malformed in any way: no mail makes reading fail.
 """
 
 import email.policy
@@ -35,16 +35,16 @@ class Mail:
     body: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the mail with the names that ``/messages`` promises."""
+        """Return the mail with the names that ``/messages`` documents: ``from`` and ``messageId``."""
         fields = asdict(self)
         renamed = {"from": fields.pop("sender"), "messageId": fields.pop("message_id")}
         return {**fields, **renamed}
 
 
 class Mails:
-    """The mails in ``folder``. Its calls touch the disk: use it from a thread.
+    """The mails in ``folder``. Its methods access the disk: call them from a thread.
 
-    :param kept: how many there may be.
+    :param kept: how many are kept; older ones are removed.
     """
 
     def __init__(self, folder: Path, *, kept: int = _KEPT) -> None:
@@ -57,7 +57,7 @@ class Mails:
         self._trim()
 
     def add(self, sender: str, recipients: list[str], content: bytes) -> str:
-        """Keep one mail and return its id; the oldest goes when there are too many."""
+        """Store one mail and return its id; remove the oldest if there are too many."""
         mail_id = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         path = self._path(mail_id)
         envelope = f"Return-Path: <{_clean(sender)}>\r\nDelivered-To: {_clean(', '.join(recipients))}\r\n"

@@ -1,4 +1,4 @@
-"""The embedded server kept up: started again on the same ports when it dies, or run alone by ``gql-jobs nats``."""
+"""The embedded NATS server under supervision: restarted on the same ports for ``dev``, or run alone by ``nats``."""
 
 import asyncio
 import logging
@@ -13,33 +13,36 @@ from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MONITORING = 8222
-"""Where NATS's monitoring is looked for by habit."""
+USUAL_MONITOR_PORT = 8222
+"""The port where NATS servers usually have their monitoring."""
 
 
 @asynccontextmanager
-async def kept_server(settings: Settings, port: int, monitor_port: int | None = None) -> AsyncIterator[EmbeddedServer]:
-    """Keep a server running until the block ends; return the first one, whose ports all later ones have.
+async def supervised_server(
+    settings: Settings, port: int, monitor_port: int | None = None
+) -> AsyncIterator[EmbeddedServer]:
+    """Run a server until the block ends, and start it again on the same ports when it dies; yield the first one.
 
-    :param monitor_port: where its monitoring is; without one at 8222, or at a free port where that is taken.
+    :param port: of its clients; 0 takes a free one.
+    :param monitor_port: of its monitoring; None for 8222, or a free one where that is taken.
     :raises FolderInUse, EmbeddedServerError: if the first one cannot be started.
     """
     started: asyncio.Future[EmbeddedServer] = asyncio.get_running_loop().create_future()
     stopping = asyncio.Event()
-    keeper = asyncio.create_task(_keep(settings, port, monitor_port, started, stopping))
+    supervision = asyncio.create_task(_supervise(settings, port, monitor_port, started, stopping))
     try:
-        await asyncio.wait((keeper, started), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((supervision, started), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
-            keeper.result()
+            supervision.result()
         yield started.result()
     finally:
         stopping.set()
         if not started.done():
-            keeper.cancel()
-        await asyncio.wait((keeper,))
+            supervision.cancel()
+        await asyncio.wait((supervision,))
 
 
-async def _keep(
+async def _supervise(
     settings: Settings,
     port: int,
     monitor_port: int | None,
@@ -62,7 +65,7 @@ async def _keep(
                 port, monitor_port = server.port, server.monitor_port
                 if not started.done():
                     started.set_result(server)
-                code = await _first(server, stopping)
+                code = await _wait_for_end(server, stopping)
                 reason = exit_reason(code) if code is not None else ""
         except EmbeddedServerError as error:
             if not started.done():
@@ -82,13 +85,13 @@ async def _keep(
 
 def _usual_port() -> int:
     try:
-        return port_to_use("127.0.0.1", MONITORING)
+        return port_to_use("127.0.0.1", USUAL_MONITOR_PORT)
     except CannotListen:
         return 0
 
 
-async def _first(server: EmbeddedServer, stopping: asyncio.Event) -> int | None:
-    """Return the exit code of a server that ended by itself, or None when it is to be stopped."""
+async def _wait_for_end(server: EmbeddedServer, stopping: asyncio.Event) -> int | None:
+    """Wait until the server ends by itself, and return its exit code, or until it has to stop, and return None."""
     stopped, ended = asyncio.create_task(stopping.wait()), asyncio.create_task(server.wait())
     try:
         await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -115,7 +118,7 @@ async def run_nats(settings: Settings, host: str, port: int, monitor_port: int) 
         max_store_bytes=settings.max_store_bytes,
     ) as server:
         print(f"NATS          {server.url}\nMonitoring    {server.monitor_url}", flush=True)  # noqa: T201
-        code = await _first(server, stopping)
+        code = await _wait_for_end(server, stopping)
         if code is not None:
             log.error("nats-server ended by itself (%s); its log is %s", exit_reason(code), server.log_file)
             return 1

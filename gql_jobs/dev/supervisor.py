@@ -1,6 +1,6 @@
 """``gql-jobs dev``: nats-server, API, workers and mailbox as one process tree.
 
-Owns which processes run, their ports, and the order in which they stop. Must leave nothing behind.
+Decides which processes run, their ports, and the order in which they stop. None of them may outlive it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gql_jobs.dev.nats import kept_server
+from gql_jobs.dev.nats import supervised_server
 from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
 from gql_jobs.processes.listening import port_to_use, reachable, url
 from gql_jobs.processes.lock import FolderLock
@@ -23,7 +23,7 @@ from gql_jobs.settings import Settings
 _T = TypeVar("_T")
 
 _STARTS = 3
-"""How often a child may end before the whole start is given up."""
+"""Ends of a child while it starts, after which the whole start is given up."""
 _READY_WITHIN = 120.0
 """Seconds in which a child has to be ready."""
 
@@ -57,14 +57,14 @@ class Supervisor:
     def __init__(self, settings: Settings, options: Options) -> None:
         self._settings = settings
         self._options = options
-        self._data_dir = _absolute(settings.data_dir)
+        self._data_dir = settings.data_dir.absolute()
         self._port = options.port
         self._children = Children(workers_stop_message(settings.shutdown_grace))
 
     async def run(self) -> int:
-        """Start in order, wait for a signal, stop in the opposite order: workers, API, mailbox, nats-server.
+        """Start all parts, wait for a signal, and stop them in the opposite order: workers, API, mailbox, nats-server.
 
-        Returns the exit code and raises what ``run_dev`` does.
+        Return the exit code; raise what ``run_dev`` raises.
         """
         with self._children.signals(), FolderLock(self._data_dir / "dev.lock"):
             self._port = port_to_use(self._options.host, self._options.port)
@@ -81,7 +81,7 @@ class Supervisor:
         nats = []
         if self._settings.nats_url is None:
             ports = (self._options.nats_port, self._options.monitor_port)
-            server = await stack.enter_async_context(kept_server(self._settings, *ports))
+            server = await stack.enter_async_context(supervised_server(self._settings, *ports))
             environment["GQL_JOBS_NATS_URL"] = server.url
             nats = [("NATS", server.url), ("Monitoring", server.monitor_url)]
         mail_ports = await stack.enter_async_context(self._mailbox())
@@ -117,7 +117,7 @@ class Supervisor:
     @asynccontextmanager
     async def _mailbox(self) -> AsyncIterator[dict[str, int]]:
         ports_file = self._data_dir / "mailbox.json"
-        _forget(ports_file)
+        _remove(ports_file)
 
         def command() -> list[str]:
             ports = _read_ports(ports_file) or {"smtp_port": 0, "http_port": 0}
@@ -144,9 +144,11 @@ class Supervisor:
 
 
 async def _until(child: Child, answer: Callable[[], Awaitable[_T]]) -> _T:
-    """Return the first true answer of a child that is starting.
+    """Return the first true answer about a child that is starting.
 
-    :raises StartFailed: if the child ends three times before, or two minutes pass.
+    :param answer: asks once; anything false means not yet.
+
+    :raises StartFailed: if the child ends ``_STARTS`` times before, or ``_READY_WITHIN`` s pass.
     """
     deadline = time.monotonic() + _READY_WITHIN
     while time.monotonic() < deadline:
@@ -180,9 +182,5 @@ def _read_ports(path: Path) -> dict[str, int] | None:
     return ports
 
 
-def _absolute(data_dir: Path) -> Path:
-    return data_dir.absolute()
-
-
-def _forget(path: Path) -> None:
+def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)

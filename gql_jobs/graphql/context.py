@@ -1,4 +1,4 @@
-"""What resolvers may use of the process they run in. Made by the web layer, which this package never imports."""
+"""The context that resolvers are given: the parts of the process they may use. The web layer makes it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from gql_jobs.log.heartbeats import WorkerSeen
 
 
 class SeenWorkers(Protocol):
-    """Who runs jobs at the moment."""
+    """The workers that run jobs at the moment."""
 
     def workers(self) -> list[WorkerSeen]:
-        """Return the workers heard of lately."""
+        """Return the workers whose last heartbeat is no older than 15 s."""
 
 
 class Services(Protocol):
@@ -30,44 +30,53 @@ class Services(Protocol):
 
     @property
     def settings(self) -> JobDefaults:
-        """What holds for a job where neither it nor its type says otherwise."""
+        """Return the retries and the timeout of jobs that have none of their own and none by their type."""
 
     @property
     def registry(self) -> Registry:
-        """The job types that this process can create."""
+        """Return the job types that this process can create."""
 
     @property
     def commands(self) -> JobCommands:
-        """What can be decided about jobs."""
+        """Return the commands that create, cancel and retry jobs."""
 
     @property
     def index(self) -> Index:
-        """The jobs as far as this process has followed the stream."""
+        """Return the index: the jobs as far as this process has followed the stream."""
 
     @property
     def reader(self) -> Reader:
-        """Pages and counts of the index, read beside the event loop."""
+        """Return the reader of the index, for pages and counts."""
 
     @property
     def feed(self) -> Feed:
-        """How far this process has followed the stream."""
+        """Return the feed, which brings the stream into the index."""
 
     @property
     def watch(self) -> Watch:
-        """The events of jobs as they happen."""
+        """Return the source of the events of jobs as they happen."""
 
     @property
     def presence(self) -> SeenWorkers:
-        """Who runs jobs at the moment."""
+        """Return the workers that run jobs at the moment."""
 
     async def job(self, job_id: str) -> Job | None:
-        """Return the job from the index, else from the stream; None for an id that is unknown or no UUID."""
+        """Return the job from the index, else from the stream; None for an id that is unknown or no UUID.
+
+        :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
+        """
 
     async def events(self, job_id: str) -> list[Event]:
-        """Return the job's history, from the index, else from the stream."""
+        """Return the job's events, oldest first, from the index, else from the stream.
+
+        :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
+        """
 
     async def saved(self, job_id: str) -> list[Artifact]:
-        """Return the job's files, from the index, else from the stream."""
+        """Return the job's files by name, from the index, else from the stream.
+
+        :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
+        """
 
 
 @dataclass
@@ -75,7 +84,7 @@ class Context:
     """The context of one operation."""
 
     services: Callable[[], Services]
-    """Returns what resolvers work with: at each call anew, because a socket may be older than they are.
+    """Returns the services of this process; called for each use, because a socket may be older than they are.
 
     Raises QueueUnavailable while the server is starting.
     """

@@ -1,4 +1,4 @@
-"""Which jobs are meant, and in which order: the inputs of pages, live events and bulk retries, and what they stand for.
+"""The inputs that select and order jobs, for pages, live events and bulk retries, and their translation.
 
 The classes only define the schema. A resolver is given an input object as a dictionary of what the client gave, by the
 Python names of its fields: what was left out is left out, what was null is None.
@@ -18,7 +18,7 @@ from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
     name="JobFilter", description="Which jobs are meant: all given parts must match, an empty list matches nothing."
 )
 class JobFilterInput:
-    """The input JobFilter, for ``filter_of``."""
+    """The input ``JobFilter``, which ``filter_of`` translates."""
 
     ids: list[strawberry.ID] | None = strawberry.field(
         default=strawberry.UNSET, description="One of these ids; an id that is no UUID matches nothing."
@@ -40,14 +40,14 @@ class JobFilterInput:
 
 @strawberry.input(name="JobOrder", description="How a page of jobs is sorted.")
 class JobOrderInput:
-    """The input JobOrder, for ``order_of``."""
+    """The input ``JobOrder``, which ``order_of`` translates."""
 
     field: OrderField = strawberry.field(default=OrderField.CREATED_AT, description="What to sort by.")
     direction: SortDirection = strawberry.field(default=SortDirection.DESC, description="Which end comes first.")
 
 
 def filter_of(given: dict[str, Any] | None) -> JobFilter:
-    """Return the filter that a ``JobFilter`` stands for; one that matches every job where none was given."""
+    """Return the filter of an input ``JobFilter``; one that matches every job where none was given."""
     if not given:
         return JobFilter()
     ids = _tuple(given.get("ids"))
@@ -64,7 +64,7 @@ def filter_of(given: dict[str, Any] | None) -> JobFilter:
 
 
 def order_of(given: dict[str, Any] | None) -> JobOrder:
-    """Return the order that a ``JobOrder`` stands for; newest first where none was given."""
+    """Return the order of an input ``JobOrder``; newest first where none was given."""
     if not given:
         return JobOrder()
     field = given.get("field", OrderField.CREATED_AT)

@@ -1,9 +1,8 @@
 """Jobs, their events and pages of them as clients see them.
 
-First what a job consists of and the interface Job, then a type for each kind of event, then the connection. A field is
-a property that reads the value behind it, and a document that does not select it pays nothing for it. The type of a
-job's own payload and result follows from the registry: ``registered_types`` makes it, and hands in how to present a
-job.
+First the interface Job and the types of its fields, then a type for each kind of event, then the connection. A field
+is a property that is read from ``source`` only if a document selects it. The object types of registered jobs, with
+their payload and result, are made by ``registered_types``.
 """
 
 # Strawberry types its decorators as Any.
@@ -29,7 +28,10 @@ from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.types import artifact_url
 
-# What a job consists of.
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+# The interface Job and the types of its fields.
 
 
 @strawberry.type(
@@ -37,7 +39,7 @@ from gql_jobs.jobs.types import artifact_url
     "of a subscription, which ends with it: ask for the job again."
 )
 class Cancellation:
-    """The receipts of the worker that ran a job when it was cancelled."""
+    """A cancellation, from the receipts of the worker that ran the job."""
 
     requested_at: datetime = strawberry.field(description="When the job was cancelled.")
     delivered_at: datetime | None = strawberry.field(
@@ -51,7 +53,10 @@ class Cancellation:
 
     @classmethod
     def of(cls, job: model.Job, notes: list[Note]) -> Self | None:
-        """Return what became of the cancellation of a job, by its receipts; None for a job that is not cancelled."""
+        """Return the cancellation of a job, or None for a job that is not cancelled.
+
+        :param notes: the receipts of this cancellation, oldest first.
+        """
         if job.status is not JobStatus.CANCELLED or job.finished_at is None:
             return None
         delivered = next((note for note in notes if note.receipt is Receipt.DELIVERED), None)
@@ -65,12 +70,9 @@ class Cancellation:
         )
 
 
-_MILLISECOND = timedelta(milliseconds=1)
-
-
 @strawberry.type(description="One failed attempt.")
 class JobError:
-    """What clients see of a failure."""
+    """A failed attempt as clients see it."""
 
     message: str = strawberry.field(description="What went wrong, in the words of the handler.")
     type: str = strawberry.field(description="The name of the exception.")
@@ -81,7 +83,7 @@ class JobError:
 
 @strawberry.type(description="A file that a handler has saved with its job. Visible once it is complete.")
 class Artifact:
-    """What clients see of a file."""
+    """A file of a job as clients see it."""
 
     name: str = strawberry.field(description="Its path among the job's files.")
     url: str = strawberry.field(description="Where it can be fetched: a path below the API's address.")
@@ -127,12 +129,12 @@ class Job:
 
     @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
     def raw_payload(self) -> JSON:
-        """Return the stored JSON."""
+        """Return the stored payload as a JSON value."""
         return _json(self.source.spec.payload)
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
     def raw_result(self) -> JSON | None:
-        """Return the stored JSON, or None."""
+        """Return the stored result as a JSON value, or None if there is none."""
         result = self.source.result
         return _json(result) if result is not None else None
 
@@ -143,7 +145,7 @@ class Job:
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
     def cancellation(self, info: Info) -> Cancellation | None:
-        """Return what the index knows of it."""
+        """Return the cancellation with the receipts that the index has, or None."""
         job = self.source
         return Cancellation.of(job, info.context.services().index.notes(job.id, job.event_seq))
 
@@ -158,19 +160,19 @@ class Job:
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]
-"""Makes of a job the object of its type, or an ``UnknownJob``; never fails."""
+"""Returns the object of a job's type, or an ``UnknownJob``; never fails."""
 
 
 class PresentsJobs(Protocol):
-    """A schema of ours: it has an object type for each registered job type."""
+    """A schema that has an object type for each registered job type."""
 
     @property
     def present(self) -> Presenter:
-        """How it shows a job."""
+        """Return the function that makes the object of a job."""
 
 
 def presenter(info: Info) -> Presenter:
-    """Return how the schema that runs this operation shows jobs."""
+    """Return the presenter of the schema that runs this operation."""
     return cast("PresentsJobs", info.schema).present
 
 
@@ -193,7 +195,7 @@ def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
 
 
 def _json(stored: msgspec.Raw) -> JSON:
-    """Return stored JSON as it is; as text where a foreign writer has stored what no client could be given."""
+    """Return the value of stored JSON; its text where a foreign writer has stored null or what is no JSON."""
     try:
         value = msgspec.json.decode(stored)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -209,7 +211,7 @@ def error_of(error: model.JobError) -> JobError:
 
 
 def milliseconds(job: model.Job) -> int | None:
-    """Return how long the last attempt ran; no longer than an Int can say: 24 days."""
+    """Return how long the last attempt ran, cut to the largest Int; None for a job that has not ended."""
     duration = job.duration
     return min(max(round(duration / _MILLISECOND), 0), 2**31 - 1) if duration is not None else None
 
@@ -244,7 +246,7 @@ compute(
 )
 
 
-# The events of jobs: one object type for each kind.
+# Events: one object type for each kind.
 
 
 @strawberry.interface(description="Something that happened to a job.")
@@ -331,12 +333,15 @@ EVENT_TYPES: dict[Kind, type[JobEvent]] = {
 
 
 def presented_event(event: fold.Event, present: Presenter) -> JobEvent:
-    """Return the event as an object of its kind, its job to be shown as an object of its type."""
+    """Return the event as an object of its kind.
+
+    :param present: makes the object of its job, once that is selected.
+    """
     return EVENT_TYPES[event.kind](source=event, present=present, cursor=str(event.cursor))
 
 
 def _last_error(shown: JobEvent) -> JobError:
-    """Return the latest failure; a foreign writer's message may come without, and must not break the stream."""
+    """Return the latest failure; a substitute where a foreign writer's event has none, so that no stream breaks."""
     job = shown.source.job
     if job.errors:
         return error_of(job.errors[-1])
@@ -373,7 +378,7 @@ compute(JobDeadLetter, error=_last_error)
 
 @strawberry.type(description="A job and its place in the list.")
 class JobEdge:
-    """A job in a connection, in the form that Relay-style clients know."""
+    """A job in a connection, with its cursor, as Relay defines it."""
 
     cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
     node: Job = strawberry.field(description="The job.")
@@ -391,7 +396,7 @@ class PageInfo:
 
 @strawberry.type(description="A page of jobs.")
 class JobConnection:
-    """A page of jobs, in the connection form that Relay-style clients know."""
+    """A page of jobs as a connection, as Relay defines it."""
 
     filter: strawberry.Private[JobFilter]
     page: strawberry.Private[Page]
@@ -422,9 +427,9 @@ def _page_info(shown: JobConnection) -> PageInfo:
 compute(JobConnection, edges=_edges, page_info=_page_info)
 
 
-def presented_page(page: Page, meant: JobFilter, present: Presenter) -> JobConnection:
-    """Return the page as clients see it.
+def presented_page(page: Page, job_filter: JobFilter, present: Presenter) -> JobConnection:
+    """Return the page as a connection.
 
-    :param meant: the filter that the page is one of, for its total count.
+    :param job_filter: the filter of the page, for the total count.
     """
-    return JobConnection(filter=meant, page=page, nodes=list(map(present, page.jobs)))
+    return JobConnection(filter=job_filter, page=page, nodes=list(map(present, page.jobs)))

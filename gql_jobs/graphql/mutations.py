@@ -1,7 +1,6 @@
-"""What can be done to jobs. Every mutation returns what this process's index shows, once it has applied the write.
+"""The mutations, and the input of a creation. Each returns the job as this process's index has it after the write.
 
-The input of a creation is here too: nothing else has it. Which payloads there are is known only when a schema is made,
-so the type Mutation is made anew for each.
+Which payloads there are is known only when a schema is made, so each schema has a type Mutation of its own.
 """
 
 from asyncio import TaskGroup
@@ -30,11 +29,12 @@ from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
 from gql_jobs.log.commands import Created, JobCommands
 
 LARGEST_BATCH = 1000
-"""Jobs that ``createJobs`` takes."""
+"""Jobs that ``createJobs`` takes at most."""
 RETRIES_AT_A_TIME = 32
+"""Jobs that ``retryJobs`` retries concurrently."""
 RETRYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
 PAYLOADS = PayloadArguments({"createJob": "input", "createJobs": "inputs"}, member="payload")
-"""The arguments that hold payloads."""
+"""The arguments whose faults are those of a payload."""
 
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
 
@@ -44,7 +44,7 @@ JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id."
 
 @strawberry.input
 class JobCreation:
-    """What a creation says beside its payload; ``CreateJobInput`` of a schema adds the payload."""
+    """The fields of ``CreateJobInput`` that are the same in every schema; each schema adds its ``payload``."""
 
     priority: JobPriority | None = strawberry.field(
         default=JobPriority.NORMAL, description="Which job starts first when workers are busy."
@@ -106,11 +106,11 @@ def create_job_input(registered: RegisteredTypes) -> type[Any]:
 
 
 _NAMES = {"timeout": "timeoutSeconds"}
-"""What ``CreateJobInput`` calls a field of ``JobRequest``, where it is not the same in camelCase."""
+"""The names in ``CreateJobInput`` of those fields of ``JobRequest`` that are not the same in camelCase."""
 
 
 def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) -> JobRequest:
-    """Return the creation that a ``CreateJobInput`` asks for.
+    """Return the request of an input ``CreateJobInput``.
 
     :param given: what the client gave, by the Python names of the fields; what was left out is left out.
     :param path: where the input stands in the arguments, for the errors.
@@ -137,7 +137,7 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
 
 
 def validated_payload(job_type: JobType, fields: dict[str, Any], path: str) -> BaseModel:
-    """Return the payload as its model.
+    """Return the payload validated as its type's model.
 
     :param path: where the payload stands in the arguments; it is prefixed to each field's own.
     :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
@@ -216,9 +216,9 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         ],
     ) -> CreateJobPayload:
         request = request_of(input, registered, "input")
-        running = info.context.services()
-        created = await running.commands.create(request)
-        job = await running.feed.read_back(created)
+        services = info.context.services()
+        created = await services.commands.create(request)
+        job = await services.feed.read_back(created)
         return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
 
     async def create_jobs(
@@ -234,9 +234,9 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         requests = [request_of(given, registered, f"inputs.{n}") for n, given in enumerate(inputs)]
-        running = info.context.services()
-        created = await running.commands.create_many(requests)
-        jobs = await _all_indexed(running, created)
+        services = info.context.services()
+        created = await services.commands.create_many(requests)
+        jobs = await _all_indexed(services, created)
         return CreateJobsPayload(
             jobs=[registered.present(job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
         )
@@ -256,23 +256,23 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
     return create_type("Mutation", fields, description="Everything that can be done.")
 
 
-async def _all_indexed(running: Services, created: list[Created]) -> list[model.Job]:
-    """Return the jobs as the index has them: it applies the stream in order, so with the last write it has all."""
-    last = await running.feed.read_back(max(created, key=lambda one: one.last_seq))
-    return [last if one.id == last.id else running.index.job(one.id) or one.job for one in created]
+async def _all_indexed(services: Services, created: list[Created]) -> list[model.Job]:
+    """Return the jobs as the index has them: it applies the stream in order, so once it has the last, it has all."""
+    last = await services.feed.read_back(max(created, key=lambda one: one.last_seq))
+    return [last if one.id == last.id else services.index.job(one.id) or one.job for one in created]
 
 
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
-    running = info.context.services()
-    job = await running.feed.read_back(await running.commands.cancel(job_id))
+    services = info.context.services()
+    job = await services.feed.read_back(await services.commands.cancel(job_id))
     return CancelJobPayload(job=presenter(info)(job))
 
 
 async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
-    running = info.context.services()
-    job = await running.feed.read_back(await running.commands.retry(job_id))
+    services = info.context.services()
+    job = await services.feed.read_back(await services.commands.retry(job_id))
     return RetryJobPayload(job=presenter(info)(job))
 
 
@@ -290,31 +290,31 @@ async def _retry_jobs(
         strawberry.argument(description="Which jobs; others are left alone.", graphql_type=JobFilterInput),
     ],
 ) -> RetryJobsPayload:
-    running = info.context.services()
-    retried = await retry_all(running, filter_of(filter))
+    services = info.context.services()
+    retried = await retry_all(services, filter_of(filter))
     if retried:
-        await running.feed.read_back(max(retried, key=lambda job: job.last_seq))
+        await services.feed.read_back(max(retried, key=lambda job: job.last_seq))
     return RetryJobsPayload(retried_count=len(retried))
 
 
-async def retry_all(running: Services, meant: JobFilter) -> list[model.Job]:
-    """Retry what matches and can be retried, a few at a time; return the jobs that were.
+async def retry_all(services: Services, job_filter: JobFilter) -> list[model.Job]:
+    """Retry the jobs that match and can be retried, a few concurrently; return those that were.
 
-    Jobs that somebody else has moved meanwhile are passed over.
+    A job whose state no longer allows it when its turn comes is skipped.
 
-    :raises QueueUnavailable: if NATS stops answering; what was retried before that stays so.
+    :raises QueueUnavailable: if NATS stops answering; the jobs retried before that stay retried.
     """
-    wanted = RETRYABLE if meant.status is None else tuple(s for s in RETRYABLE if s in meant.status)
-    if not wanted:
+    statuses = RETRYABLE if job_filter.status is None else tuple(s for s in RETRYABLE if s in job_filter.status)
+    if not statuses:
         return []
-    waiting = iter(await running.reader.ids(replace(meant, status=wanted)))
+    waiting = iter(await services.reader.ids(replace(job_filter, status=statuses)))
     retried: list[model.Job] = []
     try:
         async with TaskGroup() as group:
             for _ in range(RETRIES_AT_A_TIME):
-                group.create_task(_retry_in_turn(running.commands, waiting, retried))
+                group.create_task(_retry_in_turn(services.commands, waiting, retried))
     except ExceptionGroup as failures:
-        # One sentence for the client: all of them failed for the same reason.
+        # All of them failed for the same reason, so the client gets the first error.
         raise failures.exceptions[0] from failures
     return retried
 

@@ -47,13 +47,13 @@ from gql_jobs.graphql.engine.strawberry_internals import describe_enum, named_fi
 
 
 class OptionalKind(NamedTuple):
-    """The value or null."""
+    """A value of another kind, or null."""
 
     of: "FieldKind"
 
 
 class ListKind(NamedTuple):
-    """Any number of values of one kind."""
+    """A list of values of one kind."""
 
     of: "FieldKind"
 
@@ -71,11 +71,11 @@ class EnumKind(NamedTuple):
 
 
 class TextKind(NamedTuple):
-    """Something that is not a string in Python but is one in JSON, like a URL."""
+    """A value that is no string in Python but one in JSON, like a URL."""
 
 
 class JsonKind(NamedTuple):
-    """Whatever GraphQL cannot say more precisely."""
+    """A value that no GraphQL type can describe but JSON."""
 
 
 FieldKind: TypeAlias = OptionalKind | ListKind | ModelKind | EnumKind | TextKind | JsonKind | type[Any]
@@ -96,7 +96,7 @@ _TEXTS = (AnyUrl, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address,
 
 
 def field_kind(annotation: Any) -> FieldKind:
-    """Return the kind of an annotation as pydantic resolved it, constraints and aliases looked through."""
+    """Return the kind of an annotation as pydantic has resolved it; constraints and aliases are ignored."""
     annotation = _bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -209,8 +209,8 @@ class TypeNames:
     def __init__(self) -> None:
         self._owners: dict[str, object] = dict.fromkeys(RESERVED)
 
-    def take(self, name: str, owner: object) -> None:
-        """Take a name that follows from a job type's own.
+    def reserve(self, name: str, owner: object) -> None:
+        """Reserve a name that follows from a job type's own.
 
         :raises ValueError: if it is taken; the job type needs another name.
         """
@@ -218,10 +218,10 @@ class TypeNames:
             raise ValueError(f"The GraphQL type {name!r} of a job type is taken; give the job type another name.")
         self._owners[name] = owner
 
-    def claim(self, name: str, owner: object, stem: str) -> str:
-        """Take the name for a nested model or enum; return it.
+    def choose(self, name: str, owner: object, stem: str) -> str:
+        """Reserve and return a name for a nested model or enum.
 
-        Its own, or, if that is taken, prefixed with the type it is part of.
+        It is the owner's own, or, if that is taken, prefixed with the stem of the type it is part of.
 
         :raises ValueError: if both are taken.
         """
@@ -233,7 +233,7 @@ class TypeNames:
 
 
 class Shape(NamedTuple):
-    """A Strawberry annotation, and whether values must be made plain JSON before GraphQL writes them."""
+    """A Strawberry annotation; ``plain``: whether values have to be converted to plain JSON values for an answer."""
 
     type: Any
     plain: bool = False
@@ -261,7 +261,7 @@ class PayloadTypes:
         key = (model, is_input, name)
         if key not in self._made:
             if name is None:
-                name = self._names.claim(model.__name__ + ("Input" if is_input else ""), model, stem)
+                name = self._names.choose(model.__name__ + ("Input" if is_input else ""), model, stem)
             self._in_progress.add(model)
             self._made[key] = self._make(model, name, stem, is_input=is_input)
             self._in_progress.discard(model)
@@ -295,7 +295,7 @@ class PayloadTypes:
     def _enum(self, enum: type[Enum], stem: str) -> type[Enum]:
         key = (enum, False, None)
         if key not in self._made:
-            name = self._names.claim(enum.__name__, enum, stem)
+            name = self._names.choose(enum.__name__, enum, stem)
             description = _own_doc(enum) or f"The values of `{enum.__name__}`."
             values = {member.name: f"The value `{member.value}`." for member in enum} | value_docs(enum)
             self._made[key] = describe_enum(enum, description, values, name=name)
@@ -343,15 +343,15 @@ def _description(name: str, info: FieldInfo) -> str:
 
 
 def _own_doc(cls: type) -> str | None:
-    """Return the class's own docstring, in one paragraph; an inherited one speaks of something else."""
+    """Return the class's own docstring in one paragraph, or None; an inherited one would describe its base class."""
     doc = cls.__dict__.get("__doc__")
     return " ".join(str(doc).split()) if doc else None
 
 
 def value_docs(enum: type[Enum]) -> dict[str, str]:
-    """Return what a contract says about the values of an enum, by their names: the docstring below each.
+    """Return the docstrings below the members of an enum, by the members' names.
 
-    Python itself forgets them, so the source is read; where it is not there, there are none.
+    Python does not keep them, so they are read from the source; none are found where there is no source.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(enum)))

@@ -1,4 +1,4 @@
-"""What can be asked: jobs from the index, and what this installation consists of. Nothing here writes."""
+"""The queries: jobs from the index, and the job types, queues and workers of this installation."""
 
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
@@ -18,12 +18,12 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen
 
 DEFAULT_PAGE = 50
-"""Jobs of a page whose size nobody says."""
+"""Jobs of a page where the argument ``first`` is left out or null."""
 
 
 @strawberry.type(description="A kind of job that this server can create.")
 class JobType:
-    """What a registered type is."""
+    """A registered job type as clients see it."""
 
     name: str = strawberry.field(description="Its name, as `Job.type` and filters say it.")
     queue: str = strawberry.field(description="The queue its jobs go to.")
@@ -34,7 +34,7 @@ class JobType:
 
 @strawberry.type(description="How many jobs are in one state.")
 class StatusCount:
-    """One figure of a queue."""
+    """The number of a queue's jobs in one state."""
 
     status: JobStatus = strawberry.field(description="The state.")
     count: int = strawberry.field(description="How many jobs are in it.")
@@ -42,7 +42,7 @@ class StatusCount:
 
 @strawberry.type(description="A queue that workers serve.")
 class Queue:
-    """A queue and its figures."""
+    """A queue and the numbers of its jobs."""
 
     name: str = strawberry.field(description="Its name.")
     counts: list[StatusCount] = strawberry.field(description="How many of its jobs are in each state, zeros included.")
@@ -78,7 +78,7 @@ class Query:
         info: Info,
         id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
     ) -> Job | None:
-        """Return the job, or None."""
+        """Return the job, or None if the id is unknown or no UUID."""
         job = await info.context.services().job(id)
         return presenter(info)(job) if job is not None else None
 
@@ -106,21 +106,21 @@ class Query:
             int | None, strawberry.argument(description="Skip this many; a cursor is faster and does not shift.")
         ] = strawberry.UNSET,
     ) -> JobConnection:
-        """Return a page of the index; refuse sizes that cannot be with INVALID_ARGUMENT."""
+        """Return a page of the index; refuse a size, offset or cursor that is not valid with INVALID_ARGUMENT."""
         first = DEFAULT_PAGE if first is None else first
         if not 0 <= first <= LARGEST_PAGE:
             raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
         if offset and offset < 0:
             raise InvalidArgument("offset", "offset must not be negative.")
-        meant = filter_of(filter)
+        job_filter = filter_of(filter)
         page = await info.context.services().reader.page(
-            meant, order_of(order_by), first=first, after=after or None, offset=offset or 0
+            job_filter, order_of(order_by), first=first, after=after or None, offset=offset or 0
         )
-        return presented_page(page, meant, presenter(info))
+        return presented_page(page, job_filter, presenter(info))
 
     @strawberry.field(description="The kinds of job that this server can create.")
     def job_types(self, info: Info) -> list[JobType]:
-        """Return the registered types, with what holds for their jobs."""
+        """Return the registered types, with the retries and the timeout that their jobs have by default."""
         limits = info.context.services().settings
         return [
             JobType(
@@ -135,7 +135,7 @@ class Query:
 
     @strawberry.field(description="The queues, with how many jobs stand where.")
     async def queues(self, info: Info) -> list[Queue]:
-        """Return the queues of registered types and of stored jobs, by name."""
+        """Return the queues of registered types and of stored jobs, sorted by name."""
         reader = info.context.services().reader
         counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
         return [
@@ -149,7 +149,7 @@ class Query:
 
     @strawberry.field(description="The workers that run at the moment.")
     def workers(self, info: Info) -> list[Worker]:
-        """Return the workers heard of lately."""
+        """Return the workers whose heartbeats this process has received lately."""
         return [_worker(seen) for seen in info.context.services().presence.workers()]
 
 

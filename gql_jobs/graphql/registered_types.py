@@ -1,4 +1,4 @@
-"""The registered job types in one schema: an object type each, and the one place where a stored job becomes one.
+"""The GraphQL types of the registered job types, and how a stored job becomes an object of one of them.
 
 A job that its type cannot describe (any more) becomes an UnknownJob; presenting a job never fails.
 """
@@ -17,17 +17,20 @@ from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
 from gql_jobs.jobs import model
 from gql_jobs.jobs.registry import JobType, Registry
 
-_MAX_VERDICTS = 20_000
-_MAX_KEPT_TEXT = 1024
-"""Bytes of a payload or result whose verdict is kept."""
+_MAX_CACHED = 20_000
+"""Checks that are cached; then the cache is emptied."""
+_MAX_CACHED_TEXT = 1024
+"""Bytes of a payload or result whose check is cached."""
 _INT_END = 2**31
 """GraphQL's Int has 32 bits."""
 
 
 class RegisteredTypes:
-    """The job types of one schema.
+    """The job types of one schema, and the GraphQL types made of them.
 
-    :raises ValueError: for a registry without types, or names that GraphQL cannot keep apart.
+    ``objects`` has the object type of each job type by its name, ``inputs`` the input type of its payload.
+
+    :raises ValueError: if the registry has no types, or two that would have the same names in GraphQL.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -39,13 +42,13 @@ class RegisteredTypes:
         # All names that follow from job types first, so that no nested model takes one of them.
         for job_type in self.job_types.values():
             for part in ("Job", "Payload", "Result", "PayloadInput"):
-                names.take(type_stem(job_type) + part, job_type)
+                names.reserve(type_stem(job_type) + part, job_type)
         self.objects = {name: _object(job_type, payload_types) for name, job_type in self.job_types.items()}
         self.inputs = {
             name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
             for name, job_type in self.job_types.items()
         }
-        self._verdicts: dict[tuple[type[BaseModel], bytes], bool] = {}
+        self._is_readable: dict[tuple[type[BaseModel], bytes], bool] = {}
 
     def present(self, job: model.Job) -> Job:
         """Return the job as an object of its type, or an UnknownJob. Never fails."""
@@ -60,26 +63,26 @@ class RegisteredTypes:
         )
 
     def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
-        # The verdict is kept: to check is slow (an e-mail address), and pages show the same jobs again. By the text
-        # itself, for the hash beside a payload may be wrong in a message that others have written.
+        # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is the text
+        # itself: the hash beside a payload may be wrong in a message that a foreign writer has stored.
         key = (model_class, bytes(stored))
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            verdict = _reads(*key)
-            if len(key[1]) <= _MAX_KEPT_TEXT:
-                if len(self._verdicts) >= _MAX_VERDICTS:
-                    self._verdicts.clear()
-                self._verdicts[key] = verdict
-        return verdict
+        is_readable = self._is_readable.get(key)
+        if is_readable is None:
+            is_readable = _reads(*key)
+            if len(key[1]) <= _MAX_CACHED_TEXT:
+                if len(self._is_readable) >= _MAX_CACHED:
+                    self._is_readable.clear()
+                self._is_readable[key] = is_readable
+        return is_readable
 
 
 def type_stem(job_type: JobType) -> str:
-    """Return the stem of a job type's GraphQL types: ``EmailJob``, ``EmailPayload``, ``EmailPayloadInput``."""
+    """Return what the names of a job type's GraphQL types begin with: ``Email`` in ``EmailJob``, ``EmailPayload``."""
     return to_pascal(job_type.name)
 
 
 def payload_member(job_type: JobType) -> str:
-    """Return the member of the @oneOf input that stands for the type."""
+    """Return the name of the type's member in the @oneOf input ``JobPayloadInput``."""
     return to_camel(job_type.name)
 
 

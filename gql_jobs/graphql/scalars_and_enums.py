@@ -1,7 +1,6 @@
 """The scalars and enums of the schema: how values are written and read, and what they mean to a client.
 
-The enums belong to other packages, which have no word of GraphQL; they are described here, in place. What a value means
-for jobs is the resolvers' affair.
+Most enums belong to other packages, which know nothing of GraphQL; they are given their descriptions here, in place.
 """
 
 from collections.abc import Callable
@@ -89,7 +88,7 @@ SCALARS: dict[object, ScalarDefinition] = {
         parse_value=_same,
     ),
 }
-"""By Python type; for ``StrawberryConfig.scalar_map``."""
+"""The scalars by their Python types, for ``StrawberryConfig.scalar_map``."""
 
 
 class SortDirection(StrEnum):

@@ -1,4 +1,4 @@
-"""The schema, made from a registry. The only place that puts the parts of the API together."""
+"""The schema of a registry: the one module that puts the parts of the API together."""
 
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
@@ -27,7 +27,10 @@ _FOR_LINTERS = """\
 
 
 class JobsSchema(strawberry.Schema):
-    """A schema that knows the job types it was made of. ``operations`` runs it, in the place of Strawberry."""
+    """The schema of some registered job types.
+
+    ``operations`` runs it, in the place of Strawberry's own ``execute``; ``present`` makes the GraphQL object of a job.
+    """
 
     def __init__(
         self, registered: RegisteredTypes, limits: OperationLimits | None, *, plain_fields: bool, named: Iterable[str]
@@ -51,7 +54,7 @@ class JobsSchema(strawberry.Schema):
         context_value: Context | None = None,
         operation_name: str | None = None,
     ) -> Result:
-        """Return the result of one query or mutation, as ``operations`` runs it."""
+        """Run one query or mutation and return its result; whatever fails is an error in it."""
         return await self.operations.result(self._operation(query, variable_values, context_value, operation_name))
 
     async def subscribe(  # type: ignore[override]  # results of ours
@@ -61,7 +64,7 @@ class JobsSchema(strawberry.Schema):
         context_value: Context | None = None,
         operation_name: str | None = None,
     ) -> AsyncGenerator[Result, None]:
-        """Return the results of one subscription, as ``operations`` runs it."""
+        """Run one subscription and return its results; whatever fails is an error in the last of them."""
         return self.operations.results(self._operation(query, variable_values, context_value, operation_name))
 
     def _operation(
@@ -83,14 +86,14 @@ def build_schema(
 ) -> JobsSchema:
     """Return the schema for the types of a registry; call it anew after the registry has changed.
 
-    :param limits: what one operation may ask for; left out for a schema that is only read.
-    :param plain_fields: read plain fields past GraphQL's executor.
-    :param named: names of operations that are timed one by one.
-    :raises ValueError: for a registry without types, or with names that GraphQL cannot keep apart.
+    :param limits: what one operation may ask for; None for a schema that is only printed.
+    :param plain_fields: read plain fields without graphql-core's executor.
+    :param named: names of operations that have a label of their own in the metrics.
+    :raises ValueError: if the registry has no types, or two that would have the same names in GraphQL.
     """
     return JobsSchema(RegisteredTypes(registry), limits, plain_fields=plain_fields, named=named)
 
 
 def sdl(registry: Registry) -> str:
-    """Return the schema as text, as ``schema.graphql`` holds it."""
+    """Return the schema of a registry in SDL, the text of ``schema.graphql``."""
     return f"{_FOR_LINTERS}\n{build_schema(registry).as_str().strip()}\n"

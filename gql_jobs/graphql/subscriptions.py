@@ -1,4 +1,4 @@
-"""What can be watched. A refusal comes before the first event, as an error of the operation itself."""
+"""The subscriptions. What is wrong with the arguments is an error of the operation, before its first event."""
 
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
@@ -17,9 +17,9 @@ from gql_jobs.live.bus import Subscriber
 
 
 class PresentedEvents:
-    """Events as objects of their kinds, for one reader; closed, it has closed where they come from.
+    """An async iterator over the events of one subscriber, as GraphQL objects of their kinds.
 
-    No generator of its own: one on the way of every event is enough, and this has nothing to clean up.
+    A class and no generator, because each generator on the way of an event costs time, and nothing is cleaned up here.
     """
 
     __slots__ = ("_events", "_present")
@@ -35,7 +35,7 @@ class PresentedEvents:
         return presented_event(await self._events.__anext__(), self._present)
 
     async def aclose(self) -> None:
-        """End the subscription."""
+        """Close the subscriber whose events these are."""
         await self._events.aclose()
 
 

@@ -1,4 +1,4 @@
-"""The composition root: one FastAPI application over one runtime, and what every request passes before its route."""
+"""The composition root: one FastAPI application over one runtime, and the layers around its routes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +25,7 @@ from gql_jobs.web.runtime import Runtime, RuntimeOpener
 PATH = "/graphql"
 
 _PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked for by address, by probes that know no name. They hold nothing of a client's."""
+"""Paths that are served under any host name: probes ask by address. Nothing of a client's is there."""
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -35,10 +35,10 @@ _SECURITY_HEADERS = (
 
 
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
-    """Return the application. Requests are answered while its lifespan opens the runtime, which waits for NATS.
+    """Return the application. It answers requests while its lifespan opens the runtime, which waits for NATS.
 
-    ``app.state.opener`` opens it; ``app.state.runtime``, and ``app.state.bus`` for Python code, are there once it is
-    open. ``app.state.connections`` closes sockets and streams when the process stops.
+    ``app.state`` has the ``opener`` of the runtime, the ``connections`` to be closed when the process stops, and, once
+    the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
 
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
@@ -97,10 +97,10 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
 
 
 class WrappedFastAPI(FastAPI):
-    """A FastAPI application with layers around all of it, where FastAPI's own middleware would be within.
+    """A FastAPI application with layers around all of it; FastAPI's own middleware is inside its error handling.
 
-    uvicorn has to be configured to take it for an ``asgi3`` one: it is no coroutine function, so that no frame of it
-    stays.
+    ``__call__`` is no coroutine function, so that no frame of it stays while a socket is open. uvicorn therefore has to
+    be configured with ``interface="asgi3"``.
 
     :param wrap: called with the ASGI application as it is without layers; returns the outermost layer.
     """
@@ -115,11 +115,11 @@ class WrappedFastAPI(FastAPI):
 
 
 class Front:
-    """What every request passes: which hosts are served, how large a body may be, and what browsers are not to do.
+    """The outer ASGI layer: rejects other host names and too large bodies, adds security headers, and routes.
 
-    Requests and sockets of exactly ``path`` then go to their application directly, because FastAPI's layers around a
-    route are a large part of what a short request costs (docs/decisions.md). A socket keeps a frame of every layer that
-    it has come through for as long as it is open, so nothing is awaited here.
+    Requests and sockets of exactly ``path`` go to their application directly, because FastAPI's layers around a route
+    are a large part of the cost of a short request (docs/decisions.md). A socket keeps a frame of every layer that has
+    awaited it for as long as it is open, so nothing is awaited here.
 
     :param routed: the application of all other paths.
     :param direct: the application of ``path``; it raises no ``HTTPException``.
@@ -147,11 +147,11 @@ class Front:
         return app(scope, receive, send)
 
     def _rejection(self, scope: Scope) -> ASGIApp | None:
-        """Return the answer to a request that is not passed on; a WebSocket gets the same, before its handshake."""
+        """Return the response to a rejected request, or None; a WebSocket gets the same, before its handshake."""
         host, declared = _host_and_size(scope)
         is_probe = scope["type"] == "http" and scope["path"] in _PROBED
         if not (is_probe or self._serves(host)):
-            # A page elsewhere can give this server's address a name of its own (DNS rebinding).
+            # A page of another origin can give this server's address a host name of its own (DNS rebinding).
             message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
             return error_response(400, message, DocumentError.BAD_REQUEST.value)
         if scope["type"] == "http" and declared.isdigit() and int(declared) > self._max_body_bytes:

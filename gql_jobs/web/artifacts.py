@@ -1,7 +1,7 @@
-"""The files of jobs over HTTP: fetched once from the object store into a folder of this process, then sent from there.
+"""The files of jobs over HTTP: fetched from the object store into a cache on disk, and sent from there.
 
-The folder is a cache by digest; it may be deleted at any time. Ranges, conditional requests and streaming are the
-library's work on a plain file.
+The cache is a folder of files named by their digests, and may be deleted at any time. Starlette serves the plain files,
+with ranges and streaming.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ artifacts_router = APIRouter()
 _INLINE = frozenset(
     {"image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/pdf", "text/plain", "text/csv"}
 )
-"""What a browser may show in place; anything else could run as a page of this origin, and is offered for saving."""
+"""Media types that a browser may show; any other is sent as a download, since it could run as a page of this origin."""
 _IN_USE = 600.0
-"""Seconds for which a cached file is not removed: an answer may still be reading it."""
+"""Seconds for which a cached file is not removed, because a response may still be reading it."""
 
 
 class ArtifactCache:
@@ -44,7 +44,7 @@ class ArtifactCache:
     async def file(self, artifact: Artifact) -> Path:
         """Return the path of a file with the artifact's bytes, fetched if it is not in the folder.
 
-        :raises KeyError: if they are gone.
+        :raises KeyError: if the object store does not have them any more.
         :raises QueueUnavailable: if they cannot be read now.
         """
         path = self._folder / artifact.sha256
@@ -56,7 +56,7 @@ class ArtifactCache:
         return path
 
     async def _fetch(self, artifact: Artifact, path: Path) -> None:
-        # Under another name until it is whole: two processes may share the folder, and one may die.
+        # Written under another name until it is complete: processes may share the folder, and may be killed.
         partial = self._folder / f".{secrets.token_hex(8)}"
         try:
             with await asyncio.to_thread(self._create, partial) as file:

@@ -1,7 +1,7 @@
 """The long-lived connections of one process: how many may be open, how they are counted, and how they are closed.
 
 A connection is a WebSocket or a response that is a stream. ``Admission`` limits them by client, so that whoever opens a
-thousand costs only itself; ``Connections`` closes them; ``SocketCounts`` has what ``/metrics`` says of the sockets.
+thousand harms only itself; ``Connections`` closes them; ``SocketCounts`` has the numbers of sockets for ``/metrics``.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Literal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _IPV6_PREFIX = 64
-"""Bits of an IPv6 address that tell one client from another: the rest is the client's own choice."""
+"""Bits of an IPv6 address that identify a client, which is free to choose the rest."""
 _CLOSED_PER_SECOND = 500
-"""Connections that are closed in a second while there is time for it; a few are closed at once."""
+"""Connections that are closed per second at shutdown, unless the time for it is too short."""
 _RESTART = "Service restart"
 _MAX_AGE = "Maximum age reached"
 _OTHER_CODE = "other"
-"""The label of close codes that nobody here sends: clients may make up any."""
+"""The label of all other close codes, which clients may choose freely."""
 _LABELLED = frozenset(
     {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013}
     | {4400, 4401, 4403, 4406, 4408, 4409, 4429, 4499, 4500}
@@ -33,7 +33,7 @@ _ABNORMAL = 1006
 class Admission:
     """The limits of open connections, in all and from one client's address.
 
-    A proxy in front has to name the clients (``X-Forwarded-For``, which uvicorn believes of 127.0.0.1 or of
+    A proxy in front has to name the clients (``X-Forwarded-For``, which uvicorn accepts from 127.0.0.1 or from
     ``FORWARDED_ALLOW_IPS``), or all of them count as one.
 
     :param most: connections in all.
@@ -47,7 +47,7 @@ class Admission:
         self._total = 0
 
     def rejection(self, scope: Scope) -> str | None:
-        """Return why one more connection cannot be had now, in a sentence that fits a close frame; None if it can."""
+        """Return why a connection is rejected now, as a sentence that fits into a close frame; None if it is not."""
         if self._open[_client(scope)] >= self._most_per_client:
             return f"{self._most_per_client} connections are open from this address, which is the limit"
         if self._total >= self._most:
@@ -87,7 +87,7 @@ def _client(scope: Scope) -> str:
     try:
         address = ip_address(host)
     except ValueError:
-        # A Unix socket, or a proxy that gave its client a name.
+        # The client came over a Unix socket, or a proxy has given it a name.
         return host
     if not isinstance(address, IPv6Address):
         return host
@@ -98,8 +98,8 @@ def _client(scope: Scope) -> str:
 class Connections:
     """The open connections of one process, each with the function that closes it.
 
-    They are closed when they are old and when the process stops, each at a moment of its own, so that their clients do
-    not come back as one.
+    They are closed when they are old and when the process stops, each at a random time, so that their clients do not
+    reconnect all at once.
 
     :param max_age: seconds after which a connection is closed; up to a tenth less, chosen at random for each.
     """
@@ -171,7 +171,7 @@ class SocketCounts:
 
 
 class CountedSocket:
-    """What the counters have of one socket. Its transport calls this when it opens and closes, and for no frame."""
+    """One socket's part in the counters. Its transport calls this when it opens and closes, not for each frame."""
 
     __slots__ = ("_counts", "_is_closed", "_is_open")
 
@@ -186,15 +186,15 @@ class CountedSocket:
         self._counts.open += 1
 
     def closed_by_server(self, code: int) -> None:
-        """Count its close by us, unless the client was first."""
+        """Count that the server closed it, unless the client did so first."""
         self._closed("server", code)
 
     def closed_by_client(self, code: int | None) -> None:
-        """Count its close by the client, unless we were first. Without a code the connection was lost."""
+        """Count that the client closed it, unless the server did so first. Without a code the connection was lost."""
         self._closed("client", code or _ABNORMAL)
 
     def ended(self) -> None:
-        """Count it as open no longer; if nobody closed it, as closed by the server, abnormally."""
+        """Count it as no longer open; if neither side closed it, as closed by the server, abnormally."""
         if self._is_open:
             self._counts.open -= 1
             self._closed("server", _ABNORMAL)

@@ -1,7 +1,7 @@
 """The GraphiQL page: built files of this package, from this origin only, under a policy that allows no other.
 
-Knows nothing of GraphQL: the page is a client like any other. The files are made by ``make graphiql`` and come with
-the wheel; a checkout without them gets a page that says so.
+The page is a client of the API like any other. ``make graphiql`` builds its files, and the wheel contains them; a
+checkout without them serves a page that explains how to build them.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 STATIC = Path(__file__).parent / "static"
 FILES = STATIC / "graphiql"
-"""Where the build writes."""
+"""The folder of the built files."""
 _POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -32,7 +32,7 @@ _HEADERS = {
     "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # Asked for again at each visit, and sent again only where it has changed.
+    # Revalidated at each visit, and sent again only if it has changed.
     "Cache-Control": "no-cache",
     "Vary": "Accept",
 }
@@ -65,12 +65,12 @@ _NOT_BUILT = _PAGE.format(
 
 
 def page() -> Response:
-    """Return what a browser gets at the GraphQL endpoint; without built files, how to build them."""
+    """Return the page that a browser gets at the GraphQL endpoint; without built files, how to build them."""
     return HTMLResponse(_BUILT if (FILES / "graphiql.js").is_file() else _NOT_BUILT, headers=_HEADERS)
 
 
 def routes() -> list[BaseRoute]:
-    """Return where the page finds its files, and its examples the picture that they process."""
+    """Return the routes of the page's files, and of the picture that its examples process."""
     return [Mount("/graphiql", _BuiltFiles(directory=FILES, check_dir=False)), Route("/example.jpg", _picture)]
 
 

@@ -41,11 +41,11 @@ _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept
 
 
 class GraphQLEndpoint:
-    """The schema on the wire, as an ASGI application; it raises no ``HTTPException``.
+    """The ASGI application that serves a schema; it raises no ``HTTPException``.
 
-    While the runtime is not open, each operation that needs it is answered with QUEUE_UNAVAILABLE, all others as usual.
+    While the runtime is not open, an operation that needs it is answered with QUEUE_UNAVAILABLE, all others as usual.
 
-    :param opener: has the runtime, which resolvers work with.
+    :param opener: has the runtime that resolvers use.
     """
 
     def __init__(self, schema: JobsSchema, settings: Settings, opener: RuntimeOpener) -> None:
@@ -74,7 +74,7 @@ class GraphQLEndpoint:
         except (RequestRejected, BodyRejected) as rejected:
             response = rejected.response
         except ClientDisconnect:
-            # It went away while it sent its body: nobody is left to answer, and nothing has gone wrong here.
+            # The client disconnected while it sent its body: there is nobody to answer, and nothing to log.
             return
         await response(scope, body.receive, send)
 
@@ -119,7 +119,7 @@ class GraphQLEndpoint:
             EVENT_STREAM_FORMAT if media_type == EVENT_STREAM else MULTIPART_FORMAT,
             self.connections,
             resumed=operation.context.resume_after is not None,
-            # Half a mutation would be neither done nor refused.
+            # A mutation cut short would be neither done nor refused.
             finished=operation.type is OperationType.MUTATION,
         )
         return AdmittedResponse(response, self._admission)
@@ -135,7 +135,7 @@ class GraphQLEndpoint:
         if origin and not self._may_connect(origin, headers.get(b"host", b"").decode("latin-1")):
             log.warning("refused a WebSocket from origin %r; GQL_JOBS_CORS_ORIGINS can allow it", origin)
             self.socket_counts.closed("server", 1000)
-            # Before it is accepted, this is a 403.
+            # Closed before it is accepted, which is sent as status 403.
             await send({"type": "websocket.close"})
             return
         rejection = self._admission.rejection(scope)
@@ -146,12 +146,12 @@ class GraphQLEndpoint:
             await self._sockets(scope, receive, send)
 
     def _may_connect(self, origin: str, host: str) -> bool:
-        """Return whether a page of that origin may: a browser applies no CORS to WebSockets, so the server has to."""
+        """Return whether pages of an origin may connect; browsers apply no CORS to WebSockets, so the server has to."""
         return "*" in self._origins or is_same_origin(origin, host) or normalize_origin(origin) in self._origins
 
 
 def _status(result: Result) -> int:
-    """Return the status under ``application/graphql-response+json``, which tells what was run from what was not."""
+    """Return the status for ``application/graphql-response+json``: 200 if the operation was run, else 400 or 500."""
     if not result.refused:
         return 200
     codes = {(error.extensions or {}).get("code") for error in result.errors or ()}

@@ -1,4 +1,4 @@
-"""One request of GraphQL over HTTP: its body, the operation in it, how it is answered, and how it is rejected.
+"""A request of GraphQL over HTTP: its body, its operation, the media type of its answer, and its rejection.
 
 ``decode_json``, ``operation_request`` and ``optional_object`` read the same values out of the messages of a WebSocket.
 """
@@ -27,7 +27,7 @@ GRAPHQL_RESPONSE = "application/graphql-response+json"
 EVENT_STREAM = "text/event-stream"
 MULTIPART = "multipart/mixed"
 VARY = {"Vary": "Accept"}
-"""What caches need to know of every answer at the endpoint: its form depends on ``Accept``."""
+"""A header of every answer, for caches: its form depends on ``Accept``."""
 
 _SINGLE = (JSON, GRAPHQL_RESPONSE)
 _STREAMS = (EVENT_STREAM, MULTIPART)
@@ -38,7 +38,7 @@ _JSON_IN_URL = ("variables", "extensions")
 def error_response(
     status: int, message: str, code: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
 ) -> Response:
-    """Return an HTTP response with one GraphQL error, so that clients need no second parser.
+    """Return an HTTP response whose body is a GraphQL response with one error.
 
     :param code: ``extensions.code``.
     :param extensions: further extensions of the error.
@@ -73,11 +73,11 @@ class BodyRejected(Exception):
 
 
 class LimitedBody:
-    """The body of one request, counted and timed while it is received: it passes unbuffered.
+    """The body of one request, limited in size and time while it is received; nothing is buffered.
 
-    :param receive: the request's own.
+    :param receive: the ASGI callable of the request.
     :param limit: bytes that the body may have.
-    :param timeout: seconds in which all of it has to come, however steadily it does.
+    :param timeout: seconds in which the whole body has to come.
     """
 
     __slots__ = ("_deadline", "_left", "_limit", "_receive", "_timeout")
@@ -99,11 +99,11 @@ class LimitedBody:
                 message = await self._receive()
         except TimeoutError:
             text = f"The request body did not come within {self._timeout:g} s."
-            # What comes later belongs to this request, not to the next one.
+            # Closed, because later bytes would be the rest of this body and not the next request.
             headers = {"Connection": "close"}
             raise BodyRejected(error_response(408, text, ErrorCode.TIMEOUT.value, headers=headers)) from None
         if not message.get("more_body"):
-            # Behind the body, only the client's disconnect is waited for.
+            # After the body, only the client's disconnect is waited for, without a timeout.
             self._deadline = None
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
@@ -113,7 +113,10 @@ class LimitedBody:
 
 
 def body_too_large(limit: int, size: int | None = None) -> Response:
-    """Return the answer to a body of more than ``limit`` bytes; of ``size`` bytes, where that is declared."""
+    """Return the response with status 413 to a body of more than ``limit`` bytes.
+
+    :param size: the bytes that the request declares; None where it does not.
+    """
     error = PayloadTooLarge("The request body", size, limit)
     return error_response(413, error.message, **error.extensions)
 
@@ -121,7 +124,7 @@ def body_too_large(limit: int, size: int | None = None) -> Response:
 async def read_operation(request: Request) -> OperationRequest:
     """Return the operation of a GET (in the query string) or a POST (as JSON).
 
-    :raises RequestRejected: if the request holds none.
+    :raises RequestRejected: if the request has none, or is not one of GraphQL over HTTP.
     :raises BodyRejected: as the body of the request raises it.
     :raises ClientDisconnect: if the client goes away while it sends its body.
     """
@@ -171,7 +174,7 @@ def _json(text: str | bytes, what: str) -> Any:
 def decode_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
-    :raises json.JSONDecodeError: for anything that is none, is no UTF-8, or is nested too deeply.
+    :raises json.JSONDecodeError: if the text is no JSON, no UTF-8, or nested too deeply.
     """
     try:
         return msgspec.json.decode(text)
@@ -186,7 +189,7 @@ class MalformedRequest(Exception):
 def operation_request(value: Any) -> OperationRequest:
     """Return the operation that a JSON value describes: a body, a query string, or the payload of ``subscribe``.
 
-    :raises MalformedRequest: if it describes none.
+    :raises MalformedRequest: if it does not describe one.
     """
     if not isinstance(value, dict):
         raise MalformedRequest("The request must be a JSON object.")
@@ -204,9 +207,9 @@ def operation_request(value: Any) -> OperationRequest:
 
 
 def optional_object(value: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return a part of a JSON object that may be left out or null.
+    """Return the object under ``name`` in a JSON object, or None if it is left out or null.
 
-    :raises MalformedRequest: if it is no object.
+    :raises MalformedRequest: if it is anything else.
     """
     part = value.get(name)
     if not isinstance(part, dict | None):
@@ -234,13 +237,13 @@ class _Range(NamedTuple):
 
 @lru_cache(128)
 def negotiate(accept: str, operation: OperationType | None) -> str | None:
-    """Return the media type to answer with, or None where the client accepts none that can.
+    """Return the media type of the answer, or None if the client accepts none that is possible.
 
-    The higher ``q`` wins, then the earlier entry. A stream must be named: ``*/*`` is what clients send that do not know
-    of streams. Queries and mutations are answered as a stream only where nothing else is accepted.
+    The higher ``q`` wins, then the earlier entry. A stream must be named: clients that do not know streams send
+    ``*/*``. Queries and mutations are answered as a stream only if nothing else is accepted.
 
     :param accept: the header.
-    :param operation: None where the request does not say, which is then an error to be answered.
+    :param operation: None for an operation that was rejected when it was read, whose answer is an error.
     """
     ranges = [_range(entry) for entry in parse_http_list(accept)] or [_Range("*/*", {}, 1.0)]
     if operation is OperationType.SUBSCRIPTION:
@@ -257,9 +260,9 @@ def _range(entry: str) -> _Range:
     return _Range(entry.partition(";")[0].strip().lower(), parameters, quality)
 
 
-def _best(ranges: list[_Range], offered: tuple[str, ...]) -> str | None:
+def _best(ranges: list[_Range], available: tuple[str, ...]) -> str | None:
     ranked = []
-    for preference, media_type in enumerate(offered):
+    for preference, media_type in enumerate(available):
         match = _match(ranges, media_type)
         if match is not None and match[1].quality > 0:
             position, accepted = match

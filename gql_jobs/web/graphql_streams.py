@@ -1,4 +1,4 @@
-"""Results over HTTP as they happen: one response that is a stream, in one of two formats.
+"""Streams of results in one HTTP response, in one of two formats.
 
 ``EVENT_STREAM_FORMAT`` is Server-sent events: the protocol graphql-sse in its distinct connections mode, which an
 ``EventSource`` reads too. ``MULTIPART_FORMAT`` is multipart subscriptions as Apollo's clients read them
@@ -21,38 +21,39 @@ from gql_jobs.web.uvicorn_protocols import CLOSE_EXTENSION
 
 _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
-    # nginx would collect events until its buffer is full.
+    # nginx would buffer events otherwise.
     (b"x-accel-buffering", b"no"),
     (b"vary", b"Accept"),
 ]
-"""Sent with either format."""
+"""Headers of both formats."""
 _RESUMED_WITHIN = 0.5
-"""Seconds in which a stream that is over is expected to say so; the headers of a resumed one wait for that."""
+"""Seconds that the headers of a resumed stream wait, because it is answered 204 if it has ended."""
 _STOPPING = "The server is stopping; subscribe again."
 _RETRY = (1000, 5000)
-"""Milliseconds. Each client gets a delay of its own, so that those of a lost server do not come back as one."""
+"""Milliseconds until a client reconnects, chosen at random, so that all clients of a lost server do not at once."""
 _PART = b"\r\nContent-Type: application/json\r\n\r\n%b\r\n--graphql"
-"""A part is complete for a client when the next boundary has come, so each boundary is sent with the part before it."""
+"""A part is complete for a client once it has the next boundary, so each boundary is sent with the part before it."""
 _CLOSING_BOUNDARY = b"--\r\n"
 
 
 class StreamFormat(Struct, frozen=True):
-    """How results are written into one response."""
+    """How results are written into one response, as bytes of its body."""
 
     headers: list[tuple[bytes, bytes]]
     opening: Callable[[], bytes]
-    """What comes first."""
+    """Returns the beginning."""
     result: Callable[[Result], bytes]
+    """Returns one result."""
     heartbeat: bytes
-    """What is sent while there are no results; clients ignore it."""
+    """What is sent while there are no results, and ignored by clients."""
     heartbeat_interval: float
     """Seconds without a result until a heartbeat is sent."""
     end: bytes
-    """What is sent last where the operation has completed."""
+    """The end, if the operation has completed."""
     interruption: Callable[[], bytes]
-    """What is sent last where the operation goes on elsewhere: anything but its completion."""
+    """Returns the end if the operation has not completed: the client is to subscribe again."""
     leaves_unfinished: bool
-    """Whether the response is left unfinished behind that, which no client takes for the end of its subscription."""
+    """Whether the connection is closed after that with the response unfinished, which clients treat as an error."""
 
 
 def _retry() -> bytes:
@@ -60,7 +61,7 @@ def _retry() -> bytes:
 
 
 def _event(result: Result) -> bytes:
-    # Lines end in LF alone: urql does not look for anything else.
+    # Lines end in LF alone: urql accepts nothing else.
     identity = b"" if result.cursor is None else b"id: %b\n" % result.cursor.encode()
     return b"event: next\n%bdata: %b\n\n" % (identity, result.payload)
 
@@ -70,7 +71,7 @@ def _part(result: Result) -> bytes:
 
 
 def _error_part() -> bytes:
-    # An end that is not the completion: clients get an error and may subscribe again.
+    # An error, because without one clients would take this for the completion.
     errors = [{"message": _STOPPING, "extensions": {"code": DocumentError.SERVER_STOPPING}}]
     return _PART % encode({"payload": None, "errors": errors}) + _CLOSING_BOUNDARY
 
@@ -80,12 +81,12 @@ EVENT_STREAM_FORMAT = StreamFormat(
     opening=_retry,
     result=_event,
     heartbeat=b":\n\n",
-    # Proxies commonly close what is silent for half a minute or more.
+    # Proxies commonly close connections that are idle for half a minute or more.
     heartbeat_interval=12.0,
-    # ``data`` is there, though empty: without it an ``EventSource`` would not call its listener.
+    # Without ``data``, even if it is empty, an ``EventSource`` would not call its listener.
     end=b"event: complete\ndata:\n\n",
     interruption=_retry,
-    # urql takes the end of a response for the end of its subscription; a lost connection is an error for it.
+    # urql takes the end of a response for the completion, but a lost connection for an error.
     leaves_unfinished=True,
 )
 MULTIPART_FORMAT = StreamFormat(
@@ -102,13 +103,13 @@ MULTIPART_FORMAT = StreamFormat(
 
 
 class StreamedResponse:
-    """An ASGI response. The status and the headers go out at once, not with the first result.
+    """An ASGI response. The status and the headers are sent at once, unless the stream is resumed.
 
     :param results: of the operation; closed when the response ends.
     :param connections: where the response is registered, to be ended when it is old or the process stops.
-    :param resumed: whether the client has come back to a stream. Where that is over it is answered 204, which tells an
-        ``EventSource`` not to come back once more.
-    :param finished: whether the operation is run to its end where the client goes away.
+    :param resumed: whether the client reconnects to a stream. If that has ended the answer is 204, after which an
+        ``EventSource`` does not reconnect again.
+    :param finished: whether the operation runs to its end even if the client disconnects.
     """
 
     def __init__(
@@ -159,8 +160,8 @@ class StreamedResponse:
                 result = await results.next(written.heartbeat_interval)
                 if disconnected.done():
                     return
-                silence = b"" if closed.done() else written.heartbeat
-                chunk = silence if result is None else written.result(result)
+                idle = b"" if closed.done() else written.heartbeat
+                chunk = idle if result is None else written.result(result)
             last = written.end if results.exhausted else chunk + written.interruption()
             close_connection = _close_of(scope) if written.leaves_unfinished and not results.exhausted else None
             await send({"type": "http.response.body", "body": last, "more_body": close_connection is not None})
@@ -172,7 +173,7 @@ class StreamedResponse:
 
 
 class _TimedResults:
-    """Results, each waited for in a time of its own, and no longer than until one of some futures is done."""
+    """Results that are awaited with a timeout each, and only until one of the ``endings`` is done."""
 
     def __init__(self, results: AsyncGenerator[Result, None], *endings: "asyncio.Future[None]") -> None:
         self._results = results
@@ -194,7 +195,10 @@ class _TimedResults:
         return result
 
     async def close(self, *, finished: bool) -> None:
-        """End the operation; where a result is being waited for, at once or ``finished``."""
+        """End the operation.
+
+        :param finished: await the result that is being computed instead of cancelling it.
+        """
         if self._step is not None:
             if not finished:
                 self._step.cancel()
@@ -206,7 +210,7 @@ class _TimedResults:
 
 
 def _close_of(scope: Scope) -> Callable[[], None] | None:
-    """Return what closes the connection; other servers than ours have nothing of the kind, and finish the response."""
+    """Return what closes the connection; None under a server that does not have our extension."""
     close: Callable[[], None] | None = scope.get("extensions", {}).get(CLOSE_EXTENSION, {}).get("close")
     return close
 

@@ -1,4 +1,4 @@
-"""The server's side of graphql-transport-ws: one WebSocket with any number of operations on it."""
+"""The server's side of the protocol graphql-transport-ws: many operations on one WebSocket."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ _LONGEST_REASON = 123
 
 
 class SocketLimits(Struct, frozen=True):
-    """What one socket may cost."""
+    """The limits of one socket."""
 
     init_timeout: float = 10.0
     """Seconds from the handshake to ``connection_init``."""
@@ -46,10 +46,10 @@ class SocketLimits(Struct, frozen=True):
 
 
 class Violation(Exception):
-    """The client broke the protocol, for which the protocol has the socket closed.
+    """The client broke the protocol, so that the socket has to be closed.
 
     :param code: the close code.
-    :param reason: of the close frame; it is cut where it is too long for one.
+    :param reason: of the close frame; it is cut if it is too long for one.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -59,11 +59,12 @@ class Violation(Exception):
 
 
 class TransportWs:
-    """Serves sockets.
+    """Serves the WebSockets of one process, as an ASGI application.
 
     :param new_context: makes the context of an operation.
+    :param limits: of each socket.
     :param connections: where sockets are registered, to be closed when they are old or the process stops.
-    :param counts: where sockets are counted.
+    :param counts: the counters of sockets, for metrics.
     """
 
     def __init__(
@@ -102,9 +103,9 @@ class TransportWs:
             counted.ended()
 
     async def reject(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
-        """Close a socket that is not served.
+        """Accept a socket and close it with that code and reason.
 
-        It is accepted first: a browser does not let its page see why a handshake was refused.
+        It is accepted first because a browser does not tell its page why a handshake was rejected.
         """
         counted = CountedSocket(self._counts)
         writer = SocketWriter(send, counted)
@@ -126,7 +127,7 @@ class TransportWs:
                 raise Violation(GOING_AWAY, "Idle: no operation has been running") from None
             raise Violation(INIT_TIMEOUT, "Connection initialisation timeout") from None
         finally:
-            # Operations end after it, and nothing more is waited for.
+            # No more messages are awaited while the operations end.
             connection.read_timeout = None
 
 
@@ -138,7 +139,7 @@ async def _accept(scope: Scope, receive: Receive, writer: "SocketWriter") -> Non
 class SocketWriter:
     """Sends the messages of graphql-transport-ws until the socket is closed from either side; later ones are dropped.
 
-    A send waits while the client does not read, and so holds up the operation that it belongs to, and no other.
+    A send waits while the client does not read, which holds up the operation that it belongs to, and no other.
 
     :param counted: notified of the acceptance and of a close, never of a message.
     """
@@ -191,8 +192,8 @@ class SocketWriter:
         try:
             await self._send(message)
         except (OSError, RuntimeError):
-            # The socket has gone (OSError) or is being closed (RuntimeError) by the server's own protocol code, which
-            # wakes the reading side; for whoever sends it is no failure.
+            # The socket is closed (OSError) or is being closed by uvicorn (RuntimeError), which the reading side
+            # notices; for the sender it is no failure.
             self._is_closed = True
 
 
@@ -209,23 +210,23 @@ class _Connection:
         self._parameters: dict[str, Any] | None = None
         self._running: dict[str, _Running] = {}
         self._completed_mutations = 0
-        """Mutations that still run though the client has completed them."""
+        """How many mutations still run although the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.initialised = False
         self.read_timeout: asyncio.Timeout | None = None
-        """How long the next message is waited for; None while none is."""
+        """The timeout of the next message; None while none is awaited."""
 
     def renew_timeout(self) -> None:
-        """Wait for the next message without end while an operation runs, else for as long as a socket may be idle."""
+        """Set the timeout of the next message: none while an operation runs, else as long as a socket may be idle."""
         if self.read_timeout is None or not self.initialised:
             return
         idle_until = asyncio.get_running_loop().time() + self._limits.idle_timeout
         self.read_timeout.reschedule(None if self._running else idle_until)
 
     async def handle(self, text: str) -> None:
-        """Do what a message of the client asks for.
+        """Handle one message of the client.
 
-        :raises Violation: if it is not one that the client may send now.
+        :raises Violation: if the client may not send it now, or it is no message of the protocol.
         """
         message = _parsed(text)
         kind = message.get("type")
@@ -243,11 +244,11 @@ class _Connection:
             raise Violation(BAD_REQUEST, f"Invalid message: there is no type {kind!r}")
 
     def close_for_restart(self, reason: str) -> None:
-        """Close the socket so that the client comes back, to another process."""
+        """Begin to close the socket with the code after which clients reconnect, to another process."""
         self._start(self._writer.close(SERVICE_RESTART, reason))
 
     async def end(self) -> None:
-        """End the operations of a closed socket, and wait until they have ended."""
+        """Stop the operations of a closed socket, and wait until they have ended; mutations run to their end."""
         for operation_id in list(self._running):
             self._stop(operation_id)
         if self._tasks:
@@ -300,11 +301,11 @@ class _Connection:
             self.renew_timeout()
 
     def _is_current(self, running: "_Running") -> bool:
-        """Return whether the client waits for results; it may have given the id to another operation by now."""
+        """Return whether the client still waits for results; it may use the id for another operation by now."""
         return self._running.get(running.id) is running
 
     def _free_id(self, running: "_Running") -> None:
-        # Before the last message is sent, for with that the client may use the id again.
+        # Called before the last message is sent: the client may use the id again once it has that.
         if self._is_current(running):
             del self._running[running.id]
 
@@ -313,7 +314,7 @@ class _Connection:
         if running is None or running.task is None:
             return
         if running.operation.type is OperationType.MUTATION:
-            # It is run to its end: half of it would be neither done nor refused.
+            # It runs to its end: a mutation cut short would be neither done nor refused.
             self._completed_mutations += 1
             running.task.add_done_callback(self._mutation_ended)
         else:

@@ -1,8 +1,8 @@
-"""What operators and their probes ask an API process: ``/healthz``, ``/readyz``, and ``/metrics`` for Prometheus.
+"""The endpoints for operators and probes: ``/healthz``, ``/readyz``, and ``/metrics`` for Prometheus.
 
-Nothing is counted here: counters are kept where things happen and read when they are asked for. Three kinds of number
-meet on the page of metrics, and each help text says which it is: of this process (to be added up over processes), of
-the jobs as this process has seen them since it started, and of the jobs as they are. The last two are the same for
+Nothing is counted here: counters are kept where things happen and read for each page. There are three kinds of metrics,
+and each help text says which it is: of this process (to be added up over processes), of the jobs as this process has
+seen them since it started, and of the jobs as they are. The last two are the same for
 every API process, so ``max by`` is right for them and ``sum`` counts each job once for each process.
 """
 
@@ -38,7 +38,7 @@ metrics_router = APIRouter()
 _OTHER_QUEUE = "other"
 """The label of queues that no registered type uses."""
 _ANSWER_TIMEOUT = 1.0
-"""Seconds in which NATS has to answer; without an answer the metrics about the store are left out."""
+"""Seconds that NATS has to answer; without an answer the metrics about the store are left out."""
 _PROCESS = "Of this API process; sum over processes."
 _WORST = "Of this API process; max over processes."
 _LEAST = "Of this API process; min over processes."
@@ -48,13 +48,13 @@ _SHARED = "The same in every API process; max over processes."
 
 @health_router.get("/healthz")
 async def healthz() -> Response:
-    """Answer; nothing more is looked at, so that a supervisor does not restart the process for others' faults."""
+    """Answer 200 while the event loop runs; nothing is checked that a restart of the process would not mend."""
     return _json(200, {"status": "ok"})
 
 
 @health_router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Answer 200 while every check holds, else 503; the body says which do not, and how far the feed is."""
+    """Answer 200 while every check holds, else 503; the body has the checks and how far the feed is."""
     opener: RuntimeOpener = request.app.state.opener
     checks = await opener.checks()
     ready = all(check.ok for check in checks.values())
@@ -70,20 +70,20 @@ def _json(status: int, body: object) -> Response:
 
 @metrics_router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Answer with the page for Prometheus, while NATS is away as well."""
+    """Answer with all metrics in Prometheus' format, also while NATS is away."""
     page: ApiMetrics = request.app.state.metrics
     text, media_type = await page.page(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 
 
 class _Snapshot(Struct, frozen=True):
-    """What had to be asked of NATS and the index before the page is made."""
+    """What is read from NATS and the index before a page is made."""
 
     counts: dict[str, dict[JobStatus, int]]
     oldest: dict[str, datetime]
     store: StoreUse | None
     last_seq: int | None
-    """Of the stream; None if NATS did not answer in time, as ``store``."""
+    """The last sequence of the stream; None, as ``store``, if NATS did not answer in time."""
 
 
 class ApiMetrics(Collector):

@@ -1,7 +1,7 @@
-"""What one API process is made of, opened in the order in which its parts need each other.
+"""The parts of one API process, opened in the order in which they need each other.
 
-``open_runtime`` opens the parts once, with NATS there; ``RuntimeOpener`` does so in an application that answers
-already, and tries again until NATS is there.
+``open_runtime`` opens the parts once, with NATS connected; ``RuntimeOpener`` does so in an application that answers
+requests already, and tries again until NATS can be reached.
 """
 
 import asyncio
@@ -43,11 +43,11 @@ _MOST_PROCESSES = 64
 _RETRY_DELAY = 1.0
 """Seconds between two attempts to open the runtime."""
 _PERMANENT = (UnsuitableServer, FolderInUse, OSError)
-"""Failures that another attempt would only repeat; their messages are sentences."""
+"""Failures that another attempt would repeat; their messages are sentences."""
 
 
 class Check(Struct, frozen=True):
-    """One line of the readiness report: whether it holds, and the sentence that says so."""
+    """One check of the readiness report: whether it holds, and a message about it."""
 
     ok: bool
     message: str
@@ -106,7 +106,7 @@ class Runtime(Struct):
         return (await self.commands.history(job_id)).artifacts
 
     async def checks(self) -> dict[str, Check]:
-        """Return by name what has to hold before this process should be sent requests; takes a second at most."""
+        """Return the readiness checks by name, all of which hold if the process can serve; takes a second at most."""
         return {"nats": self._reachable(), "streams": await self._streams(), "feed": self._feed()}
 
     def _feed(self) -> Check:
@@ -189,7 +189,7 @@ def _own_index(stack: AsyncExitStack, data_dir: Path) -> Path:
 
 
 class RuntimeOpener:
-    """Opens the runtime of one process, however long NATS takes to be there, while the process answers already.
+    """Opens the runtime of one process while it answers requests already, and tries again until NATS can be reached.
 
     :param on_open: called with the runtime, once.
     """
@@ -199,61 +199,62 @@ class RuntimeOpener:
         self._imports = imports
         self._on_open = on_open
         self.current: Runtime | None = None
-        """The runtime, while it is open. Read for each operation, which is why it is no property."""
+        """The runtime while it is open, else None. A plain attribute, because each operation reads it."""
         self._was_opened = False
-        self._trouble = "NATS has not been reached yet"
+        self._reason = "NATS has not been reached yet"
         self.failed = asyncio.Event()
-        """Set when a part that all answers depend on has failed, or the runtime cannot be opened: the process ends."""
+        """Set when the runtime cannot be opened or a part of it has failed: the process has to end."""
         self.startup_error: Exception | None = None
-        """Why the runtime cannot be opened, where another attempt would be refused alike; its message is a sentence."""
+        """Why the runtime cannot be opened, if another attempt would fail alike; its message is a sentence."""
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime.
+        """Return the runtime.
 
-        :raises QueueUnavailable: while it is not open yet, and when it is being closed.
+        :raises QueueUnavailable: while it is not open yet, and once it is being closed.
         """
         if self.current is None:
             raise self.unavailable()
         return self.current
 
     def unavailable(self) -> QueueUnavailable:
-        """Return the error for what needs the runtime while it is not there."""
+        """Return the error for an operation that needs the runtime while it is not open."""
         if self._was_opened:
             return QueueUnavailable("This process of the server is ending; try again.")
         return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
     async def checks(self) -> dict[str, Check]:
-        """Return the checks of the runtime; before it is open, one that says what it waits for."""
-        return {"nats": Check(False, self._trouble)} if self.current is None else await self.current.checks()
+        """Return the checks of the runtime; while it is not open, one that fails with the reason."""
+        return {"nats": Check(False, self._reason)} if self.current is None else await self.current.checks()
 
     @property
     def feed(self) -> FeedCounters | None:
-        """How far the feed is; None while the runtime is not open yet."""
+        """Return the counters of the feed; None while the runtime is not open."""
         return None if self.current is None else self.current.feed.counters
 
     async def run(self) -> None:
         """Open the runtime and keep it open until cancelled.
 
-        Raises nothing: whatever cannot be waited for sets ``failed``, is logged or is the ``startup_error``.
+        Raises nothing but its cancellation: a failure that waiting cannot mend sets ``failed`` and is logged or becomes
+        the ``startup_error``.
         """
         try:
             while True:
                 await self._keep_open()
                 await asyncio.sleep(_RETRY_DELAY)
         except Exception as error:
-            first = _first(error)
-            if isinstance(first, _PERMANENT) and not self._was_opened:
-                self.startup_error = first
-            elif isinstance(first, DamagedIndex):
-                log.critical("the API cannot go on: %s", first)
+            cause = _first_cause(error)
+            if isinstance(cause, _PERMANENT) and not self._was_opened:
+                self.startup_error = cause
+            elif isinstance(cause, DamagedIndex):
+                log.critical("the API cannot go on: %s", cause)
             else:
-                # Without its feed the process would go on to answer, from an index that stands still.
+                # The process has to end: without its feed it would answer from an index that is never updated.
                 log.critical("the API cannot go on", exc_info=error)
             self.failed.set()
 
     async def _keep_open(self) -> None:
-        """Return if the server did not answer while the runtime was being opened."""
+        """Open the runtime and keep it open; return only if NATS did not answer while it was being opened."""
         try:
             async with open_runtime(self._settings, self._imports, self._note) as runtime:
                 self.current, self._was_opened = runtime, True
@@ -266,14 +267,14 @@ class RuntimeOpener:
         except* QueueUnavailable as refusals:
             if self._was_opened:
                 raise
-            self._note(str(_first(refusals)).rstrip("."))
-            log.warning("the API cannot start yet: %s", self._trouble)
+            self._note(str(_first_cause(refusals)).rstrip("."))
+            log.warning("the API cannot start yet: %s", self._reason)
 
-    def _note(self, trouble: str) -> None:
-        self._trouble = trouble
+    def _note(self, reason: str) -> None:
+        self._reason = reason
 
 
-def _first(error: BaseException) -> BaseException:
+def _first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

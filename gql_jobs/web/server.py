@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn until a signal comes."""
+"""The HTTP server: uvicorn with the application, its listening sockets and its shutdown."""
 
 import asyncio
 import logging
@@ -22,21 +22,27 @@ from gql_jobs.web.app import PATH, create_app
 from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
 
+log = logging.getLogger(__name__)
+
 _CLOSE_CONNECTIONS_WITHIN = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""
 _END_REQUESTS_WITHIN = 5
 """Seconds that open requests get after that."""
-
-log = logging.getLogger(__name__)
+_METRICS = "/metrics"
+_OWN_PATHS = frozenset({_METRICS, "/healthz", "/readyz"})
+_ELSEWHERE = (
+    "Several processes answer at this port, each with numbers of its own: "
+    "GQL_JOBS_METRICS_PORT gives every one a port for its /metrics.\n"
+)
 
 
 def serve(
     settings: Settings, imports: tuple[str, ...], host: str, port: int, *, announce: bool, joins: Joins | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Sockets and streams are then ended so that clients come back elsewhere.
+    """Serve until SIGINT or SIGTERM; then close sockets and streams so that their clients reconnect elsewhere.
 
-    :param announce: whether to print where.
-    :param joins: the port is shared with others, who have claimed it; when to take part.
+    :param announce: whether to print the addresses.
+    :param joins: when to listen at a port that is shared with other processes; None if it is not shared.
     :raises ImportError: naming the module of job types that could not be imported.
     :raises CannotListen: if the port cannot be had.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
@@ -48,7 +54,7 @@ def serve(
     listeners = [] if joins == "when-ready" else listen_here()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        # Before uvicorn listens to signals, or once more after a clean stop: it raises again what it has received.
+        # For signals before uvicorn handles them, and for the one that it raises again after its shutdown.
         server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -74,7 +80,7 @@ def _announce(graphql: str, settings: Settings) -> None:
 
 
 def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
-    """Return the server that ``serve`` runs, not started yet; it is given the sockets to listen on."""
+    """Return the server that ``serve`` runs, not started yet; its ``run`` takes the listening sockets."""
     app = create_app(settings, imports)
     config = ServerConfig(
         app,
@@ -84,7 +90,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         loop="auto",
         http=TimedHttpProtocol,
         ws=SocketProtocol,
-        # Compression costs every socket memory and every event time, for messages of some hundred bytes.
+        # Compression would cost memory for each socket and time for each event, and most events are short.
         ws_per_message_deflate=False,
         ws_max_size=settings.max_body_bytes,
         ws_ping_interval=settings.socket_ping_interval,
@@ -100,18 +106,18 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn with an end: an open subscription does not hold it up, and a failed part brings it about."""
+    """uvicorn's server, whose shutdown no open subscription delays, and which stops if the application has failed."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
         self.join: Callable[[], list[socket.socket]] | None = None
-        """Listens where others do already: called once the index is up to date, because they have answers till then."""
+        """Listens at a port that others share; called once the index is up to date, because they serve until then."""
 
     def separate_metrics(self, settings: Settings) -> list[socket.socket]:
-        """Have this process alone answer for itself at a port of its own; return the sockets that listen there.
+        """Serve the metrics and health of this process at a port of its own, and return the sockets that listen there.
 
-        Without ``metrics_port`` in the settings there are none, and the shared port has no metrics.
+        The shared port has no metrics then. Without ``metrics_port`` in the settings there are none at all.
 
         :raises OSError: if no port can be had.
         """
@@ -125,7 +131,7 @@ class HttpServer(uvicorn.Server):
         return [own]
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop: as uvicorn has it, or because the application cannot go on."""
+        """Listen at a shared port once that is due; return whether to stop, for uvicorn or after a failure."""
         await self._join_when_ready()
         return await super().on_tick(counter) or self.app.state.opener.failed.is_set()
 
@@ -134,7 +140,7 @@ class HttpServer(uvicorn.Server):
         if self.join is None or runtime is None or not runtime.feed.caught_up:
             return
         listeners, self.join = self.join(), None
-        # As uvicorn does with those that it is given at the start.
+        # uvicorn does the same with the sockets that it is given at the start.
         config, state = self.config, self.lifespan.state
         protocol = partial(TimedHttpProtocol, config=config, server_state=self.server_state, app_state=state)
         for listener in listeners:
@@ -142,27 +148,19 @@ class HttpServer(uvicorn.Server):
             self.servers.append(await loop.create_server(protocol, sock=listener, backlog=config.backlog))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, close sockets and streams, then wait for the requests: the endless ones have to end first."""
+        """Stop listening, close sockets and streams, then have uvicorn wait for the other requests."""
         for server in self.servers:
             server.close()
         await self.app.state.connections.close_all(_CLOSE_CONNECTIONS_WITHIN)
         await super().shutdown(sockets)
 
 
-_METRICS = "/metrics"
-_OWN = frozenset({_METRICS, "/healthz", "/readyz"})
-_ELSEWHERE = (
-    "Several processes answer at this port, each with numbers of its own: "
-    "GQL_JOBS_METRICS_PORT gives every one a port for its /metrics.\n"
-)
-
-
 class SeparatePorts:
-    """The paths of a process that shares its port with others; plain ASGI.
+    """An ASGI layer for a process that shares its port with others.
 
-    The shared port has no metrics, because each scrape would find those of another process.
+    The shared port has no metrics, because each scrape would reach another process.
 
-    :param own_port: where this process alone is asked, if anywhere; nothing but its health and metrics is there.
+    :param own_port: the port of this process alone, for its health and metrics only; None for none.
     """
 
     def __init__(self, app: ASGIApp, own_port: int | None) -> None:
@@ -170,7 +168,7 @@ class SeparatePorts:
         self._own_port = own_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what belongs to the port that it came to; answer 404 to the rest."""
+        """Pass on a request that belongs to the port it came to; answer 404 to others."""
         if scope["type"] == "lifespan" or self._is_here(scope["server"][1], scope["path"]):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -180,4 +178,4 @@ class SeparatePorts:
             await PlainTextResponse(text, 404)(scope, receive, send)
 
     def _is_here(self, port: int, path: str) -> bool:
-        return path in _OWN if port == self._own_port else path != _METRICS
+        return path in _OWN_PATHS if port == self._own_port else path != _METRICS

@@ -60,7 +60,7 @@ async def test_what_is_not_valid_is_not_kept(client: httpx.AsyncClient) -> None:
 async def test_only_the_documents_used_last_are_kept(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(documents, "MAX_CACHED_DOCUMENTS", 1)
     await post(client, query=QUERY)
     await post(client, query=UNKNOWN)
     (error,) = (await post(client, extensions=named(QUERY))).json()["errors"]

@@ -26,7 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def run_worker() -> None:
-    """Read arguments and settings, and work until a signal ends it."""
+    """Run one worker as the arguments and the environment configure it, until a signal ends it.
+
+    :raises SystemExit: with a sentence on stderr if the worker cannot start: with code 1 if NATS does not answer, which
+        a restart may mend, else with ``CANNOT_START``.
+    """
     arguments = _parser().parse_args()
     stop_with_parent()
     configure_logging()
@@ -42,7 +46,7 @@ def run_worker() -> None:
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
         print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201
-        # Only a server that does not answer may do so later.
+        # A server that does not answer now may answer after a restart; nothing else changes by itself.
         sys.exit(1 if isinstance(error, QueueUnavailable) else CANNOT_START)
 
 
@@ -66,7 +70,7 @@ async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...])
     if not working.cancelled():
         working.result()
     if abandoned := [task for task in asyncio.all_tasks() if task.get_name().startswith(HANDLER)]:
-        # Their attempts have been recorded otherwise; asyncio would wait for them for ever.
+        # The outcomes of their attempts are recorded already; asyncio would wait for these tasks without end.
         log.warning("leaving %d handlers behind that ignore their cancellation", len(abandoned))
         logging.shutdown()
         os._exit(0)

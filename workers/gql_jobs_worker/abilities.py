@@ -1,7 +1,7 @@
-"""Which job types this process can run: a handler whose libraries are missing here is another worker's business.
+"""Which job types this worker can run: jobs whose handler lacks a library here are left to other workers.
 
-Found out at the first delivery of each type, once. In the process where the handler would run: this one shall never
-hold the libraries of CPU-bound handlers.
+Each type is checked once, at its first delivery, by importing the handler in the process where it would run: the
+worker's own process never loads the libraries of CPU-bound handlers.
 """
 
 import asyncio
@@ -17,43 +17,46 @@ log = logging.getLogger(__name__)
 
 
 class ImportingProcesses(Protocol):
-    """Processes of CPU-bound handlers, in which a handler can be imported on trial."""
+    """Processes of CPU-bound handlers, in which the import of a handler can be tried."""
 
     async def missing_import(self, handler: str) -> str | None:
-        """Return what keeps a handler from being imported there, or None."""
+        """Return the message of the ImportError that keeps a handler from being imported there, or None."""
 
 
 class Abilities:
-    """What has been found out so far. ``known``: by name of a type, whether it can be run here."""
+    """The results of the checks so far. ``known``: by the name of a type, whether it can be run here."""
 
     def __init__(self, registry: Registry, processes: ImportingProcesses) -> None:
         self._registry = registry
         self._processes = processes
-        self._looking: dict[str, asyncio.Task[bool]] = {}
+        self._checks: dict[str, asyncio.Task[bool]] = {}
         self.known: dict[str, bool] = {}
 
     async def can_run(self, type_name: str) -> bool:
-        """Return whether the handler can be imported here; true for a type nobody knows, which anybody may reject."""
+        """Return whether the handler of a type can be imported here; check that first where it is not known yet.
+
+        True for a type that is not registered: its attempt fails in any worker.
+        """
         job_type = self._registry.get(type_name)
         if job_type is None:
             return True
-        looking = self._looking.get(type_name)
-        if looking is None or (looking.done() and looking.exception() is not None):
-            # Anew where it could not be found out, for want of a process for example.
-            looking = self._looking[type_name] = asyncio.create_task(self._look(job_type), name=f"ability {type_name}")
-        return await asyncio.shield(looking)
+        check = self._checks.get(type_name)
+        if check is None or (check.done() and check.exception() is not None):
+            # A check that failed, because no process could be started for example, is repeated.
+            check = self._checks[type_name] = asyncio.create_task(self._check(job_type), name=f"ability {type_name}")
+        return await asyncio.shield(check)
 
     def types(self, queues: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of these queues' types, without those that turned out to lack something here."""
         return tuple(t.name for t in self._registry if t.queue in queues and self.known.get(t.name, True))
 
     async def close(self) -> None:
-        """Stop looking."""
-        for task in self._looking.values():
+        """Cancel the checks that have not ended."""
+        for task in self._checks.values():
             task.cancel()
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        await asyncio.gather(*self._checks.values(), return_exceptions=True)
 
-    async def _look(self, job_type: JobType) -> bool:
+    async def _check(self, job_type: JobType) -> bool:
         if job_type.cpu_bound:
             missing = await self._processes.missing_import(job_type.handler)
         else:
@@ -66,7 +69,7 @@ class Abilities:
 
 @asynccontextmanager
 async def open_abilities(registry: Registry, processes: ImportingProcesses) -> AsyncIterator[Abilities]:
-    """Find out what can be run until the block ends."""
+    """Yield the abilities of this worker; cancel checks that have not ended when the block ends."""
     abilities = Abilities(registry, processes)
     try:
         yield abilities

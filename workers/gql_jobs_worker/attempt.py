@@ -1,7 +1,7 @@
 """An attempt, from its delivery to its ack: one pipeline over frozen values, ``Claimed → Ran → Recorded``.
 
-Whatever happens in it, the delivery is dealt with by the rules: the outcome is acknowledged by the stream before the
-delivery is acked, and what another worker has is neither acked nor naked.
+Two rules hold whatever happens: the outcome is acknowledged by the stream before the delivery is acked, and what
+another worker has is neither acked nor naked.
 """
 
 import logging
@@ -40,7 +40,10 @@ class Attempts:
         records: Records,
         receipts: Receipts,
     ) -> None:
-        """:param leases: what is worked on; whoever learns of a cancellation or a redelivery finds it there."""
+        """Put the parts of the pipeline together.
+
+        :param leases: where each attempt is entered, to be found by cancellations and redeliveries.
+        """
         self._log = job_log
         self._artifacts = artifacts
         self._leases = leases
@@ -50,7 +53,10 @@ class Attempts:
         self._receipts = receipts
 
     async def run(self, delivery: Delivery) -> None:
-        """Deal with a delivery from its claim to its ack; never raises for what happens on the way."""
+        """Claim a delivery, run its handler, record the outcome, and ack, nak or leave the delivery.
+
+        Raises nothing but a cancellation: a failure on the way is logged, and the job is left to its lease.
+        """
         lease: Lease | None = None
         try:
             submission = self._claims.read(delivery)
@@ -58,7 +64,7 @@ class Attempts:
                 await _answer(delivery, submission)
                 return
 
-            # Known before it is started: a cancellation that comes in between finds it.
+            # Entered before the attempt starts, so that a cancellation in between finds it.
             lease = self._leases.begin(delivery, submission)
             if lease is None:
                 return
@@ -77,7 +83,7 @@ class Attempts:
 
                 recorded = await self._records.record(claimed, ran)
 
-                # Only now: killed before it, we leave a delivery that is redelivered, recognised and dropped.
+                # Not before: if we are killed in between, the redelivery finds the outcome and is dropped.
                 await _answer(lease.delivery, recorded.then)
             finally:
                 self._leases.end(lease)

@@ -1,7 +1,7 @@
-"""Cancellations of what runs here: followed in the stream, and receipted once they have stopped a handler.
+"""Cancellations of running jobs: followed in the stream, and answered with receipts about the handler's end.
 
-Receipts are outside the job's state and its events. They are tried for a while only: a cancellation never waits for its
-receipt.
+Receipts change neither a job's state nor its events. A receipt that cannot be stored is logged and given up: no
+cancellation waits for it.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 async def follow_cancellations(connection: Connection, start: int, leases: Leases) -> None:
-    """Stop each attempt that is cancelled, with one ordered consumer for all; never ends by itself.
+    """Cancel the lease of each job that the stream says is cancelled, with one ordered consumer for all; never return.
 
-    :param start: the first sequence to look at.
+    :param start: the first sequence of the stream to read.
     """
     async for batch in OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_CANCELLATIONS,), start).batches():
         for message in batch:
@@ -44,7 +44,7 @@ async def follow_cancellations(connection: Connection, start: int, leases: Lease
 
 
 class Receipts:
-    """Writes what became of cancellations at this worker: delivered to the handler, and how the handler ended."""
+    """Writes the receipts of one worker: that a cancellation has reached the handler, and how the handler ended."""
 
     def __init__(self, job_log: JobLog, worker_id: str) -> None:
         self._log = job_log
@@ -52,7 +52,10 @@ class Receipts:
         self._delivered: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def delivered(self, claimed: Claimed, stopped: "asyncio.Future[Stop]") -> None:
-        """Write at once that the cancellation has reached the handler; nothing if it is stopped for another reason."""
+        """Begin to write that a cancellation has reached the handler; do nothing if it was stopped for another reason.
+
+        :param stopped: done, with the reason.
+        """
         if stopped.result() is Stop.CANCELLED:
             key = (claimed.job_id, claimed.submission_seq)
             note = self._note(claimed, claimed.lease.cancelled_seq, Receipt.DELIVERED)

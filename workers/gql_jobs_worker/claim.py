@@ -1,7 +1,8 @@
-"""From a delivery to an attempt that is ours: decided by ``jobs.claim``, recorded by a fenced event.
+"""The claim of a delivery: from what was delivered to an attempt that is recorded as started by this worker.
 
-A redelivery of a job that another worker has started is taken over only if that worker does not answer (``Takeovers``).
-An answer only ever prevents a takeover: whose the job is, is decided by the fence.
+``jobs.claim`` decides what is to be done; a fenced ``started`` event records it (``Claims``). A job that another worker
+has started is taken over only if that worker does not answer (``Takeovers``). Its answer can only prevent a takeover:
+which worker has the job is decided by the fence.
 """
 
 import asyncio
@@ -33,27 +34,28 @@ from gql_jobs_worker.telemetry import Counts, log_event
 log = logging.getLogger(__name__)
 
 NEWER_DELAY = 60.0
-"""Seconds until a submission of a newer version is offered again: a worker of that version may take it."""
+"""Seconds until a submission of a newer version is delivered again: a worker of that version may take it."""
 UNABLE_DELAY = 0.5
+"""Seconds, times the deliveries so far, until a job that cannot be run here is delivered again."""
 MAX_UNABLE_DELAY = 10.0
-"""Seconds, per delivery so far and at most, until a job that cannot be run here is offered again, to whoever can."""
+"""Seconds that this delay has at most."""
 LAST_EVENT_PAUSE = 0.5
 """Seconds between two tries to read a job's last event."""
 ANSWER_TIMEOUT = 1.0
-"""Seconds that a living worker has to answer; a stopped or blocked one loses the job, as it has lost the lease."""
+"""Seconds that a worker has to answer; a stopped or blocked one loses the job, as it has lost the lease."""
 RETURN_GRACE = 5.0
 """Seconds after a reconnection during which other workers may not be back yet."""
 RETURN_PAUSE = 1.0
-"""Seconds until a job is offered again during that time."""
+"""Seconds until a job is delivered again during ``RETURN_GRACE``."""
 _YES, _NO = b"+", b"-"
 
 
 class Claimed(Struct, frozen=True):
-    """An attempt that is ours and recorded as started.
+    """An attempt that this worker has recorded as started.
 
     ``attempt``: its number, 1 for the first; ``errors``: of the attempts before it; ``progress`` (in percent) and
-    ``message``: what they reported last; ``started_at``: of the event loop's clock; ``may_have_saved``: whether there
-    may be a checkpoint to go on from.
+    ``message``: what they reported last; ``started_at``: seconds of the event loop's clock; ``may_have_saved``: whether
+    there may be a checkpoint to go on from; ``fields``: of the log lines about the attempt.
     """
 
     lease: Lease
@@ -88,9 +90,10 @@ class Claims:
         self._counts = counts
 
     def read(self, delivery: Delivery) -> Submission | Wait | Drop:
-        """Return what is to be done, or what becomes of a delivery that this worker cannot read.
+        """Return the submission that was delivered, or what becomes of a delivery that this worker cannot read.
 
-        What nobody can read is dropped: the message stays in the stream.
+        A submission of a newer version waits for a worker of that version. What no version can read is dropped: the
+        message stays in the stream.
         """
         try:
             return delivery.submission()
@@ -106,7 +109,7 @@ class Claims:
             return Drop()
 
     async def claim(self, lease: Lease) -> Claimed | Wait | Drop | Leave:
-        """Return the attempt that is now ours, or what becomes of the delivery instead.
+        """Return the attempt, recorded as started, or what becomes of the delivery where there is none to run.
 
         :raises QueueUnavailable: if the stream cannot be read within the lease.
         """
@@ -119,7 +122,7 @@ class Claims:
             # What has happened decides first: a job that has ended is dropped by any worker.
             decision = self._decide(lease, await self._last_event(lease))
         while isinstance(decision, Start | Exhausted):
-            decision = await self._takeovers.before(decision, lease)
+            decision = await self._takeovers.ask_worker(decision, lease)
             if not isinstance(decision, Start):
                 break
             if not able:
@@ -137,7 +140,7 @@ class Claims:
         return decision
 
     async def _last_event(self, lease: Lease) -> JobMessage | None:
-        """Ask again while the lease lasts: a restart of NATS should not cost the job a whole lease."""
+        """Return the job's last event; try again while the lease lasts: NATS may be restarting."""
         while True:
             try:
                 return await self._log.last(codec.event_subjects(lease.job_id))
@@ -193,7 +196,7 @@ class Claims:
         )
 
     async def _dead_letter(self, lease: Lease, exhausted: Exhausted) -> Drop | Leave:
-        """Record that the last attempt's worker was lost: a payload that kills its worker ends here, not in a loop."""
+        """Dead-letter a job whose last attempt lost its worker: a payload that kills workers must not do so forever."""
         body = DeadLetter(
             submission=lease.submission_seq,
             attempt=exhausted.attempt,
@@ -219,9 +222,10 @@ class Claims:
 
 
 class TakeoverQuestion(msgspec.Struct, frozen=True):
-    """Whether the attempt that ``started_seq`` began goes on; if so, its worker gets the delivery.
+    """The question whether the attempt that ``started_seq`` began still runs; a worker that says yes gets the delivery.
 
-    ``submission``: its sequence; ``reply``: the delivery's, where it is acked; ``lease``: seconds left of it.
+    ``submission``: the sequence of the submission; ``reply``: the subject on which the delivery is acked; ``lease``:
+    seconds left until the delivery's deadline.
     """
 
     job_id: str
@@ -235,9 +239,9 @@ _decode = msgspec.json.Decoder(TakeoverQuestion).decode
 
 
 class Takeovers:
-    """Asks workers whether their jobs may be taken over, and answers those who ask. One per worker.
+    """Asks other workers whether they still run a job before it is taken over, and answers when they ask.
 
-    A lease also runs out when NATS was away, and then the server offers the job to anybody, although its worker lives.
+    A lease also runs out when NATS was away, and then the job is delivered to any worker, although its own still runs.
     """
 
     def __init__(self, job_log: JobLog, worker_id: str, leases: Leases) -> None:
@@ -247,8 +251,12 @@ class Takeovers:
         self._leases = leases
         self._returned_at = -RETURN_GRACE
 
-    async def before(self, decision: Start | Exhausted, lease: Lease) -> Start | Exhausted | Wait | Leave:
-        """Return what becomes of a decision to take a job over, once its worker has been asked."""
+    async def ask_worker(self, decision: Start | Exhausted, lease: Lease) -> Start | Exhausted | Wait | Leave:
+        """Return what is to be done once the worker that the job would be taken over from has been asked.
+
+        The decision itself if that worker says no or does not answer within ``ANSWER_TIMEOUT`` s, or if the decision
+        takes the job from no other worker; ``Leave`` if it says yes; ``Wait`` while workers may still be reconnecting.
+        """
         owner, delivery = decision.lost_worker, lease.delivery
         if owner is None or owner == self._worker_id:
             return decision
@@ -265,7 +273,7 @@ class Takeovers:
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
-        """Answer the questions of others until the block ends."""
+        """Answer the questions of other workers until the block ends."""
 
         async def answer(message: Any) -> None:
             goes_on = await self._answer(message.data)

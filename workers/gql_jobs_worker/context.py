@@ -1,7 +1,7 @@
-"""The context that a handler on the event loop or in a thread works with: progress, checkpoints, artifacts, log.
+"""The context of a handler on the event loop or in a thread: its progress, checkpoints, artifacts and logger.
 
 Whatever it stores is fenced by the attempt's ``started`` event. A write that is refused means that the job has been
-lost: the handler is stopped.
+lost: the handler is stopped. A handler in a process has ``sandbox.child.ChildContext``, which sends its requests here.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ _T = TypeVar("_T")
 PROGRESS_PAUSE = 0.1
 """Seconds from one stored progress message of a job to the next, the time that storing takes included."""
 STORE_TRIES = 20
-"""How often a server that can be reached may fail to store something."""
+"""Failures to store something, with NATS connected, after which it is given up."""
 STORE_PAUSE = 0.5
 """Seconds between two tries to store or to read something."""
 
 
 class AttemptContext:
-    """A ``HandlerContext``. Owns the attempt's progress; a handler may report as often as it likes."""
+    """The ``HandlerContext`` of one attempt. Stores only the latest progress, however often a handler reports."""
 
     def __init__(self, log: JobLog, artifacts: ArtifactStore, claimed: Claimed, worker_id: str) -> None:
         self._log = log
@@ -57,7 +57,7 @@ class AttemptContext:
 
     @cached_property
     def log(self) -> JobLogger:
-        """Return the logger of its type, whose lines carry the attempt's fields."""
+        """Return the logger of the job's type, whose lines carry the attempt's fields."""
         return JobLogger(self._claimed.spec.type, self._claimed.fields)
 
     @property
@@ -72,11 +72,16 @@ class AttemptContext:
 
     @property
     def idempotency_token(self) -> str:
-        """Return what is the same for every attempt of the job: its id."""
+        """Return the job's id, which is the same in every attempt."""
         return self._claimed.job_id
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Report how far the work is; stored at most ten times a second, the last report in any case."""
+        """Report how far the work is; stored at most ten times a second, the last report in any case.
+
+        :param percent: from 0 to 100; what is outside is brought to the nearer end.
+        :raises ValueError: if ``percent`` is no number.
+        :raises AttemptStoppedError: in a thread, if the attempt has been stopped or has ended.
+        """
         whole, cut = reported(percent, message)
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
@@ -105,13 +110,13 @@ class AttemptContext:
         return await self._save(name, BytesIO(data) if isinstance(data, bytes) else data, media_type)
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine from the thread of a plain handler, and wait for it."""
+        """Run a coroutine on the event loop from a handler's thread; return its result or raise its error."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
     async def restore(self) -> None:
-        """Read what an earlier attempt saved, however long NATS is away.
+        """Set ``saved`` to the last checkpoint of an earlier attempt, if there is one; wait while NATS is away.
 
-        The attempt is ours and counted: it waits for its checkpoint rather than begin from nothing.
+        The attempt counts already, so it waits for its checkpoint rather than begin from nothing.
         """
         while True:
             try:
@@ -128,7 +133,7 @@ class AttemptContext:
         self._stop_requested = True
 
     async def close(self) -> None:
-        """Ignore what is reported from now on; what was reported last travels with the event that follows."""
+        """Ignore all later reports and stop storing progress; the event of the outcome has the last report."""
         self._closed = True
         flusher, self._flusher = self._flusher, None
         if flusher is not None:
@@ -155,7 +160,7 @@ class AttemptContext:
             )
             log_event("progress", self._claimed.fields, progress=f"{self.percent}%", message=self.message)
             try:
-                # Fenced too: a zombie's progress would replace its successor's.
+                # Fenced too: the progress of a superseded attempt would replace its successor's.
                 await self._rollup(codec.progress_subject(self.job_id), encode_body(body))
             except AttemptStoppedError:
                 return
@@ -196,7 +201,10 @@ class AttemptContext:
             raise AttemptStoppedError("Another worker has this job now.") from None
 
     async def _until_stored(self, write: Callable[[], Awaitable[_T]]) -> _T:
-        """Try again while NATS is away: the attempt's own timeout is the limit. What it refuses is given up."""
+        """Write, and try again while NATS is away; the attempt's own timeout ends that.
+
+        :raises TransientError: if the write has failed ``STORE_TRIES`` times with NATS connected.
+        """
         tries = STORE_TRIES
         while True:
             try:

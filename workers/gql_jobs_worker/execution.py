@@ -1,4 +1,4 @@
-"""Running one handler: finding it, reading its payload, where it runs, and what came of it as values fit to be stored.
+"""The execution of one handler: how it is found, where it runs, how it is stopped, and its outcome as stored values.
 
 A coroutine function runs on the event loop, a plain function in a thread of its own, a CPU-bound one in a process. All
 of them have the attempt's timeout, and are stopped when the attempt is. The steps before and after the handler are the
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _B = TypeVar("_B", bound=AttemptBody)
 
 HANDLER = "job "
-"""What the names of handlers' tasks and threads begin with."""
+"""The prefix of the names of handlers' tasks and threads."""
 STOP_GRACE = 5.0
 """Seconds that a handler has to end after it has been cancelled."""
 MAX_CHECKPOINT = 256 * 1024
@@ -45,21 +45,24 @@ MAX_MESSAGE_BYTES = 4000
 MAX_TYPE_BYTES = 200
 """Bytes of one error's type, as JSON."""
 MAX_ERRORS_BYTES = 96 * 1024
-"""Bytes of all errors of a submission, as JSON, where the message leaves room for so many."""
+"""Bytes of all errors of a submission, as JSON; less where an event has no room for so many."""
 HEADER_BYTES = 1024
 """Bytes that the headers of an event never exceed."""
-_SHORTEST = 60
-"""Bytes of an error's message below which it is of no use any more."""
+_MIN_MESSAGE_BYTES = 60
+"""Bytes to which an older error's message is cut at most; after that, whole errors are left out."""
 
 
 class Succeeded(Struct, frozen=True):
-    """``result`` is the JSON of the result model."""
+    """The handler returned a value that fits its result model; ``result`` is its JSON."""
 
     result: bytes
 
 
 class Failure(Struct, frozen=True):
-    """``retryable`` is false for what no attempt can mend; ``retry_after`` in seconds, where it is known."""
+    """The attempt failed. ``type`` names the exception or the reason; ``message`` is for clients.
+
+    ``retryable``: false if no later attempt can succeed; ``retry_after``: seconds that the handler asked to wait.
+    """
 
     type: str
     message: str
@@ -68,7 +71,7 @@ class Failure(Struct, frozen=True):
 
 
 class Stop(StrEnum):
-    """Why a running handler is stopped from outside."""
+    """The reason for which a running handler is stopped: by a client, by another worker's takeover, or at shutdown."""
 
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
@@ -76,7 +79,7 @@ class Stop(StrEnum):
 
 
 class Ran(Struct, frozen=True):
-    """What came of a handler.
+    """The outcome of a handler that has ended or was stopped.
 
     ``ending``: how it ended, for the receipt of a cancellation; ``progress`` (in percent) and ``message``: what
     it reported last.
@@ -89,10 +92,12 @@ class Ran(Struct, frozen=True):
 
 
 class HandlerContext(JobContext, Protocol):
-    """A handler's context as those who run the handler see it."""
+    """What a handler's context has beyond ``JobContext``, for the code that runs the handler."""
 
     percent: int
+    """The progress that was reported last, 0 to 100."""
     message: str | None
+    """The message that was reported last."""
 
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
@@ -101,16 +106,19 @@ class HandlerContext(JobContext, Protocol):
         """Have the next report of a handler in a thread raise ``AttemptStoppedError``."""
 
     async def close(self) -> None:
-        """Ignore what is reported from now on."""
+        """Ignore all later reports, and stop storing progress."""
 
 
 class HandlerProcesses(Protocol):
-    """Where CPU-bound handlers run."""
+    """Processes in which CPU-bound handlers run."""
 
     async def run_handler(
         self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
-        """Run a handler in a process. Cancelled, it kills the process before it returns."""
+        """Run a handler in a process and return its outcome; if cancelled, kill the process first.
+
+        :param max_result: bytes of the result's JSON.
+        """
 
 
 class HandlerExecution:
@@ -132,14 +140,14 @@ class HandlerExecution:
 
         :param max_result: bytes of the result's JSON.
         :param stopped: done when the handler has to stop, with the reason.
-        :param on_stop: called when ``stopped`` is done before the handler has ended, and at once then.
+        :param on_stop: called with ``stopped`` as soon as that is done, unless the handler has ended before.
         """
         stopped.add_done_callback(on_stop)
         try:
             outcome, ending = await self._outcome(spec, context, max_result, stopped)
         finally:
             stopped.remove_done_callback(on_stop)
-            # What was last reported travels with the event that follows.
+            # What was reported last is stored with the event of the outcome.
             await context.close()
         return Ran(outcome, ending, context.percent, context.message)
 
@@ -166,28 +174,28 @@ class HandlerExecution:
 async def _supervise(
     task: "asyncio.Task[Succeeded | Failure]",
     context: HandlerContext,
-    seconds: float,
+    time_limit: float,
     stopped: "asyncio.Future[Stop]",
     stopped_by: Receipt,
 ) -> tuple[Succeeded | Failure | Stop, Receipt]:
     """Return the handler's own outcome, unless the timeout or a stop comes first, and how it ended.
 
-    :param seconds: the timeout.
-    :param stopped_by: how a handler of its kind ends that has been stopped.
+    :param time_limit: seconds that the handler may run.
+    :param stopped_by: the receipt of a handler that has ended because it was stopped.
     """
     ended = True
     try:
         either: set[asyncio.Future[Any]] = {task, stopped}
-        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=time_limit, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result(), Receipt.FINISHED
         outcome: Failure | Stop
         if stopped.done():
             outcome = stopped.result()
         else:
-            outcome = Failure("Timeout", f"The attempt took longer than {seconds:g} s.")
+            outcome = Failure("Timeout", f"The attempt took longer than {time_limit:g} s.")
     finally:
-        # Also when we are cancelled ourselves: no handler goes on without anybody who waits for it.
+        # Also when this coroutine is cancelled: no handler may go on unsupervised.
         if not task.done():
             context.request_stop()
             ended = await _stop(task)
@@ -202,13 +210,13 @@ async def _stop(task: "asyncio.Task[Any]") -> bool:
     task.cancel()
     _, unfinished = await asyncio.wait({task}, timeout=STOP_GRACE)
     if unfinished:
-        # Once more, for what only waits for a thread.
+        # A second cancellation ends the wait for a thread, which ignores the first.
         task.cancel()
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
     return not unfinished
 
 
-# The three places: a coroutine on the event loop, a plain function in a thread, a process (``HandlerProcesses``).
+# Running a handler on the event loop or in a thread; ``HandlerProcesses`` run it in a process.
 
 
 async def _run_here(
@@ -244,7 +252,7 @@ async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, p
             outcome.append(lambda: value)
         except BaseException as error:  # noqa: BLE001  # no future can carry a StopIteration
             outcome.append(partial(_raise, error))
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits for the event
             loop.call_soon_threadsafe(ended.set)
 
     name = f"{HANDLER}{context.job_id}"
@@ -262,11 +270,11 @@ def _raise(error: BaseException) -> None:
     raise RuntimeError("The handler raised StopIteration.") if isinstance(error, StopIteration) else error
 
 
-# Before the handler: the function that a job type names, and its payload. The same in the worker and in a process.
+# Before the handler: its function is imported and its payload read. The same in the worker and in a process.
 
 
 class Invocation(NamedTuple):
-    """A handler and the payload it shall be called with."""
+    """A handler and the payload that it is called with."""
 
     handler: Callable[..., Any]
     payload: Any
@@ -281,7 +289,7 @@ def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
     try:
         return Invocation(load_handler(job_type.handler), read)
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        # Whatever a module does when it is imported; another worker may have what this one lacks.
+        # A module may raise anything when it is imported; another worker may have what this one lacks.
         return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")
 
 
@@ -298,9 +306,9 @@ def load_handler(name: str) -> Callable[..., Any]:
 
 
 def missing_import(handler: str) -> str | None:
-    """Return what keeps a handler from being imported here, where another process may have it: a library or module.
+    """Return the message of the ImportError that keeps a handler from being imported here, or None.
 
-    None if it can be loaded, or fails in a way of its own, which is a failure of its attempts.
+    None also if its import fails in any other way: then its attempts fail, because no other process could do better.
     """
     try:
         load_handler(handler)
@@ -311,7 +319,7 @@ def missing_import(handler: str) -> str | None:
     return None
 
 
-# While it runs: what it reports and saves.
+# While the handler runs: its progress and checkpoints as they are stored.
 
 
 def reported(percent: float, message: str | None) -> tuple[int, str | None]:
@@ -338,7 +346,7 @@ def checkpoint_json(data: Any) -> bytes:
     return body
 
 
-# After it: a result that fits its model, or an error that fits into an event.
+# After the handler: its result as JSON, or its errors cut to what an event can hold.
 
 
 def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Failure:
@@ -355,9 +363,9 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
 
 
 def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
-    """Return what a handler's exception makes of its attempt; one that is not meant for clients is logged as well.
+    """Return the failure of an attempt whose handler raised; log an exception that handlers do not raise on purpose.
 
-    Permanent if the handler says so; everything else may succeed the next time.
+    The failure is retryable unless the exception is a ``PermanentError``.
     """
     if not isinstance(error, HandlerError | AttemptStoppedError | SystemExit):
         handler_log.error("the attempt failed unexpectedly", exc_info=error)
@@ -388,11 +396,11 @@ def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
 
 
 def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple[JobError, ...]:
-    """Return the errors in ``room`` bytes of JSON: messages of older ones are cut, then the oldest left out."""
+    """Return the errors cut to ``room`` bytes of JSON: older messages are shortened, then older errors left out."""
     limit = MAX_MESSAGE_BYTES
     while len(msgspec.json.encode(errors)) > room and len(errors) > 1:
         limit //= 2
-        if limit < _SHORTEST:
+        if limit < _MIN_MESSAGE_BYTES:
             errors = errors[1:]
         else:
             errors = (*(msgspec.structs.replace(e, message=_cut(e.message, limit)) for e in errors[:-1]), errors[-1])
@@ -400,13 +408,13 @@ def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple
 
 
 def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
-    """Return the event with as much of the errors as a message of ``max_payload`` bytes holds beside its rest."""
+    """Return the event with as much of the errors as fits into a message of ``max_payload`` bytes."""
     room = max_payload - HEADER_BYTES - len(encode_body(body))
     return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
 
 
 def _cut(text: str, limit: int) -> str:
-    # Lone surrogates are no UTF-8 and would make the whole event unstorable. Shortened first: it may be megabytes.
+    # Lone surrogates are no UTF-8 and would make the event unstorable. Shortened before that: it may be megabytes.
     text = text[: limit + 1].encode("utf-8", "replace").decode()
     while len(msgspec.json.encode(text)) > limit:
         text = text[: max(len(text) * 3 // 4 - 1, 0)] + "…"

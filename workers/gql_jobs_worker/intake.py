@@ -1,8 +1,8 @@
-"""What this process has been given: deliveries that wait for a slot, and leases on the submissions it works on.
+"""The deliveries of one worker: those that wait for a slot, and the leases on the submissions that are worked on.
 
-``Intake`` chooses which delivery starts next. It never pulls for more than can start soon: a delivery that is held here
-is one that an idle worker elsewhere cannot have. ``Leases`` knows what is worked on: a redelivery of it needs no start,
-it only renews the lease. ``keep_leases`` extends both kinds as long as the event loop turns.
+``Leases`` has one lease for each submission that is worked on; a redelivery of it needs no start, it only renews the
+lease. ``Intake`` chooses which delivery starts next. It never pulls more than can start soon: a delivery that is held
+here is one that an idle worker elsewhere cannot have. ``keep_leases`` extends the deadlines of both.
 """
 
 import asyncio
@@ -24,16 +24,17 @@ from gql_jobs_worker.telemetry import Counts
 log = logging.getLogger(__name__)
 
 LOW_SHARE = 16
-"""One of so many starts is a LOW job's, if there is one: busy higher priorities must not starve it."""
+"""One start in so many is a LOW job's, if one waits: busy higher priorities must not starve it."""
 MAX_HOLD = 2.0
-"""Seconds that a delivery is held while no slot is free, before others are given the chance."""
+"""Seconds that a delivery is held while no slot is free; then it is handed back for other workers."""
 MAX_AHEAD = 256
-"""Deliveries pulled at once at most, while jobs are short."""
+"""Deliveries that one pull asks for at most; so many only while jobs are short."""
 AHEAD_SECONDS = 0.1
-"""How much work is pulled ahead."""
+"""Seconds of work for all slots that one pull asks for."""
 LEASE_CHECKS = 6
-"""How often, in a lease, the leases are looked at; they are extended three times."""
+"""How often the leases are checked in the time of one lease; each is extended when a third of it has passed."""
 _RETRY_PAUSE = 0.5
+"""Seconds until a consumer without an open pull is polled again."""
 _BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPriority.LOW)
 
 
@@ -57,26 +58,26 @@ class Lease:
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         """Done once the handler has to stop, with the first reason."""
         self.fields: dict[str, Any] = {"job_id": delivery.job_id, "type": submission.spec.type, "worker": worker_id}
-        """Of the log lines about it (see ``gql_jobs.logs.job_fields``), with ``attempt`` from its start on."""
+        """Fields of log lines about the job (see ``gql_jobs.logs.job_fields``), with ``attempt`` once it started."""
         self._was_renewed = False
 
     def start(self, attempt: int, started_seq: int) -> None:
-        """Note that the attempt has been recorded as started; every write of it is fenced by that event."""
+        """Keep the sequence of the ``started`` event that has been stored; it fences every write of the attempt."""
         self.started_seq = started_seq
         self.fields = {**self.fields, "attempt": attempt}
 
     def renew(self, delivery: Delivery) -> None:
-        """Go on under a redelivery.
+        """Hold the lease under a redelivery from now on.
 
-        Whether the job is still ours has to be asked from now on: another worker may have had it in between.
+        Each extension then confirms first that the job is still ours: another worker may have had it in between.
         """
         self.delivery = delivery
         self._was_renewed = True
 
     async def confirm(self, job_log: JobLog) -> bool:
-        """Return whether nothing has happened to the job since the attempt began, as the leader has it.
+        """Return whether the attempt's ``started`` event is still the job's last one, as the stream's leader has it.
 
-        If something has, the handler is stopped.
+        If it is not, have the handler stopped: the job was cancelled or is another worker's.
 
         :raises QueueUnavailable: if the leader does not answer.
         """
@@ -90,7 +91,7 @@ class Lease:
         return False
 
     async def extend(self, job_log: JobLog) -> None:
-        """Extend the delivery's deadline, if the job is still ours; nothing is raised while NATS is away."""
+        """Extend the delivery's deadline, if the job is still ours; do nothing while NATS is away."""
         if self._was_renewed and self.started_seq:
             try:
                 if not await self.confirm(job_log):
@@ -111,7 +112,7 @@ class Lease:
 
 
 class Leases:
-    """What this process works on: at most one attempt of a submission at a time."""
+    """The leases of one worker, at most one for each submission; iterating yields a copy of them."""
 
     def __init__(self, worker_id: str, counts: Counts) -> None:
         self.worker_id = worker_id
@@ -129,7 +130,7 @@ class Leases:
         return self._leases.get((job_id, submission_seq))
 
     def begin(self, delivery: Delivery, submission: Submission) -> Lease | None:
-        """Return a new lease, or None if the submission is worked on already and goes on under this delivery."""
+        """Return a new lease, or None if the submission has one already, which is then renewed by this delivery."""
         if self.renews(delivery):
             return None
         lease = Lease(delivery, submission, self.worker_id)
@@ -137,14 +138,14 @@ class Leases:
         return lease
 
     def end(self, lease: Lease) -> None:
-        """Forget a lease: its submission has been dealt with."""
+        """Remove a lease whose delivery has been acked, naked or left."""
         del self._leases[lease.job_id, lease.submission_seq]
 
     def renews(self, delivery: Delivery) -> bool:
-        """Return whether the delivery is of a submission that is worked on, which then goes on under it.
+        """Return whether the delivery's submission has a lease, and renew that by the delivery if so.
 
-        Its lease had run out while NATS was away or the event loop stood still: to take the job over from itself would
-        spend an attempt, and run the handler twice at once.
+        The lease had run out while NATS was away or the event loop stood still. To take the job over from ourselves
+        would spend an attempt, and run the handler twice at once.
         """
         lease = self._leases.get((delivery.job_id, delivery.seq))
         if lease is None:
@@ -154,20 +155,24 @@ class Leases:
         return True
 
     def renew(self, lease: Lease, delivery: Delivery) -> None:
-        """Go on with what is worked on under a later delivery."""
+        """Hold a lease under a later delivery from now on; log and count it."""
         log.info("job %s is delivered again while it runs here", lease.job_id, extra=lease.fields)
         self._counts.renewed += 1
         lease.renew(delivery)
 
-    def warn_of_stall(self, stood: float, ack_wait: float) -> None:
-        """Count and log that the event loop stood still for so many seconds that leases were in danger."""
+    def warn_of_stall(self, stalled: float, ack_wait: float) -> None:
+        """Count and log that the event loop stood still for so long that leases may have run out.
+
+        :param stalled: seconds that it stood still.
+        :param ack_wait: seconds of a lease.
+        """
         self._counts.stalls += 1
         types = ", ".join(sorted({lease.submission.spec.type for lease in self})) or "none"
         log.warning(
             "the event loop stood still for %.1f s, of leases of %g s, so that other workers may have been given what "
             "runs here. Coroutines must not compute or block: is it one of the running types (%s)? A plain function "
             "runs in a thread, cpu_bound=True in a process.",
-            stood,
+            stalled,
             ack_wait,
             types,
             extra={"worker": self.worker_id},
@@ -175,14 +180,19 @@ class Leases:
 
 
 class Intake:
-    """The deliveries of the queues, in the order in which they should start."""
+    """Pulls the deliveries of some queues, and hands them out in the order in which they should start."""
 
     def __init__(
         self, connection: Connection, queues: Iterable[str], ack_wait: float, slots: int, leases: Leases
     ) -> None:
-        """:param leases: what is worked on already: its redeliveries are not offered here."""
-        self._lanes = [
-            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._arrive)
+        """Open no pull yet.
+
+        :param ack_wait: seconds of a lease.
+        :param slots: how many jobs may run at a time.
+        :param leases: a redelivery of what has a lease renews that, and is never returned by ``next``.
+        """
+        self._consumers = [
+            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._on_delivery)
             for queue in queues
             for priority in _BY_RANK
         ]
@@ -201,11 +211,11 @@ class Intake:
         return [delivery for waiting in self._held.values() for _, delivery in waiting]
 
     def note_duration(self, seconds: float) -> None:
-        """Learn how long a job took: as far as jobs are short, more of them are pulled ahead."""
+        """Take the seconds of one job into the moving average that decides how many are pulled at once."""
         self._job_seconds += (seconds - self._job_seconds) / 16
 
     async def next(self) -> Delivery:
-        """Return the delivery to start now, for a slot that is free; waits for one."""
+        """Wait for a delivery that can start now, and return it; called only while a slot is free."""
         while True:
             await self._poll()
             delivery = self._pick()
@@ -214,7 +224,7 @@ class Intake:
             await self._wait_for_jobs()
 
     async def hand_back(self, *, older_than: float = 0.0) -> None:
-        """Give deliveries that have been held for so many seconds to other workers, at no cost: none has started."""
+        """Nak what has been held for so many seconds, for other workers; no attempt is spent."""
         now = asyncio.get_running_loop().time()
         for waiting in self._held.values():
             old = [held for held in waiting if now - held[1].arrived >= older_than]
@@ -224,43 +234,43 @@ class Intake:
                 await delivery.nak(0.05)
 
     async def stop(self) -> None:
-        """Pull nothing more, and hand back what is held or still on its way."""
+        """Close all pulls, and hand back what is held or still on its way."""
         self._connection.on_reconnect.remove(self._reconnected)
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self.hand_back()
 
-    def _arrive(self, lane: PullConsumer, delivery: Delivery) -> None:
+    def _on_delivery(self, consumer: PullConsumer, delivery: Delivery) -> None:
         if not self._leases.renews(delivery):
-            self._held[lane.priority].append((lane, delivery))
+            self._held[consumer.priority].append((consumer, delivery))
         self._arrived.set()
 
     def _reconnected(self) -> None:
         # The server forgot the open pulls with the connection.
-        for lane in self._lanes:
-            lane.wanted, lane.waiting = 0, False
+        for consumer in self._consumers:
+            consumer.wanted, consumer.waiting = 0, False
         self._arrived.set()
 
     async def _poll(self) -> None:
-        """Ask the lanes that have nothing here and are not known to be empty, all at once."""
-        ask = [lane for lane in self._lanes if lane.wanted == 0 and not self._holds(lane)]
-        if not ask:
+        """Poll, all at once, the consumers that have no open pull and nothing held here."""
+        idle = [consumer for consumer in self._consumers if consumer.wanted == 0 and not self._holds(consumer)]
+        if not idle:
             return
         batch = max(1, min(MAX_AHEAD, round(AHEAD_SECONDS * self._slots / max(self._job_seconds, 1e-5))))
-        polls = await asyncio.gather(*(lane.poll(batch) for lane in ask), return_exceptions=True)
-        for lane, answer in zip(ask, polls, strict=True):
+        polls = await asyncio.gather(*(consumer.poll(batch) for consumer in idle), return_exceptions=True)
+        for consumer, answer in zip(idle, polls, strict=True):
             if answer is False:
-                # Known to be empty from now on, without asking again: the pull brings what comes.
-                await self._open(lane)
+                # The queue is empty: an open pull brings what comes, without further polls.
+                await self._open(consumer)
 
-    def _holds(self, lane: PullConsumer) -> bool:
-        # Asked before every start: where only one queue has deliveries of the priority, the first one is the answer.
-        return any(brought is lane for brought, _ in self._held[lane.priority])
+    def _holds(self, consumer: PullConsumer) -> bool:
+        # Called before every start: where one queue alone has deliveries of the priority, the first one decides.
+        return any(brought is consumer for brought, _ in self._held[consumer.priority])
 
-    async def _open(self, lane: PullConsumer) -> None:
+    async def _open(self, consumer: PullConsumer) -> None:
         try:
-            await lane.wait(1)
+            await consumer.wait(1)
         except QueueUnavailable:
-            log.debug("the lane %s is not open: NATS is away", lane.name)
+            log.debug("the lane %s is not open: NATS is away", consumer.name)
 
     def _pick(self) -> Delivery | None:
         order = _BY_RANK
@@ -279,12 +289,14 @@ class Intake:
         self._arrived.clear()
         if any(self._held.values()):
             return
-        for lane in self._lanes:
-            if lane.silent:
-                log.info("the pull on %s is silent and is made anew", lane.name)
-                await lane.close()
+        for consumer in self._consumers:
+            if consumer.silent:
+                log.info("the pull on %s is silent and is made anew", consumer.name)
+                await consumer.close()
         try:
-            async with asyncio.timeout(_RETRY_PAUSE if any(lane.wanted == 0 for lane in self._lanes) else 1.0):
+            async with asyncio.timeout(
+                _RETRY_PAUSE if any(consumer.wanted == 0 for consumer in self._consumers) else 1.0
+            ):
                 await self._arrived.wait()
         except TimeoutError:
             return
@@ -293,7 +305,7 @@ class Intake:
 async def keep_leases(
     job_log: JobLog, leases: Leases, intake: Intake, ack_wait: float, *, busy: Callable[[], bool]
 ) -> None:
-    """Extend what is worked on or held, and give back what no slot has taken for a while. Never ends by itself.
+    """Extend leases and held deliveries, and hand back what no slot has taken for ``MAX_HOLD`` s; never return.
 
     :param ack_wait: seconds of a lease.
     :param busy: whether no slot is free.
@@ -307,8 +319,8 @@ async def keep_leases(
     while True:
         asleep = clock()
         await asyncio.sleep(pause)
-        if (stood := clock() - asleep - pause) > ack_wait / 3:
-            leases.warn_of_stall(stood, ack_wait)
+        if (stalled := clock() - asleep - pause) > ack_wait / 3:
+            leases.warn_of_stall(stalled, ack_wait)
         if busy():
             await intake.hand_back(older_than=MAX_HOLD)
         await asyncio.gather(

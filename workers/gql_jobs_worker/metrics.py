@@ -1,6 +1,6 @@
 """``/metrics`` of a worker process, in Prometheus' format, at a port of its own.
 
-It is answered from a thread, so that it also shows an event loop that stands still. Only plain counters are read there.
+A thread answers it, so that it also shows an event loop that stands still. It reads plain counters only.
 """
 
 import logging
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _PROCESS = "Of this worker process; sum over processes."
 
 
-class Work(Protocol):
-    """What the metrics of a pool are made of."""
+class MeasuredPool(Protocol):
+    """The part of a pool that its metrics read."""
 
     @property
     def connected(self) -> bool:
@@ -41,7 +41,7 @@ class Work(Protocol):
 
     @property
     def counts(self) -> Counts:
-        """Return what it has counted since its start."""
+        """Return what the pool has counted since its start."""
 
 
 _COUNTED = (
@@ -60,33 +60,33 @@ _COUNTED = (
 class WorkerMetrics(Collector):
     """All metrics of one worker process."""
 
-    def __init__(self, work: Work, lag: LoopLag) -> None:
-        self._work = work
+    def __init__(self, pool: MeasuredPool, lag: LoopLag) -> None:
+        self._pool = pool
         self._lag = lag
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family of metrics, as of now."""
-        work = self._work
+        pool = self._pool
         yield single(
             "gql_jobs_worker_nats_connected",
             "Whether NATS is connected: 1 or 0. Of this worker process.",
-            work.connected,
+            pool.connected,
         )
-        yield single("gql_jobs_worker_running", f"Jobs that run now. {_PROCESS}", work.running)
-        yield single("gql_jobs_worker_capacity", f"Jobs that can run at a time. {_PROCESS}", work.capacity)
+        yield single("gql_jobs_worker_running", f"Jobs that run now. {_PROCESS}", pool.running)
+        yield single("gql_jobs_worker_capacity", f"Jobs that can run at a time. {_PROCESS}", pool.capacity)
         text = f"Attempts by type and what they came to, which is `started` at first. {_PROCESS}"
-        yield counter("gql_jobs_worker_attempts", text, ("type", "outcome"), work.counts.outcomes)
+        yield counter("gql_jobs_worker_attempts", text, ("type", "outcome"), pool.counts.outcomes)
         text = f"How long attempts ran, added up by type. {_PROCESS}"
-        seconds = {(name,): value for name, value in list(work.counts.seconds.items())}
+        seconds = {(name,): value for name, value in list(pool.counts.seconds.items())}
         yield counter("gql_jobs_worker_run_seconds", text, ("type",), seconds)
         for name, attribute, text in _COUNTED:
-            yield counter(f"gql_jobs_worker_{name}", f"{text}. {_PROCESS}", (), {(): getattr(work.counts, attribute)})
+            yield counter(f"gql_jobs_worker_{name}", f"{text}. {_PROCESS}", (), {(): getattr(pool.counts, attribute)})
         text = "The worst delay of the last 15 s. Of this worker process; max over processes."
         yield single("gql_jobs_worker_event_loop_lag_seconds", text, self._lag.worst)
 
 
 @contextmanager
-def serve_metrics(settings: Settings, work: Work, lag: LoopLag) -> Iterator[int | None]:
+def serve_metrics(settings: Settings, pool: MeasuredPool, lag: LoopLag) -> Iterator[int | None]:
     """Serve ``/metrics`` until the block ends; yields the port, or None where it is off.
 
     :raises OSError: if no port is free.
@@ -96,7 +96,7 @@ def serve_metrics(settings: Settings, work: Work, lag: LoopLag) -> Iterator[int 
         return
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(WorkerMetrics(work, lag))
+    registry.register(WorkerMetrics(pool, lag))
     serve = partial(start_http_server, addr=settings.metrics_host, registry=registry)
     server, thread = first_free(settings.metrics_port, serve)
     log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.server_port)

@@ -1,4 +1,4 @@
-"""The pool of one worker process: slots, heartbeats, and an end in two stages.
+"""The pool of one worker process: its slots, its heartbeats, and its shutdown in two stages.
 
 Stage one stops pulling and lets running jobs finish within the grace period; stage two hands the rest back, which
 costs them no attempt.
@@ -34,7 +34,7 @@ from gql_jobs_worker.telemetry import Counts
 log = logging.getLogger(__name__)
 
 RELEASE_TIMEOUT = 15.0
-"""Seconds that handlers and their records get in stage two."""
+"""Seconds that handlers get to stop, and their outcomes to be recorded, in stage two."""
 
 
 class Pool:
@@ -53,14 +53,14 @@ class Pool:
     ) -> None:
         """Put the parts of a worker together.
 
-        :param stop_fetching: set to begin stage one of the end.
+        :param stop_fetching: set to begin stage one of the shutdown.
         :param hand_back: set to begin stage two before the grace period is over.
         """
-        # One token of a subject.
+        # The id is one token of a subject, in which a dot would separate two.
         host = socket.gethostname().replace(".", "-")
         self.id = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
         self.counts = Counts()
-        """What it has counted since its start, for metrics."""
+        """What the pool has counted since its start, for metrics."""
         self._job_log = job_log
         self._connection = job_log.connection
         self._settings = settings
@@ -102,7 +102,7 @@ class Pool:
         return self._settings.num_workers
 
     async def run(self, first_seq: int) -> None:
-        """Work until both stages of the end are over.
+        """Run jobs until both stages of the shutdown are over.
 
         :param first_seq: sequence in the stream from which cancellations are followed.
         """
@@ -146,15 +146,15 @@ class Pool:
             self._changed.set()
 
     async def _finish(self) -> None:
-        """Go through both stages of the end."""
+        """Go through both stages of the shutdown."""
         await self._intake.stop()
         if self._jobs:
             grace = self._settings.shutdown_grace
             log.info("stopping: %d jobs may finish within %g s", len(self._jobs), grace)
-            hurried = asyncio.create_task(self._hand_back.wait())
+            skip_grace = asyncio.create_task(self._hand_back.wait())
             finished = asyncio.create_task(self._all_done())
-            await asyncio.wait({hurried, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
+            await asyncio.wait({skip_grace, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            skip_grace.cancel()
             finished.cancel()
         if self._jobs:
             log.info("handing %d jobs back", len(self._jobs))
@@ -193,11 +193,11 @@ async def run_pool(
     hand_back: asyncio.Event,
     started: asyncio.Event,
 ) -> None:
-    """Run a pool from its connection to its end.
+    """Connect to NATS, run a pool until its shutdown is over, and close the connection.
 
-    :param stop_fetching: set to begin stage one of the end.
+    :param stop_fetching: set to begin stage one of the shutdown.
     :param hand_back: set to begin stage two at once.
-    :param started: set here when there is something to end in stages.
+    :param started: set here once the pool runs; before that, cancelling this coroutine is enough.
     :raises UnsuitableServer: if the NATS server is too old.
     """
     async with connect(settings, "gql-jobs worker") as connection:

@@ -1,6 +1,6 @@
-"""What came of an attempt, written into the log under its fence.
+"""The record of an attempt's outcome: one fenced event, or none where the job has ended or is another worker's.
 
-Never touches the delivery: that is for the pipeline, which gets to know what it needs.
+Never acks or naks a delivery: ``Recorded`` says what the pipeline has to do with it.
 """
 
 import asyncio
@@ -24,12 +24,13 @@ from gql_jobs_worker.telemetry import Counts, log_event, shown_seconds
 log = logging.getLogger(__name__)
 
 HAND_BACK_DELAY = 0.05
-"""Seconds until a job handed back at shutdown is offered to others."""
+"""Seconds until a job handed back at shutdown is delivered again."""
 _MAX_DOUBLINGS = 60
+"""Doublings of the delay that are calculated; after so many, every cap has been reached."""
 
 
 class Recorded(Struct, frozen=True):
-    """What has been written of an attempt, and what becomes of its delivery now.
+    """What was recorded of an attempt, and what has to become of its delivery.
 
     ``outcome``: completed, failed, dead-letter, released, cancelled, late (the job had ended) or superseded;
     ``then``: an ack (``Drop``), a nak with a delay (``Wait``), or neither (``Leave``).
@@ -50,9 +51,10 @@ class Records:
         self._counts = counts
 
     async def record(self, claimed: Claimed, ran: Ran) -> Recorded:
-        """Write the outcome, once and for all; it is stored when this returns, however long NATS is away.
+        """Write the outcome and return once it is stored, however long NATS is away.
 
-        A refused write means that the job has ended or is another worker's: nothing of this attempt is stored then.
+        A refused write means that the job has ended or is another worker's: nothing of this attempt is stored then, and
+        the outcome that is returned is ``late`` or ``superseded``.
         """
         match ran.outcome:
             case Succeeded():
@@ -60,7 +62,7 @@ class Records:
             case Failure():
                 return await self._failed(claimed, ran, ran.outcome)
             case Stop.CANCELLED:
-                # The event that cancelled it is in the log already.
+                # The stream has the event that cancelled the job, so only the receipt is written.
                 self._ended(claimed, "cancelled")
                 await self._receipts.ended(claimed, ran.ending)
                 return Recorded("cancelled", Drop())
@@ -85,7 +87,7 @@ class Records:
         return Recorded("completed", Drop())
 
     async def _failed(self, claimed: Claimed, ran: Ran, failure: Failure) -> Recorded:
-        """Have it tried again later, or dead-letter it."""
+        """Record a failure that is retried later, or dead-letter the job if it is permanent or no retry is left."""
         now = datetime.now(UTC)
         error = job_error(failure, claimed.attempt, now)
         errors = (*claimed.errors, error)
@@ -112,7 +114,7 @@ class Records:
         return Recorded("failed", Wait(delay - (asyncio.get_running_loop().time() - began)))
 
     async def _handed_back(self, claimed: Claimed, ran: Ran) -> Recorded:
-        """Give the job to another worker, without costing it the attempt."""
+        """Release the job for another worker, at shutdown; the attempt does not count."""
         body = Released(
             submission=claimed.submission_seq,
             attempt=claimed.attempt,
@@ -127,7 +129,7 @@ class Records:
         return Recorded("released", Wait(HAND_BACK_DELAY))
 
     def _superseded(self, claimed: Claimed) -> Recorded:
-        # Neither ack nor nak: either would take the message from the worker that has the job.
+        # An ack or a nak would take the message from the worker that has the job.
         self._counts.superseded += 1
         message = "attempt %d of job %s was superseded by another worker"
         log.warning(message, claimed.attempt, claimed.job_id, extra=claimed.fields)
@@ -139,7 +141,7 @@ class Records:
         log_event(outcome, claimed.fields, attempt=claimed.attempt, duration=shown_seconds(ran), **facts)
 
     async def _write(self, claimed: Claimed, ran: Ran, kind: Kind, body: AttemptBody) -> Recorded | None:
-        """Write the outcome; if it is refused, return what the delivery needs, else None."""
+        """Write the outcome; return None once it is stored, or what is recorded instead of a refused one."""
         write = Write(claimed.job_id, codec.event_subject(claimed.job_id, kind), body, claimed.fence)
         try:
             await self._log.append(write, timeout=None)
@@ -157,15 +159,15 @@ class Records:
 
 
 class Backoff(Protocol):
-    """When a failed attempt is tried again: exponentially later, in seconds, up to a cap."""
+    """The settings of the exponential backoff between attempts."""
 
     @property
     def base_retry_delay(self) -> float:
-        """Return the delay after the first attempt."""
+        """Return the seconds after the first attempt."""
 
     @property
     def max_retry_delay(self) -> float:
-        """Return the cap."""
+        """Return the seconds that a delay is capped at."""
 
     @property
     def retry_jitter(self) -> float:
@@ -173,9 +175,10 @@ class Backoff(Protocol):
 
 
 def retry_delay(backoff: Backoff, attempt: int, retry_after: float | None = None) -> float:
-    """Return the seconds until the attempt after ``attempt`` (1 is the first): base, twice the base, …, capped.
+    """Return the seconds until the next attempt: the base, doubled for each earlier attempt, capped, less the jitter.
 
-    :param retry_after: seconds that the outside system asked for; kept to even above the cap.
+    :param attempt: the number of the attempt that failed, 1 for the first.
+    :param retry_after: seconds that the outside system asked for; never less than this, even above the cap.
     """
     doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
     delay: float = min(backoff.base_retry_delay * 2**doublings, backoff.max_retry_delay)

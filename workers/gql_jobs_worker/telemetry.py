@@ -34,19 +34,19 @@ def _one_line(value: Any) -> str:
 
 
 class Counts:
-    """What this process has done since its start, for metrics: only ever added to, in the event loop's thread."""
+    """Counters of one worker process since its start, for metrics; written by the event loop's thread alone."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()
-        """Job type and what an attempt came to: started, completed, failed, dead-letter, released, cancelled."""
+        """Attempts by job type and outcome: started, completed, failed, dead-letter, released, cancelled."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """By job type: how long its attempts ran."""
+        """Seconds that the attempts of each job type ran, in all."""
         self.superseded = 0
         """Attempts that another worker had taken over: their outcomes were refused."""
         self.late = 0
         """Outcomes that were refused because the job had ended, by a cancellation for example."""
         self.renewed = 0
-        """Redeliveries of what ran here already, because its lease had run out: they renewed it."""
+        """Redeliveries of what ran here already, which renewed a lease that had run out."""
         self.passed_on = 0
         """Redeliveries left to the worker that still ran the job."""
         self.unreadable = 0
@@ -56,7 +56,7 @@ class Counts:
         self.unable = 0
         """Deliveries left to workers that have what their handler needs."""
         self.stalls = 0
-        """Times that the event loop stood still for so long that leases were in danger."""
+        """Times that the event loop stood still for so long that leases may have run out."""
 
     def count_outcome(self, job_type: str, outcome: str, seconds: float) -> None:
         """Count an attempt that has ended after so many seconds."""

@@ -1,1 +1,1 @@
-"""How operations are parsed, limited, run and answered fast. Knows no field of the API by name."""
+"""The engine: how operations are parsed, limited and run. It knows no field of the API by name."""

@@ -1,8 +1,8 @@
-"""Measure how much an operation asks for: one walk over its document, in which every selection is visited once.
+"""The complexity of an operation, measured in one walk over its document that visits every selection once.
 
 A fragment is measured once, however often it is spread; walking it at every spread would take time that doubles with
-each fragment. Decides nothing: the limits are checked in ``documents``. The document need not be valid, for it is
-measured before validation, whose own rules cost more.
+each fragment. ``documents`` compares the complexity with the limits. The document need not be valid: it is measured
+before it is validated, which costs more.
 """
 
 from collections.abc import Mapping
@@ -33,19 +33,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 LARGEST_PAGE = 500
-"""Items that a page may have. More are not counted: such an argument is refused with a sentence of its own."""
+"""Items that a page may have. More are not counted: the resolver refuses such an argument."""
 PAGE_ARGUMENTS = ("first", "last", "limit")
 """Names of arguments that say how many items a list has."""
 ASSUMED_LIST = 10
-"""Items of a list whose size no argument says."""
+"""Items that are counted of a list whose size no argument says."""
 INTROSPECTION_LIST = 3
-"""Items of a list of the introspection: it is made from memory, and graphql-core bounds how its lists may be nested."""
+"""Items that are counted of a list in an introspection: cheap, and graphql-core limits how its lists are nested."""
 _DEEPEST = 150
 """Selections within selections, fragments included, that are walked; below what Python's own stack holds."""
 
 
 class TooDeep(Exception):
-    """Report a document that is nested beyond what can be walked. ``depth``: the levels seen, at least."""
+    """A document is nested too deeply to be measured. ``depth``: the levels that were visited, at least."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(depth)
@@ -53,7 +53,7 @@ class TooDeep(Exception):
 
 
 class Complexity(Struct, frozen=True):
-    """Count what a selection comes to, with every fragment counted at each of its spreads."""
+    """The complexity of a selection, with every fragment counted at each of its spreads."""
 
     depth: int = 0
     """Levels of fields, those of the introspection apart."""
@@ -65,7 +65,7 @@ class Complexity(Struct, frozen=True):
     cost: int = 0
     """Values to be resolved, with the sizes of lists counted."""
     cost_per_item: int = 0
-    """What each item of the page adds, whose size an argument of the field around the selection says."""
+    """The cost of each item of a list below, where an argument of the field around the selection says its size."""
 
     def __add__(self, other: "Complexity") -> "Complexity":
         return Complexity(
@@ -79,7 +79,7 @@ class Complexity(Struct, frozen=True):
         )
 
     def cost_of(self, items: int) -> int:
-        """Return the whole cost where the page has so many items."""
+        """Return the whole cost if that list has so many items."""
         return self.cost + self.cost_per_item * items
 
 
@@ -87,13 +87,13 @@ _NOTHING = Complexity()
 
 
 class Measurement:
-    """Walk over one operation, once."""
+    """One walk over one operation; ``operation`` may be called once."""
 
     def __init__(
         self, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
     ) -> None:
         self.visited = 0
-        """Selections that were looked at."""
+        """Selections that were visited."""
         self.used_variables = False
         """Whether the size of a list came from a variable, so that the next request may come to something else."""
         self._schema = schema

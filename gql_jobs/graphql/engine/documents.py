@@ -1,12 +1,12 @@
-"""Documents: read, limited, validated and remembered.
+"""Documents: how they are parsed, limited, validated and cached.
 
 A request becomes an operation in two steps. ``Documents.read`` finds or parses its document and chooses the operation
-that is meant, so that a transport knows what it has to do with. ``Documents.check`` refuses what asks for too much and
-what is not valid: in this order, because the rules of validation cost more than measuring. Front ends send the same few
-documents for as long as they run: a text that was valid before is neither parsed nor validated again. Only what is
-valid is kept, and no more than a browser that makes up texts could be allowed to cost.
+in it, so that a transport knows its type. ``Documents.check`` rejects what asks for too much and what is not valid: in
+this order, because validation costs more than measuring. Front ends send the same few documents for as long as they
+run: a text that was valid before is neither parsed nor validated again. Only valid documents are cached, and a bounded
+number of them, because a client may send any number of texts.
 
-The limits hold for every transport alike: the refusal is an error of the operation.
+The limits hold for every transport alike: the rejection is an error of the operation.
 """
 
 from collections import OrderedDict
@@ -30,14 +30,14 @@ from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep
 from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, coded, located
 from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
 
-MAX_REMEMBERED = 1000
-"""Documents that are kept."""
-MAX_REMEMBERED_LENGTH = 16 * 1024
-"""Characters of a document that is kept; its syntax tree takes about a hundred times as many bytes."""
+MAX_CACHED_DOCUMENTS = 1000
+"""Documents that are cached."""
+MAX_CACHED_LENGTH = 16 * 1024
+"""Characters of a document that is cached; its syntax tree is far larger (docs/decisions.md)."""
 INTROSPECTION_DEPTH = 20
-"""Levels of the introspection; GraphiQL and graphql-codegen ask for 15."""
+"""Levels of an introspection query; GraphiQL and graphql-codegen ask for 15."""
 _ABORTED = "Parsing aborted."
-"""How the parser's refusals end, which are no syntax errors."""
+"""The end of the parser's message where a document exceeds its limits, which is no syntax error."""
 _LARGEST_INT = 2**31 - 1
 """The largest number that an error can show: GraphQL's Int."""
 
@@ -47,35 +47,35 @@ class OperationLimits(Protocol):
 
     @property
     def max_operation_depth(self) -> int:
-        """Levels of fields."""
+        """Return how many levels of fields there may be."""
 
     @property
     def max_operation_root_fields(self) -> int:
-        """Fields at the first level."""
+        """Return how many fields there may be at the first level."""
 
     @property
     def max_operation_aliases(self) -> int:
-        """Fields that are given another name."""
+        """Return how many fields may have an alias."""
 
     @property
     def max_operation_directives(self) -> int:
-        """Directives, in all."""
+        """Return how many directives there may be, in all."""
 
     @property
     def max_operation_cost(self) -> int:
-        """Values in the answer, with the sizes of lists counted."""
+        """Return how many values the answer may have, with the sizes of lists counted."""
 
     @property
     def max_document_tokens(self) -> int:
-        """Tokens, and comments likewise."""
+        """Return how many tokens a document may have, and how many comments."""
 
     @property
     def max_document_length(self) -> int:
-        """Characters."""
+        """Return how many characters a document may have."""
 
     @property
     def query_timeout(self) -> float:
-        """Seconds that a query may take."""
+        """Return the seconds that a query may take."""
 
 
 class TooComplex(GqlJobsError):
@@ -91,7 +91,7 @@ class TooComplex(GqlJobsError):
 
 
 class OperationRejected(Exception):
-    """The operation is not run; each of the errors has its code."""
+    """An operation is not run. ``errors`` say why, each with its code."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(*errors)
@@ -107,18 +107,18 @@ class OperationRequest(Struct, frozen=True):
     operation_name: str | None = None
     extensions: dict[str, Any] | None = None
     sha256: str | None = None
-    """The document's digest, from a client of persisted queries."""
+    """The document's SHA-256 in hexadecimal digits, from a client of persisted queries; else None."""
 
 
 class KnownDocument(Struct):
-    """A valid document, and what is known of its operations, by their names, and of the nodes of this very tree."""
+    """A valid document, and what is cached for its operations (by their names) and for the nodes of this very tree."""
 
     document: DocumentNode
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
     plans: dict[str | None, Any] | None = None
-    """How its fields are read; None where that may differ from one execution to the next."""
+    """How its fields are read; None where a variable may decide which fields are selected."""
     is_shareable: bool | None = None
-    """Whether its events are answered the same whoever asks; None until somebody wants to know."""
+    """Whether all subscribers get the same result of an event; None until that has been found out."""
 
 
 class ReadOperation(NamedTuple):
@@ -130,11 +130,11 @@ class ReadOperation(NamedTuple):
     name: str | None
     variables: dict[str, Any]
     known: KnownDocument | None = None
-    """What is kept with the document, which then is valid; there once it is checked."""
+    """The valid document with what is cached for it; None until the operation is checked, if it was not cached."""
 
 
 class Documents:
-    """The documents of one schema, those that were valid last remembered.
+    """The documents of one schema, with a cache of the valid ones that were used last.
 
     :param limits: what one operation may ask for; None for a schema that is only read.
     """
@@ -144,11 +144,11 @@ class Documents:
         self._codes = codes
         self._limits = limits
         self._parse_options = _parse_options(limits) if limits is not None else {}
-        self._kept: OrderedDict[str, KnownDocument] = OrderedDict()
+        self._cached: OrderedDict[str, KnownDocument] = OrderedDict()
         self._texts: dict[str, str] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._cached)
 
     def read(self, request: OperationRequest) -> ReadOperation:
         """Return the operation that a request asks for.
@@ -163,7 +163,7 @@ class Documents:
         return ReadOperation(text, document, node, name, request.variables or {}, known)
 
     def check(self, operation: ReadOperation) -> ReadOperation:
-        """Return the operation, valid and within the limits, with what is kept with its document.
+        """Return the operation with what is cached for its document, once it is valid and within the limits.
 
         :raises OperationRejected: if it is not.
         """
@@ -176,13 +176,13 @@ class Documents:
         errors = validate(self._schema, operation.document, self._codes.rules)
         if errors:
             raise OperationRejected(self._codes.of_validation(errors))
-        return operation._replace(known=self._remember(operation.text, operation.document))
+        return operation._replace(known=self._cache(operation.text, operation.document))
 
     def find(self, text: str) -> KnownDocument | None:
-        """Return the document of that text, if it was valid before."""
-        known = self._kept.get(text)
+        """Return the cached document of a text, or None; it then counts as used."""
+        known = self._cached.get(text)
         if known is not None:
-            self._kept.move_to_end(text)
+            self._cached.move_to_end(text)
         return known
 
     def _text_of(self, request: OperationRequest) -> str:
@@ -194,7 +194,7 @@ class Documents:
             return request.query
         text = self._texts.get(request.sha256)
         if text is None:
-            # The words and the code that clients wait for, to send the document after all.
+            # Clients that see this message and code send the document.
             raise rejection("PersistedQueryNotFound", DocumentError.PERSISTED_QUERY_NOT_FOUND)
         return text
 
@@ -208,7 +208,7 @@ class Documents:
             raise rejection(message, DocumentError.GRAPHQL_PARSE_FAILED) from None
 
     def _excess(self, operation: ReadOperation, limits: OperationLimits) -> TooComplex | None:
-        """Return what an operation asks too much of; what a known document comes to is measured once."""
+        """Return the limit that an operation exceeds, or None; an operation of a cached document is measured once."""
         known = operation.known
         found = known.complexity.get(operation.name) if known is not None else None
         if found is None:
@@ -223,23 +223,23 @@ class Documents:
                 known.complexity[operation.name] = found
         return excess_of(found, limits)
 
-    def _remember(self, text: str, document: DocumentNode) -> KnownDocument:
-        """Return what is kept with a valid document: for all who send it, or for this operation alone."""
-        # Only directives make variables decide what is selected, and there is none without its sign.
+    def _cache(self, text: str, document: DocumentNode) -> KnownDocument:
+        """Return a valid document with room for what is cached for it; cache it unless it is too long."""
+        # Variables decide what is selected only through directives, and those begin with this sign.
         known = KnownDocument(document, plans=None if "@" in text else {})
-        # Two requests may bring a text at once: the other's tree is the one that is kept.
-        if len(text) > MAX_REMEMBERED_LENGTH or text in self._kept:
+        # Two requests may send a new text at the same time: the first tree stays.
+        if len(text) > MAX_CACHED_LENGTH or text in self._cached:
             return known
-        self._kept[text] = known
+        self._cached[text] = known
         self._texts[digest(text)] = text
-        if len(self._kept) > MAX_REMEMBERED:
-            oldest, _ = self._kept.popitem(last=False)
+        if len(self._cached) > MAX_CACHED_DOCUMENTS:
+            oldest, _ = self._cached.popitem(last=False)
             del self._texts[digest(oldest)]
         return known
 
 
 def digest(text: str) -> str:
-    """Return what clients name a document by that they do not send: SHA-256 of its UTF-8, in hexadecimal digits."""
+    """Return the digest by which clients name a document: SHA-256 of its UTF-8, in hexadecimal digits."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -259,7 +259,7 @@ def excess_of(found: Complexity, limits: OperationLimits) -> TooComplex | None:
 
 
 def rejection(message: str, code: DocumentError = DocumentError.GRAPHQL_VALIDATION_FAILED) -> OperationRejected:
-    """Return the rejection of an operation for one reason."""
+    """Return an ``OperationRejected`` with one error of that message and code."""
     return OperationRejected([coded(GraphQLError(message), code)])
 
 
@@ -272,7 +272,7 @@ def _parse_options(limits: OperationLimits) -> dict[str, Any]:
 
 
 def _aborted(error: GraphQLSyntaxError) -> GraphQLError | None:
-    """Return the refusal of a document that the parser gave up midway, so that the rest of it cost nothing."""
+    """Return the error of a document that the parser has given up because of a limit; None for a syntax error."""
     if not error.message.endswith(_ABORTED):
         return None
     error.message = error.message.removeprefix("Syntax Error: ")
@@ -281,7 +281,7 @@ def _aborted(error: GraphQLSyntaxError) -> GraphQLError | None:
 
 
 def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """Return the operation that is meant; reject a request that leaves that open or names none of them."""
+    """Return the operation of that name, or the only one; reject a request that names none or leaves it open."""
     node = get_operation_ast(document, name)
     if isinstance(node, OperationDefinitionNode):
         return node

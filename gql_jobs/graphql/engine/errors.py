@@ -1,9 +1,9 @@
-"""The errors that leave the API: each with a code, none with a detail that was not meant for clients.
+"""The errors in results: each gets a code, and none shows a detail that was not meant for clients.
 
-Errors come from three places. The document's own (``ErrorCodes.rules`` finds them, ``of_validation`` codes them), the
-variables' and the resolvers' (``of_execution``). What is wrong with a value is told with the path at which it stands:
-all faults of a payload together as one INVALID_PAYLOAD, each other one as an INVALID_ARGUMENT. What nobody raised on
-purpose is logged with its traceback and shown as one plain sentence.
+Errors come from the document (``ErrorCodes.rules`` finds them, ``of_validation`` gives them their codes), from the
+variables and from the resolvers (``of_execution``). A value that does not fit is reported with its path: all faults of
+a payload together as one INVALID_PAYLOAD, each other one as an INVALID_ARGUMENT. An unexpected exception is logged with
+its traceback and shown as one plain sentence.
 """
 
 import logging
@@ -50,7 +50,7 @@ _FAULT = "fault"
 
 
 class DocumentError(StrEnum):
-    """The codes of what has nothing to do with jobs: a fault of the request, or the end of the server that has it."""
+    """The codes that have nothing to do with jobs: of faulty requests, and of a server that stops."""
 
     BAD_REQUEST = "BAD_REQUEST"
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
@@ -71,12 +71,12 @@ def coded(error: GraphQLError, code: str, **extensions: Any) -> GraphQLError:
 
 
 def has_code(error: GraphQLError) -> bool:
-    """Return whether somebody has said what kind of error it is."""
+    """Return whether the error has an ``extensions.code``."""
     return "code" in (error.extensions or {})
 
 
 def located(error: Exception) -> GraphQLError:
-    """Return the error as one of GraphQL's, which it may be already."""
+    """Return the error itself if it is a GraphQLError, else one that holds it as ``original_error``."""
     return error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
 
 
@@ -84,10 +84,10 @@ Parts = tuple[str | int, ...]
 
 
 class PayloadArguments(NamedTuple):
-    """The arguments of a schema that hold payloads: an input object with a payload in it, or a list of them."""
+    """The arguments of a schema that contain payloads: an input object with one, or a list of such objects."""
 
     arguments: dict[str, str]
-    """By the name of the root field."""
+    """The argument's name, by the name of the root field."""
     member: str
     """The member of the input object that is the payload."""
 
@@ -100,7 +100,7 @@ class PayloadArguments(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A value that does not fit. ``path`` is where it stands, from the argument's or the variable's name on."""
+    """A value that does not fit. ``path``: its place, from the argument's or the variable's name on."""
 
     path: Parts
     message: str
@@ -110,17 +110,17 @@ class Fault(NamedTuple):
 class ErrorCodes:
     """Gives every error of an operation its code.
 
-    :param payloads: where payloads stand, whose faults have a code of their own.
+    :param payloads: the arguments that contain payloads, whose faults have a code of their own.
     """
 
     def __init__(self, schema: GraphQLSchema, payloads: PayloadArguments) -> None:
         self._schema = schema
         self._payloads = payloads
         self.rules = _rules(payloads)
-        """The specification's validation rules, whose errors about values carry what is needed here."""
+        """The specification's validation rules; errors about values carry their path for ``of_validation``."""
 
     def of_validation(self, errors: list[GraphQLError]) -> list[GraphQLError]:
-        """Return the errors that ``rules`` have found, coded."""
+        """Return the errors that ``rules`` have found, with their codes."""
         faults = [fault for error in errors if (fault := _reported_fault(error)) is not None]
         others = [error for error in errors if _reported_fault(error) is None]
         return self._of_faults(faults) + [coded(error, DocumentError.GRAPHQL_VALIDATION_FAILED) for error in others]
@@ -132,7 +132,7 @@ class ErrorCodes:
         operation: OperationDefinitionNode,
         variables: dict[str, Any],
     ) -> list[GraphQLError]:
-        """Return the errors of variables and resolvers, coded; what was not raised on purpose is logged and masked."""
+        """Return the errors of variables and resolvers with their codes; log and mask unexpected exceptions."""
         if all(map(has_code, errors)):
             return errors
         if any(_is_about_variables(error) for error in errors):
@@ -276,8 +276,8 @@ def _reported_fault(error: GraphQLError) -> Fault | None:
     return fault if isinstance(fault, Fault) else None
 
 
-class _Enough(Exception):
-    """Ends the search: whoever sends an endless list of faults gets the first ones."""
+class _TooManyFaults(Exception):
+    """Ends a search once ``_MAX_FAULTS`` have been found."""
 
 
 def _value_faults(value: Any, input_type: Any) -> list[tuple[list[str | int], str]]:
@@ -286,11 +286,11 @@ def _value_faults(value: Any, input_type: Any) -> list[tuple[list[str | int], st
     def on_error(error: GraphQLError, path: list[str | int]) -> None:
         found.append((_precise(path, error.message), error.message))
         if len(found) >= _MAX_FAULTS:
-            raise _Enough
+            raise _TooManyFaults
 
     try:
         validate_input_value(value, input_type, on_error)
-    except _Enough:
+    except _TooManyFaults:
         pass
     except RecursionError:
         found.append(([], "The value is nested too deeply."))

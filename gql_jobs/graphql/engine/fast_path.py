@@ -1,15 +1,14 @@
-"""The fast path: what is run in the place of Strawberry's resolving and graphql-core's executor, with the same answers.
+"""The fast path: replaces Strawberry's resolving and parts of graphql-core's executor, with the same results.
 
-Three things are done otherwise. Resolvers are called as they are, without making Strawberry's objects of their
-arguments (``call_resolvers``). Fields that only read an attribute are read without asking the executor about each: a
-selection becomes a list of readers, once for a document, and a list of jobs is read column by column, one attribute of
-all of them with one check of what types there are (``PlainExecutor``). And an event of a subscription is read as a
-whole where all that is selected of its kind is plain: without even a copy of the executor. docs/decisions.md has the
-figures.
+Three things differ. Resolvers are called directly, without converting their arguments to Strawberry's objects
+(``call_resolvers``). Fields that only read an attribute are read by readers instead of the executor: a selection
+becomes a list of readers, once for a document, and a list of objects is read column by column, one attribute of all of
+them with one check of their types (``PlainExecutor``). And an event of a subscription is read as a whole, without a
+copy of the executor, where all that is selected of its kind is plain. docs/decisions.md has the figures.
 
-A reader gives the executor's own answer or none: whatever is not of exactly the expected kind (a resolver, a null where
-none may be, a value of another type) is ``Unplain``, and the executor does the field as if nothing had been tried. No
-reader may call a resolver or report an error.
+A reader gives the executor's own result or none: whatever is not of exactly the expected kind (a resolver, a null where
+none may be, a value of another type) raises ``Unplain``, and the executor executes the field as if nothing had been
+tried. No reader may call a resolver or report an error.
 """
 
 from collections.abc import Callable
@@ -59,7 +58,7 @@ from gql_jobs.graphql.engine.strawberry_internals import (
 
 
 def call_resolvers(schema: GraphQLSchema) -> None:
-    """Let graphql-core call every resolver itself: with its source, a ``strawberry.Info`` and its arguments.
+    """Have graphql-core call every resolver itself, with its source, a ``strawberry.Info`` and its arguments.
 
     Strawberry would convert each argument, looking up the types of all fields of an input object every time.
     """
@@ -88,7 +87,7 @@ def _called(resolver: Resolver) -> Callable[..., Any]:
 def follows_from_source(field: GraphQLField) -> bool:
     """Return whether a field's value follows from its source and its arguments alone.
 
-    A resolver can look at something else (the index, the stream, whoever asks) only through the ``Info`` that it takes.
+    A resolver can read anything else (the index, the stream, the client) only through the ``Info`` that it takes.
     """
     resolver = resolver_of(field)
     return attribute_of(field) is not None if resolver is None else not resolver.takes_info
@@ -97,12 +96,12 @@ def follows_from_source(field: GraphQLField) -> bool:
 def is_shareable(schema: GraphQLSchema, document: DocumentNode) -> bool:
     """Return whether all who run the subscriptions of a document, with the same variables, get the same of an event.
 
-    :param document: a valid one. All of it counts, also what directives or types leave out.
+    :param document: a valid one. All its fields count, also those that directives or types leave out.
     """
     types = TypeInfo(schema)
     selected: list[bool] = []
 
-    class Look(Visitor):
+    class Selected(Visitor):
         def enter_field(self, node: FieldNode, *_args: Any) -> Any:
             field = types.get_field_def()
             if node.name.value == "__typename" or (field is not None and brings_events(field)):
@@ -110,32 +109,30 @@ def is_shareable(schema: GraphQLSchema, document: DocumentNode) -> bool:
             selected.append(field is not None and follows_from_source(field))
             return None if selected[-1] else BREAK
 
-    visit(document, TypeInfoVisitor(types, Look()))
+    visit(document, TypeInfoVisitor(types, Selected()))
     return all(selected)
 
 
-# Values of the schema's types as an answer says them: a column of them at a time, or none of it.
-#
-# A column is one attribute of all objects of a list. What types are in it is one question for all of them, and most of
-# the rest is done without a step of Python for each.
+# Columns: their values are converted to those of a result, all of them or none. The types in a column are checked at
+# once, and most conversions run no Python code for each value.
 
 Column = list[Any]
-"""One attribute of several objects."""
+"""The values of one attribute of several objects."""
 Finish = Callable[[Column], Column]
-"""From the values of an attribute to what the answer says of each; raises ``Unplain``."""
+"""Returns the values of a result for those of an attribute, in the same order; raises ``Unplain``."""
 
 _EXACT: dict[str, type] = {"Date": date, "Time": time, "UUID": UUID, "Decimal": Decimal}
-"""The scalars that are written by their own function, and the type for which that cannot fail."""
+"""The scalars that are serialized by their own function, and the type for which that cannot fail."""
 _INT_END = 2**31
 _zone = attrgetter("tzinfo")
 
 
 class Unplain(Exception):
-    """A field or a value that only the executor can answer for."""
+    """A field or a value that only the executor can handle."""
 
 
 def or_null(present: Finish) -> Finish:
-    """Return the same for values of which there may be none."""
+    """Return a ``Finish`` for values that may be None, given one for those that are not."""
 
     def finish(values: Column) -> Column:
         if None not in values:
@@ -147,7 +144,7 @@ def or_null(present: Finish) -> Finish:
 
 
 def lists_of(item: Finish) -> Finish:
-    """Return what finishes lists of what ``item`` finishes."""
+    """Return the ``Finish`` for lists, given that for their items."""
 
     def finish(values: Column) -> Column:
         if not set(map(type, values)) <= {list, tuple}:
@@ -160,7 +157,7 @@ def lists_of(item: Finish) -> Finish:
 
 @cache
 def names_of(of: GraphQLEnumType) -> Finish:
-    """Return what finishes the values of an enum: the names that the schema has for them."""
+    """Return the ``Finish`` for the values of an enum, which returns their names in the schema."""
     members = enum_class(of)
     names = {
         member: name for name, described in of.values.items() for member in members if member.value == described.value
@@ -169,9 +166,9 @@ def names_of(of: GraphQLEnumType) -> Finish:
 
 
 def scalars_of(of: GraphQLScalarType) -> Finish:
-    """Return what finishes scalars: as they are written.
+    """Return the ``Finish`` for the values of a scalar, which serializes them.
 
-    :raises Unplain: for a scalar whose writing may fail.
+    :raises Unplain: for a scalar whose serialization may fail.
     """
     simple = _SIMPLE.get(of.name)
     if simple is not None:
@@ -197,7 +194,7 @@ def _all_of(exact: type, values: Column) -> Column:
 
 
 def _moments(values: Column) -> Column:
-    """Write what ``isoformat`` writes; moments in UTC, as nearly all are, in a fraction of its time."""
+    """Return what ``isoformat`` returns; moments in UTC, as nearly all are, take a faster way."""
     if set(map(_zone, _all_of(datetime, values))) <= {UTC}:
         return [text[:-1] + "+00:00" for text in msgspec.to_builtins(values)]
     return list(map(datetime.isoformat, values))
@@ -226,18 +223,18 @@ _SIMPLE: dict[str, Finish] = {
 }
 
 
-# Readers of selections, and the executors that go by them.
+# Readers of selections, and the executors that use them.
 
 
 class EventExecutor(Executor[Any]):
-    """Executes operations as graphql-core does; each event of a subscription with a cache of its own.
+    """graphql-core's executor, with a cache of its own for each event of a subscription.
 
-    graphql-core caches the fields below a field by the identity of a list that it makes anew for each event, in a
-    dictionary that all events of the subscription share: it would grow for as long as somebody watches.
+    graphql-core caches the fields below a field by the identity of a list that is new for each event, in a dictionary
+    that all events of a subscription share: it would grow for as long as the subscription lasts.
     """
 
     def use_plan(self, plans: dict[str | None, Any]) -> None:
-        """Keep nothing: fields are found anew in each execution."""
+        """Ignore the plans: fields are collected in each execution."""
 
     def data_of(self, _event: Any) -> dict[str, Any] | None:
         """Return None: every event has to be executed."""
@@ -253,7 +250,7 @@ Collect = Callable[[GraphQLObjectType, FieldDetailsList], CollectedFields]
 
 
 class Read(NamedTuple):
-    """One field of a selection."""
+    """The reader of one field: the key in the result, how the attribute is read, and how its values are finished."""
 
     key: str
     get: Callable[[Any], Any]
@@ -261,9 +258,9 @@ class Read(NamedTuple):
 
 
 class Plan:
-    """The readers of one operation's fields, by the identity of their nodes: for no longer than the document lives.
+    """The readers of one operation's fields, by the identity of their nodes; it must not outlive the document.
 
-    :param variables: what the conditions of its directives are decided by.
+    :param variables: the values that decide the conditions of directives.
     """
 
     def __init__(self, executor: EventExecutor, variables: VariableValues) -> None:
@@ -277,7 +274,7 @@ class Plan:
         self._reads: dict[tuple[GraphQLObjectType, tuple[int, ...]], Read | None] = {}
 
     def read(self, parent_type: GraphQLObjectType, details: FieldDetailsList) -> Read | None:
-        """Return the field's reader; None where there can be none."""
+        """Return the field's reader; None if it has none."""
         key = (parent_type, tuple([id(one.node) for one in details]))
         if key not in self._reads:
             self._reads[key] = self._read_or_none(parent_type, details)
@@ -285,7 +282,7 @@ class Plan:
 
     @cached_property
     def event(self) -> Callable[[Any], dict[str, Any]] | None:
-        """Makes of an event all that a subscription answers, or raises ``Unplain``; None where it cannot be read."""
+        """Return the function that reads a whole event or raises ``Unplain``; None if no event can be read."""
         root = self.schema.subscription_type
         assert root is not None
         try:
@@ -302,7 +299,7 @@ class Plan:
 
 
 class PlainExecutor(EventExecutor):
-    """Executes operations; plain fields by readers, all others as its base class does."""
+    """Executes plain fields by readers, and all others as its base class does."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -310,9 +307,9 @@ class PlainExecutor(EventExecutor):
         self._plan = Plan(self, self.variable_values)
 
     def use_plan(self, plans: dict[str | None, Any]) -> None:
-        """Read by the plan that earlier executions of this very document have kept, or begin one for those to come.
+        """Use the plan that earlier executions of this very document have made, or make one for later executions.
 
-        Only for a document in which no variable decides what is selected.
+        Only for a document in which no variable decides which fields are selected.
 
         :param plans: the document's plans, by the operation's name.
         """
@@ -322,20 +319,20 @@ class PlainExecutor(EventExecutor):
         self._plan = plans[name]
 
     def data_of(self, event: Any) -> dict[str, Any] | None:
-        """Return what a subscription answers to an event; None where it has to be executed."""
+        """Return the data of an event's result; None if the event has to be executed."""
         read = self._plan.event
         if read is not None:
-            with suppress(Exception):  # Reading has no effect: the executor may come upon the same error itself.
+            with suppress(Exception):  # Reading has no effect: the executor may run into the same error itself.
                 return read(event)
         return None
 
     def execute_field(
         self, parent_type: GraphQLObjectType, source: Any, field_details_list: FieldDetailsList, *where: Any
     ) -> Any:
-        """Return the field's value; by its reader where it has one that can answer."""
+        """Return the field's value, by its reader if that can read it, else as the base class does."""
         read = self._plan.read(parent_type, field_details_list)
         if read is not None:
-            with suppress(Exception):  # As for an event.
+            with suppress(Exception):  # As in ``data_of``.
                 return read.finish([read.get(source)])[0]
         return super().execute_field(parent_type, source, field_details_list, *where)
 
@@ -367,7 +364,7 @@ def _itself(source: Any) -> Any:
 
 def _finish(plan: Plan, of: GraphQLOutputType, details: FieldDetailsList) -> Finish:
     if isinstance(of, GraphQLNonNull):
-        # No reader takes None, so a null where none may be is left to the executor.
+        # No reader accepts None, so a null where none may be is left to the executor.
         return _finish_present(plan, of.of_type, details)
     return or_null(_finish_present(plan, of, details))
 
@@ -385,7 +382,7 @@ def _finish_present(plan: Plan, of: GraphQLOutputType, details: FieldDetailsList
 
 
 class _Selection:
-    """What is selected of objects, readers for each class that they turn out to be of."""
+    """The ``Finish`` for objects: the readers of what is selected, for each class of object."""
 
     def __init__(self, plan: Plan, of: Any, details: FieldDetailsList) -> None:
         self._plan = plan
@@ -403,7 +400,7 @@ class _Selection:
     def _readers(self, of: type) -> tuple[Read, ...]:
         """Return the readers for a class.
 
-        Kept also where there are none: finding that out again costs as much as the field in the executor.
+        That there are none is cached as well: finding it out again costs as much as executing the field.
         """
         if of not in self._reads:
             try:
@@ -418,7 +415,7 @@ class _Selection:
 
 
 def _rows(reads: tuple[Read, ...], sources: Column) -> list[dict[str, Any]]:
-    """Return what is read of each of the sources."""
+    """Return the data that are read from each source."""
     if len(sources) == 1:
         (source,) = sources
         return [{key: finish([get(source)])[0] for key, get, finish in reads}]

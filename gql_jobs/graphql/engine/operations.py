@@ -1,9 +1,9 @@
-"""Operations, from a request to the bytes of its results: what every transport does between the two.
+"""Operations, from a request to the JSON of its results, for every transport.
 
 ``Operations`` is the one entry of the engine. It takes a schema that Strawberry has defined and runs operations against
-it on graphql-core, past Strawberry's own ``execute``: what that does around an operation costs more than the operation.
-The way of one: ``operation`` reads the document, so that a transport knows what it deals with; ``result`` or
-``results`` checks it, runs it (``fast_path``) and makes its JSON. Every error that leaves here has its code.
+it on graphql-core, without Strawberry's own ``execute``, whose hooks cost more than a short one (docs/decisions.md).
+``operation`` reads the document, so that a transport knows the type of the operation; ``result`` or ``results`` checks
+it, runs it (``fast_path``) and makes its JSON. Every error in a result has its code.
 """
 
 import asyncio
@@ -36,38 +36,38 @@ from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.metrics import ANSWER_SECONDS, Histogram
 
 _MAX_CACHED = 64
-"""Results that are kept of one operation: what its subscribers lie apart, at most."""
+"""Results that are cached for one operation; a subscriber that lags further behind gets results of its own."""
 _OTHER = "other"
-"""The label of what a client may call as it likes: labels stay few whatever comes in."""
+"""The label of all other names: clients choose them, and the number of labels has to stay small."""
 
 
 class SourceEvent(Protocol):
-    """What the resolver of a subscription brings."""
+    """An event that the resolver of a subscription yields."""
 
     @property
     def cursor(self) -> str:
-        """The event's place among all events; two events have the same only if they are the same."""
+        """Return the event's place among all events, which no other event has."""
 
 
 class Operation(Struct, frozen=True):
     """One operation, ready to be run once."""
 
     context: Any
-    """What resolvers find as ``info.context``; for this operation alone."""
+    """The ``info.context`` of its resolvers, of this operation alone."""
     read: ReadOperation | OperationRejected
-    """The operation as it was read; or why it cannot be."""
+    """The operation as it was read, or the rejection that is its result."""
 
     @property
     def type(self) -> OperationType | None:
-        """None where the document cannot be read or leaves open which operation is meant: running it says so."""
+        """Return its type; None if it was rejected when it was read, which its result then reports."""
         return None if isinstance(self.read, OperationRejected) else self.read.node.operation
 
 
 class Result:
-    """What came of an operation, or of one event of a subscription. Subscribers who watch the same share one.
+    """The result of an operation, or of one event of a subscription. Subscribers of the same operation may share it.
 
-    :param refused: nothing was run, so that there is no ``data``: nothing follows such a result.
-    :param cursor: of the event, where the result is one of a subscription.
+    :param refused: whether nothing was run, so that there is no ``data``; no result follows such a one.
+    :param cursor: the event's, in a result of a subscription.
     """
 
     __slots__ = ("_payload", "cursor", "data", "errors", "refused")
@@ -88,12 +88,12 @@ class Result:
 
     @property
     def formatted_errors(self) -> list[dict[str, Any]]:
-        """The errors as JSON has them."""
+        """Return the errors as JSON values."""
         return [dict(error.formatted) for error in self.errors or ()]
 
     @property
     def payload(self) -> bytes:
-        """The JSON: ``data`` (unless the operation was refused) and ``errors`` (if there are any). Made once."""
+        """Return the JSON of ``data`` (unless the operation was refused) and ``errors`` (if any); encoded once."""
         if self._payload is None:
             body: dict[str, Any] = {} if self.refused else {"data": self.data}
             if self.errors:
@@ -105,11 +105,11 @@ class Result:
 class Operations:
     """Runs operations against one schema.
 
-    :param schema: as Strawberry has defined it. The engine takes it over: it cannot be run by Strawberry afterwards.
+    :param schema: as Strawberry has defined it. It is changed in place: Strawberry cannot run it afterwards.
     :param payloads: the arguments whose faults are those of a payload.
-    :param limits: what one operation may ask for; None for a schema that is only read.
-    :param plain_fields: read plain fields past graphql-core's executor.
-    :param named: names of operations that are timed one by one.
+    :param limits: what one operation may ask for; None for a schema that is only printed.
+    :param plain_fields: read plain fields without graphql-core's executor.
+    :param named: names of operations that have a label of their own in the metrics.
     """
 
     def __init__(
@@ -134,9 +134,9 @@ class Operations:
         self.times = OperationTimes(frozenset(named), fields)
 
     def operation(self, request: OperationRequest, context: Any) -> Operation:
-        """Return the operation that a request asks for. What cannot be read is refused when it is run.
+        """Return the operation that a request asks for; one that cannot be read is rejected when it is run.
 
-        :param context: what resolvers find as ``info.context``; for this operation alone.
+        :param context: the ``info.context`` of its resolvers, of this operation alone.
         """
         try:
             return Operation(context, self.documents.read(request))
@@ -144,7 +144,10 @@ class Operations:
             return Operation(context, rejected)
 
     async def result(self, operation: Operation) -> Result:
-        """Return the one result of a query or a mutation. A query that takes too long is given up: TIMEOUT."""
+        """Run a query or a mutation and return its result; raise nothing.
+
+        A query that takes longer than ``query_timeout`` is cancelled, and its result is the error TIMEOUT.
+        """
         if self._query_timeout is None or operation.type is not OperationType.QUERY:
             return await self._execute(operation)
         try:
@@ -158,9 +161,9 @@ class Operations:
             return refused_result([GraphQLError(message, extensions={"code": ErrorCode.TIMEOUT.value})])
 
     async def results(self, operation: Operation) -> AsyncGenerator[Result, None]:
-        """Yield the results of any operation: one of a query or mutation, those of a subscription as its events happen.
+        """Yield the one result of a query or mutation, or those of a subscription as its events happen; raise nothing.
 
-        Closed, it has closed what its resolver brings.
+        Closing the generator closes the resolver's own iterator.
         """
         if operation.type is not OperationType.SUBSCRIPTION:
             yield await self.result(operation)
@@ -172,7 +175,7 @@ class Operations:
             yield self._refused(rejected.errors)
             return
         cache = self._caches.of(checked)
-        # Made at the first event that is nobody else's yet: most subscribers of a busy operation never need one.
+        # Made at the first event without a cached result: most subscribers of a busy operation never need one.
         executor: EventExecutor | None = None
         try:
             async with aclosing(source) as events:
@@ -182,7 +185,7 @@ class Operations:
                         executor = executor or self._build(checked, operation)
                         result = await self._event_result(executor, checked, event, cache)
                     yield result
-        except Exception as error:  # noqa: BLE001 -- whatever it is, clients are told in a result
+        except Exception as error:  # noqa: BLE001 -- whatever it is becomes an error in a result
             yield self._refused(self._coded([located(error)], checked))
 
     def _checked(self, operation: Operation) -> ReadOperation:
@@ -208,7 +211,7 @@ class Operations:
     ) -> Result:
         data = executor.data_of(event)
         if data is not None:
-            # Attributes of the event were read and nothing else.
+            # Only attributes of the event were read, so every subscriber gets the same.
             return cache.keep(Result(data, cursor=event.cursor))
         result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), checked)
         result.cursor = event.cursor
@@ -222,7 +225,7 @@ class Operations:
         return known.is_shareable
 
     async def _source(self, executor: EventExecutor, checked: ReadOperation) -> Any:
-        """Return the events that a subscription's resolver brings; raise what it raises as an ``OperationRejected``."""
+        """Return the iterator of a subscription's resolver; raise what it raises as an ``OperationRejected``."""
         source: Any = create_source_event_stream(executor)
         if executor.is_awaitable(source):
             source = await source
@@ -231,7 +234,7 @@ class Operations:
         return source
 
     def _build(self, checked: ReadOperation, operation: Operation) -> EventExecutor:
-        """Return what executes the operation; reject variables that do not fit."""
+        """Return the executor of the operation; reject variables that do not fit."""
         executor = self._executor.build(
             self._schema,
             checked.document,
@@ -269,25 +272,25 @@ class Operations:
 
 
 def refused_result(errors: list[GraphQLError]) -> Result:
-    """Return the result of what is not run."""
+    """Return the result of an operation that is not run."""
     return Result(None, errors, refused=True)
 
 
-# Results that subscribers share. Made once an event and not once a subscriber.
+# The result cache: one result for each event, shared by the subscribers of an operation.
 
 
 class ResultCache:
-    """The latest results of one operation, by the cursors of their events; it ends with the last of its subscribers."""
+    """The latest results of one operation, by the cursors of their events."""
 
     def __init__(self) -> None:
         self._results: OrderedDict[str | None, Result] = OrderedDict()
 
     def result(self, cursor: str) -> Result | None:
-        """Return what another subscriber was sent for that event."""
+        """Return the cached result of the event with that cursor, or None."""
         return self._results.get(cursor)
 
     def keep(self, result: Result) -> Result:
-        """Share a result with the others; return it."""
+        """Cache a result and return it; the oldest is dropped when there are too many."""
         self._results[result.cursor] = result
         if len(self._results) > _MAX_CACHED:
             self._results.popitem(last=False)
@@ -295,16 +298,16 @@ class ResultCache:
 
 
 class ResultCaches:
-    """The caches of one schema.
+    """The result caches of one schema, each for as long as it has a subscriber.
 
-    Nothing that an operation shows depends on who asks; when something does, the asker becomes part of the key.
+    No result depends on who asks. If one ever does, the key has to include the asker.
     """
 
     def __init__(self) -> None:
         self._by_operation: WeakValueDictionary[tuple[str, str | None, bytes], ResultCache] = WeakValueDictionary()
 
     def of(self, operation: ReadOperation) -> ResultCache:
-        """Return the cache for all who run the same document, name and variables. Whoever holds it keeps it alive."""
+        """Return the cache of one document, operation name and variables; it lives as long as somebody refers to it."""
         key = (operation.text, operation.name, json.encode(operation.variables, order="sorted"))
         return self._by_operation.setdefault(key, ResultCache())
 
@@ -313,22 +316,22 @@ class ResultCaches:
 
 
 class OperationTimes:
-    """How long operations take and what they are refused for, as plain counters. Streams are not timed: they may last.
+    """Counters of the time that queries and mutations take, and of the errors of all operations.
 
     :param names: names of operations that have a label of their own.
-    :param fields: the root fields of the schema, which have one too.
+    :param fields: the root fields of the schema, which have labels too.
     """
 
     def __init__(self, names: frozenset[str], fields: frozenset[str]) -> None:
         self._names = names
         self._fields = fields
         self.times: dict[tuple[str, ...], Histogram] = {}
-        """By the operation's name and its first root field."""
+        """Seconds by the operation's name and its first root field."""
         self.errors: dict[tuple[str, ...], int] = {(code,): 0 for code in sorted(CODES)}
-        """By ``extensions.code``."""
+        """Errors by their ``extensions.code``."""
 
     def observe(self, operation: OperationDefinitionNode, seconds: float) -> None:
-        """Count an operation that has been answered, from before it was checked until its result was made."""
+        """Count an operation that has ended, with the seconds from its check to its result."""
         name, field = operation.name.value if operation.name else None, _first_field(operation)
         label = (name if name in self._names else _OTHER, field if field in self._fields else _OTHER)
         found = self.times.get(label)
@@ -337,7 +340,7 @@ class OperationTimes:
         found.observe(seconds)
 
     def count_errors(self, errors: Iterable[GraphQLError]) -> None:
-        """Count the errors of an answer."""
+        """Count the errors of one result."""
         for error in errors:
             label = (str((error.extensions or {}).get("code")),)
             if label in self.errors:

@@ -1,8 +1,8 @@
-"""Reach into Strawberry where it has no public way; nothing else may. docs/architecture.md lists each place.
+"""The use of Strawberry's private API, which no other module may use. docs/architecture.md lists each place.
 
-Strawberry defines the schema: types, fields, resolvers, their documentation. Once that is done its part is over.
-``core_schema`` takes graphql-core's schema out of it and lets graphql-core itself coerce all inputs, ``resolver_of``
-and ``attribute_of`` tell ``fast_path`` how a field gets its value. Everything here runs while a schema is made, or once
+Strawberry defines the schema (types, fields, resolvers, their documentation) and does not run it. ``core_schema``
+returns its graphql-core schema and lets graphql-core itself coerce all inputs; from ``resolver_of`` and
+``attribute_of``, ``fast_path`` learns how a field gets its value. Everything here runs while a schema is made, or once
 for each document.
 """
 
@@ -84,7 +84,7 @@ def resolver_of(field: GraphQLField) -> Resolver | None:
 
 
 def brings_events(field: GraphQLField) -> bool:
-    """Return whether the field is one of a subscription: of an event its value is the event itself."""
+    """Return whether the field is a root field of a subscription, whose value is the event itself."""
     definition = _definition(field)
     return isinstance(definition, StrawberryField) and definition.is_subscription
 
@@ -96,7 +96,7 @@ def enum_class(enum: GraphQLEnumType) -> type[Enum]:
 
 
 def object_name(cls: type) -> str | None:
-    """Return the name of the object type that was made of exactly this class; None if none was."""
+    """Return the name of the object type that was made of exactly this class, or None."""
     definition = cls.__dict__.get("__strawberry_definition__")
     return definition.name if isinstance(definition, StrawberryObjectDefinition) else None
 
@@ -104,7 +104,7 @@ def object_name(cls: type) -> str | None:
 def computed(description: str) -> Any:
     """Return a field whose value is a property of its class, which ``compute`` sets; the constructor does not take it.
 
-    A job has twenty fields and most documents ask for few of them, of fifty jobs at a time.
+    Its value is computed only if a document selects it: most documents select few of a job's fields.
     """
     field = strawberry.field(description=description)
     # A StrawberryField is one of dataclasses, but decides this by itself.
@@ -113,16 +113,18 @@ def computed(description: str) -> Any:
 
 
 def compute(cls: type, **readers: Callable[[Any], Any]) -> None:
-    """Set the values of the fields that are ``computed``.
+    """Set the properties behind the ``computed`` fields of a class.
 
-    Not in the class's own body: there the dataclass would take a property for the field's default.
+    This cannot be done in the class's body, where dataclasses would take a property for the field's default.
+
+    :param readers: by the field's Python name, what returns its value for an object of the class.
     """
     for name, read in readers.items():
         setattr(cls, name, property(read))
 
 
 def named_field(python_name: str, field: Any) -> StrawberryField:
-    """Give a field for ``create_type`` the name of its attribute, which is known only now; return it."""
+    """Set the Python name of a field for ``create_type``, and return the field."""
     assert isinstance(field, StrawberryField)
     field.python_name = python_name
     return field

@@ -37,7 +37,7 @@ async def test_a_document_with_errors_is_not_remembered_and_refused_the_same_aga
 
 
 async def test_the_documents_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch, schema: JobsSchema) -> None:
-    monkeypatch.setattr(documents, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(documents, "MAX_CACHED_DOCUMENTS", 2)
     for name in ("A", "B", "A", "C"):
         await schema.execute(f"query {name} {{ __typename }}")
 
@@ -46,7 +46,7 @@ async def test_the_documents_used_last_are_remembered(monkeypatch: pytest.Monkey
 
 
 async def test_a_document_too_long_to_be_worth_its_memory_is_not_remembered(schema: JobsSchema) -> None:
-    answer = await schema.execute("{ __typename }" + " " * documents.MAX_REMEMBERED_LENGTH)
+    answer = await schema.execute("{ __typename }" + " " * documents.MAX_CACHED_LENGTH)
 
     assert answer.errors is None
     assert len(schema.operations.documents) == 0

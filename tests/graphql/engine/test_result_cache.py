@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context, Services
-from gql_jobs.graphql.engine.documents import MAX_REMEMBERED_LENGTH
+from gql_jobs.graphql.engine.documents import MAX_CACHED_LENGTH
 from gql_jobs.graphql.engine.fast_path import EventExecutor, follows_from_source, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
@@ -188,7 +188,7 @@ async def test_a_long_document_is_looked_through_once_for_all_its_events(
         return looks[-1]
 
     monkeypatch.setattr("gql_jobs.graphql.engine.operations.is_shareable", counting)
-    text = 'subscription { jobEvents(after: "0") { job { rawPayload } } }' + " " * MAX_REMEMBERED_LENGTH
+    text = 'subscription { jobEvents(after: "0") { job { rawPayload } } }' + " " * MAX_CACHED_LENGTH
     await runtime.commands.create_many([request(), request()])
 
     async with aclosing(await schema.subscribe(text, None, Context(lambda: runtime))) as results:

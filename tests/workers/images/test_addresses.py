@@ -1,8 +1,8 @@
-"""Which addresses are out of reach."""
+"""Which addresses are not allowed."""
 
 import pytest
 
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 
 LOOPBACK = ["127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "::1%lo"]
 PRIVATE = [
@@ -51,32 +51,32 @@ PUBLIC = ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450:
 
 @pytest.mark.parametrize("address", [*LOOPBACK, *PRIVATE, *NEVER])
 def test_what_is_not_public_is_refused_unless_it_is_allowed(address: str) -> None:
-    assert Reach().refusal(address) is not None
+    assert AllowedNetworks().refusal(address) is not None
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_is_always_within_reach(address: str) -> None:
-    assert Reach().refusal(address) is None
+def test_what_is_public_is_always_allowed(address: str) -> None:
+    assert AllowedNetworks().refusal(address) is None
 
 
 @pytest.mark.parametrize("address", LOOPBACK)
 def test_loopback_can_be_allowed_alone(address: str) -> None:
-    assert Reach().refusal(address) == "a loopback address"
-    assert Reach(loopback=True).refusal(address) is None
-    assert Reach(private=True).refusal(address) is None
+    assert AllowedNetworks().refusal(address) == "a loopback address"
+    assert AllowedNetworks(loopback=True).refusal(address) is None
+    assert AllowedNetworks(private=True).refusal(address) is None
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_networks_take_a_permission_of_their_own(address: str) -> None:
-    assert Reach(loopback=True).refusal(address) == "a private address"
-    assert Reach(private=True).refusal(address) is None
+    assert AllowedNetworks(loopback=True).refusal(address) == "a private address"
+    assert AllowedNetworks(private=True).refusal(address) is None
 
 
 @pytest.mark.parametrize("address", NEVER)
 def test_nothing_allows_addresses_that_nobody_serves_from(address: str) -> None:
-    assert Reach(loopback=True, private=True).refusal(address) == "a reserved address"
+    assert AllowedNetworks(loopback=True, private=True).refusal(address) == "a reserved address"
 
 
 def test_what_is_no_address_is_an_error() -> None:
     with pytest.raises(ValueError, match="localhost"):
-        Reach().refusal("localhost")
+        AllowedNetworks().refusal("localhost")

@@ -11,13 +11,13 @@ from io import BytesIO
 import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.download import DownloadLimits, download, retry_after
 from gql_jobs_worker.images.transport import Resolve, resolve
 from tests.file_server import Answer, FileServer, file_server
 
 Fetch = Callable[..., Awaitable[bytes]]
-ON_LOOPBACK = Reach(loopback=True)
+ON_LOOPBACK = AllowedNetworks(loopback=True)
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ async def server() -> AsyncIterator[FileServer]:
 async def _fetch(
     url: str,
     *,
-    reach: Reach = ON_LOOPBACK,
+    networks: AllowedNetworks = ON_LOOPBACK,
     size: int = 1000,
     seconds: float = 10.0,
     names: Resolve = resolve,
     reports: list[tuple[int, int | None]] | None = None,
 ) -> bytes:
     file = BytesIO()
-    limits = DownloadLimits(bytes=size, seconds=seconds, redirects=5, reach=reach)
+    limits = DownloadLimits(bytes=size, seconds=seconds, redirects=5, networks=networks)
     told = reports if reports is not None else []
     length = await download(url, file, limits, lambda *report: told.append(report), resolve=names)
     assert length == len(file.getvalue())
@@ -241,7 +241,7 @@ async def test_a_redirect_to_nowhere_is_permanent(server: FileServer) -> None:
 async def test_every_spelling_of_this_host_is_refused(server: FileServer, host: str) -> None:
     server.put("/", b"secret")
     with pytest.raises((PermanentError, TransientError)) as refused:
-        await _fetch(server.url("/", host), reach=Reach())
+        await _fetch(server.url("/", host), networks=AllowedNetworks())
     assert server.requests == []
     # The resolver of some systems does not know the odder spellings; then there is nothing to refuse.
     assert isinstance(refused.value, PermanentError) or "cannot be resolved" in str(refused.value)

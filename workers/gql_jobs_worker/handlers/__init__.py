@@ -7,5 +7,5 @@ from gql_jobs.settings import Settings
 
 @cache
 def environment_settings() -> Settings:
-    """Return the settings as the environment has them, read once per process: a handler is given none."""
+    """Return the settings of the environment, read once per process; a handler is not given the worker's."""
     return Settings()

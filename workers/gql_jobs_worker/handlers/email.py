@@ -1,6 +1,7 @@
-"""Sends the job type `email` over SMTP. Needs the extra ``email``; nothing else may import aiosmtplib.
+"""The handler of the job type `email`: sends a mail over SMTP. Needs the extra ``email``.
 
-Decides which failures may go away: 4xx answers and everything about the connection may, 5xx answers never do.
+Only this module may import aiosmtplib. It decides which failures are retried: 4xx answers and all failures of the
+connection are, 5xx answers are not.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from gql_jobs_worker.handlers import environment_settings
 
 _PERMANENT = range(500, 600)
 _QUIT_WITHIN = 2.0
-"""Seconds for a QUIT that changes nothing any more."""
+"""Seconds that the server has to answer QUIT; the mail has been accepted by then."""
 _TLS: dict[str, dict[str, Any]] = {
     "auto": {"use_tls": False, "start_tls": None},
     "none": {"use_tls": False, "start_tls": False},
@@ -43,7 +44,7 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
     """Send one mail; every attempt uses the same Message-ID.
 
     :raises TransientError: for a 4xx answer, a refused or lost connection, a timeout.
-    :raises PermanentError: for a 5xx answer, or a demand that the server cannot meet.
+    :raises PermanentError: for a 5xx answer, or settings that ask for what the server does not support.
     """
     smtp = environment_settings()
     message_id = f"<{context.job_id}@gql-jobs>"
@@ -61,7 +62,7 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
 
 @cache
 def _own_name() -> str:
-    """Return what we call ourselves in EHLO. A slow DNS makes this take seconds, so it is asked once."""
+    """Return the host name for EHLO. A slow DNS makes this take seconds, so it is looked up once."""
     return socket.getfqdn()
 
 
@@ -99,7 +100,7 @@ def _compose(payload: EmailPayload, sender: str, message_id: str) -> EmailMessag
 
 
 def _answer(error: BaseException) -> BaseException:
-    """Return the server's own answer, where the client lost it in a failing RSET and reports that failure."""
+    """Return the server's answer: where the RSET after it failed too, aiosmtplib raises only that failure."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, SMTPResponseException | SMTPRecipientsRefused):
@@ -109,7 +110,7 @@ def _answer(error: BaseException) -> BaseException:
 
 
 def _failure(error: Exception) -> HandlerError:
-    """Return what an exception of the client means for the job."""
+    """Return the error of the attempt for an exception of the SMTP client: permanent or transient."""
     match _answer(error):
         case SMTPRecipientsRefused() as refused:
             answers = [(recipient.code, recipient.message) for recipient in refused.recipients]
@@ -124,6 +125,6 @@ def _failure(error: Exception) -> HandlerError:
             return PermanentError(f"The SMTP server does not do what the settings ask for: {error}")
         case _:
             return TransientError(f"The SMTP server cannot be reached: {error or type(error).__name__}")
-    said = "; ".join(f"{code} {message}" for code, message in answers)
+    listed = "; ".join(f"{code} {message}" for code, message in answers)
     kind = PermanentError if all(code in _PERMANENT for code, _ in answers) else TransientError
-    return kind(f"The SMTP server {what}: {said}")
+    return kind(f"The SMTP server {what}: {listed}")

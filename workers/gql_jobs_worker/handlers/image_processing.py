@@ -1,7 +1,7 @@
-"""Runs the job type `image_processing`. Needs the extra ``images``; only this and workers/images import what it brings.
+"""The handler of the job type `image_processing`. Needs the extra ``images``.
 
-Runs in a process of its own, so decoding and encoding may block. An attempt that is repeated does everything again
-and replaces the artifact: nothing outside is changed in between.
+Only this module and the package ``images`` may import those libraries. It runs in a process of its own, so decoding
+and encoding may block. An attempt that is repeated does everything again and replaces the artifact.
 """
 
 import tempfile
@@ -13,25 +13,25 @@ from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
 from gql_jobs_worker.handlers import environment_settings
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.download import DownloadLimits, ReportReceived, download
 from gql_jobs_worker.images.operations import first_box, steps
 from gql_jobs_worker.images.pictures import read_picture, write_picture
 
 _DOWNLOADED, _READ, _CHANGED, _WRITTEN = 50, 60, 90, 95
-"""Percent at the end of each part."""
+"""Progress in percent at the end of each part of the work."""
 
 
 async def process_image(context: JobContext, payload: ImageProcessingPayload) -> ImageProcessingResult:
     """Fetch a picture, change it as asked, and keep it as an artifact of the job.
 
-    :raises PermanentError: for what is no picture, too large, or not to be fetched.
-    :raises TransientError: for what the network, the server or the store may do better the next time.
+    :raises PermanentError: if the file is no picture, is too large, or may not be fetched.
+    :raises TransientError: if the network, the server or the artifact store failed in a way that may pass.
     """
     config = environment_settings()
     name = artifact_name(payload.output_path)
     extension = Path(name).suffix
-    # Without a name, so that nothing of it is left when this process is killed.
+    # The download has no name, so that nothing of it is left when this process is killed.
     with tempfile.TemporaryFile() as source, tempfile.NamedTemporaryFile(suffix=extension) as made:
         await download(payload.image_url, source, _limits(config), _reporter(context))
         context.progress(_DOWNLOADED, "Reading the picture")
@@ -60,12 +60,14 @@ def _limits(config: Settings) -> DownloadLimits:
         bytes=config.download_max_bytes,
         seconds=config.download_timeout,
         redirects=config.download_max_redirects,
-        reach=Reach(loopback=config.download_allow_loopback, private=config.download_allow_private_networks),
+        networks=AllowedNetworks(
+            loopback=config.download_allow_loopback, private=config.download_allow_private_networks
+        ),
     )
 
 
 def _reporter(context: JobContext) -> ReportReceived:
-    """Return what reports a download as progress, in whole percent; without a known length it halves what is left."""
+    """Return a callback that reports a download as progress; where its length is unknown, as if 4 MiB were left."""
     last = -1
 
     def report(received: int, total: int | None) -> None:

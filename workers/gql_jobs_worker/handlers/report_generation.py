@@ -1,7 +1,7 @@
-"""Makes the job type `report_generation`. Needs the extra ``reports``.
+"""The handler of the job type `report_generation`. Needs the extra ``reports``.
 
-The range is added up month by month with a checkpoint after each, so a successor goes on after the last one. Runs in
-a process made for work that computes, on its own event loop: it may block.
+The range is added up month by month with a checkpoint after each, so that the next attempt goes on after the last one.
+It runs in a process of its own, on an event loop of its own, so it may block.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,14 +31,14 @@ _CONTENT_TYPES = {
     ReportFormat.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _PARTS_UNTIL, _WRITTEN, _SAVED = 85.0, 90.0, 95.0
-"""Percent of the work."""
+"""Progress in percent at the end of each part of the work."""
 _DATABASES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "mssql")
 
 
 async def generate_report(context: JobContext, payload: ReportGenerationPayload) -> ReportGenerationResult:
-    """Add the sales of the range up, write the file, keep it with the job.
+    """Add up the sales of the range, write the report, and store it with the job.
 
-    :raises PermanentError: for sales that cannot be read as the settings describe them.
+    :raises PermanentError: if the sales cannot be read as the settings describe them.
     :raises TransientError: if a database cannot be reached.
     """
     with TemporaryDirectory(prefix="gql-jobs-report-") as scratch:
@@ -60,7 +60,7 @@ async def _report(context: JobContext, payload: ReportGenerationPayload, scratch
     aggregation = Aggregation(period)
     window = Period(period.before().start, period.end)
     with _open_source(_bundled(context), scratch, window) as source:
-        # The file's format is no part of it: the sums are the same.
+        # The file's format is no part of the key: the sums are the same.
         key = key_of(canonical_json(payload.date_range), source.fingerprint)
         if context.saved is not None and not aggregation.restore(context.saved, key):
             context.log.warning("the checkpoint is of another report or other data: beginning anew")
@@ -112,7 +112,7 @@ def _bundled(context: JobContext) -> Path | None:
 async def _add_up(
     context: JobContext, aggregation: Aggregation, source: Source, bounds: Period | None, key: str
 ) -> None:
-    with_rows = [bounds is not None and part.period.meets(bounds) for part in aggregation.parts]
+    with_rows = [bounds is not None and part.period.overlaps(bounds) for part in aggregation.parts]
     while aggregation.done < len(aggregation.parts):
         part = aggregation.parts[aggregation.done]
         if not with_rows[aggregation.done]:

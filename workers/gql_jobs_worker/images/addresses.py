@@ -1,4 +1,4 @@
-"""Which IP addresses a download may connect to. Values only: resolves nothing, connects to nothing.
+"""The IP addresses that a download may connect to. Resolves nothing, connects to nothing.
 
 The lists are spelled out after IANA's special-purpose registries: what ``ipaddress`` calls global differs between the
 patch releases of Python.
@@ -13,7 +13,7 @@ _THIS_HOST_4 = IPv4Network("127.0.0.0/8")
 _THIS_HOST_6 = IPv6Address("::1")
 _NEVER_4 = tuple(map(IPv4Network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")))
 _NEVER_6 = (IPv6Network("::/128"), IPv6Network("ff00::/8"))
-"""Unspecified (which connects to this very host), multicast, reserved and broadcast: nothing to fetch from."""
+"""Unspecified (which connects to this very host), multicast, reserved and broadcast: never allowed."""
 _PRIVATE_4 = tuple(
     map(
         IPv4Network,
@@ -35,18 +35,18 @@ _PRIVATE_4 = tuple(
 _GLOBAL_6 = IPv6Network("2000::/3")
 _NOT_GLOBAL_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _CARRIES_4 = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96")))
-"""The last 32 bits are the IPv4 address that is really meant: compatible, mapped, translated (NAT64)."""
+"""Networks whose last 32 bits are an IPv4 address, which decides: compatible, mapped, translated (NAT64)."""
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far into the neighbourhood downloads may go. ``private`` includes loopback and link-local."""
+class AllowedNetworks:
+    """The networks beside the public internet that downloads may connect to. ``private`` includes loopback."""
 
     loopback: bool = False
     private: bool = False
 
     def refusal(self, address: str) -> str | None:
-        """Return what is wrong with an address, such as ``a loopback address``, or None if it may be connected to.
+        """Return the kind of an address that is not allowed, such as ``a loopback address``, or None if it is allowed.
 
         :raises ValueError: if it is no IP address.
         """

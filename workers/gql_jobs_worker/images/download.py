@@ -1,6 +1,6 @@
-"""One file over HTTP, within limits: bytes, seconds, redirects, and where it may come from.
+"""The download of one file over HTTP, within limits: bytes, seconds, redirects, and the networks it may come from.
 
-Decides which failures may go away: 408, 425, 429, 5xx and everything about the network may, other answers never do.
+Decides which failures are retried: the statuses 408, 425, 429 and 5xx and all failures of the network; no others.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import BinaryIO
 import httpx
 
 from gql_jobs.jobs.errors import HandlerError, PermanentError, TransientError
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.transport import CheckedTransport, Resolve, resolve
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds: a server that asks for more is asked again after this."""
+"""Seconds that ``Retry-After`` is capped at."""
 _CONNECT_WITHIN = 10.0
 """Seconds per address of a host."""
 _LAST_PORT = 65535
@@ -28,31 +28,31 @@ _MAY_GO_AWAY = {408, 425, 429, *range(500, 600)}
 _HEADERS = {"User-Agent": "gql-jobs", "Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
 
 ReportReceived = Callable[[int, int | None], None]
-"""Called with the bytes received and, where the server says, the bytes to come in all."""
+"""Called with the bytes received so far, and the length of the whole file or None if the server does not say it."""
 
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """What a download may cost. ``seconds`` is for all of it, redirects included."""
+    """The limits of one download; ``seconds`` is the time for all of it, redirects included."""
 
     bytes: int
     seconds: float
     redirects: int
-    reach: Reach
+    networks: AllowedNetworks
 
 
 async def download(
     url: str, target: BinaryIO, limits: DownloadLimits, report: ReportReceived, *, resolve: Resolve = resolve
 ) -> int:
-    """Write what is at ``url`` into ``target`` and return its length in bytes.
+    """Write the file at ``url`` into ``target`` and return its length in bytes.
 
-    :param report: called after each part that has come.
-    :raises PermanentError: for what no repetition mends: too large, refused, forbidden address or scheme.
-    :raises TransientError: for what may go away, with ``retry_after`` where the server said when.
+    :param report: called after each chunk.
+    :raises PermanentError: if the file is too large, or its address, scheme or the server's status rule it out.
+    :raises TransientError: if the server or the network failed, with ``retry_after`` where the server sent it.
     """
     try:
         async with asyncio.timeout(limits.seconds):
-            transport = CheckedTransport(limits.reach, resolve=resolve)
+            transport = CheckedTransport(limits.networks, resolve=resolve)
             timeout = httpx.Timeout(limits.seconds, connect=min(_CONNECT_WITHIN, limits.seconds))
             async with (
                 httpx.AsyncClient(transport=transport, timeout=timeout, headers=_HEADERS, trust_env=False) as client,
@@ -71,7 +71,7 @@ async def download(
 
 @asynccontextmanager
 async def _answer(client: httpx.AsyncClient, url: str, redirects: int) -> AsyncIterator[httpx.Response]:
-    """Yield the answer at the end of all redirects; each hop is checked as if it had been asked for."""
+    """Yield the response at the end of all redirects; the URL of each redirect is checked like the first one."""
     target = _checked(httpx.URL(url))
     for _ in range(redirects + 1):
         async with client.stream("GET", target) as response:
@@ -97,7 +97,7 @@ def _checked(url: httpx.URL) -> httpx.URL:
 
 
 async def _receive(response: httpx.Response, target: BinaryIO, limit: int, report: ReportReceived) -> int:
-    # Asked for as it is: a body that unpacks to a thousand times its size would be unpacked before it is counted.
+    # No compression is accepted: a body could unpack to many times its size before it is counted.
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise PermanentError(f"The server sends the file packed as {encoding!r}, which it was asked not to do.")
@@ -128,7 +128,7 @@ def retry_after(header: str | None) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks for, as a number or a date; at most an hour."""
     header = (header or "").strip()
     if header.isascii() and header.isdecimal():
-        # A number of a thousand digits is one that int refuses to read.
+        # Python refuses to read integers of thousands of digits.
         return LONGEST_RETRY_AFTER if len(header) > 9 else min(float(header), LONGEST_RETRY_AFTER)  # noqa: PLR2004
     try:
         at = parsedate_to_datetime(header)

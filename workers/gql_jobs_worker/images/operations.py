@@ -1,4 +1,4 @@
-"""What can be done to a picture of the mode L, LA, RGB or RGBA. Each takes one and returns one."""
+"""The operations on pictures of the mode L, LA, RGB or RGBA, each a function from a picture to a picture."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,20 +13,23 @@ Step = Callable[[Image.Image], Image.Image]
 
 _BOXES = {ImageOperation.RESIZE: RESIZE_BOX, ImageOperation.THUMBNAIL: THUMBNAIL_BOX}
 _MARK_WIDTH, _MARK_HEIGHT = 0.25, 0.1
-"""Of the picture's, at most. A text of more than 12 letters is wider, so that it can be read as well."""
+"""Shares of the picture's width and height that a watermark of ``_LETTERS`` characters has at most."""
 _LETTERS, _WIDEST = 12, 0.9
+"""A longer text may be wider in proportion, up to this share, so that it can be read as well."""
 _MARGIN = 0.02
+"""The margin beside the watermark, as a share of the picture's shorter side."""
 _SMALLEST_TEXT = 6
+"""Font size below which there is no watermark."""
 _UNIT = 100
-"""Pixels of the text that is measured."""
+"""Font size at which the text is measured."""
 _WHITE, _SHADOW = 190, 110
-"""How much of the mark covers the picture, of 255."""
+"""Opacities of the text and of its rim, of 255."""
 
 
 def steps(operations: Sequence[ImageOperation], mark: str) -> list[tuple[ImageOperation, Step]]:
-    """Return what to call for each operation.
+    """Return each operation with the function that does it, in the same order.
 
-    :param mark: the text of the watermark.
+    :param mark: the text of the watermark; empty for none.
     """
     of: dict[ImageOperation, Step] = {
         ImageOperation.RESIZE: partial(_into, box=RESIZE_BOX),
@@ -38,7 +41,7 @@ def steps(operations: Sequence[ImageOperation], mark: str) -> list[tuple[ImageOp
 
 
 def first_box(operations: Sequence[ImageOperation]) -> int | None:
-    """Return the square that a picture is shrunk into before anything else needs its pixels, or None."""
+    """Return the side in pixels of the square that a picture can be shrunk into while it is decoded, or None."""
     for operation in operations:
         if operation in _BOXES:
             return _BOXES[operation]
@@ -56,7 +59,7 @@ def _grayscale(picture: Image.Image) -> Image.Image:
 
 
 def _watermark(picture: Image.Image, mark: str) -> Image.Image:
-    """Draw white letters with a dark rim, so that they can be read on anything; none on too small a picture."""
+    """Draw white text with a dark rim, which can be read on any picture; return too small a picture as it is."""
     if not mark:
         return picture
     width, height = _measured(mark, _UNIT)

@@ -1,4 +1,4 @@
-"""From a file of whatever bytes to an upright picture in sRGB without metadata, and from a picture to a file.
+"""Reading untrusted files as pictures, upright, in sRGB and without metadata, and writing pictures to files.
 
 The pixels are counted before they are decoded. A picture that has been read has the mode L, LA, RGB or RGBA.
 """
@@ -14,12 +14,12 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 from gql_jobs.jobs.errors import PermanentError
 
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
-"""What is tried; each further one would be one more parser of strangers' bytes."""
+"""The formats that are tried; each further one would be one more parser of untrusted bytes."""
 _DRAFT = 1.5
-"""How much larger than needed a JPEG is at least decoded: 8, 4 or 2 times smaller costs less and looks the same."""
+"""How many times larger than needed a JPEG is decoded at least, by one of the scales 1, 1/2, 1/4 and 1/8."""
 _NEAREST = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
 _STEPS_16 = 256
-"""Of 16 bits in one of 8."""
+"""Values of 16 bits for each value of 8."""
 _SRGB = ImageCms.createProfile("sRGB")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 85},
@@ -27,9 +27,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 82},
     "AVIF": {"quality": 70, "speed": 8},
 }
-"""Qualities that look alike; AVIF faster than its default, which takes long for large pictures."""
+"""Options of the encoders: qualities that look alike; a speed of AVIF that large pictures can be written with."""
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_536}
-"""Pixels that the format or its library can hold."""
+"""Pixels that the longer side may have in the format or its library."""
 _OPTIONAL = {"WEBP": "webp", "AVIF": "avif"}
 """Formats that not every build of Pillow can write, and the names it has for them."""
 
@@ -37,14 +37,14 @@ _OPTIONAL = {"WEBP": "webp", "AVIF": "avif"}
 def read_picture(file: BinaryIO, max_pixels: int, box: int | None = None) -> Image.Image:
     """Return the first picture of a file.
 
-    :param max_pixels: width times height.
-    :param box: if the picture is to be shrunk into a square of so many pixels anyway, do it before the rest.
+    :param max_pixels: width times height that the picture may have.
+    :param box: side of a square in pixels that the picture is shrunk into while it is decoded; None to keep its size.
     :raises PermanentError: if it is no picture, too large, or broken.
     """
-    # Also for what only decoding shows, such as frames larger than their screen. Pillow raises above twice this.
+    # Also for sizes that only decoding shows, such as frames larger than their screen. Pillow raises above twice this.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the finer points of strangers' files
+        warnings.simplefilter("ignore")  # Pillow's warnings about untrusted files help nobody
         try:
             return _upright(_decoded(file, max_pixels, box))
         except PermanentError:
@@ -69,7 +69,7 @@ def fit(size: tuple[int, int], box: int) -> tuple[int, int]:
 
 
 def shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the picture in that size."""
+    """Return the picture resampled to that size, or itself if it has it."""
     if picture.size == size:
         return picture
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -104,7 +104,7 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
-    """Return grey of 16 bits in 8. A plain conversion would cut every value above 255 to white."""
+    """Return a grey picture of 16 bits in 8. A plain conversion would cut every value above 255 to white."""
     plain = picture.convert("I").point(lambda value: value * (1 / _STEPS_16)).convert("L")
     plain.info = picture.info
     return plain
@@ -114,7 +114,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     info = dict(picture.info)
     picture = _in_srgb(picture, info.get("icc_profile"))
     picture.info = info
-    with suppress(Exception):  # a broken note of the camera does not make a broken picture
+    with suppress(Exception):  # broken EXIF data do not make a broken picture
         ImageOps.exif_transpose(picture, in_place=True)
     # Some writers take profile, comment or EXIF from here when they are given none.
     picture.info = {}
@@ -127,7 +127,7 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             return _converted(picture, ImageCms.ImageCmsProfile(BytesIO(profile)), grey=grey)
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # no profile, or one of another kind of picture: as good as none
+            pass  # an unreadable profile, or one for another mode, is ignored
     return picture if grey or picture.mode in {"RGB", "RGBA"} else picture.convert("RGB")
 
 

@@ -1,6 +1,6 @@
-"""HTTP that connects only where it may: resolves a name once, checks every address, connects to one of exactly those.
+"""An HTTP transport that connects to allowed addresses only: it resolves a name once, and checks every address.
 
-A second look at the DNS, which could answer differently, never happens: the connection is made to the number.
+The connection is made to a checked address, so that the DNS, which could answer differently, is never asked again.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
-from gql_jobs_worker.images.addresses import Reach
+from gql_jobs_worker.images.addresses import AllowedNetworks
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""Returns the addresses of a host, given a port."""
+"""Returns the addresses of a host for a port."""
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, in the order the system prefers.
+    """Return the IP addresses of a host, in the order the system prefers.
 
     Every spelling of a number that the system's own resolver would accept (``2130706433``, ``0x7f.1``) comes back as
     the address it stands for.
@@ -27,18 +27,18 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """An httpx transport for addresses within ``reach``, without proxies and without kept connections."""
+    """An httpx transport for addresses in ``networks``, without proxies and without kept connections."""
 
-    def __init__(self, reach: Reach, *, resolve: Resolve = resolve) -> None:
-        self._reach = reach
+    def __init__(self, networks: AllowedNetworks, *, resolve: Resolve = resolve) -> None:
+        self._networks = networks
         self._resolve = resolve
-        # Kept connections are pooled by address: the next host at the same one would get the first one's TLS.
+        # Kept connections are pooled by address: another host there would get the first one's TLS.
         self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first address of its host that can be connected to.
 
-        :raises PermanentError: if the host has an address that is out of reach, or cannot be a host.
+        :raises PermanentError: if the host has an address that is not allowed, or cannot be a host.
         :raises TransientError: if the name cannot be resolved.
         """
         failure: httpx.TransportError | None = None
@@ -50,7 +50,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         raise failure or httpx.ConnectError("The host has no address.")
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the transport's connections."""
         await self._inner.aclose()
 
     async def _checked(self, url: httpx.URL) -> list[str]:
@@ -62,8 +62,8 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         except OSError as error:
             raise TransientError(f"The host {host!r} cannot be resolved: {error.strerror or error}") from error
         for address in addresses:
-            # One bad address spoils the name: public hosts have none, and picking the good ones helps an attacker.
-            refusal = self._reach.refusal(address)
+            # One forbidden address rules out the name: public hosts have none, and to skip it would help an attacker.
+            refusal = self._networks.refusal(address)
             if refusal is not None:
                 raise PermanentError(f"The host {host!r} is at {refusal}, where this server does not download from.")
         return addresses
@@ -74,7 +74,7 @@ def _ascii_host(url: httpx.URL) -> str:
 
 
 def _at(address: str, request: httpx.Request) -> httpx.Request:
-    """Return the request to a number; the ``Host`` header and the name that TLS checks stay those of the URL."""
+    """Return the request to an IP address; the ``Host`` header and the name that TLS checks stay those of the URL."""
     return httpx.Request(
         request.method,
         request.url.copy_with(host=address),

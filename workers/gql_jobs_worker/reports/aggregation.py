@@ -1,7 +1,7 @@
-"""The sums of a report, part by part, and how they are kept in a checkpoint.
+"""The aggregation of a report, month by month, and the checkpoint that it can go on from.
 
-Bounded whatever the data hold: days become months in long ranges, and a dimension with too many names is left out
-here and ranked by the source at the end.
+Its size is bounded for any data: long ranges are kept by month instead of by day, and a dimension with too many names
+is left out here and ranked by the source at the end.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ GROUPINGS: tuple[Grouping, ...] = ("product", "region")
 MAX_DAYS = 366
 """Longer ranges are reported by month."""
 MAX_NAMES = 1000
-"""Names of a dimension that are kept apart."""
+"""Names of a dimension beyond which it is left out."""
 MAX_SUMS_BYTES = 240 * 1024
-"""Bytes; the worker takes 256 KiB."""
+"""Bytes of a checkpoint as JSON, below the limit of ``JobContext.checkpoint``."""
 _DAYS_OF_A_MONTH = 31
 
 
 class Part(NamedTuple):
-    """A month of the range, or of the period before it."""
+    """A month of the range, or of the period before it if ``is_before``."""
 
     period: Period
     is_before: bool
@@ -45,7 +45,10 @@ class Both(NamedTuple):
 
 
 class SavedSums(Struct, forbid_unknown_fields=True):
-    """A checkpoint. Numbers are text, so that no digit is lost; a dimension with too many names is None."""
+    """A checkpoint. Decimals are text, so that no digit is lost; a dimension with too many names is None.
+
+    ``key``: the report and the data that it belongs to (``key_of``); ``done``: how many parts have been added.
+    """
 
     key: str
     done: int
@@ -56,7 +59,7 @@ class SavedSums(Struct, forbid_unknown_fields=True):
 
 
 class Aggregation:
-    """What has been added up so far. ``done`` counts the parts, in the order of ``parts``."""
+    """The sums of the parts that have been added so far: the first ``done`` of ``parts``."""
 
     def __init__(self, period: Period) -> None:
         self.period = period
@@ -72,14 +75,17 @@ class Aggregation:
 
     @property
     def total(self) -> Sums:
-        """Return the sums of the range."""
+        """Return the sums of the range, without the period before."""
         total = Sums()
         for sums in self.times.values():
             total = total.plus(sums)
         return total
 
     def add(self, source: Source) -> int:
-        """Add the next part up and return how many rows it had."""
+        """Add the next part and return how many rows it had.
+
+        :raises PermanentError, TransientError: as the source raises them; nothing has been added then.
+        """
         part = self.parts[self.done]
         with source.snapshot():
             days = source.sums("date", part.period, _DAYS_OF_A_MONTH)
@@ -106,7 +112,7 @@ class Aggregation:
         return msgspec.to_builtins(state)
 
     def restore(self, data: Any, key: str) -> bool:
-        """Go on from a checkpoint, and return true; false if it is none of this report over these data."""
+        """Replace the sums by those of a checkpoint and return true; false if it is not one of this key."""
         try:
             state = msgspec.convert(data, SavedSums)
             restored = _restored(state)
@@ -146,7 +152,7 @@ class Aggregation:
 
 
 def key_of(payload: bytes, fingerprint: str) -> str:
-    """Return what a checkpoint belongs to: the range asked for, over these data."""
+    """Return the key of a checkpoint, a digest of the range that was asked for and of the data's fingerprint."""
     return hashlib.sha256(payload + b"\n" + fingerprint.encode()).hexdigest()
 
 

@@ -15,13 +15,14 @@ _GRID = colors.HexColor("#DDE4EB")
 _HEIGHT = 164
 """Points."""
 _LEFT, _BOTTOM = 34, 22
+"""Points that the labels of the axes take."""
 _MOST_BARS = 62
 _MOST_LABELS = 12
 
 
 def chart_of(report: Report, width: float, font: str) -> Drawing:
     """Return a drawing of the amounts over time, ``width`` points wide, with text in that font."""
-    # Drawing is the only place where a float is good enough.
+    # Only a drawing may be as inexact as a float.
     values = [float(time.sums.amount) for time in report.times]
     chart = VerticalBarChart() if len(values) <= _MOST_BARS else HorizontalLineChart()
     chart.x, chart.y = _LEFT, _BOTTOM
@@ -65,7 +66,7 @@ def scale(low: float, high: float) -> tuple[float, float, float]:
 
 
 def _axis_label(number: float) -> str:
-    """Return a number as short as it can be: 1.5M."""
+    """Return a number with a unit that keeps it short: 1.5M."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(number) >= size:
             return f"{number / size:g}{unit}"
@@ -73,7 +74,7 @@ def _axis_label(number: float) -> str:
 
 
 def _labels(report: Report) -> list[str]:
-    """Return the name of every so many days or months; the others have none, so that none meets its neighbour."""
+    """Return a label for each day or month, most of them empty, so that labels do not overlap."""
     pattern = "%Y-%m" if report.by_month else "%m-%d"
     every = math.ceil(len(report.times) / _MOST_LABELS)
     return [f"{time.period.start:{pattern}}" if index % every == 0 else "" for index, time in enumerate(report.times)]

@@ -1,4 +1,4 @@
-"""Sales in a table of a database, added up there through SQLAlchemy. Only reads."""
+"""Sales in a table of a database, added up there through SQLAlchemy. Never writes to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,11 +45,11 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"
 _CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection to PostgreSQL."""
 _TEXT = 1000
-"""Characters of a name that is no text in the database."""
+"""Characters that a name is cut to when it is cast to text."""
 
 
 class SalesTable:
-    """A ``Source`` over one connection."""
+    """A ``Source`` over one table, read through one connection."""
 
     def __init__(self, connection: Connection, table: Table, columns: Columns, fingerprint: str) -> None:
         self._connection = connection
@@ -62,7 +62,7 @@ class SalesTable:
         self.fingerprint = fingerprint
 
     def check_dates(self) -> None:
-        """Look at one date of SQLite, which has no type for dates.
+        """Check one date where the database is SQLite, which has no type for dates.
 
         :raises PermanentError: if it is no ISO date.
         """
@@ -104,7 +104,7 @@ class SalesTable:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Have all answers within it speak of the same rows."""
+        """Have all queries in the block see the same rows, in one transaction that is rolled back."""
         if self._sqlite:
             # Python's sqlite3 begins a transaction before writes only.
             self._connection.exec_driver_sql("BEGIN")
@@ -133,7 +133,7 @@ class SalesTable:
         return func.coalesce(func.sum(cast(value, Numeric(18, PLACES))), 0)
 
     def _wrong(self, column: str) -> ColumnElement[Any]:
-        """Return 1 for a value that SQLite would take for a number without it being one."""
+        """Return an expression that is 1 for a text that SQLite would add up though it is no number, else 0."""
         if not self._sqlite:
             return literal(0)
         return func.coalesce(self._table.c[column].op("GLOB")(literal("*[^-+.0-9eE]*", String)), 0)
@@ -198,7 +198,7 @@ def _table(connection: Connection, name: str, columns: Columns, shown: str) -> T
 
 
 def _failure(error: DBAPIError, shown: str) -> HandlerError:
-    """Return what an exception of the driver means for the job; neither text holds a password."""
+    """Return the error of the attempt for an exception of the driver; its text holds no password."""
     if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
         return TransientError(f"The database {shown} cannot be read: {error.orig}")
     return PermanentError(f"The sales at {shown} cannot be added up: {error.orig}")

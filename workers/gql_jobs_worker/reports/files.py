@@ -21,7 +21,7 @@ _DATES = ("DATE", "TIMESTAMP")
 
 
 class SalesFiles:
-    """A ``Source`` over one DuckDB connection."""
+    """A ``Source`` over files, read through one DuckDB connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, columns: Columns, fingerprint: str) -> None:
         self._connection = connection
@@ -29,7 +29,7 @@ class SalesFiles:
         self.fingerprint = fingerprint
 
     def load(self, files: list[Path]) -> None:
-        """Make the files the view ``source``; all values of CSV are read as they are written.
+        """Create the view ``sales`` over the files; all values of CSV are read as text and converted here.
 
         :raises PermanentError: if a column is missing or a file cannot be read.
         """
@@ -47,7 +47,7 @@ class SalesFiles:
         self._view("sales", "source", day)
 
     def keep(self, window: Period) -> None:
-        """Read the days of ``window`` once into a table: CSV would be parsed anew for every part."""
+        """Copy the days of ``window`` into a table: CSV would be parsed again for every part."""
         where = _within(window)
         self._run(f"CREATE TEMP TABLE kept AS SELECT * FROM sales WHERE {where}")  # noqa: S608 - dates and numbers
         self._run("DROP VIEW sales")
@@ -69,7 +69,7 @@ class SalesFiles:
         return [(name, Sums(count, quantity, amount)) for name, count, quantity, amount in rows]
 
     def snapshot(self) -> nullcontext[None]:
-        """Have all answers within it speak of the same rows."""
+        """Return a context manager that does nothing: files are not expected to change under a report."""
         return nullcontext()
 
     def _view(self, name: str, source: str, day: str) -> None:
@@ -86,7 +86,7 @@ class SalesFiles:
             return self._connection.execute(statement).fetchall()
         except duckdb.Error as error:
             kind = PermanentError if isinstance(error, duckdb.DataError | duckdb.ProgrammingError) else TransientError
-            raise kind(f"The sales cannot be read: {_first(error)}") from error
+            raise kind(f"The sales cannot be read: {_without_statement(error)}") from error
 
 
 @contextmanager
@@ -130,8 +130,8 @@ def find_files(place: str) -> list[Path]:
     return found
 
 
-def _first(error: Exception) -> str:
-    """Return what an error says, without the statement that it quotes."""
+def _without_statement(error: Exception) -> str:
+    """Return the message of an error without the SQL statement that DuckDB quotes after it."""
     return str(error).partition("\n\n")[0]
 
 

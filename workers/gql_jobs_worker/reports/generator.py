@@ -1,6 +1,7 @@
-"""The bundled data set: invented sales of five years, the same wherever and whenever they are made.
+"""The bundled data set: invented sales of five years, the same on every machine.
 
-Chance comes from MD5 and whole numbers only, so no version, platform or number of threads changes a cent.
+Its pseudo-random numbers come from MD5 and integer arithmetic, so that no version, platform or number of threads
+changes a cent.
 """
 
 import fcntl
@@ -16,10 +17,10 @@ import duckdb
 _log = logging.getLogger("gql_jobs.reports")
 
 DATA_VERSION = 1
-"""Changes with the rows, so that nobody goes on with the old ones."""
+"""Part of the file's name; raised whenever the rows change, so that an old file is not used any more."""
 FIRST_YEAR, LAST_YEAR = 2021, 2025
 ROWS_A_DAY = 560
-"""On an average day of the first year."""
+"""Rows of an average day of the first year."""
 PRODUCTS = (  # name, price in cents, how often among 100 rows
     ("Espresso Machine", 34900, 3),
     ("Coffee Grinder", 12900, 5),
@@ -45,12 +46,12 @@ _TREND = (100, 109, 121, 117, 132)
 
 
 def sales_file(folder: Path) -> Path:
-    """Return where in ``folder`` the data set is, or will be."""
+    """Return the path of the data set in ``folder``, whether or not it exists."""
     return folder / f"sales-{DATA_VERSION}.parquet"
 
 
 def ensure_sales(folder: Path) -> Path:
-    """Return the data set in ``folder``, made there at first use; a second process waits for it.
+    """Return the path of the data set in ``folder``; make it first if it is missing, or wait for a process that does.
 
     :raises OSError: if the folder cannot be written to.
     """
@@ -71,11 +72,11 @@ def ensure_sales(folder: Path) -> Path:
 
 
 def write_sales(path: Path) -> int:
-    """Write the data set and return the number of its rows; the file is there as a whole or not at all."""
+    """Write the data set and return the number of its rows; the file appears complete or not at all."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with duckdb.connect(":memory:") as connection:
-            connection.execute(_chance())
+            connection.execute(_set_variables())
             target = str(unfinished).replace("'", "''")
             copied = connection.execute(
                 f"COPY ({_ROWS}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 61440)"
@@ -90,19 +91,19 @@ def write_sales(path: Path) -> int:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        # Dropped by the kernel with the file, also when the process is killed.
+        # The kernel releases the lock with the file, also when the process is killed.
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _drawn(weighted: tuple[tuple[object, ...], ...]) -> list[int]:
-    """Return one index a hundredth: what a number from 0 to 99 draws."""
+    """Return a table of 100 indexes, counted from 1, in which each entry has as many places as its weight."""
     drawn = [index for index, entry in enumerate(weighted, start=1) for _ in range(int(str(entry[-1])))]
     assert len(drawn) == 100  # noqa: PLR2004
     return drawn
 
 
-def _chance() -> str:
+def _set_variables() -> str:
     def texts(names: tuple[tuple[object, ...], ...]) -> str:
         return "[" + ", ".join(f"'{name}'" for name, *_ in names) + "]"
 
@@ -122,7 +123,7 @@ def _chance() -> str:
     """
 
 
-# Every share of the chance is taken from other digits of the same number.
+# Each column takes other digits of the same pseudo-random number.
 _ROWS = f"""
     WITH days AS (
         SELECT day::DATE AS date, year(day) - {FIRST_YEAR} AS age,

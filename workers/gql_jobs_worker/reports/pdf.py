@@ -50,16 +50,20 @@ _STRIPE = colors.HexColor("#F3F6F9")
 _RULE = colors.HexColor("#C9D3DD")
 _MARGIN = 18 * mm
 _PADDING = 6
-"""Points that reportlab leaves free within the margins."""
+"""Points that reportlab adds to the margins."""
 _WIDTH = A4[0] - 2 * _MARGIN
 _SHORT = 30
-"""Rows of a table that is not split."""
+"""Rows up to which a table is kept on one page."""
 _WIDE_NAME = 38
 """Characters that fit beside the numbers; longer names are wrapped."""
 
 
 class Fonts:
-    """Names of a regular and a bold font. Helvetica knows Western European characters only."""
+    """The names of a regular and a bold font.
+
+    :param file: a TrueType font; None for Helvetica, which has Western European characters only.
+    :raises PermanentError: if the file is no TrueType font.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._encoding = None if file is not None else "cp1252"
@@ -72,7 +76,7 @@ class Fonts:
                 raise PermanentError(f"GQL_JOBS_REPORT_FONT is no TrueType font: {error}") from error
 
     def shown(self, text: str) -> str:
-        """Return the text on one line, with a question mark for what the font cannot show."""
+        """Return the text on one line, with a question mark for each character that Helvetica lacks."""
         line = "".join(character if character.isprintable() else " " for character in text)
         return line if self._encoding is None else line.encode(self._encoding, "replace").decode(self._encoding)
 
@@ -88,8 +92,8 @@ class Fonts:
 def write_pdf(report: Report, path: Path, font: Path | None = None) -> None:
     """Write the report to ``path``.
 
-    :param font: a TrueType file for names that Helvetica cannot show.
-    :raises PermanentError: if it is none.
+    :param font: a TrueType file to use instead of Helvetica.
+    :raises PermanentError: if it is no TrueType font.
     """
     fonts = Fonts(font)
     document = SimpleDocTemplate(
@@ -111,7 +115,7 @@ def write_pdf(report: Report, path: Path, font: Path | None = None) -> None:
 
 
 class _NumberedCanvas(Canvas):
-    """Holds every page back until it is known how many there are."""
+    """A canvas that keeps all pages until their number is known, for the footers."""
 
     def __init__(self, *arguments: Any, fonts: Fonts, footer: str, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -169,7 +173,7 @@ def _titled(title: str, table: Table, rows: int, fonts: Fonts) -> list[Flowable]
 
 
 def _totals(report: Report, fonts: Fonts) -> Table:
-    """Return three cards: amount, quantity and rows, each with its growth."""
+    """Return a table of three cells: amount, quantity and rows, each with its growth."""
     now, before = report.total, report.before
     cards = (
         ("AMOUNT", shown_amount(now.amount), growth(now.amount, before.amount)),

@@ -1,4 +1,4 @@
-"""What a report says, whatever file it is written to: its sums, its notes, and how numbers are written for people."""
+"""The content of a report for every file format: its sums, its notes, and how numbers are shown."""
 
 from collections.abc import Iterable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
@@ -13,14 +13,14 @@ NO_GROWTH = "n/a"
 
 
 class Time(NamedTuple):
-    """A day or a month."""
+    """The sums of a day or a month."""
 
     period: Period
     sums: Sums
 
 
 class Line(NamedTuple):
-    """A product or a region. ``before`` is its amount in the period before, None where there is nothing to compare."""
+    """The sums of a product or a region. ``before``: its amount in the period before, None where that had no sales."""
 
     name: str
     sums: Sums
@@ -28,12 +28,16 @@ class Line(NamedTuple):
 
     @property
     def growth(self) -> Decimal | None:
-        """Return the growth as a share, or None where there was nothing to grow from."""
+        """Return the growth as a share of ``before``, or None if that is None or not positive."""
         return growth(self.sums.amount, self.before)
 
 
 class Report(NamedTuple):
-    """Every sum of it. ``times`` has no gap, and none at all in an empty range."""
+    """All sums of a report.
+
+    ``by_month``: whether ``times`` are months, not days; they have no gap, and there are none in an empty range.
+    ``before``: the sums of the period before; ``notes``: sentences for the reader.
+    """
 
     period: Period
     by_month: bool
@@ -61,9 +65,10 @@ class Report(NamedTuple):
 
 
 def compose(aggregation: Aggregation, source: Source, bounds: Period | None) -> Report:
-    """Return the report of what has been added up.
+    """Return the report of a complete aggregation.
 
-    :param bounds: the days of the range and of the period before between which there are rows.
+    :param source: ranks the names that the aggregation has left out.
+    :param bounds: the first and the last day with a row in the range and the period before; None if there is none.
     """
     period, total = aggregation.period, aggregation.total
     lines: dict[Grouping, list[Line]] = {}
@@ -118,7 +123,7 @@ def _sorted(lines: Iterable[Line]) -> list[Line]:
 
 
 def shown_count(number: int) -> str:
-    """Return a count with its thousands apart: 41,000."""
+    """Return a count with separated thousands: 41,000."""
     return f"{number:,}"
 
 

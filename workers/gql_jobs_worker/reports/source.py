@@ -1,6 +1,6 @@
-"""Sales as a report sees them: columns, periods, exact sums, and the sources that add them up.
+"""The data of a report: columns, periods, exact sums, and the protocol of the sources that add up rows.
 
-Files (``files``) and databases (``database``) answer as a ``Source`` in their own way.
+``files`` and ``database`` have the two implementations of ``Source``.
 """
 
 import csv
@@ -12,7 +12,15 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gql_jobs.jobs.errors import PermanentError
 
-MEANING = "GQL_JOBS_SALES_COLUMNS is a list like date=order_date,product=sku"
+Dimension: TypeAlias = Literal["date", "product", "region"]
+UNNAMED = "(none)"
+"""The name that rows without a product or region are listed under."""
+PRECISION = 60
+"""Digits of calculations; more than any sum of a 64-bit count of rows can have."""
+PLACES = 4
+"""Decimal places of amounts and quantities; each row is rounded to so many."""
+_DAY = timedelta(days=1)
+_COLUMNS_HINT = "GQL_JOBS_SALES_COLUMNS is a list like date=order_date,product=sku"
 
 
 class Columns(NamedTuple):
@@ -27,14 +35,14 @@ class Columns(NamedTuple):
     def require(self, present: list[str], where: str) -> None:
         """Check that the data have these columns.
 
-        :param where: what has them, as the error shall say it.
+        :param where: the file or table, for the error.
         :raises PermanentError: naming the columns that the data do not have.
         """
         missing = [f"{name!r} (for {field})" for field, name in self._asdict().items() if name not in present]
         if missing:
             listed = ", ".join(missing)
             shown = ", ".join(present[:30])
-            raise PermanentError(f"{where} has no column {listed}. It has: {shown}. {MEANING}.")
+            raise PermanentError(f"{where} has no column {listed}. It has: {shown}. {_COLUMNS_HINT}.")
 
 
 def parse_columns(mapping: str) -> Columns:
@@ -50,12 +58,9 @@ def parse_columns(mapping: str) -> Columns:
         field, name = field.strip(), name.strip()
         if not equals or not name or field not in Columns._fields or field in named:
             known = ", ".join(Columns._fields)
-            raise PermanentError(f"The entry {part!r} cannot be. {MEANING}; it can name once each: {known}.")
+            raise PermanentError(f"The entry {part!r} cannot be. {_COLUMNS_HINT}; it can name once each: {known}.")
         named[field] = name
     return Columns(**named)
-
-
-_DAY = timedelta(days=1)
 
 
 class Period(NamedTuple):
@@ -69,7 +74,7 @@ class Period(NamedTuple):
 
     @property
     def days(self) -> int:
-        """Return how many days it has."""
+        """Return the number of days."""
         return (self.end - self.start).days + 1
 
     @property
@@ -82,23 +87,16 @@ class Period(NamedTuple):
         return Period(self.start - _DAY * self.days, self.start - _DAY)
 
     def months(self) -> Iterator["Period"]:
-        """Yield the calendar months it touches, the first and the last one cut to its days."""
+        """Yield the calendar months of the period; the first and the last one are cut to its days."""
         start = self.start
         while start <= self.end:
             following = date(start.year + start.month // 12, start.month % 12 + 1, 1)
             yield Period(start, min(following - _DAY, self.end))
             start = following
 
-    def meets(self, other: "Period") -> bool:
-        """Return whether they have a day in common."""
+    def overlaps(self, other: "Period") -> bool:
+        """Return whether the two periods have a day in common."""
         return self.start <= other.end and other.start <= self.end
-
-
-PRECISION = 60
-"""Digits; more than any sum of a 64-bit count of rows can have."""
-PLACES = 4
-"""Decimal places that amounts and quantities keep; more are rounded, row by row."""
-_CENT = Decimal("0.01")
 
 
 class Sums(NamedTuple):
@@ -109,12 +107,12 @@ class Sums(NamedTuple):
     amount: Decimal = Decimal(0)
 
     def plus(self, other: "Sums") -> "Sums":
-        """Return both together."""
+        """Return the sums over the rows of both."""
         with localcontext(prec=PRECISION):
             return Sums(self.rows + other.rows, self.quantity + other.quantity, self.amount + other.amount)
 
     def minus(self, other: "Sums") -> "Sums":
-        """Return what is left without the other."""
+        """Return the sums over the rows that are not among the other's."""
         return self.plus(Sums(-other.rows, -other.quantity, -other.amount))
 
 
@@ -138,17 +136,12 @@ def money(amount: Decimal) -> Decimal:
     return plain(amount, 2)
 
 
-Dimension: TypeAlias = Literal["date", "product", "region"]
-UNNAMED = "(none)"
-"""What rows without a product or region are listed under."""
-
-
 class Source(Protocol):
-    """Rows of sales, added up where they are."""
+    """Rows of sales that are added up where they are stored."""
 
     @property
     def fingerprint(self) -> str:
-        """Return a text that differs when the data are other ones, as far as can be told without reading them."""
+        """Return a text that changes with the data, as far as that can be seen without reading them."""
 
     def bounds(self, window: Period) -> Period | None:
         """Return the first and the last day within ``window`` that has a row, or None where no day has."""
@@ -160,4 +153,4 @@ class Source(Protocol):
         """
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Have all answers within it speak of the same rows."""
+        """Return a context manager in whose block all queries see the same rows."""

@@ -1,6 +1,6 @@
-"""The process in which a CPU-bound handler runs: its side of the context, and the end of the process with its worker.
+"""The process in which a CPU-bound handler runs: how it is prepared, runs attempts, and ends with its worker.
 
-Runs one attempt at a time. Knows nothing of NATS: whatever has to be stored, its worker stores.
+Runs one attempt at a time. Has no connection to NATS: whatever has to be stored, its worker stores.
 """
 
 import asyncio
@@ -42,35 +42,35 @@ from gql_jobs_worker.sandbox.wire import (
 _T = TypeVar("_T")
 
 NICENESS = 10
-"""How far these processes step back behind the worker and the API."""
+"""What is added to the niceness of these processes, below the worker and the API."""
 _PROGRESS_PAUSE = 0.05
 """Seconds between two reports that leave the process; the last one always does."""
 
 
-def begin(lifeline: str, log_level: int, log_format: LogFormat) -> None:
-    """Prepare a new process, once: Ctrl-C is the worker's business, and the worker's end is ours.
+def begin(socket_path: str, log_level: int, log_format: LogFormat) -> None:
+    """Prepare a new process, once: it ignores Ctrl-C, which is for the worker, and exits when the worker is gone.
 
-    :param lifeline: path of the socket where the worker listens; its folder is for temporary files.
+    :param socket_path: the socket where the worker listens; temporary files are kept in its folder.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(log_level, log_format)
-    # Computing may wait; heartbeats, and the API on the same machine, may not.
+    # Heartbeats, and the API on the same machine, go before computing.
     os.nice(NICENESS)
     # What a handler leaves behind when it is killed goes with its worker's folder.
-    tempfile.tempdir = str(Path(lifeline).parent)
+    tempfile.tempdir = str(Path(socket_path).parent)
     watched = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    watched.connect(lifeline)
+    watched.connect(socket_path)
 
     def watch() -> None:
-        # Closed by the kernel when the worker is gone, however it went.
+        # The kernel closes the connection when the worker has ended, in whatever way.
         watched.recv(1)
         os._exit(1)
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    threading.Thread(target=watch, name="worker-exit", daemon=True).start()
 
 
 def run_attempt(job: CpuJob) -> tuple[Succeeded | Failure, int]:
-    """Run one attempt; also return the memory that the process holds afterwards, in bytes."""
+    """Run one attempt; return its outcome, and the bytes of memory that the process holds afterwards."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(job.socket)
         context = ChildContext(job, connection)
@@ -80,11 +80,11 @@ def run_attempt(job: CpuJob) -> tuple[Succeeded | Failure, int]:
 
 
 class ChildContext:
-    """A ``JobContext`` in the process of a CPU-bound handler."""
+    """A ``JobContext`` in the process of a CPU-bound handler; it asks its worker to store what is stored."""
 
     def __init__(self, job: CpuJob, connection: socket.socket) -> None:
         self._connection = connection
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._reported = 0.0
         self._unsent: ReportProgress | None = None
         self.job_id = job.job_id
@@ -95,7 +95,11 @@ class ChildContext:
         self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Report how far the work is; sent at most twenty times a second, the last report in any case."""
+        """Report how far the work is; sent at most twenty times a second, the last report in any case.
+
+        :param percent: from 0 to 100; what is outside is brought to the nearer end.
+        :raises ValueError: if ``percent`` is no number.
+        """
         self._unsent = ReportProgress(*reported(percent, message))
         if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
             self.flush()
@@ -121,14 +125,14 @@ class ChildContext:
             return self._save(name, Path(copy.name), content_type)
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine and wait for it."""
+        """Run a coroutine in an event loop of its own; return its result or raise its error."""
         return asyncio.run(step)
 
     def flush(self) -> None:
-        """Send what was reported last."""
+        """Send the last report, if it has not been sent yet."""
         unsent, self._unsent = self._unsent, None
         if unsent is not None:
-            with self._turn:
+            with self._lock:
                 self._connection.sendall(frame(unsent))
             self._reported = time.monotonic()
 
@@ -139,7 +143,7 @@ class ChildContext:
 
     def _ask(self, request: Request) -> RequestDone:
         self.flush()
-        with self._turn:
+        with self._lock:
             self._connection.sendall(frame(request))
             answer = self._answer()
         if isinstance(answer, RequestFailed):
@@ -147,11 +151,11 @@ class ChildContext:
         return answer
 
     def _answer(self) -> Answer:
-        (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
-        answer: Answer = decode_answer(self._exactly(length))
+        (length,) = LENGTH.unpack(self._receive_exactly(LENGTH.size))
+        answer: Answer = decode_answer(self._receive_exactly(length))
         return answer
 
-    def _exactly(self, size: int) -> bytes:
+    def _receive_exactly(self, size: int) -> bytes:
         parts = bytearray()
         while len(parts) < size:
             part = self._connection.recv(size - len(parts))
@@ -181,6 +185,6 @@ def _memory() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:
-        # Not Linux: the most it ever held, in bytes on macOS.
+        # There is no /proc on macOS; its peak, which is in bytes there, is the best that can be had.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * resource.getpagesize()

@@ -1,7 +1,7 @@
-"""Processes for CPU-bound handlers: one per running job, kept warm between jobs, replaced when they grow old or large.
+"""Processes for CPU-bound handlers: one per running job, reused between jobs, replaced after many jobs or when large.
 
-The event loop only passes messages on, so leases are kept however busy the handlers are. A process is killed, not
-asked, when its attempt times out or is stopped.
+The event loop only passes messages on, so leases are kept however busy the handlers are. A process is killed when its
+attempt times out or is stopped.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 class _Process:
     """One process and how many jobs it has run."""
 
-    def __init__(self, lifeline: str, log_format: LogFormat) -> None:
+    def __init__(self, socket_path: str, log_format: LogFormat) -> None:
         # Spawned: a fork would copy the locks of this process's threads in whatever state they are.
         context = multiprocessing.get_context("spawn")
         level = logging.getLogger().getEffectiveLevel()
-        arguments = (lifeline, level, log_format)
+        arguments = (socket_path, level, log_format)
         self.pool = ProcessPool(1, initializer=child.begin, initargs=arguments, context=context)
         self.jobs = 0
 
@@ -63,15 +63,13 @@ class CpuProcesses:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._contexts: dict[str, HandlerContext] = {}
-        self._lifelines: set[asyncio.StreamWriter] = set()
-        self._ends: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def run_handler(
         self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
-        """Run a handler in a process, and return what came of it.
-
-        Cancelled, it kills the process before it returns.
+        """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
         :param max_result: bytes of the result's JSON.
         """
@@ -101,7 +99,10 @@ class CpuProcesses:
         return outcome
 
     async def missing_import(self, handler: str) -> str | None:
-        """Return what keeps a handler from being imported there; None if it can be, or ends the process."""
+        """Return the message of the ImportError that keeps a handler from being imported in a process there.
+
+        None if it can be imported, fails otherwise, or ends the process: then its attempts fail.
+        """
         process, memory = self._take(), self._settings.process_max_bytes + 1
         try:
             found: str | None = await asyncio.wrap_future(process.pool.schedule(missing_import, (handler,)))
@@ -124,15 +125,18 @@ class CpuProcesses:
             self._idle.append(process)
             return
         ending = asyncio.create_task(asyncio.to_thread(process.kill))
-        self._ends.add(ending)
-        ending.add_done_callback(self._ends.discard)
-        # To its end even if we are cancelled meanwhile: the slot is good again only then.
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        # Awaited even if this is cancelled meanwhile: the slot is free only once the process has ended.
         await asyncio.shield(ending)
         self._busy.discard(process)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of a process: its lifeline, on which nothing ever comes, or an attempt's context."""
-        self._lifelines.add(writer)
+        """Serve one connection of a process until it is closed.
+
+        A process keeps one open on which it sends nothing, to see the worker's end, and opens one for each attempt.
+        """
+        self._connections.add(writer)
         try:
             context: HandlerContext | None = None
             while True:
@@ -147,15 +151,15 @@ class CpuProcesses:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
-            self._lifelines.discard(writer)
+            self._connections.discard(writer)
             writer.close()
 
     async def close(self) -> None:
-        """Kill every process."""
+        """Kill every process and close every connection."""
         processes = [*self._idle, *self._busy]
         self._idle.clear()
-        await asyncio.gather(*(asyncio.to_thread(process.kill) for process in processes), *self._ends)
-        for writer in list(self._lifelines):
+        await asyncio.gather(*(asyncio.to_thread(process.kill) for process in processes), *self._endings)
+        for writer in list(self._connections):
             writer.close()
 
 
@@ -183,7 +187,7 @@ def _died(error: ProcessExpired) -> Failure:
 
 @asynccontextmanager
 async def open_cpu_processes(settings: Settings) -> AsyncIterator[CpuProcesses]:
-    """Yield processes that start as they are needed and are all gone when the block ends."""
+    """Yield processes that are started as they are needed; kill all of them when the block ends."""
     with scratch_folder() as folder:
         processes = CpuProcesses(settings, folder)
         # A frame holds a checkpoint at most.

@@ -1,6 +1,6 @@
-"""The folder for what one worker process keeps only while it runs, and the removal of what killed ones have left.
+"""A temporary folder for one worker process, and the removal of folders that killed processes have left.
 
-A folder belongs to whoever holds its lock, and the kernel drops that lock with the process, however it ends.
+A folder belongs to the process that holds its lock. The kernel releases that lock with the process, however it ends.
 """
 
 import fcntl
@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "gql-jobs-worker-"
-"""What the names of such folders begin with."""
+"""The prefix of the names of such folders."""
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder of this process's own, gone when the block ends; those of dead processes go when it begins."""
+    """Remove the folders of dead processes, then yield one for this process, which is removed when the block ends."""
     _remove_leftovers()
     folder, lock = _make()
     try:
@@ -48,7 +48,7 @@ def _remove_leftovers() -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """Return the open folder, locked; None if it is somebody's, or gone."""
+    """Return the file descriptor of the folder, locked; None if another process has locked it or it does not exist."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -1,6 +1,6 @@
 """The frames of JSON that a worker and the process of a CPU-bound handler exchange over a local socket.
 
-The process sends requests; the worker answers each but the first and progress, in their order.
+The process sends requests. The worker answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no other.
 """
 
 import struct
@@ -12,14 +12,14 @@ from gql_jobs.jobs.model import Artifact
 from gql_jobs.jobs.registry import JobType
 
 LENGTH = struct.Struct("!I")
-"""Of a frame: bytes of the JSON that follows."""
+"""The head of a frame: how many bytes of JSON follow."""
 
 
 class CpuJob(msgspec.Struct, frozen=True):
     """What the process needs to run one attempt; it reaches the process by pickle, not by a frame.
 
-    ``socket``: where its worker listens; ``token``: for which attempt; ``saved``: the data of the last checkpoint;
-    ``max_result``: bytes of the result's JSON; ``fields``: of the handler's log lines.
+    ``socket``: the path where its worker listens; ``token``: identifies the attempt there; ``saved``: the data of the
+    last checkpoint; ``max_result``: bytes of the result's JSON; ``fields``: of the handler's log lines.
     """
 
     socket: str
@@ -34,26 +34,26 @@ class CpuJob(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """The first frame of a connection: for which attempt it is. Not answered."""
+    """The first frame of a connection, which names its attempt by the token of the ``CpuJob``. Not answered."""
 
     token: str
 
 
 class ReportProgress(msgspec.Struct, frozen=True, tag=True):
-    """The handler has come so far, in whole percent. Not answered."""
+    """The handler has reported progress; ``percent`` is from 0 to 100. Not answered."""
 
     percent: int
     message: str | None
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True, tag=True):
-    """The JSON shall be kept for the next attempt; answered when it is durable."""
+    """The JSON is to be stored for the next attempt; answered when it is durable."""
 
     data: msgspec.Raw
 
 
 class SaveArtifact(msgspec.Struct, frozen=True, tag=True):
-    """The file at ``path`` shall be stored; answered with the artifact."""
+    """The file at ``path`` is to be stored with the job; answered with the artifact."""
 
     name: str
     path: str
@@ -67,7 +67,7 @@ class RequestDone(msgspec.Struct, frozen=True, tag=True):
 
 
 class RequestFailed(msgspec.Struct, frozen=True, tag=True):
-    """The request failed; ``error`` is the name of the exception that the handler shall see."""
+    """The request failed; ``error`` is the name of the exception that is raised in the handler."""
 
     error: str
     message: str

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from gql_jobs.dev import nats
-from gql_jobs.dev.nats import kept_server
+from gql_jobs.dev.nats import supervised_server
 from gql_jobs.settings import Settings
 from tests.serving import HOST, free_port
 
 
 async def test_monitoring_is_at_the_usual_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nats.MONITORING == 8222
+    assert nats.USUAL_MONITOR_PORT == 8222
     usual = free_port()
-    monkeypatch.setattr(nats, "MONITORING", usual)
-    async with kept_server(Settings(data_dir=tmp_path), 0) as server:
+    monkeypatch.setattr(nats, "USUAL_MONITOR_PORT", usual)
+    async with supervised_server(Settings(data_dir=tmp_path), 0) as server:
         assert server.monitor_port == usual
 
 
@@ -25,8 +25,8 @@ async def test_monitoring_is_at_a_free_port_where_the_usual_one_is_taken(
 ) -> None:
     with socket.create_server((HOST, 0)) as other:
         taken = other.getsockname()[1]
-        monkeypatch.setattr(nats, "MONITORING", taken)
+        monkeypatch.setattr(nats, "USUAL_MONITOR_PORT", taken)
         if not seen:
             monkeypatch.setattr(nats, "_usual_port", lambda: taken)
-        async with kept_server(Settings(data_dir=tmp_path), 0) as server:
+        async with supervised_server(Settings(data_dir=tmp_path), 0) as server:
             assert server.monitor_port not in {0, taken}
