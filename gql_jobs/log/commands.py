@@ -30,6 +30,7 @@ from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
 from gql_jobs.log.retention import expired_event, half_expired
 from gql_jobs.log.streams import StoreUse, store_use
+from gql_jobs.logs import job_fields
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -294,7 +295,8 @@ class JobCommands:
         try:
             await self._log.delete_one(scheduled_seq)
         except (ApiError, QueueUnavailable) as error:
-            log.warning("the schedule of cancelled job %s stays until it fires: %s", job_id, error)
+            message = "the schedule of cancelled job %s stays until it fires: %s"
+            log.warning(message, job_id, error, extra=job_fields(job_id=job_id))
 
     def _job_after(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
         """Return the job after the message that was just stored, which the index may not have applied yet."""

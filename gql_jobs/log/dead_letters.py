@@ -12,6 +12,7 @@ from gql_jobs.jobs.model import Job
 from gql_jobs.log import codec
 from gql_jobs.log.codec import DEAD_LETTERS_STREAM, JobMessage
 from gql_jobs.log.job_log import JobLog, folded, queue_errors
+from gql_jobs.logs import job_fields
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,11 @@ async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int
             if await _remove_copies(connection, subject, event_seq):
                 return
         if wait:
-            log.warning("the dead letter of job %s was not found in %s", job_id, DEAD_LETTERS_STREAM)
+            message = "the dead letter of job %s was not found in %s"
+            log.warning(message, job_id, DEAD_LETTERS_STREAM, extra=job_fields(job_id=job_id))
     except (Unavailable, ApiError) as error:
-        log.warning("the dead letter of job %s stays in %s: %s", job_id, DEAD_LETTERS_STREAM, error)
+        message = "the dead letter of job %s stays in %s: %s"
+        log.warning(message, job_id, DEAD_LETTERS_STREAM, error, extra=job_fields(job_id=job_id))
 
 
 async def remove_left_over(job_log: JobLog, job_id: str, copied_before: datetime) -> int:

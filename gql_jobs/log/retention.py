@@ -24,6 +24,7 @@ from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors, whole_job
+from gql_jobs.logs import job_fields
 
 log = logging.getLogger(__name__)
 
@@ -196,5 +197,5 @@ async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
         return False
     # A firing that comes in between makes a second submission, of which the fence lets only one start.
     await job_log.delete_one(scheduled.seq)
-    log.info("job %s was overdue and is queued now", job_id)
+    log.info("job %s was overdue and is queued now", job_id, extra=job_fields(job_id=job_id, type=job.spec.type))
     return True

@@ -61,6 +61,16 @@ async def test_an_unknown_import_is_a_sentence(tmp_path: Path, command: str) -> 
     assert err == "Error: Cannot load the job types: No module named 'no_such_module'.\n"
 
 
+async def test_a_folder_of_the_user_s_that_is_called_workers_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "workers").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (tmp_path / "workers" / name).write_text("raise SystemExit('another program')")
+    code, _, err = await _run("worker", "--queues", "nowhere", cwd=tmp_path)
+    assert code == 2
+    assert "nowhere" in err
+    assert "another program" not in err
+
+
 async def test_a_bad_setting_is_a_sentence(tmp_path: Path) -> None:
     code, _, err = await _run("worker", cwd=tmp_path, GQL_JOBS_NUM_WORKERS="many")
     assert code == 2

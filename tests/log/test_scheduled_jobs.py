@@ -1,5 +1,6 @@
 """Jobs that run later: held by the server, never early, cancelled without a trace."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -133,3 +134,13 @@ async def test_an_overdue_job_is_queued_by_the_sweep_once(
     now = folded(await job_log.history(job.id))
     assert now is not None
     assert (now.status, now.attempt) == (JobStatus.PROCESSING, 1)
+
+
+async def test_the_line_of_an_overdue_job_says_as_fields_which_job_it_is(
+    commands: JobCommands, job_log: JobLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = (await commands.create(request(run_at=_later()))).job
+    with caplog.at_level(logging.INFO, "gql_jobs.log.retention"):
+        assert await fire_overdue(job_log, job.id, _later(7200))
+    (line,) = [record for record in caplog.records if record.name == "gql_jobs.log.retention"]
+    assert (line.__dict__["job_id"], line.__dict__["type"]) == (job.id, "probe")
