@@ -17,7 +17,7 @@ _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _QUIET = ("mail.log", "asyncio", "nats", "httpx")
 """Libraries whose INFO says nothing about jobs."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has; anything else on a record came in through ``extra``."""
+"""What every record has; anything else on a record came in through ``extra``, which may have none of these names."""
 
 
 def configure_logging(level: int | str = logging.INFO, log_format: LogFormat = "text") -> None:
@@ -50,14 +50,20 @@ def job_fields(
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose every line carries the fields of one job, beside those that a call has in its own ``extra``."""
+    """A logger whose every line carries the fields of one job, beside those that a call has in its own ``extra``.
+
+    No ``extra`` makes a call fail: what cannot be a field of a line is left out.
+    """
 
     def __init__(self, type_name: str, fields: Mapping[str, Any]) -> None:
         super().__init__(logging.getLogger(f"gql_jobs.jobs.{type_name}"), fields)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the job's fields; they win over a call's own of the same name."""
-        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        own = kwargs.get("extra")
+        # The logger raises for a name that every record has, which would end the attempt of a handler that logs.
+        added = {name: value for name, value in own.items() if name not in _OWN} if isinstance(own, Mapping) else {}
+        kwargs["extra"] = {**added, **(self.extra or {})}
         return msg, kwargs
 
 
@@ -95,11 +101,18 @@ class _JsonLine(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _OWN:
                 fields.setdefault(name, value)
-        return "{" + ", ".join(f"{json.dumps(name)}: {_json(value)}" for name, value in fields.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(str(name))}: {_json(value)}" for name, value in fields.items()) + "}"
 
 
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(str(value))
+        return json.dumps(_text(value))
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # an object's own code may fail, and the line is worth more than the field
+        return f"<{type(value).__name__}>"

@@ -402,4 +402,4 @@ def move_wal(path: Path) -> None:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
         # Whoever writes meets it as well and deals with it; until then SQLite moves the log by itself.
-        log.debug("the write-ahead log of the index %s was not moved: %s", path, error)
+        log.debug("the log of the index %s was not moved: %s", path, error)
