@@ -18,7 +18,7 @@ _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _QUIET = ("mail.log", "asyncio", "nats", "httpx")
 """Loggers of libraries whose INFO lines are not shown."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""The attributes that every record has; all others came through ``extra``."""
+"""The attributes that every record has; all others came through ``extra``, which may have none of these names."""
 
 
 def configure_logging(level: int | str = logging.INFO, log_format: LogFormat = "text") -> None:
@@ -54,14 +54,20 @@ def job_fields(
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records have the fields of one job, in addition to the ``extra`` of each call."""
+    """A logger whose records have the fields of one job, in addition to the ``extra`` of each call.
+
+    No ``extra`` makes a call fail: what cannot be a field of a record is left out.
+    """
 
     def __init__(self, type_name: str, fields: Mapping[str, Any]) -> None:
         super().__init__(logging.getLogger(f"gql_jobs.jobs.{type_name}"), fields)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Return the message and ``kwargs`` with the job's fields; they replace a call's own of the same name."""
-        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        own = kwargs.get("extra")
+        # The logger raises for a name that every record has, which would end the attempt of a handler that logs.
+        added = {name: value for name, value in own.items() if name not in _OWN} if isinstance(own, Mapping) else {}
+        kwargs["extra"] = {**added, **(self.extra or {})}
         return msg, kwargs
 
 
@@ -99,11 +105,18 @@ class _JsonLine(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _OWN:
                 fields.setdefault(name, value)
-        return "{" + ", ".join(f"{json.dumps(name)}: {_json(value)}" for name, value in fields.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(str(name))}: {_json(value)}" for name, value in fields.items()) + "}"
 
 
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(str(value))
+        return json.dumps(_text(value))
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # an object's own code may fail, and the line is worth more than the field
+        return f"<{type(value).__name__}>"

@@ -135,6 +135,47 @@ def test_a_job_s_own_logger_adds_its_fields_to_those_of_a_call(caplog: pytest.Lo
     assert vars(record).items() >= {**FIELDS, "page": 3}.items()
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [{"name": "x", "page": 3}, {"message": "x", "args": (), "page": 3}, {"asctime": "x", "taskName": "y", "page": 3}],
+)
+def test_a_field_named_like_what_every_record_has_fails_no_call_of_a_job_s_own_logger(
+    extra: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = JobLogger("email", FIELDS)
+    with caplog.at_level(logging.INFO, "gql_jobs.jobs.email"):
+        log.info("page %d", 3, extra=extra)
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("gql_jobs.jobs.email", "page 3")
+    assert vars(record).items() >= {**FIELDS, "page": 3}.items()
+
+
+@pytest.mark.parametrize("extra", [None, "text", ["a"], 5])
+def test_an_extra_that_has_no_fields_fails_no_call_of_a_job_s_own_logger(
+    extra: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = JobLogger("email", FIELDS)
+    with caplog.at_level(logging.INFO, "gql_jobs.jobs.email"):
+        log.info("page", extra=extra)
+    assert vars(caplog.records[0]).items() >= FIELDS.items()
+
+
+def test_a_field_whose_text_cannot_be_made_costs_no_line() -> None:
+    statements = """
+class Broken:
+    def __str__(self):
+        raise RuntimeError("no text")
+log.info("x", extra={"value": Broken()})
+"""
+    (line,) = _objects(statements)
+    assert (line["message"], line["value"]) == ("x", "<Broken>")
+
+
+def test_a_field_whose_name_is_no_text_leaves_the_line_json() -> None:
+    (line,) = _objects('log.info("x", extra={1: 2})')
+    assert line["1"] == 2
+
+
 def test_a_format_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "xml")
     with pytest.raises(ValidationError, match="log_format"):

@@ -411,4 +411,4 @@ def move_wal(path: Path) -> None:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
         # The writer gets the same error and handles it; until then SQLite moves the log by itself.
-        log.debug("the write-ahead log of the index %s was not moved: %s", path, error)
+        log.debug("the log of the index %s was not moved: %s", path, error)

@@ -109,6 +109,8 @@ async def test_a_browser_without_a_network_watches_a_job_of_the_examples_to_its_
 async def _run(page: Page, tab: str, awaited: str) -> str:
     """Run the operation of a tab; what the page then shows, once it has the word in it."""
     await page.get_by_role("tab", name=tab, exact=True).click()
+    # GraphiQL notices a moment after the tab has changed which operation is in it.
+    await page.wait_for_function("tab => (localStorage['graphiql:query'] ?? '').includes(` ${tab}`)", arg=tab)
     await page.get_by_role("button", name="Execute query").click()
     result = page.locator(".result-window")
     await result.get_by_text(awaited).first.wait_for()
