@@ -23,11 +23,21 @@ class Basket:
 
     def __init__(self, connection: Connection, priority: JobPriority = JobPriority.NORMAL) -> None:
         self.brought: list[Delivery] = []
+        self._connection = connection
         self.consumer = PullConsumer(connection, "default", priority, ack_wait=30.0, deliver=self._take)
 
     @property
     def ids(self) -> list[str]:
         return [delivery.job_id for delivery in self.brought]
+
+    async def offers(self, number: int) -> None:
+        """Wait until the server's consumer has so many jobs to give: it learns of a message after it was stored."""
+
+        async def pending() -> bool:
+            info = json.loads(await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.consumer.name}"))
+            return bool(info["num_pending"] == number)
+
+        await until(pending, f"there are {number} jobs to give")
 
     def _take(self, consumer: PullConsumer, delivery: Delivery) -> None:
         assert consumer is self.consumer
@@ -44,6 +54,7 @@ async def basket(connection: Connection) -> AsyncIterator[Basket]:
 
 async def test_a_poll_brings_what_is_there_in_order(basket: Basket, commands: JobCommands) -> None:
     created = await commands.create_many([request() for _ in range(5)])
+    await basket.offers(5)
     assert await basket.consumer.poll(3)
     assert basket.ids == [outcome.job.id for outcome in created[:3]]
     assert await basket.consumer.poll(10)
@@ -57,6 +68,7 @@ async def test_a_lane_brings_only_its_own_queue_and_priority(
     basket: Basket, connection: Connection, commands: JobCommands
 ) -> None:
     jobs = {p: (await commands.create(request(priority=p))).job.id for p in JobPriority}
+    await basket.offers(1)
     assert await basket.consumer.poll(10)
     assert basket.ids == [jobs[JobPriority.NORMAL]]
     critical = Basket(connection, JobPriority.CRITICAL)
@@ -123,6 +135,7 @@ async def test_a_closed_lane_asks_for_nothing(basket: Basket, commands: JobComma
     await basket.consumer.close()
     assert (basket.consumer.wanted, basket.consumer.waiting) == (0, False)
     job = (await commands.create(request())).job
+    await basket.offers(1)
     assert await basket.consumer.poll(1)
     assert basket.ids == [job.id]
 
@@ -137,6 +150,7 @@ async def test_a_thousand_deliveries_that_wait_for_their_retry_do_not_stop_fresh
         await delivery.nak(3600.0)
     basket.brought.clear()
     fresh = await commands.create_many([request() for _ in range(20)])
+    await basket.offers(20)
     assert await basket.consumer.poll(500)
     assert basket.ids == [outcome.job.id for outcome in fresh]
     assert not any(delivery.redelivered for delivery in basket.brought)
