@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import random
 import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ async def serving(
     try:
         await until(lambda: server.started or running.done(), "the API serves")
         if opened:
-            await until(lambda: hasattr(server.app.state, "runtime") or running.done(), "NATS was reached")
+            # A cluster that has just begun may take its time to choose leaders.
+            await until(lambda: hasattr(server.app.state, "runtime") or running.done(), "NATS was reached", within=30)
         async with _clients(port) as (session, http):
             api = ServedApi(port, session, http)
             api.app = server.app
@@ -200,6 +202,19 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports_in_a_row(number: int) -> int:
+    """The first of so many ports that nobody listened on a moment ago, where connections are not given theirs."""
+    while True:
+        first = random.randrange(20_000, 30_000)  # noqa: S311 - a port is no secret
+        with ExitStack() as probes:
+            try:
+                for port in range(first, first + number):
+                    probes.enter_context(socket.socket()).bind((HOST, port))
+            except OSError:
+                continue
+        return first
 
 
 def without_nats(folder: Path, **limits: Any) -> Settings:

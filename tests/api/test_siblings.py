@@ -23,7 +23,7 @@ from tests.deadline import until
 from tests.rows import overwrite
 from tests.running import JOB_TYPES, ROOT
 from tests.scraped import reader, scrape
-from tests.serving import Api, ServedApi, connected, free_port, hear, is_ready, say, without_nats
+from tests.serving import Api, ServedApi, connected, free_ports_in_a_row, hear, is_ready, say, without_nats
 
 # Every test here starts several processes, which a busy machine keeps waiting.
 pytestmark = pytest.mark.timeout(120)
@@ -96,7 +96,7 @@ async def _two_listen(port: int, parent: Process) -> list[psutil.Process]:
 
 
 async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(settings: Settings) -> None:
-    first = str(free_port())
+    first = str(free_ports_in_a_row(3))
     async with _two_apis(settings, GQL_JOBS_METRICS_PORT=first) as (parent, api), AsyncExitStack() as stack:
         await until(lambda: is_ready(api), "the first is ready", within=30)
         job = await create(api)

@@ -17,13 +17,13 @@ from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import running_worker
 from tests.scraped import reader, scrape
-from tests.serving import free_port
+from tests.serving import free_ports_in_a_row
 from tests.stories import request
 from tests.workers.stories import handled_by
 
 
 async def test_workers_on_one_machine_each_have_a_page(settings: Settings, job_log: JobLog) -> None:
-    port = free_port()
+    port = free_ports_in_a_row(2)
     shown = settings.model_copy(update={"metrics_port": port})
     async with running_worker(shown) as one, running_worker(shown) as other, httpx.AsyncClient() as http:
         await asyncio.gather(one.started.wait(), other.started.wait())
@@ -59,7 +59,7 @@ async def test_outcomes_of_attempts_that_were_superseded_or_came_too_late_are_co
         await going_on.wait()
 
     handled_by(monkeypatch, handler)
-    port = free_port()
+    port = free_ports_in_a_row(2)
     shown = settings.model_copy(update={"metrics_port": port})
     async with running_worker(shown) as worker, httpx.AsyncClient() as http:
         await worker.started.wait()
