@@ -34,10 +34,14 @@ class Basket:
         """Wait until the server's consumer has so many jobs to give: it learns of a message after it was stored."""
 
         async def pending() -> bool:
-            info = json.loads(await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.consumer.name}"))
-            return bool(info["num_pending"] == number)
+            return await self.said_by_the_server("num_pending") == number
 
         await until(pending, f"there are {number} jobs to give")
+
+    async def said_by_the_server(self, number: str) -> int:
+        """One of the numbers that the server tells of the consumer."""
+        info = json.loads(await self._connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{self.consumer.name}"))
+        return int(info[number])
 
     def _take(self, consumer: PullConsumer, delivery: Delivery) -> None:
         assert consumer is self.consumer
@@ -120,12 +124,8 @@ async def test_a_poll_without_an_answer_fails_and_its_pull_is_given_up(
 
 
 async def test_the_end_of_a_consumer_ends_its_pull(basket: Basket, connection: Connection) -> None:
-    async def waiting() -> int:
-        info = json.loads(await connection.api(f"CONSUMER.INFO.{codec.JOBS_STREAM}.{basket.consumer.name}"))
-        return int(info["num_waiting"])
-
     await basket.consumer.wait(1)
-    await until(waiting, "the server has the pull")
+    await until(lambda: basket.said_by_the_server("num_waiting"), "the server has the pull")
     await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{basket.consumer.name}")
     await until(lambda: basket.consumer.wanted == 0, "the pull is over")
 
