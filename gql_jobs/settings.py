@@ -18,11 +18,19 @@ NATS_API: JsonDict = {"read_by": "nats, api"}
 ALL: JsonDict = {"read_by": "nats, api, worker, mailbox"}
 """Which processes read a setting, for its documentation; ``dev`` starts all of them with one environment."""
 
+_DAY = 86_400
+_LONGEST = 366 * _DAY
+"""Seconds that a duration may have, where it has no limit of its own."""
+_MOST = 1_000_000_000
+"""How large a count may be, where it has no limit of its own."""
+_MOST_BYTES = 1 << 60
+"""Bytes that a size may have: what servers and SQLite store has 64 bits."""
+
 
 class Settings(BaseSettings):
     """All settings. Durations are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="GQL_JOBS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GQL_JOBS_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     nats_url: str | None = Field(
         None,
@@ -73,6 +81,7 @@ class Settings(BaseSettings):
     max_store_bytes: int = Field(
         10 << 30,
         ge=1 << 20,
+        le=_MOST_BYTES,
         description="Size limit of a server's store: the embedded server gets it; of any other set what it has.",
         json_schema_extra=NATS_API,
     )
@@ -83,7 +92,9 @@ class Settings(BaseSettings):
         description="Share of the store limit above which createJob answers QUEUE_FULL.",
         json_schema_extra=API,
     )
-    retention: float = Field(7 * 86400, gt=0, description="How long finished jobs are kept.", json_schema_extra=API)
+    retention: float = Field(
+        7 * 86400, gt=0, le=100 * _LONGEST, description="How long finished jobs are kept.", json_schema_extra=API
+    )
 
     api_processes: int = Field(
         1, ge=1, le=64, description="API processes that share the port. `dev` has one.", json_schema_extra=API
@@ -96,20 +107,30 @@ class Settings(BaseSettings):
     )
     max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.", json_schema_extra=API)
     base_retry_delay: float = Field(
-        1.0, ge=0.01, description="Delay before the first retry; doubles each time.", json_schema_extra=WORKER
+        1.0,
+        ge=0.01,
+        le=_LONGEST,
+        description="Delay before the first retry; doubles each time.",
+        json_schema_extra=WORKER,
     )
     max_retry_delay: float = Field(
-        60.0, ge=0.01, description="The longest delay before a retry.", json_schema_extra=WORKER
+        60.0, ge=0.01, le=_LONGEST, description="The longest delay before a retry.", json_schema_extra=WORKER
     )
     retry_jitter: float = Field(
         0.0, ge=0, le=1, description="Share of the delay that is random.", json_schema_extra=WORKER
     )
-    process_timeout: float = Field(300.0, gt=0, description="How long an attempt may take.", json_schema_extra=API)
+    process_timeout: float = Field(
+        300.0, ge=0.1, le=_DAY, description="How long an attempt may take.", json_schema_extra=API
+    )
     shutdown_grace: float = Field(
-        30.0, ge=0, description="How long running jobs may finish after SIGTERM.", json_schema_extra=WORKER
+        30.0, ge=0, le=_LONGEST, description="How long running jobs may finish after SIGTERM.", json_schema_extra=WORKER
     )
     ack_wait: float = Field(
-        30.0, ge=1, description="The lease of a delivery; extended three times per lease.", json_schema_extra=API_WORKER
+        30.0,
+        ge=1,
+        le=_DAY,
+        description="The lease of a delivery; extended three times per lease.",
+        json_schema_extra=API_WORKER,
     )
 
     max_artifact_bytes: int = Field(
@@ -118,78 +139,116 @@ class Settings(BaseSettings):
     artifact_cache_bytes: int = Field(
         1 << 30,
         ge=0,
+        le=_MOST_BYTES,
         description="How much of the jobs' files an API process keeps in its data folder.",
         json_schema_extra=API,
     )
     process_max_jobs: int = Field(
-        100, ge=1, description="CPU-bound jobs after which their process is replaced.", json_schema_extra=WORKER
+        100,
+        ge=1,
+        le=_MOST,
+        description="CPU-bound jobs after which their process is replaced.",
+        json_schema_extra=WORKER,
     )
     process_max_bytes: int = Field(
         1 << 30,
         ge=1 << 20,
+        le=_MOST_BYTES,
         description="Memory above which the process of CPU-bound jobs is replaced after a job.",
         json_schema_extra=WORKER,
     )
 
-    max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest HTTP request body.", json_schema_extra=API)
+    max_body_bytes: int = Field(
+        8 << 20, ge=1024, le=_MOST_BYTES, description="Largest HTTP request body.", json_schema_extra=API
+    )
     request_timeout: float = Field(
         30.0,
-        gt=0,
+        ge=0.01,
+        le=_LONGEST,
         description="How long a client may take to send the head of a request, and how long to send its body.",
         json_schema_extra=API,
     )
     max_sockets: int = Field(
-        20_000, ge=1, description="WebSockets and streams over HTTP that may be open in all.", json_schema_extra=API
+        20_000,
+        ge=1,
+        le=_MOST,
+        description="WebSockets and streams over HTTP that may be open in all.",
+        json_schema_extra=API,
     )
     max_sockets_per_client: int = Field(
-        500, ge=1, description="WebSockets and streams that one address may hold open.", json_schema_extra=API
+        500, ge=1, le=_MOST, description="WebSockets and streams that one address may hold open.", json_schema_extra=API
     )
     max_socket_operations: int = Field(
-        100, ge=1, description="Operations that may run on one WebSocket at a time.", json_schema_extra=API
+        100, ge=1, le=_MOST, description="Operations that may run on one WebSocket at a time.", json_schema_extra=API
     )
     max_socket_age: float = Field(
         86_400,
-        gt=0,
+        ge=0.01,
+        le=_LONGEST,
         description="How long a WebSocket or a stream may last before its client has to come back.",
         json_schema_extra=API,
     )
     socket_init_timeout: float = Field(
-        10.0, gt=0, description="How long a WebSocket may take for its `connection_init`.", json_schema_extra=API
+        10.0,
+        ge=0.01,
+        le=_LONGEST,
+        description="How long a WebSocket may take for its `connection_init`.",
+        json_schema_extra=API,
     )
     socket_idle_timeout: float = Field(
-        3600.0, gt=0, description="How long a WebSocket may be open without an operation.", json_schema_extra=API
+        3600.0,
+        ge=0.01,
+        le=_LONGEST,
+        description="How long a WebSocket may be open without an operation.",
+        json_schema_extra=API,
     )
     socket_ping_interval: float = Field(
         20.0,
-        gt=0,
+        ge=0.01,
+        le=_LONGEST,
         description="How often WebSockets are pinged; one that does not answer for as long is closed.",
         json_schema_extra=API,
     )
     write_timeout: float = Field(
         60.0,
-        gt=0,
+        ge=0.01,
+        le=_LONGEST,
         description="How long a client may take nothing of a response over HTTP before it is given up.",
         json_schema_extra=API,
     )
-    query_timeout: float = Field(30.0, gt=0, description="How long a query may take.", json_schema_extra=API)
+    query_timeout: float = Field(
+        30.0, ge=0.01, le=_LONGEST, description="How long a query may take.", json_schema_extra=API
+    )
     max_document_tokens: int = Field(
-        5_000, ge=100, description="Tokens in a GraphQL document, and comments likewise.", json_schema_extra=API
+        5_000,
+        ge=100,
+        le=_MOST,
+        description="Tokens in a GraphQL document, and comments likewise.",
+        json_schema_extra=API,
     )
     max_document_length: int = Field(
         1 << 18,
         ge=1024,
+        le=_MOST,
         description="Characters in a GraphQL document; large values belong into variables.",
         json_schema_extra=API,
     )
-    max_operation_depth: int = Field(12, ge=5, description="Levels of fields in an operation.", json_schema_extra=API)
-    max_operation_root_fields: int = Field(
-        20, ge=1, description="Fields at the first level of an operation.", json_schema_extra=API
+    max_operation_depth: int = Field(
+        12, ge=5, le=_MOST, description="Levels of fields in an operation.", json_schema_extra=API
     )
-    max_operation_aliases: int = Field(50, ge=0, description="Aliases in an operation.", json_schema_extra=API)
-    max_operation_directives: int = Field(100, ge=0, description="Directives in an operation.", json_schema_extra=API)
+    max_operation_root_fields: int = Field(
+        20, ge=1, le=_MOST, description="Fields at the first level of an operation.", json_schema_extra=API
+    )
+    max_operation_aliases: int = Field(
+        50, ge=0, le=_MOST, description="Aliases in an operation.", json_schema_extra=API
+    )
+    max_operation_directives: int = Field(
+        100, ge=0, le=_MOST, description="Directives in an operation.", json_schema_extra=API
+    )
     max_operation_cost: int = Field(
         50_000,
         ge=100,
+        le=_MOST,
         description="Values that an operation may ask for, with the sizes of lists counted.",
         json_schema_extra=API,
     )
@@ -265,13 +324,23 @@ class Settings(BaseSettings):
     smtp_username: str | None = Field(None, description="User name at the SMTP server.", json_schema_extra=WORKER)
     smtp_password: SecretStr | None = Field(None, description="Password at the SMTP server.", json_schema_extra=WORKER)
     smtp_sender: str = Field("gql-jobs@localhost", description="The From address.", json_schema_extra=WORKER)
-    smtp_timeout: float = Field(30.0, gt=0, description="How long one SMTP command may take.", json_schema_extra=WORKER)
+    smtp_timeout: float = Field(
+        30.0, ge=0.01, le=_DAY, description="How long one SMTP command may take.", json_schema_extra=WORKER
+    )
 
     download_max_bytes: int = Field(
-        50 << 20, ge=1, description="Largest picture that image_processing fetches.", json_schema_extra=WORKER
+        50 << 20,
+        ge=1,
+        le=_MOST_BYTES,
+        description="Largest picture that image_processing fetches.",
+        json_schema_extra=WORKER,
     )
     download_timeout: float = Field(
-        60.0, gt=0, description="How long fetching it may take, redirects included.", json_schema_extra=WORKER
+        60.0,
+        ge=0.01,
+        le=_DAY,
+        description="How long fetching it may take, redirects included.",
+        json_schema_extra=WORKER,
     )
     download_max_redirects: int = Field(
         5, ge=0, le=50, description="How often a URL may lead to another one.", json_schema_extra=WORKER
@@ -285,7 +354,11 @@ class Settings(BaseSettings):
         json_schema_extra=WORKER,
     )
     image_max_pixels: int = Field(
-        50_000_000, ge=1, description="Largest picture that is decoded: width times height.", json_schema_extra=WORKER
+        50_000_000,
+        ge=1,
+        le=_MOST,
+        description="Largest picture that is decoded: width times height.",
+        json_schema_extra=WORKER,
     )
     image_watermark: str = Field(
         "gql-jobs",

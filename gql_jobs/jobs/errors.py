@@ -19,6 +19,7 @@
 Any other exception of a handler counts as transient.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -145,10 +146,11 @@ class HandlerError(Exception):
 class TransientError(HandlerError):
     """This attempt failed, the next may succeed.
 
-    ``retry_after``: seconds to wait before the next attempt, where the outside system named them.
+    ``retry_after``: seconds to wait before the next attempt, or a ``timedelta``, where the outside system named them.
+    At most seven days are waited. What is no such time is ignored and logged: the error itself is what counts.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

@@ -40,13 +40,14 @@ class JobContext(Protocol):
     def progress(self, percent: float, message: str | None = None) -> None:
         """Report how far the work is, in percent, 0 to 100. Never waits; at most ten reports a second are stored.
 
+        A report is no reason to fail: what is outside is brought to the nearer end, what is no number is logged.
         In the thread of a plain handler it raises ``AttemptStoppedError`` once the attempt has been stopped.
         """
 
     async def checkpoint(self, data: Any) -> None:
         """Keep JSON data, at most 256 KiB, for the next attempt. Returns when it is stored, however long NATS is away.
 
-        :raises ValueError: if the data is no JSON or too large.
+        :raises ValueError: if the data is no JSON, has a number that is infinite or NaN, or is too large.
         :raises TransientError: if it could not be stored.
         """
 

@@ -18,6 +18,11 @@ _KEY_NAMESPACE = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
 
 _CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
 
+MAX_RETRIES = 100
+"""Attempts after the first, at most."""
+MIN_TIMEOUT = 0.1
+MAX_TIMEOUT = 86_400.0
+"""Seconds: the limits of an attempt's timeout."""
 MAX_ARTIFACT_NAME = 200
 """Bytes of an artifact's name, at most."""
 _MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}

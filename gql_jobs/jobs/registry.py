@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
+from gql_jobs.jobs.model import MAX_RETRIES, MAX_TIMEOUT, MIN_TIMEOUT
+
 ENTRY_POINTS = "gql_jobs.job_types"
 """The group of entry points that name modules which register job types."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -86,7 +88,8 @@ class Registry:
     def add(self, job_type: JobType) -> JobType:
         """Register a type and return it.
 
-        :raises ValueError: for an invalid name, queue or handler, or a name that another type has.
+        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, or a name
+            that another type has.
         """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
@@ -94,6 +97,16 @@ class Registry:
             raise ValueError(f"The queue name {job_type.queue!r} must match {_QUEUE.pattern}.")
         if job_type.handler.count(":") != 1:
             raise ValueError(f"The handler {job_type.handler!r} must be written as module:function.")
+        if job_type.max_retries is not None and not _is_within(job_type.max_retries, (int,), 0, MAX_RETRIES):
+            raise ValueError(
+                f"max_retries of the job type {job_type.name!r} is {job_type.max_retries!r}; it must be a whole number "
+                f"from 0 to {MAX_RETRIES}."
+            )
+        if job_type.timeout is not None and not _is_within(job_type.timeout, (int, float), MIN_TIMEOUT, MAX_TIMEOUT):
+            raise ValueError(
+                f"timeout of the job type {job_type.name!r} is {job_type.timeout!r}; it must be a number of seconds "
+                f"from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g}."
+            )
         if self._types.get(job_type.name, job_type) != job_type:
             raise ValueError(f"The job type {job_type.name!r} is registered twice.")
         self._types[job_type.name] = job_type
@@ -110,6 +123,10 @@ class Registry:
     def queues(self) -> list[str]:
         """The queues of all types, sorted."""
         return sorted({job_type.queue for job_type in self})
+
+
+def _is_within(number: Any, kinds: tuple[type, ...], least: float, most: float) -> bool:
+    return type(number) in kinds and bool(least <= number <= most)
 
 
 registry = Registry()
@@ -136,10 +153,11 @@ def job_type(
     :param handler: ``"my_app.sms_handler:send"``, called with ``(context, payload)`` in a worker. A coroutine
         function runs on the event loop, a plain one in a thread.
     :param queue: its queue; a worker may serve some queues only.
-    :param max_retries: attempts after the first; None takes the setting.
-    :param timeout: seconds an attempt may take; None takes the setting.
+    :param max_retries: attempts after the first, 0 to 100; None takes the setting.
+    :param timeout: seconds an attempt may take, 0.1 to 86400; None takes the setting.
     :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
-    :raises ValueError: for an invalid name, queue or handler, or a name that another type has.
+    :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, or a name that
+        another type has.
     """
     return registry.add(
         JobType(

@@ -11,16 +11,21 @@ from typing import Protocol, TypeVar
 from msgspec import Raw, Struct
 from pydantic import BaseModel
 
-from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Spec, job_id_for_key, new_job_id
+from gql_jobs.jobs.model import (
+    MAX_RETRIES,
+    MAX_TIMEOUT,
+    MIN_TIMEOUT,
+    Job,
+    JobPriority,
+    JobStatus,
+    Spec,
+    job_id_for_key,
+    new_job_id,
+)
 from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
 
 _T = TypeVar("_T")
 
-MAX_RETRIES = 100
-"""Attempts after the first, at most."""
-MIN_TIMEOUT = 0.1
-MAX_TIMEOUT = 86_400.0
-"""Seconds: the limits of an attempt's timeout."""
 MAX_TAGS = 32
 MAX_TEXT = 255
 """Characters of a tag or an idempotency key, at most."""

@@ -28,6 +28,8 @@ PULL_EXPIRES = 30.0
 """Seconds that a pull waits for jobs."""
 PULL_HEARTBEAT = 3.0
 """Seconds between the server's heartbeats on an open pull."""
+MAX_NAK_DELAY = 86_400.0
+"""Seconds after which a delivery comes back at the latest; what is not due yet then is handed back again."""
 POLL_TIMEOUT = 2.0
 """Seconds to wait for the answer to a pull that does not wait for jobs."""
 
@@ -107,10 +109,13 @@ class Delivery:
         await self._answer(b"+ACK")
 
     async def nak(self, delay: float) -> None:
-        """Have it redelivered after ``delay`` seconds; do nothing past the deadline: another worker may have it."""
+        """Have it redelivered after ``delay`` seconds; do nothing past the deadline: another worker may have it.
+
+        :param delay: at most ``MAX_NAK_DELAY`` of it is waited.
+        """
         if self.leased:
-            # With a delay of 0 the server would redeliver at once, again and again.
-            await self._answer(b'-NAK {"delay": %d}' % round(max(delay, 0.001) * 1e9))
+            # With a delay of 0, or one beyond 64 bits, the server would redeliver at once, again and again.
+            await self._answer(b'-NAK {"delay": %d}' % round(min(max(delay, 0.001), MAX_NAK_DELAY) * 1e9))
 
     async def _answer(self, what: bytes) -> None:
         try:

@@ -11,6 +11,7 @@ import msgspec
 from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
+from gql_jobs.jobs.model import Count, Moment
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import queue_errors
 
@@ -33,9 +34,9 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
     id: str
     hostname: str
     queues: tuple[str, ...]
-    concurrency: int
-    running: int
-    started_at: datetime
+    concurrency: Count
+    running: Count
+    started_at: Moment
     leaving: bool = False
     job_types: tuple[str, ...] = ()
 

@@ -1,6 +1,8 @@
 """The registry: names, validation, the one spelling of a payload."""
 
 import json
+import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -67,6 +69,20 @@ def test_the_hash_is_of_type_and_payload() -> None:
         ({"queue": "*"}, "The queue name '\\*' must match"),
         ({"queue": ""}, "must match"),
         ({"handler": "nowhere.run"}, "must be written as module:function"),
+        ({"timeout": math.inf}, "timeout of the job type 'upload' is inf; it must be a number of seconds from 0.1 to"),
+        ({"timeout": math.nan}, "timeout of the job type 'upload' is nan"),
+        ({"timeout": 0}, "timeout of the job type 'upload' is 0"),
+        ({"timeout": -1.0}, "timeout"),
+        ({"timeout": 86_401}, "timeout"),
+        ({"timeout": True}, "timeout"),
+        ({"timeout": "60"}, "timeout of the job type 'upload' is '60'"),
+        ({"timeout": timedelta(minutes=1)}, "timeout"),
+        ({"max_retries": -1}, "max_retries of the job type 'upload' is -1; it must be a whole number from 0 to 100"),
+        ({"max_retries": 101}, "max_retries"),
+        ({"max_retries": 2**40}, "max_retries"),
+        ({"max_retries": 1.5}, "max_retries"),
+        ({"max_retries": math.inf}, "max_retries"),
+        ({"max_retries": True}, "max_retries"),
     ],
 )
 def test_a_type_that_cannot_be_is_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:

@@ -24,7 +24,7 @@ from gql_jobs.log.codec import encode_body
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import JobLogger
 from gql_jobs_worker.claim import Claimed
-from gql_jobs_worker.execution import checkpoint_json, reported
+from gql_jobs_worker.execution import Reports, checkpoint_json
 from gql_jobs_worker.telemetry import log_event
 
 _T = TypeVar("_T")
@@ -54,6 +54,7 @@ class AttemptContext:
         self.percent = claimed.progress
         self.message = claimed.message
         self.saved: Any = None
+        self._reports = Reports(claimed.progress, self.log)
 
     @cached_property
     def log(self) -> JobLogger:
@@ -78,11 +79,10 @@ class AttemptContext:
     def progress(self, percent: float, message: str | None = None) -> None:
         """Report how far the work is; stored at most ten times a second, the last report in any case.
 
-        :param percent: from 0 to 100; what is outside is brought to the nearer end.
-        :raises ValueError: if ``percent`` is no number.
+        :param percent: from 0 to 100; what is outside is brought to the nearer end, what is no number is logged.
         :raises AttemptStoppedError: in a thread, if the attempt has been stopped or has ended.
         """
-        whole, cut = reported(percent, message)
+        whole, cut = self._reports.stored(percent, message)
         if threading.get_ident() == self._loop_thread:
             self._report(whole, cut)
             return

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache, partial
+from math import isfinite, isnan, nan
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -38,6 +39,8 @@ STOP_GRACE = 5.0
 """Seconds that a handler has to end after it has been cancelled."""
 MAX_CHECKPOINT = 256 * 1024
 """Bytes of a checkpoint's JSON."""
+MAX_RETRY_AFTER = 7 * 86_400.0
+"""Seconds that a handler can ask to wait before the next attempt; a point in time instead of a delay is far above."""
 MAX_MESSAGE = 1000
 """Characters of a progress message."""
 MAX_MESSAGE_BYTES = 4000
@@ -322,20 +325,36 @@ def missing_import(handler: str) -> str | None:
 # While the handler runs: its progress and checkpoints as they are stored.
 
 
-def reported(percent: float, message: str | None) -> tuple[int, str | None]:
-    """Return progress as it is stored: whole percents from 0 to 100, a message cut to size.
+class Reports:
+    """What one attempt reports of its progress, as it is stored: whole percents from 0 to 100, messages cut to size.
 
-    :raises ValueError: if ``percent`` is no number.
+    Nothing is raised, because a report is no reason to fail. What is no number is logged once, and leaves the percents.
     """
-    whole = round(min(max(percent, 0.0), 100.0))
-    # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
-    return whole, None if message is None else message[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+
+    def __init__(self, percent: int, handler_log: "logging.LoggerAdapter[Any]") -> None:
+        self._percent = percent
+        self._log = handler_log
+        self._has_warned = False
+
+    def stored(self, percent: float, message: str | None) -> tuple[int, str | None]:
+        """Return a report as it is stored."""
+        try:
+            self._percent = round(float(min(max(percent, 0), 100)))
+        except Exception:  # noqa: BLE001  # numbers of other libraries run code of their own
+            if not self._has_warned:
+                self._log.warning("progress was reported as %s, which is no number of percent", _shown(percent))
+            self._has_warned = True
+        if message is None:
+            return self._percent, None
+        text = message if isinstance(message, str) else _shown(message)
+        # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
+        return self._percent, text[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
 def checkpoint_json(data: Any) -> bytes:
     """Return a checkpoint as it is stored.
 
-    :raises ValueError: if the data is no JSON, or too large.
+    :raises ValueError: if the data is no JSON, has a number that JSON has not, or is too large.
     """
     try:
         body = msgspec.json.encode(data)
@@ -343,7 +362,18 @@ def checkpoint_json(data: Any) -> bytes:
         raise ValueError(f"The checkpoint is no JSON: {error}") from error
     if len(body) > MAX_CHECKPOINT:
         raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
+    if b"null" in body and _has_infinity(msgspec.to_builtins(data)):
+        # The encoder writes null for them, which the next attempt could not tell from a null of its own.
+        raise ValueError("The checkpoint is no JSON: it has a number that is infinite or NaN.")
     return body
+
+
+def _has_infinity(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_infinity, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_infinity, value))
+    return isinstance(value, float) and not isfinite(value)
 
 
 # After the handler: its result as JSON, or its errors cut to what an event can hold.
@@ -373,8 +403,36 @@ def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") 
         type=type(error).__name__,
         message=_text_of(error) or type(error).__name__,
         retryable=not isinstance(error, PermanentError),
-        retry_after=error.retry_after if isinstance(error, TransientError) else None,
+        retry_after=_asked_delay(error, handler_log) if isinstance(error, TransientError) else None,
     )
+
+
+def _asked_delay(error: TransientError, handler_log: "logging.LoggerAdapter[Any]") -> float | None:
+    """Return the seconds that a handler asked to wait; None if it asked for nothing, or for what is no such time."""
+    asked: Any = getattr(error, "retry_after", None)
+    if asked is None:
+        return None
+    try:
+        seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)
+    except Exception:  # noqa: BLE001  # numbers of other libraries run code of their own
+        seconds = nan
+    if seconds <= MAX_RETRY_AFTER:
+        if seconds >= 0:
+            return seconds
+        handler_log.warning("retry_after is %s; a negative delay is ignored", _shown(asked))
+        return None
+    if isnan(seconds):
+        handler_log.warning("retry_after is %s, which is no number of seconds, and is ignored", _shown(asked))
+        return None
+    handler_log.warning("retry_after is %s s; it is cut to %g s, the longest delay", _shown(asked), MAX_RETRY_AFTER)
+    return MAX_RETRY_AFTER
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:100]
+    except Exception:  # noqa: BLE001  # a value's own code may fail as well
+        return f"a {type(value).__name__}"
 
 
 def _text_of(error: BaseException) -> str:

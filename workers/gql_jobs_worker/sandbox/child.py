@@ -23,7 +23,7 @@ import msgspec
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.model import Artifact
 from gql_jobs.logs import JobLogger, LogFormat, configure_logging
-from gql_jobs_worker.execution import Failure, Succeeded, checkpoint_json, failure_of, prepare, reported, result_of
+from gql_jobs_worker.execution import Failure, Reports, Succeeded, checkpoint_json, failure_of, prepare, result_of
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
@@ -92,15 +92,15 @@ class ChildContext:
         self.idempotency_token = job.job_id
         self.saved = job.saved
         self.log: logging.LoggerAdapter[Any] = JobLogger(job.job_type.name, job.fields)
+        self._reports = Reports(0, self.log)
         self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Report how far the work is; sent at most twenty times a second, the last report in any case.
 
-        :param percent: from 0 to 100; what is outside is brought to the nearer end.
-        :raises ValueError: if ``percent`` is no number.
+        :param percent: from 0 to 100; what is outside is brought to the nearer end, what is no number is logged.
         """
-        self._unsent = ReportProgress(*reported(percent, message))
+        self._unsent = ReportProgress(*self._reports.stored(percent, message))
         if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
             self.flush()
 
