@@ -4,6 +4,7 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from gql_jobs_worker.execution import MAX_RETRY_AFTER, Reports, checkpoint_json
 from tests.by_hand import say
+from tests.handler_context import FolderContext
 from tests.running import running_worker
 from tests.workers.stories import create, ended, handled_by, lane_info, reached
 
@@ -130,8 +132,10 @@ async def test_a_report_that_is_no_number_neither_fails_the_attempt_nor_hides_it
     assert len([record for record in caplog.records if "no number of percent" in record.getMessage()]) == 1
 
 
-def test_reports_outside_of_0_to_100_are_brought_to_the_nearer_end_and_what_is_no_number_changes_nothing() -> None:
-    reports = Reports(7, logging.LoggerAdapter(logging.getLogger("test")))
+def test_reports_outside_of_0_to_100_are_brought_to_the_nearer_end_and_what_is_no_number_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    reports = Reports(FolderContext(tmp_path), 7)
     odd: list[Any] = [math.nan, math.inf, -math.inf, "1", Decimal("33.4"), True, 10**400]
     assert [reports.stored(percent, None)[0] for percent in odd] == [7, 100, 0, 0, 33, 1, 100]
 

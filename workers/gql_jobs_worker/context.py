@@ -54,7 +54,7 @@ class AttemptContext:
         self.percent = claimed.progress
         self.message = claimed.message
         self.saved: Any = None
-        self._reports = Reports(claimed.progress, self.log)
+        self._reports = Reports(self, claimed.progress)
 
     @cached_property
     def log(self) -> JobLogger:

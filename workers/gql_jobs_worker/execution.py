@@ -331,9 +331,10 @@ class Reports:
     Nothing is raised, because a report is no reason to fail. What is no number is logged once, and leaves the percents.
     """
 
-    def __init__(self, percent: int, handler_log: "logging.LoggerAdapter[Any]") -> None:
+    def __init__(self, context: JobContext, percent: int = 0) -> None:
+        """Begin with what an earlier attempt has reported last."""
+        self._context = context
         self._percent = percent
-        self._log = handler_log
         self._has_warned = False
 
     def stored(self, percent: float, message: str | None) -> tuple[int, str | None]:
@@ -342,7 +343,7 @@ class Reports:
             self._percent = round(float(min(max(percent, 0), 100)))
         except Exception:  # noqa: BLE001  # numbers of other libraries run code of their own
             if not self._has_warned:
-                self._log.warning("progress was reported as %s, which is no number of percent", _shown(percent))
+                self._context.log.warning("progress was reported as %s, which is no number of percent", _shown(percent))
             self._has_warned = True
         if message is None:
             return self._percent, None

@@ -92,7 +92,7 @@ class ChildContext:
         self.idempotency_token = job.job_id
         self.saved = job.saved
         self.log: logging.LoggerAdapter[Any] = JobLogger(job.job_type.name, job.fields)
-        self._reports = Reports(0, self.log)
+        self._reports = Reports(self)
         self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
