@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel, to_pascal
 from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
 from gql_jobs.jobs import model
+from gql_jobs.jobs.payloads import ModelMismatch, read
 from gql_jobs.jobs.registry import JobType, Registry
 
 _MAX_CACHED = 20_000
@@ -88,8 +89,8 @@ def payload_member(job_type: JobType) -> str:
 
 def _reads(model_class: type[BaseModel], stored: bytes) -> bool:
     try:
-        return _expressible(model_class.model_validate_json(stored))
-    except (ValueError, RecursionError):
+        return _expressible(read(model_class, stored))
+    except (ModelMismatch, RecursionError):
         return False
 
 
@@ -131,5 +132,5 @@ def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
 
 
 def _shown(shape: Shape, model_class: type[BaseModel], stored: Raw) -> Any:
-    value = model_class.model_validate_json(bytes(stored))
+    value = read(model_class, bytes(stored))
     return value.model_dump(mode="json", by_alias=True) if shape.plain else value

@@ -3,19 +3,18 @@
 Handlers are named, not imported, so that an API process needs none of their libraries.
 """
 
-import hashlib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from pydantic_core import to_json
 
 from gql_jobs.jobs.model import MAX_RETRIES, MAX_TIMEOUT, MIN_TIMEOUT
+from gql_jobs.jobs.payloads import parts_of, reads_fields
 
 ENTRY_POINTS = "gql_jobs.job_types"
 """The group of entry points that name modules which register job types."""
@@ -59,24 +58,26 @@ class JobType(Struct, frozen=True):
         return self.payload.model_validate(fields, by_name=True)
 
 
-def canonical_json(model: BaseModel) -> bytes:
-    """Return the JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes.
+# What cannot be stored and read back as it was validated is refused at registration.
 
-    :raises ValueError: for a value that JSON cannot hold, such as half of a surrogate pair.
+
+def check_model(model: type[BaseModel]) -> None:
+    """Check that whatever a payload or result model takes can be stored and read back, also by other versions of it.
+
+    :raises ValueError: naming the field that could not.
     """
-    # JSON has no infinity: a message that contained it would be unreadable.
-    return to_json(_sorted(model.model_dump(mode="json", by_alias=True)), inf_nan_mode="null")
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-def payload_hash(type_name: str, payload: bytes | Raw) -> str:
-    """Return the SHA-256, in hexadecimal, of type and canonical payload: equal for requests that repeat each other."""
-    return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
+    for node, place in parts_of(model):
+        if reads_fields(node) and place.union is not None:
+            raise ValueError(
+                f"{place.union} is a union with a model in it, whose choice depends on which fields are known: another "
+                "version could choose another one. Give the union a discriminator, or make one model with optional "
+                "fields of it."
+            )
+        if node.get("now_op") is not None:
+            raise ValueError(
+                f"{place} is relative to the present, but is read again when the job runs and whenever it is shown. "
+                "Make it a plain date or datetime, and compare it in the handler."
+            )
 
 
 class Registry:
@@ -84,12 +85,14 @@ class Registry:
 
     def __init__(self) -> None:
         self._types: dict[str, JobType] = {}
+        self.get: Callable[[str], JobType | None] = self._types.get
+        """Returns the type of that name, or None."""
 
     def add(self, job_type: JobType) -> JobType:
         """Register a type and return it.
 
-        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, or a name
-            that another type has.
+        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
+            another type has, or a model with a field that could not be stored and read back.
         """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
@@ -107,14 +110,12 @@ class Registry:
                 f"timeout of the job type {job_type.name!r} is {job_type.timeout!r}; it must be a number of seconds "
                 f"from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g}."
             )
+        for model in (job_type.payload, job_type.result):
+            check_model(model)
         if self._types.get(job_type.name, job_type) != job_type:
             raise ValueError(f"The job type {job_type.name!r} is registered twice.")
         self._types[job_type.name] = job_type
         return job_type
-
-    def get(self, name: str) -> JobType | None:
-        """Return the type of that name, or None."""
-        return self._types.get(name)
 
     def __iter__(self) -> Iterator[JobType]:
         return iter(self._types.values())
@@ -156,8 +157,8 @@ def job_type(
     :param max_retries: attempts after the first, 0 to 100; None takes the setting.
     :param timeout: seconds an attempt may take, 0.1 to 86400; None takes the setting.
     :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
-    :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, or a name that
-        another type has.
+        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
+        another type has, or a model with a field that could not be stored and read back.
     """
     return registry.add(
         JobType(

@@ -22,7 +22,8 @@ from gql_jobs.jobs.model import (
     job_id_for_key,
     new_job_id,
 )
-from gql_jobs.jobs.registry import JobType, canonical_json, payload_hash
+from gql_jobs.jobs.payloads import canonical_json, payload_hash
+from gql_jobs.jobs.registry import JobType
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,8 @@ from msgspec import Raw
 from pydantic import Field
 
 from gql_jobs import Model
-from gql_jobs.jobs.registry import JobType, Registry, canonical_json, load_job_types, payload_hash
+from gql_jobs.jobs.payloads import canonical_json, payload_hash
+from gql_jobs.jobs.registry import JobType, Registry, load_job_types
 
 
 class Part(Model):

@@ -26,7 +26,8 @@ from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentErr
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import AttemptBody, Receipt
 from gql_jobs.jobs.model import JobError, Spec
-from gql_jobs.jobs.registry import JobType, Registry, canonical_json
+from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
+from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.log.codec import encode_body
 
 log = logging.getLogger(__name__)
@@ -286,11 +287,11 @@ class Invocation(NamedTuple):
 def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
     """Return the handler of a type and a stored payload as its model, or the failure that the attempt ends with."""
     try:
-        read = job_type.payload.model_validate_json(payload)
-    except Exception as error:  # noqa: BLE001  # models may run code of their own
-        return Failure("InvalidPayload", f"The stored payload does not fit its model: {error}", retryable=False)
+        fields = read(job_type.payload, payload)
+    except ModelMismatch as error:
+        return Failure("InvalidPayload", f"The stored payload does not fit its model. {error}", retryable=False)
     try:
-        return Invocation(load_handler(job_type.handler), read)
+        return Invocation(load_handler(job_type.handler), fields)
     except (Exception, SystemExit) as error:  # noqa: BLE001
         # A module may raise anything when it is imported; another worker may have what this one lacks.
         return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")

@@ -9,7 +9,8 @@ import pytest
 
 from gql_jobs.graphql.mutations import validated_payload
 from gql_jobs.jobs.errors import InvalidPayload
-from gql_jobs.jobs.registry import canonical_json, load_job_types
+from gql_jobs.jobs.payloads import canonical_json
+from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload
 from tests.shipped import shipped_schema
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.handler import JobContext
-from gql_jobs.jobs.registry import canonical_json
+from gql_jobs.jobs.payloads import canonical_json
 from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
 from gql_jobs_worker.handlers import environment_settings
