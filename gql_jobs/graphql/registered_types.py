@@ -5,6 +5,7 @@ A job that its type cannot describe (any more) becomes an UnknownJob; presenting
 
 import types
 from enum import Enum
+from hashlib import blake2b
 from typing import Any, cast
 
 import strawberry
@@ -20,8 +21,6 @@ from gql_jobs.jobs.registry import JobType, Registry
 
 _MAX_CACHED = 20_000
 """Checks that are cached; then the cache is emptied."""
-_MAX_CACHED_TEXT = 1024
-"""Bytes of a payload or result whose check is cached."""
 _INT_END = 2**31
 """GraphQL's Int has 32 bits."""
 
@@ -64,16 +63,15 @@ class RegisteredTypes:
         )
 
     def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
-        # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is the text
-        # itself: the hash beside a payload may be wrong in a message that a foreign writer has stored.
-        key = (model_class, bytes(stored))
+        # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is a digest
+        # made here: the hash beside a payload may be wrong in a message that a foreign writer has stored.
+        key = (model_class, blake2b(stored, digest_size=20).digest())
         is_readable = self._is_readable.get(key)
         if is_readable is None:
-            is_readable = _reads(*key)
-            if len(key[1]) <= _MAX_CACHED_TEXT:
-                if len(self._is_readable) >= _MAX_CACHED:
-                    self._is_readable.clear()
-                self._is_readable[key] = is_readable
+            is_readable = _reads(model_class, bytes(stored))
+            if len(self._is_readable) >= _MAX_CACHED:
+                self._is_readable.clear()
+            self._is_readable[key] = is_readable
         return is_readable
 
 

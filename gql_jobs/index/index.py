@@ -47,9 +47,16 @@ _HISTORY = (
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number"
 )
 _JOBS_BY_NUMBER = "SELECT number, id, spec, state FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
+_SIZES_BY_ID = "SELECT id, length(spec) + length(state) FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 _JOBS_BY_ID = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
+_MAX_RECENT_BYTES = 32 << 20
+"""Bytes that they may take."""
+_PORTION_BYTES = 8 << 20
+"""Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
+_UNWEIGHED = 16
+"""Jobs that are read for a portion without asking for their sizes first, which costs a second look-up each."""
 WAL_INTERVAL = 0.25
 """Seconds between two checks of how much was written to the write-ahead log."""
 WAL_MESSAGES = 200
@@ -94,6 +101,7 @@ class Index:
         self._damage_found = asyncio.Event()
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
         """The jobs that messages were about last, the latest at the end."""
+        self._recent_bytes = 0
         self.rebuilt = 0
         """1 if it was begun anew at opening, else 0."""
         self.position = self._number("position")
@@ -135,6 +143,33 @@ class Index:
         self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
         return changes.events
+
+    def portions(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+        """Split messages into portions, to be applied one after the other; one empty portion if there are none.
+
+        The jobs of a portion fit into memory together: a short message may be about a job with a large payload.
+
+        :raises DamagedIndex: if the file is damaged.
+        :raises sqlite3.Error: if it cannot be read for another reason.
+        """
+        # A submission carries the whole job itself, and is as large.
+        absent = {m.job_id for m in messages if m.body.submission and m.job_id not in self._recent}
+        if len(absent) <= _UNWEIGHED:
+            yield messages
+            return
+        try:
+            sizes = dict(self._database.execute(_SIZES_BY_ID, (_listed(list(absent)),)).fetchall())
+        except READ_ERRORS as error:
+            raise self._damage_of(error) or error from error
+        start, weight = 0, 0
+        for number, message in enumerate(messages):
+            # Counted at the first of its messages: the later ones find it in memory.
+            size = sizes.pop(message.job_id, 0)
+            if weight and weight + size > _PORTION_BYTES:
+                yield messages[start:number]
+                start, weight = number, 0
+            weight += size
+        yield messages[start:]
 
     def job(self, job_id: str) -> Job | None:
         """Return the job as of ``position``; None if there is none, or if the file is found damaged."""
@@ -296,11 +331,15 @@ class Index:
         """Keep these jobs in memory as they are now; None stands for a job that is gone."""
         recent = self._recent
         for job_id, known in jobs.items():
-            recent.pop(job_id, None)
+            was = recent.pop(job_id, None)
+            if was is not None:
+                self._recent_bytes -= was.job.weight
             if known is not None:
                 recent[job_id] = known
-        while len(recent) > _MAX_RECENT:
-            recent.popitem(last=False)
+                self._recent_bytes += known.job.weight
+        while len(recent) > _MAX_RECENT or self._recent_bytes > _MAX_RECENT_BYTES:
+            _, oldest = recent.popitem(last=False)
+            self._recent_bytes -= oldest.job.weight
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from functools import partial
 from queue import SimpleQueue
@@ -42,21 +42,20 @@ _LOOP_STEPS = 1000
 """Instructions of SQLite between two looks at the clocks: few, so that the limits above are kept closely."""
 _THREAD_STEPS = 100_000
 """Instructions of SQLite between two checks whether the caller still waits."""
+_EVENT_BYTES = 1024
+"""Bytes of an event in memory besides those of its row."""
+_SPEC = "SELECT id, spec FROM jobs WHERE number = ?"
 _EVENTS_AFTER = """
-SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM (
-  SELECT seq, nth, job, kind, state FROM events WHERE (seq, nth) > (:seq, :nth)
-  UNION ALL SELECT seq, 0, job, 'progress', state FROM progress WHERE seq > :seq
-  ORDER BY seq, nth LIMIT :limit
-) AS e JOIN jobs ON jobs.number = e.job ORDER BY e.seq, e.nth
+SELECT seq, nth, kind, job, state FROM events WHERE (seq, nth) > (:seq, :nth)
+UNION ALL SELECT seq, 0, 'progress', job, state FROM progress WHERE seq > :seq
+ORDER BY seq, nth LIMIT :limit
 """
 _EVENTS_OF_JOB_AFTER = """
-SELECT e.seq, e.nth, e.kind, jobs.id, jobs.spec, e.state FROM jobs JOIN (
-  SELECT seq, nth, job, kind, state FROM events
-  WHERE job = (SELECT number FROM jobs WHERE id = :id) AND (seq, nth) > (:seq, :nth)
-  UNION ALL SELECT seq, 0, job, 'progress', state FROM progress
-  WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
-  ORDER BY seq, nth LIMIT :limit
-) AS e ON jobs.number = e.job ORDER BY e.seq, e.nth
+SELECT seq, nth, kind, job, state FROM events
+WHERE job = (SELECT number FROM jobs WHERE id = :id) AND (seq, nth) > (:seq, :nth)
+UNION ALL SELECT seq, 0, 'progress', job, state FROM progress
+WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
+ORDER BY seq, nth LIMIT :limit
 """
 
 
@@ -121,15 +120,18 @@ class Reader:
         rows = await self._read(lambda db: db.execute(sql).fetchall())
         return {queue: datetime.fromtimestamp(oldest / 1e6, UTC) for queue, oldest in rows if oldest is not None}
 
-    async def events_after(self, after: Cursor, job_id: str | None, limit: int) -> list[Event]:
-        """Return at most ``limit`` events behind a cursor, of one job or (None) of all, oldest first.
+    async def events_after(
+        self, after: Cursor, job_id: str | None, limit: int, max_bytes: int
+    ) -> tuple[list[Event], bool]:
+        """Return the next events behind a cursor, of one job or (None) of all, oldest first, and whether these are all.
 
         Of a job's progress only the newest report is kept.
+
+        :param limit: how many events at most.
+        :param max_bytes: how many bytes they may take in memory; a single event may take more.
         """
-        sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
-        values = {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit}
         return await self._read(
-            lambda db: [stored_event(Cursor(*row[:2]), *row[2:]) for row in db.execute(sql, values)]
+            partial(read_events_after, after=after, job_id=job_id, limit=limit, max_bytes=max_bytes)
         )
 
     async def overdue(self, before: datetime) -> list[str]:
@@ -207,6 +209,38 @@ class Reader:
         self._loop_connection.close()
         while not self._free.empty():
             self._free.get().close()
+
+
+def read_events_after(
+    database: sqlite3.Connection, after: Cursor, job_id: str | None, limit: int, max_bytes: int
+) -> tuple[list[Event], bool]:
+    """Return what ``Reader.events_after`` returns."""
+    sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
+    found: list[Event] = []
+    specs: dict[int, tuple[str, bytes] | None] = {}
+    size = 0
+    # Row by row, so that no more is read than is wanted. The spec of a job, which may be large, is read once.
+    with closing(database.execute(sql, {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit + 1})) as rows:
+        for seq, nth, kind, number, state in rows:
+            if len(found) == limit or (found and size + len(state) > max_bytes):
+                return found, False
+            if number not in specs:
+                if found and size + _spec_size(database, number) > max_bytes:
+                    return found, False
+                specs[number] = read = database.execute(_SPEC, (number,)).fetchone()
+                size += len(read[1]) if read is not None else 0
+            known = specs[number]
+            if known is None:
+                # The job has expired since the rows were asked for.
+                continue
+            size += len(state) + _EVENT_BYTES
+            found.append(stored_event(Cursor(seq, nth), kind, *known, state))
+    return found, True
+
+
+def _spec_size(database: sqlite3.Connection, number: int) -> int:
+    row = database.execute("SELECT length(spec) FROM jobs WHERE number = ?", (number,)).fetchone()
+    return row[0] if row is not None else 0
 
 
 @asynccontextmanager

@@ -29,6 +29,8 @@ With a shorter timeout it would be asked to count them again and again.
 """
 BATCH = 2048
 """Messages in a batch at most, unless ``max_batch`` is set to another number."""
+BATCH_BYTES = 8 << 20
+"""Bytes of the messages of a batch at most, unless it has a single message."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -92,7 +94,7 @@ class OrderedConsumer:
     async def batches(self) -> AsyncGenerator[list[StreamMessage], None]:
         """Yield messages as they come, oldest first, in lists of at most ``max_batch``; never ends by itself.
 
-        An empty list means that all messages of the stream have been handed out.
+        A list of large messages is shorter. An empty list means that all messages of the stream have been handed out.
         """
         self._connection.on_reconnect.append(self._break)
         try:
@@ -127,7 +129,8 @@ class OrderedConsumer:
     async def _next_batch(self) -> list[StreamMessage]:
         """Return the messages that have arrived, up to ``max_batch`` or a gap."""
         batch: list[StreamMessage] = []
-        while self._arrived and len(batch) < self.max_batch and not self._broken:
+        size = 0
+        while self._arrived and len(batch) < self.max_batch and not self._broken and size < BATCH_BYTES:
             if not self._arrived[0].reply.startswith("$JS.ACK."):
                 if batch:
                     # Answering awaits: a rewind meanwhile would make these messages come twice.
@@ -135,6 +138,7 @@ class OrderedConsumer:
                 await self._answer_status(self._arrived.popleft())
                 continue
             message = self._arrived.popleft()
+            size += len(message.data)
             _, _, seq, consumer_seq, nanoseconds, pending = ack_tokens(message.reply)
             if int(consumer_seq) != self._consumer_seq + 1:
                 log.info("the consumer of %s has a gap and is made anew", self._description)

@@ -28,6 +28,13 @@ MAX_ARTIFACT_NAME = 200
 _MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
 """Media types by extension that the tables of some systems lack."""
 
+_JOB_BYTES = 1024
+"""Bytes of a job in memory without what clients and handlers choose the length of."""
+_ERROR_BYTES = 256
+"""Bytes of a failure in memory without its message."""
+_TEXT_BYTES = 64
+"""Bytes of a text in memory besides its characters."""
+
 Moment = Annotated[datetime, Meta(tz=True)]
 """A time in a message. A message that has one without an offset is unreadable."""
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
@@ -177,6 +184,21 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes the job takes in memory, with its payload, its result and its errors."""
+        spec, result = self.spec, self.result_json
+        weight = _JOB_BYTES + len(spec.payload)
+        if isinstance(result, Raw):
+            weight += len(result)
+        if self.progress_message is not None:
+            weight += len(self.progress_message)
+        if spec.tags:
+            weight += sum(map(len, spec.tags)) + _TEXT_BYTES * len(spec.tags)
+        for error in self.errors:
+            weight += _ERROR_BYTES + len(error.message)
+        return weight
 
 
 class Cursor(NamedTuple):

@@ -1,10 +1,12 @@
 """The event bus: every event that the index has applied, fanned out to subscribers of this process.
 
 A subscriber never makes another one wait. One that reads slowly gets progress merged to the newest; where even that is
-too much, its buffer is dropped and it reads on from the index, where nothing is lost.
+too much, its buffer is dropped and it reads on from the index, where nothing is lost. The same happens to whoever has
+waited longest where subscribers together hold too much: what has been read for one of them alone, and large events.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
@@ -14,11 +16,25 @@ from gql_jobs.jobs.model import Cursor
 
 BUFFER = 512
 """Events buffered for a subscriber at most; beyond that the buffer is dropped and it reads on from the index."""
+BUFFER_BYTES = 4 << 20
+"""Bytes that their jobs may take in memory."""
 _REPLAY_LIMIT = 256
 """Events that are read from the index at once, at most."""
+_REPLAY_BYTES = 1 << 20
+"""Bytes that they may take in memory, but for a single event."""
+LARGE = 16 << 10
+"""Bytes from which on an event counts as large. All smaller ones of a buffer are those that others hold as well."""
+HELD_BYTES = 32 << 20
+"""Bytes that all subscribers together may hold of large events, and of what was read from the index for each."""
 
-Replay = Callable[[Cursor, str | None, int], Awaitable[list[Event]]]
-"""Given a cursor, a job id (None for all jobs) and a limit: reads the next events behind the cursor, oldest first."""
+_LAST_NTH = 999
+"""No message makes so many events."""
+
+Replay = Callable[[Cursor, str | None, int, int], Awaitable[tuple[list[Event], bool]]]
+"""Reads from the index the next events behind a cursor, oldest first, and whether these are all of them.
+
+Given are the cursor, a job id (None for all jobs), and the most events and bytes that are wanted.
+"""
 Predicate = Callable[[Event], bool]
 """Whether something holds for an event."""
 
@@ -34,6 +50,7 @@ class Subscriber:
     # and a dict instead of a deque or a queue takes no memory worth mentioning while it is empty (docs/decisions.md).
     __slots__ = (
         "_buffer",
+        "_buffered",
         "_bus",
         "_closed",
         "_must_replay",
@@ -49,6 +66,8 @@ class Subscriber:
     def __init__(self, bus: "EventBus", job_id: str | None, cursor: Cursor) -> None:
         self._bus = bus
         self._buffer: dict[str | Cursor, Event] = {}
+        self._buffered = 0
+        """Bytes that the buffered events take in memory."""
         self._replayed: list[Event] = []
         """Events read from the index and not handed out yet, newest first."""
         self._must_replay = False
@@ -73,18 +92,41 @@ class Subscriber:
 
     def start_with(self, event: Event) -> None:
         """Hand out that event first, then what comes behind it. Call it before the first event is read."""
-        self.cursor = Cursor(0)
+        seq, nth = event.cursor
+        # The position before it, so that it is read again if it is dropped.
+        self.cursor = Cursor(seq, nth - 1) if nth else Cursor(seq - 1, _LAST_NTH)
         self._replayed = [event]
 
-    def put(self, event: Event) -> None:
-        """Buffer an event; never waits. Newer progress of a job replaces older."""
+    def put(self, event: Event, weight: int) -> None:
+        """Buffer an event; never waits. Newer progress of a job replaces older.
+
+        :param weight: bytes that the event takes in memory.
+        """
         key = event.job.id if event.kind is Kind.PROGRESS else event.cursor
-        self._buffer.pop(key, None)
+        if key in self._buffer:
+            self._unbuffer(key)
         self._buffer[key] = event
-        if len(self._buffer) > BUFFER:
-            self._buffer.clear()
-            self._must_replay = True
+        self._buffered += weight
+        if weight >= LARGE:
+            self._bus.held.hold(self, event, weight)
+        if len(self._buffer) > BUFFER or self._buffered > BUFFER_BYTES:
+            self._clear_buffer()
         self._wake()
+
+    def drop(self) -> None:
+        """Drop what has been buffered or read for this subscriber, to be read from the index when it is wanted."""
+        if self._replayed:
+            self._replayed = []
+            self._must_replay = True
+            self._bus.held.release_replay(self)
+        if self._buffer:
+            self._clear_buffer()
+
+    def _clear_buffer(self) -> None:
+        self._buffer.clear()
+        self._buffered = 0
+        self._must_replay = True
+        self._bus.held.release_buffer(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -95,11 +137,13 @@ class Subscriber:
         while not self._closed:
             if self._replayed:
                 event = self._replayed.pop()
+                if not self._replayed:
+                    self._bus.held.release_replay(self)
             elif self._must_replay:
                 await self._replay()
                 continue
             elif self._buffer:
-                event = self._buffer.pop(next(iter(self._buffer)))
+                event = self._unbuffer(next(iter(self._buffer)))
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
@@ -118,6 +162,7 @@ class Subscriber:
         """Leave the bus and end the iteration, also of a reader that waits for an event now."""
         if not self._closed:
             self._closed = True
+            self.drop()
             self._bus.remove(self)
             self._wake()
 
@@ -131,6 +176,14 @@ class Subscriber:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def _unbuffer(self, key: str | Cursor) -> Event:
+        event = self._buffer.pop(key)
+        weight = event.job.weight
+        self._buffered -= weight
+        if weight >= LARGE:
+            self._bus.held.release_one(self, event)
+        return event
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -139,12 +192,88 @@ class Subscriber:
         # Cleared first: an overflow during the read sets it again.
         self._must_replay = False
         try:
-            replayed = await self._bus.replay(self.cursor, self.job_id, _REPLAY_LIMIT)
+            replayed, is_complete = await self._bus.replay(self.cursor, self.job_id, _REPLAY_LIMIT, _REPLAY_BYTES)
         except BaseException:
             self._must_replay = True
             raise
-        self._replayed = replayed[::-1]
-        self._must_replay = self._must_replay or len(replayed) == _REPLAY_LIMIT
+        self._must_replay = self._must_replay or not is_complete
+        if not self._closed and replayed:
+            self._replayed = replayed[::-1]
+            self._bus.held.hold_replay(self, sum([event.job.weight for event in replayed]))
+
+
+class HeldEvents:
+    """What subscribers hold in memory that no other part of the process holds: large events, and replays.
+
+    A large event counts once, however many hold it. If all together take more than ``HELD_BYTES``, what the subscriber
+    holds that has waited longest is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        """Bytes that are held now."""
+        self._holders: OrderedDict[Subscriber, dict[Cursor, Event]] = OrderedDict()
+        """The large events that each subscriber holds, by their cursors; the longest waiting one first."""
+        self._shared: dict[Cursor, tuple[int, int]] = {}
+        """Of each of these events the bytes, and how many hold it."""
+        self._replays: dict[Subscriber, int] = {}
+
+    def hold(self, subscriber: Subscriber, event: Event, weight: int) -> None:
+        """Count a large event in a subscriber's buffer."""
+        self._holders.setdefault(subscriber, {})[event.cursor] = event
+        _, holders = self._shared.get(event.cursor, (weight, 0))
+        self._shared[event.cursor] = (weight, holders + 1)
+        if holders == 0:
+            self.bytes += weight
+            self._drop_oldest(subscriber)
+
+    def hold_replay(self, subscriber: Subscriber, weight: int) -> None:
+        """Count what has been read from the index for a subscriber."""
+        self.release_replay(subscriber)
+        self._replays[subscriber] = weight
+        self._holders.setdefault(subscriber, {})
+        self.bytes += weight
+        self._drop_oldest(subscriber)
+
+    def release_one(self, subscriber: Subscriber, event: Event) -> None:
+        """Count an event no longer that has left a subscriber's buffer."""
+        events = self._holders.get(subscriber, {})
+        if events.pop(event.cursor, None) is not None:
+            self._release(event.cursor)
+        self._forget_if_empty(subscriber)
+
+    def release_replay(self, subscriber: Subscriber) -> None:
+        """Count a subscriber's replay no longer."""
+        self.bytes -= self._replays.pop(subscriber, 0)
+        self._forget_if_empty(subscriber)
+
+    def release_buffer(self, subscriber: Subscriber) -> None:
+        """Count none of the events in a subscriber's buffer any longer."""
+        events = self._holders.get(subscriber)
+        if events is not None:
+            for cursor in events:
+                self._release(cursor)
+            events.clear()
+            self._forget_if_empty(subscriber)
+
+    def _release(self, cursor: Cursor) -> None:
+        weight, holders = self._shared.pop(cursor)
+        if holders > 1:
+            self._shared[cursor] = (weight, holders - 1)
+        else:
+            self.bytes -= weight
+
+    def _forget_if_empty(self, subscriber: Subscriber) -> None:
+        if subscriber not in self._replays and not self._holders.get(subscriber, True):
+            del self._holders[subscriber]
+
+    def _drop_oldest(self, newest: Subscriber) -> None:
+        # The newest may keep what it has just got, however large: else it would read that again and again.
+        while self.bytes > HELD_BYTES:
+            oldest = next((holder for holder in self._holders if holder is not newest), None)
+            if oldest is None:
+                return
+            oldest.drop()
 
 
 class EventBus:
@@ -156,6 +285,7 @@ class EventBus:
     def __init__(self, replay: Replay, position: int) -> None:
         """:param position: the sequence that the index has applied; subscribers get later events only."""
         self.replay = replay
+        self.held = HeldEvents()
         self._published = Cursor(position)
         self._by_job: dict[str, set[Subscriber]] = {}
         self._all: set[Subscriber] = set()
@@ -200,7 +330,11 @@ class EventBus:
         if not self.is_watched:
             return
         for event in events:
-            for subscriber in self._by_job.get(event.job.id, ()):
-                subscriber.put(event)
+            subscribers = self._by_job.get(event.job.id)
+            if not subscribers and not self._all:
+                continue
+            weight = event.job.weight
+            for subscriber in subscribers or ():
+                subscriber.put(event, weight)
             for subscriber in self._all:
-                subscriber.put(event)
+                subscriber.put(event, weight)

@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
@@ -46,6 +46,8 @@ READ_BACK_TIMEOUT = 1.0
 """Seconds that ``Feed.read_back`` waits for the index."""
 _MAX_UNCOUNTED = 2048
 """Applied events that ``Tally`` has not counted yet, at most."""
+_MAX_UNCOUNTED_BYTES = 4 << 20
+"""Bytes that their jobs may take in memory."""
 
 
 class FeedCounters(Struct, frozen=True):
@@ -77,6 +79,7 @@ class Feed:
         self._bus = bus
         self._tally = tally
         self._uncounted: list[Event] = []
+        self._uncounted_bytes = 0
         # No filter: one that leaves out checkpoints would have many subjects, which slow down the consumer's creation.
         self._consumer = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
         self._consumer.max_batch = CATCH_UP_BATCH
@@ -113,8 +116,7 @@ class Feed:
     @property
     def tally(self) -> Tally:
         """What has happened to jobs, with every event that was applied."""
-        self._tally.count(self._uncounted)
-        self._uncounted.clear()
+        self._count()
         return self._tally
 
     async def run(self) -> None:
@@ -142,17 +144,33 @@ class Feed:
             else:
                 if read is not None:
                     messages.append(read)
-        events = self._index.apply(messages, batch[-1].seq, unreadable)
+        applied = 0
+        for portion in self._index.portions(messages):
+            applied += len(portion)
+            position = batch[-1].seq if applied == len(messages) else portion[-1].seq
+            self._apply_portion(portion, position, unreadable)
+            # Stored with the first portion: whoever goes on behind it must not look for them again.
+            unreadable = []
         self._applied += len(batch)
-        self._bus.publish(events)
         while self._waiters and self._waiters[0][0] <= self.position:
             _, _, reached = heapq.heappop(self._waiters)
             _resolve(reached)
+
+    def _apply_portion(
+        self, messages: Sequence[Message], position: int, unreadable: Sequence[UnreadableMessage]
+    ) -> None:
+        events = self._index.apply(messages, position, unreadable)
+        self._bus.publish(events)
         # Counted when metrics are read or many have come, so that no subscriber waits for it.
         self._uncounted += events
-        if len(self._uncounted) > _MAX_UNCOUNTED:
-            self._tally.count(self._uncounted)
-            self._uncounted.clear()
+        self._uncounted_bytes += sum([event.job.weight for event in events])
+        if len(self._uncounted) > _MAX_UNCOUNTED or self._uncounted_bytes > _MAX_UNCOUNTED_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        self._tally.count(self._uncounted)
+        self._uncounted.clear()
+        self._uncounted_bytes = 0
 
     def _update_readiness(self) -> None:
         """Update ``lag`` and ``caught_up``."""

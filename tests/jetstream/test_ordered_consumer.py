@@ -70,6 +70,20 @@ async def test_a_tail_that_hears_nothing_more_is_not_behind(
     await batches.aclose()
 
 
+async def test_a_batch_of_large_messages_is_shorter(connection: Connection) -> None:
+    async with open_publisher(connection) as publisher:
+        sent = [await publisher.send(codec.note_subject(JOB), b"x" * 900_000, {}, 20.0) for _ in range(30)]
+        await asyncio.gather(*sent)
+    batches = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 1).batches()
+    sizes: list[int] = []
+    async for batch in batches:
+        sizes.append(sum(len(message.data) for message in batch))
+        if sum(sizes) == 30 * 900_000:
+            break
+    await batches.aclose()
+    assert max(sizes) <= ordered_consumer.BATCH_BYTES + 900_000
+
+
 async def test_what_is_there_comes_first_and_an_empty_batch_says_that_nothing_is_behind(
     connection: Connection,
 ) -> None:

@@ -4,12 +4,13 @@ import asyncio
 from itertools import count
 
 import pytest
+from msgspec import Raw
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Completed, Kind, Message, Progress, Started
 from gql_jobs.jobs.model import Cursor, new_job_id
-from gql_jobs.live.bus import BUFFER, Subscriber
+from gql_jobs.live.bus import BUFFER, BUFFER_BYTES, HELD_BYTES, Subscriber
 from tests.library import Library
 from tests.stories import JOB, OTHER, at, queued, said
 
@@ -102,6 +103,75 @@ async def test_a_reader_that_is_left_far_behind_loses_no_lifecycle_event_and_kee
         # And it goes on live.
         more = library.tell(*_lifecycles(library.index.position + 1, 1))
         assert _told(await _read(slow, library.index.position)) == _told(more)
+
+
+MEGABYTE = Raw(b'"%s"' % (b"x" * 1_000_000))
+
+
+def _large(first_seq: int, jobs: int) -> list[Message]:
+    """New jobs, each with a payload of a megabyte of its own."""
+    return [queued(seq, job_id=new_job_id(), payload=MEGABYTE.copy()) for seq in range(first_seq, first_seq + jobs)]
+
+
+async def test_a_reader_of_large_jobs_that_is_left_behind_keeps_few_of_them_in_memory_and_loses_none(
+    library: Library,
+) -> None:
+    async with library.bus.subscribe_all() as slow:
+        expected: list[Told] = []
+        for _ in range(4):
+            expected += _told(library.tell(*_large(library.index.position + 1, 8)))
+            assert sum(event.job.weight for event in slow._buffer.values()) <= BUFFER_BYTES  # noqa: SLF001
+        seen: list[Event] = []
+        while len(seen) < len(expected):
+            seen.append(await anext(slow))
+            assert sum(event.job.weight for event in slow._replayed) <= BUFFER_BYTES  # noqa: SLF001
+        assert _told(seen) == expected
+    assert library.bus.held.bytes == 0
+
+
+async def test_many_readers_of_large_jobs_that_all_stand_still_share_a_bound_and_lose_nothing(
+    library: Library,
+) -> None:
+    jobs = _large(1, 60)
+    library.tell(*jobs)
+    watching = [library.bus.subscribe(job.job_id) for job in jobs]
+    started = [
+        Message(job.job_id, Kind.STARTED, seq, at(seq), said(seq, Started, 1, job.seq).body)
+        for seq, job in enumerate(jobs, 61)
+    ]
+    for message in started:
+        library.tell(message)
+    # Each of them has one event that it has not read, and all together more than may be held.
+    held = {id(event): event.job.weight for one in watching for event in one._buffer.values()}  # noqa: SLF001
+    assert 0 < sum(held.values()) <= HELD_BYTES
+    for message, one in zip(started, watching, strict=True):
+        assert _told([await anext(one)]) == [(Cursor(message.seq), Kind.STARTED)]
+        await one.aclose()
+    assert library.bus.held.bytes == 0
+
+
+async def test_readers_that_stand_still_in_what_was_read_for_them_share_a_bound_and_lose_nothing(
+    library: Library,
+) -> None:
+    told = _told(library.tell(*_large(1, 3)))
+    watching = [library.bus.subscribe_all() for _ in range(50)]
+    first: list[list[Event]] = []
+    for one in watching:
+        one.start_after(Cursor(0))
+        first.append([await anext(one)])
+        assert library.bus.held.bytes <= HELD_BYTES
+    for one, seen in zip(watching, first, strict=True):
+        assert _told([*seen, await anext(one), await anext(one)]) == told
+        one.close()
+    assert library.bus.held.bytes == 0
+
+
+async def test_the_latest_event_that_was_dropped_before_it_was_read_comes_first_all_the_same(library: Library) -> None:
+    (first,) = library.tell(*_large(1, 1))
+    async with library.bus.subscribe(first.job.id) as events:
+        events.start_with(first)
+        events.drop()
+        assert _told([await anext(events)]) == [(Cursor(1), Kind.QUEUED)]
 
 
 async def test_an_overflow_while_the_index_is_being_read_is_not_lost(library: Library) -> None:

@@ -3,12 +3,13 @@
 A request becomes an operation in two steps. ``Documents.read`` finds or parses its document and chooses the operation
 in it, so that a transport knows its type. ``Documents.check`` rejects what asks for too much and what is not valid: in
 this order, because validation costs more than measuring. Front ends send the same few documents for as long as they
-run: a text that was valid before is neither parsed nor validated again. Only valid documents are cached, and a bounded
-number of them, because a client may send any number of texts.
+run: a text that was valid before is neither parsed nor validated again. Only valid documents are cached, and only so
+many as fit into a budget of memory, because a client may send any number of texts.
 
 The limits hold for every transport alike: the rejection is an error of the operation.
 """
 
+import sys
 from collections import OrderedDict
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -32,10 +33,14 @@ from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
 
 MAX_CACHED_DOCUMENTS = 1000
 """Documents that are cached."""
+MAX_CACHED_BYTES = 32 << 20
+"""Bytes of memory that they may take, as ``_weight`` estimates it."""
 MAX_CACHED_LENGTH = 16 * 1024
 """Characters of a document that is cached; its syntax tree is far larger (docs/decisions.md)."""
 INTROSPECTION_DEPTH = 20
 """Levels of an introspection query; GraphiQL and graphql-codegen ask for 15."""
+_TOKEN_BYTES = 1024
+"""Bytes of memory for each token of a document, with its part of the syntax tree and of the plans."""
 _ABORTED = "Parsing aborted."
 """The end of the parser's message where a document exceeds its limits, which is no syntax error."""
 _LARGEST_INT = 2**31 - 1
@@ -117,6 +122,8 @@ class KnownDocument(Struct):
     complexity: dict[str | None, Complexity] = field(default_factory=dict)
     plans: dict[str | None, Any] | None = None
     """How its fields are read; None where a variable may decide which fields are selected."""
+    weight: int = 0
+    """About how many bytes of memory it takes, with all that is cached for it."""
     is_shareable: bool | None = None
     """Whether all subscribers get the same result of an event; None until that has been found out."""
 
@@ -145,6 +152,7 @@ class Documents:
         self._limits = limits
         self._parse_options = _parse_options(limits) if limits is not None else {}
         self._cached: OrderedDict[str, KnownDocument] = OrderedDict()
+        self._cached_bytes = 0
         self._texts: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -230,12 +238,28 @@ class Documents:
         # Two requests may send a new text at the same time: the first tree stays.
         if len(text) > MAX_CACHED_LENGTH or text in self._cached:
             return known
+        known.weight = _weight(text, document)
         self._cached[text] = known
+        self._cached_bytes += known.weight
         self._texts[digest(text)] = text
-        if len(self._cached) > MAX_CACHED_DOCUMENTS:
-            oldest, _ = self._cached.popitem(last=False)
+        while len(self._cached) > MAX_CACHED_DOCUMENTS or self._cached_bytes > MAX_CACHED_BYTES:
+            oldest, dropped = self._cached.popitem(last=False)
+            self._cached_bytes -= dropped.weight
             del self._texts[digest(oldest)]
         return known
+
+
+def _weight(text: str, document: DocumentNode) -> int:
+    """Return about how many bytes a document takes in memory, with its plans.
+
+    The tokens make nearly all of it: each is kept, with the nodes and the readers that it is part of.
+    """
+    token = document.loc.start_token if document.loc is not None else None
+    tokens = 0
+    while token is not None:
+        tokens += 1
+        token = token.next
+    return (tokens or len(text)) * _TOKEN_BYTES + sys.getsizeof(text) * 2
 
 
 def digest(text: str) -> str:

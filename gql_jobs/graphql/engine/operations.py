@@ -8,11 +8,11 @@ it, runs it (``fast_path``) and makes its JSON. Every error in a result has its 
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol, cast
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import graphql
 import strawberry
@@ -37,6 +37,12 @@ from gql_jobs.metrics import ANSWER_SECONDS, Histogram
 
 _MAX_CACHED = 64
 """Results that are cached for one operation; a subscriber that lags further behind gets results of its own."""
+_MAX_CACHED_BYTES = 16 << 20
+"""Bytes of memory that the cached results of all operations may take."""
+_RESULT_BYTES = 512
+"""Bytes of memory of a result besides its data."""
+_MEMORY_OF_JSON = 4
+"""Bytes of memory for each byte of a result's JSON, with the values that it was made of."""
 _OTHER = "other"
 """The label of all other names: clients choose them, and the number of labels has to stay small."""
 
@@ -282,19 +288,48 @@ def refused_result(errors: list[GraphQLError]) -> Result:
 class ResultCache:
     """The latest results of one operation, by the cursors of their events."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: "ResultSizes") -> None:
+        """:param sizes: of the results in all caches of the schema."""
         self._results: OrderedDict[str | None, Result] = OrderedDict()
+        self._sizes = sizes
 
     def result(self, cursor: str) -> Result | None:
         """Return the cached result of the event with that cursor, or None."""
         return self._results.get(cursor)
 
     def keep(self, result: Result) -> Result:
-        """Cache a result and return it; the oldest is dropped when there are too many."""
+        """Cache a result and return it; the oldest is dropped when there are too many, or all together too large."""
         self._results[result.cursor] = result
         if len(self._results) > _MAX_CACHED:
             self._results.popitem(last=False)
+        self._sizes.add(self, result)
         return result
+
+    def drop(self, cursor: str | None) -> None:
+        """Drop the result of the event with that cursor, if it is cached."""
+        self._results.pop(cursor, None)
+
+
+class ResultSizes:
+    """The sizes of the results in all caches, of which the oldest are dropped when they take too much memory."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[ref[ResultCache], str | None, int]] = deque()
+        """Each result's cache, cursor and bytes; of some the cache has gone, or has dropped the result."""
+        self._bytes = 0
+
+    def add(self, cache: ResultCache, result: Result) -> None:
+        """Count a result that was cached; drop the oldest ones while all together are too large."""
+        # Its JSON is made now, which is needed in any case; the values it was made of take some times that.
+        size = len(result.payload) * _MEMORY_OF_JSON + _RESULT_BYTES
+        self._kept.append((ref(cache), result.cursor, size))
+        self._bytes += size
+        while self._bytes > _MAX_CACHED_BYTES:
+            oldest, cursor, freed = self._kept.popleft()
+            self._bytes -= freed
+            found = oldest()
+            if found is not None:
+                found.drop(cursor)
 
 
 class ResultCaches:
@@ -305,11 +340,12 @@ class ResultCaches:
 
     def __init__(self) -> None:
         self._by_operation: WeakValueDictionary[tuple[str, str | None, bytes], ResultCache] = WeakValueDictionary()
+        self._sizes = ResultSizes()
 
     def of(self, operation: ReadOperation) -> ResultCache:
         """Return the cache of one document, operation name and variables; it lives as long as somebody refers to it."""
         key = (operation.text, operation.name, json.encode(operation.variables, order="sorted"))
-        return self._by_operation.setdefault(key, ResultCache())
+        return self._by_operation.setdefault(key, ResultCache(self._sizes))
 
     def __len__(self) -> int:
         return len(self._by_operation)

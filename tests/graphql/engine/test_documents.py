@@ -1,9 +1,13 @@
 """Which documents a schema remembers, and that an answer does not depend on it."""
 
+import gc
+import tracemalloc
+
 import pytest
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.engine import documents
+from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.web.runtime import Runtime
@@ -50,3 +54,27 @@ async def test_a_document_too_long_to_be_worth_its_memory_is_not_remembered(sche
 
     assert answer.errors is None
     assert len(schema.operations.documents) == 0
+
+
+async def test_the_documents_that_are_remembered_fit_into_a_budget_of_memory(
+    monkeypatch: pytest.MonkeyPatch, schema: JobsSchema
+) -> None:
+    budget = 4 << 20
+    monkeypatch.setattr(documents, "MAX_CACHED_BYTES", budget)
+    known = schema.operations.documents
+    texts = [f"query Q{n} {{ jobs(filter: {{ ids: [{'1, ' * 500}] }}) {{ nodes {{ id }} }} }}" for n in range(12)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for text in texts:
+            known.check(known.read(OperationRequest(text)))
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 0 < len(known) < len(texts)
+    assert after - before < budget
+    # What was sent last is there, and digests of documents that are gone are not kept either.
+    assert known.read(OperationRequest("", sha256=documents.digest(texts[-1]))).text == texts[-1]
+    assert len(known._texts) == len(known)  # noqa: SLF001

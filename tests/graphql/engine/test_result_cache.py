@@ -6,13 +6,14 @@ from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
-from graphql import GraphQLObjectType, parse, validate
+from graphql import GraphQLObjectType, get_operation_ast, parse, validate
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gql_jobs.graphql.context import Context, Services
-from gql_jobs.graphql.engine.documents import MAX_CACHED_LENGTH
+from gql_jobs.graphql.engine.documents import MAX_CACHED_LENGTH, ReadOperation
 from gql_jobs.graphql.engine.fast_path import EventExecutor, follows_from_source, is_shareable
+from gql_jobs.graphql.engine.operations import Result, ResultCaches
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.graphql.subscriptions import PresentedEvents
@@ -196,3 +197,19 @@ async def test_a_long_document_is_looked_through_once_for_all_its_events(
             assert (await anext(results)).errors is None
 
     assert looks == [True]
+
+
+def test_the_results_of_all_operations_share_a_budget_of_memory_and_the_oldest_go_first() -> None:
+    caches = ResultCaches()
+    document = parse("{ __typename }")
+    node = get_operation_ast(document)
+    assert node is not None
+    operations = [ReadOperation(f"{{ __typename }} # {n}", document, node, None, {}) for n in range(8)]
+    held = [caches.of(operation) for operation in operations]
+    for number in range(5):
+        for cache in held:
+            cache.keep(Result({"text": "x" * 400_000}, cursor=str(number)))
+    kept = [[n for n in range(5) if cache.result(str(n)) is not None] for cache in held]
+    assert 1 < sum(map(len, kept)) * 400_000 * 4 <= 16 << 20
+    assert all(numbers == list(range(5))[-len(numbers) :] for numbers in kept if numbers)
+    assert held[-1].result("4") is not None
