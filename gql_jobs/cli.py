@@ -25,10 +25,10 @@ from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
 from gql_jobs.processes.children import StartFailed
 from gql_jobs.processes.listening import CannotListen
-from gql_jobs.processes.lock import FolderInUse
+from gql_jobs.processes.lock import FolderInUse, keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.processes.siblings import Joins, run_apis, run_workers
-from gql_jobs.settings import Settings
+from gql_jobs.settings import Settings, setting_problems
 
 _EXPLAINED = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
 """Failures whose message is a sentence for a person."""
@@ -64,9 +64,9 @@ def cli() -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=4222, show_default=True, help="0 takes a free one.")
-@click.option("--monitor-port", type=_PORT, default=8222, show_default=True, help="0 takes a free one.")
+@click.option("--monitor-port", type=_PORT, help="Of its monitoring, on loopback; 0 takes a free one. Default: none.")
 @_data_dir
-def nats(*, host: str, port: int, monitor_port: int, data_dir: Path | None) -> None:
+def nats(*, host: str, port: int, monitor_port: int | None, data_dir: Path | None) -> None:
     """Run the embedded nats-server alone."""
     with _sentences():
         from gql_jobs.dev.nats import run_nats  # noqa: PLC0415
@@ -186,7 +186,7 @@ def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) ->
 
         settings = _settings(data_dir=data_dir)
         registry = _job_types(imports)
-        configure_logging(settings.log_level, settings.log_format)
+        _prepare(settings)
         findings = asyncio.run(examine(settings, registry))
     click.echo(in_json(findings) if as_json else as_text(findings))
     sys.exit(1 if findings else 0)
@@ -224,11 +224,12 @@ def _import_options(imports: tuple[str, ...]) -> list[str]:
 
 
 def _prepare(settings: Settings) -> bool:
-    """Set up logging, and have this process end with the parent that supervises it.
+    """Set up logging, close files to other users, and have this process end with the parent that supervises it.
 
     :returns: whether there is such a parent, which then prints the addresses itself.
     """
     configure_logging(settings.log_level, settings.log_format)
+    keep_private(settings.data_dir)
     return stop_with_parent()
 
 
@@ -261,11 +262,10 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        problems = (
-            f"GQL_JOBS_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}, not {e['input']!r}."
-            for e in error.errors()
-        )
-        raise CannotStart("\n".join(problems)) from error
+        # Not from the error: a traceback would show the values.
+        raise CannotStart("\n".join(setting_problems(error))) from None
+    except UnicodeDecodeError as error:
+        raise CannotStart("The file .env is not written in UTF-8.") from error
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("gql_jobs", "gql_jobs_worker")):
             raise

@@ -1,20 +1,36 @@
-"""The settings: a frozen object that each command reads once from the environment (prefix ``GQL_JOBS_``)."""
+"""The settings: a frozen object that each command reads once from the environment (prefix ``GQL_JOBS_``).
 
+A file ``.env`` in the current folder is read too; the environment counts more. A name that is no setting is refused.
+"""
+
+import difflib
 import json
+import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, FilePath, SecretStr, field_validator
+from dotenv import dotenv_values
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX = "GQL_JOBS_"
+_ENV_FILE = ".env"
+_NO_SETTINGS = frozenset({"GQL_JOBS_PARENT_PIPE", "GQL_JOBS_URL", "GQL_JOBS_CHAOS_RUNS"})
+"""Variables with the prefix that are none of the settings: a parent's for its children, and those of examples."""
+_SHOWN = 100
+"""Characters of a refused value that are shown."""
 
 API: JsonDict = {"read_by": "api"}
 WORKER: JsonDict = {"read_by": "worker"}
 NATS: JsonDict = {"read_by": "nats"}
 API_WORKER: JsonDict = {"read_by": "api, worker"}
 NATS_API: JsonDict = {"read_by": "nats, api"}
+NATS_API_WORKER: JsonDict = {"read_by": "nats, api, worker"}
 ALL: JsonDict = {"read_by": "nats, api, worker, mailbox"}
 """Which processes read a setting, for its documentation; ``dev`` starts all of them with one environment."""
 
@@ -27,13 +43,63 @@ _MOST_BYTES = 1 << 60
 """Bytes that a size may have: what servers and SQLite store has 64 bits."""
 
 
+@dataclass(frozen=True)
+class NatsServer:
+    """A server to connect to. With ``user`` and without ``password`` the user is a token."""
+
+    url: str
+    """Without the credentials, so that it may be shown."""
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+def nats_servers(text: str) -> tuple[NatsServer, ...]:
+    """Return the servers of a list of URLs, with credentials decoded; only a comma in one must be written ``%2C``.
+
+    :raises ValueError: if one is no NATS URL; the message shows nothing of it.
+    """
+    return tuple(_nats_server(part.strip()) for part in text.split(","))
+
+
+def _nats_server(text: str) -> NatsServer:
+    # Split at the last @ and not as a URL, because passwords are often pasted as they are, with #, / or @ in them.
+    scheme, _, rest = text.partition("://")
+    credentials, _, address = rest.rpartition("@")
+    url = f"{scheme}://{address}"
+    try:
+        parts = urlsplit(url)
+        known = scheme in {"nats", "tls", "ws", "wss"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or re.search(r"[\s\x00-\x1f\x7f]", address):
+        raise ValueError("it must be a NATS URL such as nats://127.0.0.1:4222, with %2C for a comma in a password")
+    user, colon, password = credentials.partition(":")
+    return NatsServer(url, unquote(user) or None, unquote(password) if colon else None)
+
+
 class Settings(BaseSettings):
     """All settings. Durations are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="GQL_JOBS_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=_ENV_FILE,
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_settings(cls, given: Any) -> Any:
+        unknown = [*_unknown_settings(os.environ), *_unknown_settings(_env_file())]
+        if unknown:
+            raise ValueError(" ".join(dict.fromkeys(unknown)))
+        return given
 
     nats_url: str | None = Field(
         None,
+        repr=False,
         description="NATS server, or several, separated by commas. Without it `dev` starts the embedded one, and "
         "`api` and `worker` look for `nats://127.0.0.1:4222`.",
         json_schema_extra=API_WORKER,
@@ -42,19 +108,20 @@ class Settings(BaseSettings):
     @field_validator("nats_url")
     @classmethod
     def _is_url(cls, text: str | None) -> str | None:
-        for url in (text or "").split(",") if text is not None else ():
-            parts = urlsplit(url.strip())
-            try:
-                known = parts.scheme in {"nats", "tls", "ws", "wss"} and bool(parts.hostname) and parts.port != 0
-            except ValueError:
-                known = False
-            if not known:
-                raise ValueError("it must be a NATS URL such as nats://127.0.0.1:4222")
+        if text is not None:
+            nats_servers(text)
         return text
 
-    nats_user: str | None = Field(None, description="User name at the NATS server.", json_schema_extra=API_WORKER)
+    nats_user: str | None = Field(
+        None,
+        description="User name at the NATS server; of the embedded one `gql-jobs`, where it is not set.",
+        json_schema_extra=NATS_API_WORKER,
+    )
     nats_password: SecretStr | None = Field(
-        None, description="Password at the NATS server.", json_schema_extra=API_WORKER
+        None,
+        description="Password at the NATS server. Without it the embedded one makes a password of its own, which its "
+        "owner finds in `<data_dir>/nats/url`.",
+        json_schema_extra=NATS_API_WORKER,
     )
     nats_creds: FilePath | None = Field(
         None, description="Credentials file for the NATS server.", json_schema_extra=API_WORKER
@@ -261,13 +328,14 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",),
         description="Host names that requests may be sent to, separated by commas: `jobs.example.com,*.example.org`. "
-        "Health checks and metrics are answered under any.",
+        "Health checks and metrics are answered under any. `dev` answers under those of this machine by default.",
         json_schema_extra=API,
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Origins that browsers may call the API from, separated by commas: "
-        "`https://app.example.com,http://localhost:5173`; `*` for all.",
+        "`https://app.example.com,http://localhost:*`, where `:*` is any port; `*` for all. `dev` allows those of this "
+        "machine by default.",
         json_schema_extra=API,
     )
 
@@ -393,3 +461,42 @@ class Settings(BaseSettings):
         description="TrueType font for reports in PDF. Without it, Western European letters only.",
         json_schema_extra=WORKER,
     )
+
+
+def _env_file() -> dict[str, str | None]:
+    return dotenv_values(_ENV_FILE)
+
+
+def _unknown_settings(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each name with the prefix, in whatever case, that is no setting."""
+    known = {name.upper() for name in Settings.model_fields}
+    sentences = []
+    for variable in names:
+        name = variable.upper().removeprefix(_PREFIX)
+        if not variable.upper().startswith(_PREFIX) or name in known or _PREFIX + name in _NO_SETTINGS:
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {_PREFIX}{nearest[0]}?" if nearest else "docs/settings.md lists all there are."
+        sentences.append(f"{repr(variable[:_SHOWN])[1:-1]} is no setting; {hint}")
+    return sentences
+
+
+def setting_problems(error: ValidationError) -> list[str]:
+    """Return what is wrong with the settings, a sentence for each; values that may hold a password are not shown."""
+    return [_problem(each) for each in error.errors()]
+
+
+def _problem(each: Any) -> str:
+    message = str(each["msg"]).removeprefix("Value error, ")
+    name = str(each["loc"][0]) if each["loc"] else ""
+    if name not in Settings.model_fields:
+        return message
+    shown = f"{_PREFIX}{name.upper()}: {message}"
+    if _is_secret(name):
+        return f"{shown}."
+    value = repr(each["input"])
+    return f"{shown}, not {value if len(value) <= _SHOWN else value[:_SHOWN] + '…'}."
+
+
+def _is_secret(name: str) -> bool:
+    return name == "nats_url" or "SecretStr" in str(Settings.model_fields[name].annotation)

@@ -123,16 +123,17 @@ async def plain_nats(folder: Path, *options: str) -> AsyncIterator[str]:
 class RestartingServer:
     """A server that comes back on the port and the store it had."""
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, **credentials: Any) -> None:
         self._data_dir = data_dir
         self._running = AsyncExitStack()
         self._port = port
+        self._credentials = credentials
         self.url = ""
 
     async def start(self) -> EmbeddedServer:
         """Start it, for the first time or again."""
         server = await self._running.enter_async_context(
-            embedded_server(self._data_dir, port=self._port, max_store_bytes=1 << 30)
+            embedded_server(self._data_dir, port=self._port, max_store_bytes=1 << 30, **self._credentials)
         )
         self._port, self.url = server.port, server.url
         return server

@@ -44,7 +44,7 @@ class Dev:
         def printed() -> dict[str, str]:
             assert self.process.returncode is None, self.err
             urls = self.urls()
-            return urls if len(urls) == len(_LABELS) else {}
+            return urls if "Monitoring" in urls else {}
 
         return await until(printed, "dev has printed where everything is", within=60)
 

@@ -1,11 +1,13 @@
 """Settings as people write them into the environment."""
 
+from pathlib import Path
+
 import annotated_types
 import pytest
 from pydantic import ValidationError
 
 from gql_jobs.jobs.model import MAX_RETRIES, MAX_TIMEOUT, MIN_TIMEOUT
-from gql_jobs.settings import Settings
+from gql_jobs.settings import NatsServer, Settings, nats_servers, setting_problems
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float, int | None)]
 
@@ -59,3 +61,77 @@ def _bounds(name: str) -> tuple[object, object]:
 def test_the_defaults_of_jobs_are_within_what_a_job_may_ask_for() -> None:
     assert _bounds("max_retries") == (0, MAX_RETRIES)
     assert _bounds("process_timeout") == (MIN_TIMEOUT, MAX_TIMEOUT)
+
+
+@pytest.mark.parametrize("name", ["GQL_JOBS_NUM_WORKER", "gql_jobs_num_worker", "Gql_Jobs_Num_Worker"])
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "9")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert setting_problems(refused.value) == [f"{name} is no setting; did you mean GQL_JOBS_NUM_WORKERS?"]
+
+
+def test_a_name_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GQL_JOBS_XYZZY", "1")
+    with pytest.raises(ValidationError, match=r"GQL_JOBS_XYZZY is no setting; docs/settings.md lists all"):
+        Settings()
+
+
+def test_a_setting_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("gql_jobs_num_workers", "9")
+    assert Settings().num_workers == 9
+
+
+def test_a_file_called_env_is_read_below_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("GQL_JOBS_NUM_WORKERS=7\nGQL_JOBS_MAX_RETRIES=1\nOTHER_PROGRAM=1\n")
+    monkeypatch.setenv("GQL_JOBS_MAX_RETRIES", "2")
+    assert (Settings().num_workers, Settings().max_retries) == (7, 2)
+    (tmp_path / ".env").write_text("GQL_JOBS_NUM_WORKER=7\n")
+    with pytest.raises(ValidationError, match="did you mean GQL_JOBS_NUM_WORKERS"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "password"),
+    [
+        ("nats://h:4222", None, None),
+        ("nats://token@h:4222", "token", None),
+        ("nats://user:p%23a%2Fs%40s%3F%25%20w%2C@h:4222", "user", "p#a/s@s?% w,"),
+        ("nats://us%40er:word@h:4222", "us@er", "word"),
+        ("nats://user:p#a/s@s?% w:@h:4222", "user", "p#a/s@s?% w:"),
+        ("tls://user:@h:4222", "user", ""),
+    ],
+)
+def test_credentials_of_a_url_are_decoded_and_may_be_written_as_they_are(
+    text: str, user: str | None, password: str | None
+) -> None:
+    (server,) = nats_servers(text)
+    assert server == NatsServer(f"{text.partition(':')[0]}://h:4222", user, password)
+    assert password is None or not password or password not in repr(server)
+
+
+@pytest.mark.parametrize(
+    "url", ["user:secret@h", "nats://u:secret@", "nats://u:secret@h:0", "nats://u:secret@h h", "nats://u:se,cret@h"]
+)
+def test_a_refused_url_of_nats_is_shown_nowhere(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(nats_url=url)
+    for shown in str(refused.value), repr(refused.value), *setting_problems(refused.value):
+        assert "cret" not in shown
+    assert "secret" not in repr(Settings(nats_url="nats://u:secret@h"))
+
+
+@pytest.mark.parametrize("name", ["sales_source", "smtp_password", "nats_password"])
+def test_a_refused_secret_is_shown_nowhere(name: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate({name: ["secret"]})
+    assert "secret" not in f"{refused.value}{refused.value!r}{setting_problems(refused.value)}"
+
+
+def test_a_refused_value_is_shown_in_part() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(num_workers="9" * 5000 + "x")
+    (problem,) = setting_problems(refused.value)
+    assert problem.startswith("GQL_JOBS_NUM_WORKERS: ")
+    assert len(problem) < 300

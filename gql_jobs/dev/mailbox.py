@@ -15,13 +15,15 @@ from pathlib import Path
 
 import uvicorn
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from pydantic import ValidationError
 
 from gql_jobs.dev.mailbox_page import mailbox_page
 from gql_jobs.dev.mails import Mails, message_id_of
 from gql_jobs.logs import configure_logging
 from gql_jobs.processes.listening import CannotListen, listen
+from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
-from gql_jobs.settings import Settings
+from gql_jobs.settings import Settings, setting_problems
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +132,12 @@ def _main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path(".gql-jobs"))
     parser.add_argument("--ports-file", type=Path)
     options = parser.parse_args()
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        parser.exit(CANNOT_START, f"mailbox: {' '.join(setting_problems(error))}\n")
     configure_logging(settings.log_level, settings.log_format)
+    keep_private(options.data_dir)
     stop_with_parent()
     try:
         run_mailbox(_LOOPBACK, options.smtp_port, options.http_port, options.data_dir, options.ports_file)

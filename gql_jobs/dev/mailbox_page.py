@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from gql_jobs.dev.mails import Mail, Mails
+from gql_jobs.processes.listening import LOOPBACK_NAMES
 
 _LISTED = 200
 _HEADERS = {
@@ -65,7 +66,7 @@ def mailbox_page(mails: Mails) -> Starlette:
             Route("/style.css", style),
         ],
         # A page elsewhere must not read the mails through a name of its own that resolves to this machine.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES))],
     )
 
 

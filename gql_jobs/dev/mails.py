@@ -50,7 +50,7 @@ class Mails:
     def __init__(self, folder: Path, *, kept: int = _KEPT) -> None:
         self._folder = folder
         self._kept = kept
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for unfinished in folder.glob("*.tmp"):
             unfinished.unlink()
         self._ids = deque(sorted(path.stem for path in folder.glob("*.eml") if _ID.fullmatch(path.stem)))

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from gql_jobs.dev.nats import supervised_server
+from gql_jobs.dev.nats_monitoring import monitoring_page
 from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
-from gql_jobs.processes.listening import port_to_use, reachable, url
+from gql_jobs.processes.listening import LOOPBACK_NAMES, port_to_use, reachable, url
 from gql_jobs.processes.lock import FolderLock
 from gql_jobs.settings import Settings
+from gql_jobs.web import graphiql
 
 _T = TypeVar("_T")
 
@@ -77,13 +79,14 @@ class Supervisor:
             "GQL_JOBS_DATA_DIR": str(self._data_dir),
             "GQL_JOBS_NUM_WORKERS": str(self._settings.num_workers),
             "GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK": "true",
+            **self._of_this_machine(),
         }
         nats = []
         if self._settings.nats_url is None:
-            ports = (self._options.nats_port, self._options.monitor_port)
-            server = await stack.enter_async_context(supervised_server(self._settings, *ports))
-            environment["GQL_JOBS_NATS_URL"] = server.url
-            nats = [("NATS", server.url), ("Monitoring", server.monitor_url)]
+            monitoring = stack.enter_context(monitoring_page(self._data_dir, self._options.monitor_port))
+            server = await stack.enter_async_context(supervised_server(self._settings, self._options.nats_port))
+            environment["GQL_JOBS_NATS_URL"] = server.address
+            nats = [("NATS", server.address), ("Monitoring", monitoring)]
         mail_ports = await stack.enter_async_context(self._mailbox())
         mailbox = url("127.0.0.1", mail_ports["http_port"])
         environment |= {
@@ -97,9 +100,20 @@ class Supervisor:
         await _until(api, lambda: asyncio.to_thread(_is_ready, self._options.host, self._port))
         self._announce([("Mailbox", mailbox), *nats])
 
+    def _of_this_machine(self) -> dict[str, str]:
+        """Return who may ask the API, where the settings do not say: programs and pages of this machine."""
+        names = dict.fromkeys((*LOOPBACK_NAMES, reachable(self._options.host)))
+        hosts = [f"[{name}]" if ":" in name else name for name in names]
+        defaults = {
+            "allowed_hosts": ",".join(hosts),
+            "cors_origins": ",".join(f"http://{host}:*" for host in hosts),
+        }
+        given = self._settings.model_fields_set
+        return {f"GQL_JOBS_{name.upper()}": value for name, value in defaults.items() if name not in given}
+
     def _announce(self, others: list[tuple[str, str]]) -> None:
         graphql = f"{url(self._options.host, self._port)}/graphql"
-        ide = [("GraphiQL", graphql)] if self._settings.graphiql else []
+        ide = [("GraphiQL", graphql)] if self._settings.graphiql and graphiql.is_built() else []
         for name, address in [*ide, ("API", graphql), *others]:
             print(f"{name:<13} {address}", flush=True)  # noqa: T201
 

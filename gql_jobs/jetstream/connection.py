@@ -4,12 +4,14 @@ It never buffers messages while the server is away: a write that was answered as
 """
 
 import asyncio
+import ipaddress
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from nats.aio.msg import Msg
@@ -20,7 +22,8 @@ from nats.js.object_store import ObjectStore
 
 from gql_jobs.jetstream.client import NatsClient, Publisher, Receiver, SubjectSubscription
 from gql_jobs.jetstream.errors import ApiError, Unavailable
-from gql_jobs.settings import Settings
+from gql_jobs.jetstream.server import running_server
+from gql_jobs.settings import NatsServer, Settings, nats_servers
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,10 @@ API_TIMEOUT = 2.0
 """Seconds that one call of the JetStream API may take."""
 _LOG_INTERVAL = 5.0
 """Seconds between two log lines about a server that cannot be reached."""
+_NOT_LET_IN = (
+    "; set GQL_JOBS_NATS_USER and GQL_JOBS_NATS_PASSWORD, or GQL_JOBS_NATS_CREDS. Those of the embedded server are in "
+    "the file nats/url of its data folder."
+)
 Callback = Callable[[Msg], Awaitable[None]]
 
 
@@ -177,10 +184,63 @@ def _reason(error: Exception) -> str:
     return "NATS is not reachable."
 
 
-def _without_credentials(url: str) -> str:
-    """Return a server's address without credentials."""
-    scheme, _, rest = url.rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
+class _Credentials:
+    """What this process says to let itself in, at each connection anew, since its server may change.
+
+    A setting counts more than a URL. A server that the cluster has told of gets the credentials of the first URL that
+    has some. The embedded server of our own data folder, and no other, gets the password from there.
+    """
+
+    def __init__(self, settings: Settings, servers: tuple[NatsServer, ...], client: NatsClient) -> None:
+        self._settings = settings
+        self._client = client
+        self._of_all = next((server for server in servers if server.user is not None), None)
+        self._listed = {urlsplit(server.url).netloc.lower(): server for server in servers}
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of nats-py."""
+        if self._settings.nats_creds:
+            return {"user_credentials": str(self._settings.nats_creds)}
+        if self._settings.nats_password:
+            return {
+                "user": self._settings.nats_user or "gql-jobs",
+                "password": self._settings.nats_password.get_secret_value(),
+            }
+        if self._of_all is not None and self._of_all.password is None:
+            return {"token": self._of_all.user}
+        return {"user": lambda: self._now().user, "password": lambda: self._now().password}
+
+    def _now(self) -> NatsServer:
+        current: Any = self._client._current_server  # noqa: SLF001
+        netloc = current.uri.netloc.lower()
+        known = self._listed.get(netloc) or self._listed.get(netloc.removesuffix(":4222")) or self._of_all
+        if known is not None and known.user is not None:
+            return known
+        ours = running_server(self._settings.data_dir)
+        if ours is not None and _is_same(urlsplit(ours.url), current.uri):
+            return ours
+        return NatsServer("")
+
+
+def _is_same(ours: Any, other: Any) -> bool:
+    """Return whether the server at ``other``, as it is called in a setting, is the embedded one at ``ours``."""
+    if ours.port != other.port:
+        return False
+    return ours.hostname == other.hostname or (_is_loopback(ours.hostname) and _is_loopback(other.hostname))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _servers(settings: Settings) -> tuple[NatsServer, ...]:
+    if settings.nats_url:
+        return nats_servers(settings.nats_url)
+    ours = running_server(settings.data_dir)
+    return nats_servers(ours.url if ours is not None else DEFAULT_URL)
 
 
 @asynccontextmanager
@@ -189,12 +249,14 @@ async def connect(
 ) -> AsyncIterator[Connection]:
     """Yield a connection to ``settings.nats_url``, waiting until a server can be reached; close it after the block.
 
+    Without that setting it is the embedded server that runs in ``settings.data_dir``, or else the usual port.
+
     :param name: the name of the connection that the server shows.
     :param on_trouble: called with a sentence after each failed try to connect.
     """
     client = NatsClient()
-    servers = [url.strip() for url in (settings.nats_url or DEFAULT_URL).split(",")]
-    shown = ", ".join(map(_without_credentials, servers))
+    servers = _servers(settings)
+    shown = ", ".join(server.url for server in servers)
     logged_at = -_LOG_INTERVAL
     connection = Connection(client)
 
@@ -216,6 +278,8 @@ async def connect(
     async def failed(error: Exception) -> None:
         nonlocal logged_at
         trouble = f"NATS cannot be reached at {shown}: {str(error) or type(error).__name__}"
+        if "Authorization Violation" in str(error):
+            trouble += _NOT_LET_IN
         on_trouble(trouble)
         if client.is_connected or time.monotonic() - logged_at < _LOG_INTERVAL:
             log.debug("NATS connection: %r", error)
@@ -224,7 +288,8 @@ async def connect(
         log.warning(trouble)
 
     options: dict[str, Any] = {
-        "servers": servers,
+        # Without credentials, so that no message of the client's shows them.
+        "servers": [server.url for server in servers],
         "name": name,
         "pending_size": 0,
         "max_reconnect_attempts": -1,
@@ -236,9 +301,7 @@ async def connect(
         "disconnected_cb": disconnected,
         "reconnected_cb": reconnected,
         "error_cb": failed,
-        "user": settings.nats_user,
-        "password": settings.nats_password.get_secret_value() if settings.nats_password else None,
-        "user_credentials": str(settings.nats_creds) if settings.nats_creds else None,
+        **_Credentials(settings, servers, client).options(),
     }
     try:
         await client.connect(**options)

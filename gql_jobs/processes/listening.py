@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 """Errors of an address that this machine does not have: ``localhost`` may be an IPv6 address where there is no IPv6."""
 
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+"""The host names of this machine that a page of another site cannot have."""
 _TRIED = 100
 """How many ports are tried after the given one."""
 _LAST_PORT = 65535

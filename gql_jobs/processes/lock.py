@@ -1,18 +1,66 @@
-"""A lock on a folder: a file locked with ``flock`` that holds the process id of its holder.
+"""A data folder of this project's: closed to other users of the machine, and locked by one process.
+
+``keep_private`` closes it. ``FolderLock`` is a file locked with ``flock`` that holds the process id of its holder.
 
 The kernel releases the lock when the last process that has the file open ends. So a stale file blocks nothing, and a
 child process that inherits ``fd`` keeps the folder locked until it ends. docs/decisions.md says why no library is used.
 """
 
 import fcntl
+import logging
 import os
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+log = logging.getLogger(__name__)
+
+_OURS = ("nats", "mails", "artifacts", "sales", "index-*", "*.lock", "mailbox.json")
+"""What this project keeps in a data folder, which may be one that has other files as well."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CHILDREN_END_WITHIN = 10.0
 """Seconds to wait for the child processes of a holder that has ended."""
+
+
+def keep_private(data_dir: Path) -> None:
+    """Have all files that this process makes from now on be its user's alone, and those that are in ``data_dir`` too.
+
+    What cannot be changed there is named in the log. Call it once, early, in the main program.
+    """
+    os.umask(_OTHERS)
+    open_to_others = 0
+    for path in _reachable_by_others(data_dir):
+        try:
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            open_to_others += 1
+    if open_to_others:
+        log.warning("other users of this machine may reach %d files in %s", open_to_others, data_dir)
+
+
+def _reachable_by_others(data_dir: Path) -> Iterator[Path]:
+    for pattern in _OURS:
+        for path in data_dir.glob(pattern):
+            if not _is_open(path):
+                continue  # nor is anything below it reachable
+            for folder, _, names in os.walk(path):
+                below = (Path(folder, name) for name in names)
+                yield from (found for found in below if not found.is_symlink() and _is_open(found))
+                if folder != str(path) and _is_open(Path(folder)):
+                    yield Path(folder)
+            yield path  # last, so that an interrupted walk is repeated
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & _OTHERS)
+    except OSError:
+        return False
 
 
 class FolderInUse(RuntimeError):
@@ -45,8 +93,8 @@ class FolderLock:
         :raises FolderInUse: if a running process holds it, or child processes of an ended one still do.
         :raises OSError: if the lock file cannot be made.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + _CHILDREN_END_WITHIN
         while not _try_lock(fd):
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()

@@ -9,6 +9,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from strawberry.http.websocket_origin import is_same_origin
 
 from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.schema import build_schema
@@ -17,7 +18,7 @@ from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.artifacts import ArtifactCache, artifacts_router
-from gql_jobs.web.graphql_http import GraphQLEndpoint
+from gql_jobs.web.graphql_http import AllowedOrigins, GraphQLEndpoint
 from gql_jobs.web.graphql_request import body_too_large, error_response
 from gql_jobs.web.monitoring import ApiMetrics, health_router, metrics_router
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
@@ -67,13 +68,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
             await asyncio.wait({opening})
 
     def wrap(routed: ASGIApp) -> ASGIApp:
-        front = Front(routed, PATH, endpoint, settings)
-        if not settings.cors_origins:
-            return front
         # Outermost: what the front rejects must be readable for a browser as well.
-        return CORSMiddleware(
-            front, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
-        )
+        return Cors(Front(routed, PATH, endpoint, settings), endpoint.origins, varies=bool(settings.cors_origins))
 
     async def reject_socket(socket: WebSocket) -> None:
         endpoint.socket_counts.closed("server", 1000)
@@ -112,6 +108,35 @@ class WrappedFastAPI(FastAPI):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         """Pass the request on, to the outermost layer."""
         return self._wrapped(scope, receive, send)
+
+
+class Cors(CORSMiddleware):
+    """The ASGI layer that lets browsers show answers to pages of other origins. Sockets leave no frame of it.
+
+    :param varies: whether there are such origins, so that caches have to be told.
+    """
+
+    def __init__(self, app: ASGIApp, origins: AllowedOrigins, *, varies: bool) -> None:
+        listed = ("*",) if origins.any else ()
+        super().__init__(app, allow_origins=listed, allow_methods=["GET", "POST"], allow_headers=["*"])
+        self._origins = origins
+        self._varies = varies
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        """Answer a preflight, or pass the request on and mark its answer."""
+        if scope["type"] != "http" or not (self._varies or _origin_elsewhere(scope)):
+            return self.app(scope, receive, send)
+        return super().__call__(scope, receive, send)
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Return whether pages of that origin may read the answer."""
+        return self._origins.allow(origin)
+
+
+def _origin_elsewhere(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    return bool(origin) and not is_same_origin(origin, headers.get(b"host", b"").decode("latin-1"))
 
 
 class Front:

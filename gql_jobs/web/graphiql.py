@@ -15,6 +15,13 @@ from starlette.types import Scope
 STATIC = Path(__file__).parent / "static"
 FILES = STATIC / "graphiql"
 """The folder of the built files."""
+
+
+def is_built() -> bool:
+    """Return whether this installation has the files of the page."""
+    return (FILES / "graphiql.js").is_file()
+
+
 _POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",

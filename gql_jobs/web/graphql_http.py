@@ -33,11 +33,44 @@ from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
 
+_LOGGED_ORIGINS = 100
+"""Refused origins that are logged; whoever sends more of them must not fill the log."""
 _NEEDS_STREAM = (
     f"A subscription needs a WebSocket ({PROTOCOL}), or an Accept header that names "
     f"{EVENT_STREAM} or {MULTIPART};subscriptionSpec=1.0."
 )
 _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
+
+
+class AllowedOrigins:
+    """The origins whose pages may call the API; each other one that tries is logged once.
+
+    :param listed: as ``GQL_JOBS_CORS_ORIGINS`` lists them: ``:*`` stands for any port.
+    """
+
+    def __init__(self, listed: tuple[str, ...]) -> None:
+        self._known = normalize_allowed_origins(origin for origin in listed if not origin.endswith(":*"))
+        self._of_any_port = normalize_allowed_origins(origin[:-2] for origin in listed if origin.endswith(":*"))
+        self._refused: set[str] = set()
+        self.any = "*" in listed
+
+    def allow(self, origin: str, host: str = "") -> bool:
+        """Return whether pages of an origin may call the API under this host name."""
+        if self.any or is_same_origin(origin, host):
+            return True
+        normal = normalize_origin(origin)
+        if normal is not None and (normal in self._known or _without_port(normal) in self._of_any_port):
+            return True
+        if origin not in self._refused and len(self._refused) < _LOGGED_ORIGINS:
+            self._refused.add(origin)
+            log.warning("refused pages of the origin %.200r; GQL_JOBS_CORS_ORIGINS can allow it", origin)
+        return False
+
+
+def _without_port(origin: str) -> str:
+    name, _, port = origin.rpartition(":")
+    # "http://name" has a colon as well.
+    return name if port.isdecimal() else origin
 
 
 class GraphQLEndpoint:
@@ -57,7 +90,7 @@ class GraphQLEndpoint:
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout
         self._has_page = settings.graphiql
-        self._origins = normalize_allowed_origins(settings.cors_origins)
+        self.origins = AllowedOrigins(settings.cors_origins)
         limits = SocketLimits(
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
@@ -132,8 +165,8 @@ class GraphQLEndpoint:
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and not self._may_connect(origin, headers.get(b"host", b"").decode("latin-1")):
-            log.warning("refused a WebSocket from origin %r; GQL_JOBS_CORS_ORIGINS can allow it", origin)
+        # Browsers apply no CORS to WebSockets, so the server has to.
+        if origin and not self.origins.allow(origin, headers.get(b"host", b"").decode("latin-1")):
             self.socket_counts.closed("server", 1000)
             # Closed before it is accepted, which is sent as status 403.
             await send({"type": "websocket.close"})
@@ -144,10 +177,6 @@ class GraphQLEndpoint:
             return
         with self._admission.admitted(scope):
             await self._sockets(scope, receive, send)
-
-    def _may_connect(self, origin: str, host: str) -> bool:
-        """Return whether pages of an origin may connect; browsers apply no CORS to WebSockets, so the server has to."""
-        return "*" in self._origins or is_same_origin(origin, host) or normalize_origin(origin) in self._origins
 
 
 def _status(result: Result) -> int:

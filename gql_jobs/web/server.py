@@ -18,6 +18,7 @@ from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
+from gql_jobs.web import graphiql
 from gql_jobs.web.app import PATH, create_app
 from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
@@ -75,7 +76,7 @@ def serve(
 
 
 def _announce(graphql: str, settings: Settings) -> None:
-    names = ("GraphiQL", "API") if settings.graphiql else ("API",)
+    names = ("GraphiQL", "API") if settings.graphiql and graphiql.is_built() else ("API",)
     print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
 
 

@@ -3,15 +3,20 @@
 import asyncio
 import re
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
+import nats.errors
 import pytest
 
+from gql_jobs.web import graphiql
 from tests.by_hand import plain_nats
-from tests.child_processes import all_ended, tree
+from tests.child_processes import all_ended, running_process, tree
 from tests.deadline import until
 from tests.running_dev import Dev, running_dev
 
@@ -40,10 +45,13 @@ pytestmark = pytest.mark.timeout(120)
 async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     async with running_dev(tmp_path) as dev:
         urls = await dev.ready()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/graphql", urls["GraphiQL"])
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/graphql", urls["API"])
+        assert urls.get("GraphiQL") == (urls["API"] if graphiql.is_built() else None), (
+            "no page is announced that is none"
+        )
         async with httpx.AsyncClient() as client:
             ready = await client.get(urls["API"].removesuffix("/graphql") + "/readyz")
-            page = await client.get(urls["GraphiQL"], headers={"Accept": "text/html"})
+            page = await client.get(urls["API"], headers={"Accept": "text/html"})
             mailbox = await client.get(urls["Mailbox"])
             monitoring = await client.get(urls["Monitoring"] + "/varz")
         answers = (ready, page, mailbox, monitoring)
@@ -53,6 +61,58 @@ async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_pa
         dev.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(dev.process.wait(), 60) == 0, dev.err
         await all_ended(everyone, within=1)
+
+
+async def test_it_answers_programs_and_pages_of_this_machine_only(tmp_path: Path) -> None:
+    async with running_dev(tmp_path, GQL_JOBS_LOG_LEVEL="WARNING") as dev:
+        urls = await dev.ready()
+        body = {"query": "{ __typename }"}
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+
+            async def post(**headers: str) -> httpx.Response:
+                return await client.post(urls["API"], json=body, headers=headers)
+
+            for origin in "http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:8080", "http://localhost":
+                assert (await post(Origin=origin)).headers["Access-Control-Allow-Origin"] == origin
+            for _ in range(3):
+                answer = await post(Origin="https://evil.example")
+                assert "Access-Control-Allow-Origin" not in answer.headers
+            for host in "localhost", "127.0.0.1:80", "[::1]:80":
+                assert (await post(Host=host)).status_code == 200
+            for name in "API", "Mailbox", "Monitoring":
+                assert (await client.get(urls[name], headers={"Host": "evil.example"})).status_code == 400, name
+        await until(lambda: "https://evil.example" in dev.err, "the refused origin is named")
+        assert dev.err.count("https://evil.example") == 1
+        assert "GQL_JOBS_CORS_ORIGINS" in dev.err
+
+
+async def test_other_users_of_the_machine_can_read_nothing_of_it(tmp_path: Path) -> None:
+    old = tmp_path / "data/nats/old/block"
+    old.parent.mkdir(parents=True)
+    old.touch(0o644)
+    async with running_dev(tmp_path) as dev:
+        urls = await dev.ready()
+        with pytest.raises(nats.errors.Error):
+            await nats.connect(urls["NATS"], allow_reconnect=False, error_cb=_ignored)
+        client = await nats.connect((tmp_path / "data/nats/url").read_text().strip())
+        await client.close()
+        async with httpx.AsyncClient(trust_env=False) as http:
+            mail = '{email: {to: "ada@example.com", subject: "s", body: "b"}}'
+            await http.post(
+                urls["API"], json={"query": f"mutation {{createJob(input: {{payload: {mail}}}) {{job {{id}}}}}}"}
+            )
+        await until(lambda: list((tmp_path / "data/mails").glob("*.eml")), "the mail has come", within=30)
+        for path in (tmp_path / "data").rglob("*"):
+            assert not path.stat().st_mode & 0o077, path
+        # On the same folder all that is needed is known, the port too.
+        command = (sys.executable, "-m", "gql_jobs", "doctor", "--data-dir", str(tmp_path / "data"))
+        async with running_process(*command, cwd=tmp_path, stdout=PIPE) as doctor:
+            out, _ = await asyncio.wait_for(doctor.communicate(), 60)
+        assert b"Everything is as it should be." in out
+
+
+async def _ignored(_error: Exception) -> None:
+    """The client would log what the test expects."""
 
 
 async def test_a_kill_9_of_dev_ends_every_child(tmp_path: Path) -> None:

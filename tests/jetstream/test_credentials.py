@@ -7,11 +7,14 @@ import secrets
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nkeys
 import pytest
+from pydantic import SecretStr
 
 from gql_jobs.jetstream.connection import connect
+from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.log.streams import ensure_streams, stream_info
 from gql_jobs.settings import Settings
 from tests.by_hand import plain_nats
@@ -99,3 +102,44 @@ async def test_a_credentials_file_opens_the_server_and_nothing_else_does(
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a@b", "a?b", "a%b", "a b", "a%23b", "ä,:'\"\\"])
+async def test_a_password_opens_the_server_whatever_is_in_it(tmp_path: Path, password: str) -> None:
+    async with embedded_server(tmp_path / "store", user="us@er", password=password) as server:
+        elsewhere = tmp_path / "data"
+        credentials = f"us%40er:{quote(password, safe='')}"
+        in_url = Settings(nats_url=server.address.replace("//", f"//{credentials}@"), data_dir=elsewhere)
+        in_settings = Settings(
+            nats_url=server.address, nats_user="us@er", nats_password=SecretStr(password), data_dir=elsewhere
+        )
+        for settings in in_url, in_settings:
+            async with asyncio.timeout(20), connect(settings, "test") as connection:
+                assert connection.connected
+
+
+async def test_the_embedded_server_lets_in_who_has_its_folder_and_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with embedded_server(tmp_path) as server:
+        for url in None, server.address, server.address.replace("127.0.0.1", "localhost"):
+            async with asyncio.timeout(20), connect(Settings(nats_url=url, data_dir=tmp_path), "owner") as connection:
+                assert connection.connected
+        troubles: list[str] = []
+
+        async def enter() -> None:
+            stranger = Settings(nats_url=server.address, data_dir=tmp_path / "other")
+            async with connect(stranger, "stranger", troubles.append):
+                raise AssertionError("the stranger was let in")
+
+        waiting = asyncio.create_task(enter())
+        await until(lambda: "GQL_JOBS_NATS_PASSWORD" in str(troubles), "the stranger is told what is missing")
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        password = server.url.rpartition("@")[0].rpartition(":")[2]
+        assert password not in f"{troubles}{caplog.text}{server!r}"
+        assert (tmp_path / "nats/url").stat().st_mode & 0o777 == 0o600
+    async with embedded_server(tmp_path) as again:
+        assert again.url.rpartition("@")[0] == server.url.rpartition("@")[0], (
+            "the connected come back with what they know"
+        )

@@ -33,7 +33,7 @@ async def test_the_api_answers_while_it_waits_for_nats_and_goes_on_by_itself(tmp
         assert (await api.refused_on(opened, "1", watch))["extensions"]["code"] == "QUEUE_UNAVAILABLE"
         artifact = await api.http.get(f"/artifacts/{UNKNOWN_ID}/report.pdf")
         assert (artifact.status_code, artifact.json()["errors"][0]["extensions"]["code"]) == (503, "QUEUE_UNAVAILABLE")
-        server = RestartingServer(tmp_path / "store", port)
+        server = RestartingServer(tmp_path / "store", port, user="user", password="secret")  # noqa: S106
         stack.push_async_callback(server.stop)
         await server.start()
         await until(lambda: is_ready(api), "it is ready")

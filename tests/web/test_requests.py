@@ -9,6 +9,7 @@ from starlette.types import Message, Scope
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
+from gql_jobs.web.graphql_http import AllowedOrigins
 from gql_jobs.web.graphql_request import GRAPHQL_RESPONSE
 
 
@@ -107,6 +108,36 @@ async def test_a_browser_of_another_origin_can_read_a_refusal(client: httpx.Asyn
     response = await client.post("/graphql", content=b"x" * 500_001, headers={"Origin": "https://shop.example"})
     assert response.status_code == 413
     assert response.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    ("listed", "origin", "allowed"),
+    [
+        ("http://localhost:*", "http://localhost:5173", True),
+        ("http://localhost:*", "http://localhost", True),
+        ("http://localhost:*", "http://localhost.evil.example:5173", False),
+        ("http://localhost:*", "https://localhost:5173", False),
+        ("http://[::1]:*", "http://[::1]:5173", True),
+        ("https://shop.example", "https://SHOP.example:443", True),
+        ("https://shop.example", "null", False),
+        ("https://shop.example", "\x1b[31m" + "x" * 5000, False),
+        ("*", "https://anybody.example", True),
+    ],
+)
+def test_an_origin_may_be_listed_with_any_port(
+    listed: str, origin: str, caplog: pytest.LogCaptureFixture, *, allowed: bool
+) -> None:
+    origins = AllowedOrigins(Settings(cors_origins=(listed,)).cors_origins)
+    assert [origins.allow(origin) for _ in range(3)] == [allowed] * 3
+    assert caplog.text.count("GQL_JOBS_CORS_ORIGINS") == (0 if allowed else 1)
+    assert len(caplog.text) < 600
+    assert "\x1b" not in caplog.text
+
+
+def test_refused_origins_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    origins = AllowedOrigins(())
+    assert not any(origins.allow(f"https://{number}.example") for number in range(1000))
+    assert len(caplog.records) == 100
 
 
 async def test_the_ide_can_be_switched_off(client: httpx.AsyncClient) -> None:

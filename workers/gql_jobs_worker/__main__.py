@@ -17,8 +17,9 @@ from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging
 from gql_jobs.processes.event_loop import tune_garbage_collector
+from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
-from gql_jobs.settings import Settings
+from gql_jobs.settings import Settings, setting_problems
 from gql_jobs_worker.execution import HANDLER
 from gql_jobs_worker.pool import run_pool
 
@@ -40,6 +41,7 @@ def run_worker() -> None:
     try:
         settings = Settings(**overrides)
         configure_logging(settings.log_level, settings.log_format)
+        keep_private(settings.data_dir)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
         tune_garbage_collector()
@@ -87,7 +89,7 @@ def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return " ".join(setting_problems(error))
     return str(error)
 
 
