@@ -319,6 +319,15 @@ class Settings(BaseSettings):
         description="Values that an operation may ask for, with the sizes of lists counted.",
         json_schema_extra=API,
     )
+    max_operation_rows: int = Field(
+        10_000,
+        ge=100,
+        description="Items of lists (jobs, events, files, workers) that may be read for an operation while it runs.",
+        json_schema_extra=API,
+    )
+    max_operation_bytes: int = Field(
+        8 << 20, ge=1 << 16, description="Bytes that the result of an operation may have.", json_schema_extra=API
+    )
     graphiql: bool = Field(True, description="Serve GraphiQL at /graphql.", json_schema_extra=API)
     plain_fields: bool = Field(
         True,

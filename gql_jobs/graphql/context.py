@@ -1,15 +1,16 @@
 """The context that resolvers are given: the parts of the process they may use. The web layer makes it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import strawberry
 
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Artifact, Job
+from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import JobDefaults
 from gql_jobs.live.feed import Feed
@@ -66,15 +67,19 @@ class Services(Protocol):
         :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
         """
 
-    async def events(self, job_id: str) -> list[Event]:
-        """Return the job's events, oldest first, from the index, else from the stream.
+    async def events(self, job_id: str, after: Cursor, first: int, budget: Budget) -> list[Event]:
+        """Return at most ``first`` of the job's events behind a cursor, oldest first, from the index or the stream.
 
+        :param budget: of which each event is taken before it is read.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
         """
 
-    async def saved(self, job_id: str) -> list[Artifact]:
+    async def saved(self, job_id: str, budget: Budget) -> list[Artifact]:
         """Return the job's files by name, from the index, else from the stream.
 
+        :param budget: of which each file is taken before it is read.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
         """
 
@@ -93,6 +98,8 @@ class Context:
     resume_after: str | None = None
     """The cursor that the transport resumes from (``Last-Event-ID``). It is newer than the argument ``after``: a client
     that reconnects by itself repeats the request as it first was."""
+    budget: Budget = field(default_factory=Budget)
+    """What the operation may still read and show; the engine sets it before resolvers run."""
 
 
 Info = strawberry.Info[Context, None]

@@ -8,23 +8,27 @@ their payload and result, are made by ``registered_types``.
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Protocol, Self, TypeAlias, cast
+from typing import Annotated, Any, Protocol, Self, TypeAlias, cast
 
 import msgspec
 import strawberry
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.engine.budget import Budget, spends_only
+from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.index.index import Note
 from gql_jobs.index.page import Page
 from gql_jobs.jobs import fold, model
+from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
-from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.types import artifact_url
 
@@ -128,35 +132,66 @@ class Job:
     )
 
     @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
-    def raw_payload(self) -> JSON:
+    @spends_only
+    def raw_payload(self, info: Info) -> JSON:
         """Return the stored payload as a JSON value."""
-        return _json(self.source.spec.payload)
+        return _json(self.source.spec.payload, info.context.budget)
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
-    def raw_result(self) -> JSON | None:
+    @spends_only
+    def raw_result(self, info: Info) -> JSON | None:
         """Return the stored result as a JSON value, or None if there is none."""
         result = self.source.result
-        return _json(result) if result is not None else None
+        return _json(result, info.context.budget) if result is not None else None
 
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
         """Return the files from the index, else from the stream."""
-        return [_artifact_of(self.id, saved) for saved in await info.context.services().saved(self.id)]
+        context = info.context
+        return [_artifact_of(self.id, saved) for saved in await context.services().saved(self.id, context.budget)]
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
-    def cancellation(self, info: Info) -> Cancellation | None:
+    async def cancellation(self, info: Info) -> Cancellation | None:
         """Return the cancellation with the receipts that the index has, or None."""
         job = self.source
+        if job.status is not JobStatus.CANCELLED:
+            return None
+        info.context.budget.take(1)
+        # Many jobs may be asked at once, and each is a read.
+        await asyncio.sleep(0)
         return Cancellation.of(job, info.context.services().index.notes(job.id, job.event_seq))
 
     @strawberry.field(
         graphql_type=list[_EVENT],
-        description="The whole history of the job, oldest first, all attempts and their errors included.",
+        description="The history of the job, oldest first, all attempts and their errors included.",
     )
-    async def events(self, info: Info) -> list[Any]:
-        """Return the history from the index, else from the stream."""
-        present = presenter(info)
-        return [presented_event(event, present) for event in await info.context.services().events(self.id)]
+    async def events(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None,
+            strawberry.argument(description=f"How many at most: 0 to {LARGEST_PAGE}, which is also meant by null."),
+        ] = None,
+        after: Annotated[
+            str | None,
+            strawberry.argument(description="Go on behind the event with this cursor; from the beginning where null."),
+        ] = None,
+    ) -> list[Any]:
+        """Return a part of the history, from the index or else from the stream.
+
+        :raises InvalidArgument: for a size out of range, or a cursor that no event can have.
+        """
+        if first is not None and not 0 <= first <= LARGEST_PAGE:
+            raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
+        try:
+            behind = Cursor.parse(after) if after is not None else Cursor(0)
+        except ValueError as error:
+            raise InvalidArgument("after", str(error)) from None
+        context = info.context
+        most = LARGEST_PAGE if first is None else first
+        present = _presents_alike(presenter(info))
+        events = await context.services().events(self.id, behind, most, context.budget) if most else []
+        return [presented_event(event, present) for event in events]
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]
@@ -174,6 +209,22 @@ class PresentsJobs(Protocol):
 def presenter(info: Info) -> Presenter:
     """Return the presenter of the schema that runs this operation."""
     return cast("PresentsJobs", info.schema).present
+
+
+def _presents_alike(present: Presenter) -> Presenter:
+    """Return a presenter for the states of one job, which looks at its payload and at its result once."""
+    classes: dict[bool, type[Job]] = {}
+
+    def alike(job: model.Job) -> Job:
+        has_result = job.result is not None
+        known = classes.get(has_result)
+        if known is not None:
+            return known(source=job)
+        shown = present(job)
+        classes[has_result] = type(shown)
+        return shown
+
+    return alike
 
 
 @strawberry.type(
@@ -194,13 +245,15 @@ def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
     )
 
 
-def _json(stored: msgspec.Raw) -> JSON:
-    """Return the value of stored JSON; its text where a foreign writer has stored null or what is no JSON."""
+def _json(stored: msgspec.Raw, budget: Budget) -> JSON:
+    """Return stored JSON as it is; its text where a foreign writer has stored null or what is no JSON."""
+    budget.take(size=len(stored))
     try:
-        value = msgspec.json.decode(stored)
+        # Only to know that it can be read: as Python objects it would take many times the memory of its text.
+        is_value = msgspec.json.decode(stored) is not None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        value = None
-    return JSON(value if value is not None else bytes(stored).decode("utf-8", "replace"))
+        is_value = False
+    return JSON(stored if is_value else bytes(stored).decode("utf-8", "replace"))
 
 
 def error_of(error: model.JobError) -> JobError:

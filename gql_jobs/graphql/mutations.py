@@ -233,6 +233,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
     ) -> CreateJobsPayload:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
+        info.context.budget.take(len(inputs))
         requests = [request_of(given, registered, f"inputs.{n}") for n, given in enumerate(inputs)]
         services = info.context.services()
         created = await services.commands.create_many(requests)

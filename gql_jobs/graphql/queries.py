@@ -4,9 +4,11 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any
 
 import strawberry
+from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
@@ -113,6 +115,7 @@ class Query:
         if offset and offset < 0:
             raise InvalidArgument("offset", "offset must not be negative.")
         job_filter = filter_of(filter)
+        info.context.budget.take(first)
         page = await info.context.services().reader.page(
             job_filter, order_of(order_by), first=first, after=after or None, offset=offset or 0
         )
@@ -122,15 +125,17 @@ class Query:
     def job_types(self, info: Info) -> list[JobType]:
         """Return the registered types, with the retries and the timeout that their jobs have by default."""
         limits = info.context.services().settings
+        kinds = list(info.context.services().registry)
+        info.context.budget.take(len(kinds))
         return [
             JobType(
                 name=kind.name,
                 queue=kind.queue,
                 max_retries=limits.max_retries if kind.max_retries is None else kind.max_retries,
                 timeout_seconds=limits.process_timeout if kind.timeout is None else kind.timeout,
-                payload_schema=JSON(kind.payload.model_json_schema(by_alias=True)),
+                payload_schema=_payload_schema(kind.payload),
             )
-            for kind in info.context.services().registry
+            for kind in kinds
         ]
 
     @strawberry.field(description="The queues, with how many jobs stand where.")
@@ -138,19 +143,30 @@ class Query:
         """Return the queues of registered types and of stored jobs, sorted by name."""
         reader = info.context.services().reader
         counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
+        names = sorted({*info.context.services().registry.queues, *counts})
+        info.context.budget.take(len(names) * (1 + len(JobStatus)))
         return [
             Queue(
                 name=name,
                 counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
                 oldest_queued_at=oldest.get(name),
             )
-            for name in sorted({*info.context.services().registry.queues, *counts})
+            for name in names
         ]
 
     @strawberry.field(description="The workers that run at the moment.")
     def workers(self, info: Info) -> list[Worker]:
         """Return the workers whose heartbeats this process has received lately."""
-        return [_worker(seen) for seen in info.context.services().presence.workers()]
+        workers = info.context.services().presence.workers()
+        # They may have any number of queues and job types.
+        info.context.budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
+        return [_worker(seen) for seen in workers]
+
+
+@cache
+def _payload_schema(payload: type[BaseModel]) -> JSON:
+    # Making it takes far longer than all else of the list.
+    return JSON(payload.model_json_schema(by_alias=True))
 
 
 def _worker(seen: WorkerSeen) -> Worker:

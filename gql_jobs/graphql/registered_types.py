@@ -13,6 +13,8 @@ from msgspec import Raw
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel, to_pascal
 
+from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
 from gql_jobs.jobs import model
@@ -106,12 +108,14 @@ def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
     payload = payload_types.output(job_type.payload, f"{stem}Payload")
     result = payload_types.output(job_type.result, f"{stem}Result")
 
-    def read_payload(root: Any) -> Any:
-        return _shown(payload, job_type.payload, root.source.spec.payload)
+    @spends_only
+    def read_payload(root: Any, info: Info) -> Any:
+        return _shown(payload, job_type.payload, root.source.spec.payload, info.context.budget)
 
-    def read_result(root: Any) -> Any:
+    @spends_only
+    def read_result(root: Any, info: Info) -> Any:
         stored = root.source.result
-        return _shown(result, job_type.result, stored) if stored is not None else None
+        return _shown(result, job_type.result, stored, info.context.budget) if stored is not None else None
 
     members = {
         "__module__": __name__,
@@ -129,6 +133,7 @@ def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
     return strawberry.type(new_type, name=f"{stem}Job", description=description)
 
 
-def _shown(shape: Shape, model_class: type[BaseModel], stored: Raw) -> Any:
+def _shown(shape: Shape, model_class: type[BaseModel], stored: Raw, budget: Budget) -> Any:
+    budget.take(size=len(stored))
     value = read(model_class, bytes(stored))
     return value.model_dump(mode="json", by_alias=True) if shape.plain else value

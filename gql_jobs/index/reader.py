@@ -15,14 +15,25 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
+import msgspec
+
 from gql_jobs.index.index import Index
 from gql_jobs.index.page import Page, count_jobs, read_page, where
-from gql_jobs.index.tables import READ_ERRORS, microseconds, open_read_only, stored_event
+from gql_jobs.index.tables import (
+    READ_ERRORS,
+    job_in_state,
+    microseconds,
+    open_read_only,
+    stored_event,
+    stored_spec,
+)
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Cursor, JobStatus
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.model import Artifact, Cursor, JobStatus
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 
 _T = TypeVar("_T")
+_decode_artifact = msgspec.json.Decoder(Artifact).decode
 
 READ_THREADS = 2
 """Long reads that run at a time; each has a connection of its own."""
@@ -57,6 +68,14 @@ UNION ALL SELECT seq, 0, 'progress', job, state FROM progress
 WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
 ORDER BY seq, nth LIMIT :limit
 """
+_HISTORY = """
+SELECT seq, nth, kind, state FROM (
+  SELECT seq, nth, kind, state FROM events WHERE job = :number AND (seq, nth) > (:seq, :nth)
+  UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number AND seq > :seq
+) ORDER BY seq, nth LIMIT :limit
+"""
+Charge = Callable[[int], None]
+"""Called in the thread that reads, with the bytes of each row before it is kept; what it raises ends the read."""
 
 
 class _TooLong(Exception):
@@ -133,6 +152,23 @@ class Reader:
         return await self._read(
             partial(read_events_after, after=after, job_id=job_id, limit=limit, max_bytes=max_bytes)
         )
+
+    async def history(self, job_id: str, after: Cursor, limit: int, charge: Charge) -> list[Event]:
+        """Return at most ``limit`` of a job's events behind a cursor, oldest first; of its progress only the newest."""
+        return await self._read(partial(_read_history, job_id=job_id, after=after, limit=limit, charge=charge))
+
+    async def artifacts(self, job_id: str, charge: Charge) -> list[Artifact]:
+        """Return the job's files, sorted by name."""
+        sql = "SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name"
+
+        def read(database: sqlite3.Connection) -> list[Artifact]:
+            found = []
+            for (stored,) in database.execute(sql, (job_id,)):
+                charge(len(stored))
+                found.append(_decode_artifact(stored))
+            return found
+
+        return await self._read(read)
 
     async def overdue(self, before: datetime) -> list[str]:
         """Return at most 1000 ids of scheduled jobs whose ``run_at`` is before that moment."""
@@ -241,6 +277,20 @@ def read_events_after(
 def _spec_size(database: sqlite3.Connection, number: int) -> int:
     row = database.execute("SELECT length(spec) FROM jobs WHERE number = ?", (number,)).fetchone()
     return row[0] if row is not None else 0
+
+
+def _read_history(database: sqlite3.Connection, job_id: str, after: Cursor, limit: int, charge: Charge) -> list[Event]:
+    known = database.execute("SELECT number, spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if known is None:
+        return []
+    spec = stored_spec(known[1])
+    values = {"number": known[0], "seq": after.seq, "nth": after.nth, "limit": limit}
+    events = []
+    with closing(database.execute(_HISTORY, values)) as rows:
+        for seq, nth, kind, state in rows:
+            charge(len(state))
+            events.append(Event(Kind(kind), Cursor(seq, nth), job_in_state(job_id, spec, state)))
+    return events
 
 
 @asynccontextmanager

@@ -258,10 +258,26 @@ def stored_job(job_id: str, spec: bytes, state: bytes) -> Job:
 
     :raises msgspec.DecodeError: if one of them is damaged.
     """
+    return job_in_state(job_id, stored_spec(spec), state)
+
+
+def stored_spec(spec: bytes) -> Spec:
+    """Return the spec of this column.
+
+    :raises msgspec.DecodeError: if it is damaged.
+    """
+    return _decode_spec(spec)
+
+
+def job_in_state(job_id: str, spec: Spec, state: bytes) -> Job:
+    """Return the job of a spec and the column ``state``: those of one job's events share their spec.
+
+    :raises msgspec.DecodeError: if the state is damaged.
+    """
     values = list(_decode_state(state))
     result = values[_RESULT]
     values[_RESULT] = UNSET if result is None else Raw(result)
-    return Job(job_id, *values, spec=_decode_spec(spec))
+    return Job(job_id, *values, spec=spec)
 
 
 def stored_event(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:

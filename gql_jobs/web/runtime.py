@@ -8,16 +8,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import DamagedIndex, Index, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Artifact, Job, parse_job_id
+from gql_jobs.jobs.model import Artifact, Cursor, Job, parse_job_id
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
@@ -87,23 +89,32 @@ class Runtime(Struct):
             return self.index.artifact(job_id, name)
         return await self.artifacts.find(job_id, name)
 
-    async def events(self, job_id: str) -> list[Event]:
-        """Return the job's events, oldest first, from the index or else from the stream.
+    async def events(self, job_id: str, after: Cursor, first: int, budget: Budget) -> list[Event]:
+        """Return at most ``first`` of the job's events behind a cursor, oldest first, from the index or the stream.
 
+        :param budget: of which each event is taken before it is read.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
         if self.index.job(job_id) is not None:
-            return self.index.events(job_id)
-        return (await self.commands.history(job_id)).events
+            return await self.reader.history(job_id, after, first, partial(budget.take, 1))
+        history = await self.commands.history(job_id)
+        events = [event for event in history.events if event.cursor > after][:first]
+        budget.take(len(events))
+        return events
 
-    async def saved(self, job_id: str) -> list[Artifact]:
+    async def saved(self, job_id: str, budget: Budget) -> list[Artifact]:
         """Return the job's files, sorted by name, from the index or else from the stream.
 
+        :param budget: of which each file is taken before it is read.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
         if self.index.job(job_id) is not None:
-            return self.index.artifacts(job_id)
-        return (await self.commands.history(job_id)).artifacts
+            return await self.reader.artifacts(job_id, partial(budget.take, 1))
+        files = (await self.commands.history(job_id)).artifacts
+        budget.take(len(files))
+        return files
 
     async def checks(self) -> dict[str, Check]:
         """Return the readiness checks by name, all of which hold if the process can serve; takes a second at most."""

@@ -8,7 +8,7 @@ from gql_jobs.settings import Settings
 from tests.api.operations import CREATE_MANY, asked, create, create_many, page, watched
 from tests.deadline import until
 from tests.running import running_worker
-from tests.serving import ServedApi
+from tests.serving import ServedApi, serving
 
 
 async def _ids_in_order(api: ServedApi) -> list[str]:
@@ -94,3 +94,12 @@ async def test_thousands_of_jobs_all_complete_and_are_counted(api: ServedApi, se
         await until(all_completed, "all of them complete", within=50)
     assert len({job_id for ids in batches for job_id in ids}) == 3000
     assert (await page(api, first=0))["totalCount"] == 3000
+
+
+async def test_a_mutation_whose_answer_is_too_large_has_been_made(settings: Settings) -> None:
+    async with serving(settings.model_copy(update={"max_operation_bytes": 1 << 16})) as api:
+        many = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { rawPayload } } }"
+        refusal = await api.refusal(many, inputs=[asked({"trace": "t" * 8000}) for _ in range(10)])
+        assert (refusal["extensions"]["code"], refusal["extensions"]["measure"]) == ("TOO_COMPLEX", "size in bytes")
+        assert refusal["message"].endswith("What the mutation did stays done.")
+        assert (await page(api))["totalCount"] == 10

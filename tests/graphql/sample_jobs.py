@@ -1,13 +1,17 @@
 """Jobs of every kind to be asked for, and a context that answers from them, without a server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec import json
+
 from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import open_index
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.messages import (
@@ -60,21 +64,24 @@ def _stories() -> Iterator[Message]:
 
 
 @contextmanager
-def sample_context(path: Path) -> Iterator[Context]:
-    """A context over an index at ``path`` that holds the jobs."""
+def sample_context(path: Path, messages: list[Message] | None = None) -> Iterator[Context]:
+    """A context over an index at ``path`` that holds the jobs.
+
+    :param messages: what has happened instead.
+    """
     with open_index(path, "2026-01-31T12:00:00Z", 1000, 86_400.0) as index:
-        messages = list(_stories())
+        messages = messages or list(_stories())
         index.apply(messages, messages[-1].seq)
         reader = Reader(index)
 
         async def job(job_id: str) -> Any:
             return index.job(job_id)
 
-        async def events(job_id: str) -> Any:
-            return index.events(job_id)
+        async def events(job_id: str, after: Any, first: int, budget: Any) -> Any:
+            return await reader.history(job_id, after, first, partial(budget.take, 1))
 
-        async def saved(job_id: str) -> Any:
-            return index.artifacts(job_id)
+        async def saved(job_id: str, budget: Any) -> Any:
+            return await reader.artifacts(job_id, partial(budget.take, 1))
 
         bus = EventBus(reader.events_after, index.position)
         # Neither the stream nor its tail is asked for what the index has.
@@ -90,3 +97,9 @@ def sample_context(path: Path) -> Iterator[Context]:
         )
         yield Context(lambda: services)
         reader.close()
+
+
+def shown_json(resolver: Callable[[Any], Any]) -> Any:
+    """The value of a field of raw JSON, as it stands in an answer."""
+    info = SimpleNamespace(context=SimpleNamespace(budget=Budget()))
+    return json.decode(json.encode(resolver(info)))

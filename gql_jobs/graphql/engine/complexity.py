@@ -38,6 +38,9 @@ PAGE_ARGUMENTS = ("first", "last", "limit")
 """Names of arguments that say how many items a list has."""
 ASSUMED_LIST = 10
 """Items that are counted of a list whose size no argument says."""
+ASSUMED_LIST_WITHIN = 100
+"""Items that are counted of a list whose size no argument says, in an item of such a list: whoever nests them asks for
+what grows with each level, and for most of it more than once."""
 INTROSPECTION_LIST = 3
 """Items that are counted of a list in an introspection: cheap, and graphql-core limits how its lists are nested."""
 _DEEPEST = 150
@@ -66,6 +69,10 @@ class Complexity(Struct, frozen=True):
     """Values to be resolved, with the sizes of lists counted."""
     cost_per_item: int = 0
     """The cost of each item of a list below, where an argument of the field around the selection says its size."""
+    cost_per_assumed: int = 0
+    """The cost of each item of such a list, where none says it."""
+    cost_within: int = 0
+    """The whole cost where the selection is part of an item of a list, other than those of a page."""
 
     def __add__(self, other: "Complexity") -> "Complexity":
         return Complexity(
@@ -76,11 +83,18 @@ class Complexity(Struct, frozen=True):
             self.directives + other.directives,
             self.cost + other.cost,
             self.cost_per_item + other.cost_per_item,
+            self.cost_per_assumed + other.cost_per_assumed,
+            self.cost_within + other.cost_within,
         )
 
     def cost_of(self, items: int) -> int:
         """Return the whole cost if that list has so many items."""
         return self.cost + self.cost_per_item * items
+
+    @property
+    def assumed_cost(self) -> int:
+        """Return the whole cost if no argument says how many items that list has."""
+        return self.cost + self.cost_per_assumed * ASSUMED_LIST
 
 
 _NOTHING = Complexity()
@@ -110,7 +124,7 @@ class Measurement:
         defaults = {d.variable.name.value: d.default_value for d in node.variable_definitions or ()}
         self._variables = {**{n: v for n, v in defaults.items() if v is not None}, **self._variables}
         found = self._selections(node.selection_set, self._schema.get_root_type(node.operation))
-        return found + Complexity(directives=len(node.directives or ()), cost=found.cost_per_item * ASSUMED_LIST)
+        return replace(found, directives=found.directives + len(node.directives or ()), cost=found.assumed_cost)
 
     def _selections(self, node: SelectionSetNode | None, parent: GraphQLNamedType | None) -> Complexity:
         if node is None:
@@ -163,12 +177,23 @@ class Measurement:
         )
         if kind is not None and is_introspection_type(kind):
             cost = (1 + below.cost) * (INTROSPECTION_LIST if is_list else 1)
-            return replace(itself, depth=0, introspection_depth=1 + below.introspection_depth, cost=cost)
+            return replace(
+                itself, depth=0, introspection_depth=1 + below.introspection_depth, cost=cost, cost_within=cost
+            )
         size = self._size(node, field)
-        if not is_list:
-            return replace(itself, cost=1 + below.cost_of(ASSUMED_LIST if size is None else size))
-        each = 1 + below.cost_of(ASSUMED_LIST)
-        return replace(itself, cost_per_item=each) if size is None else replace(itself, cost=each * size)
+        within = 1 + below.cost_within
+        if is_list and size is None:
+            return replace(
+                itself,
+                cost_per_item=1 + below.assumed_cost,
+                cost_per_assumed=within,
+                cost_within=within * ASSUMED_LIST_WITHIN,
+            )
+        if is_list:
+            return replace(itself, cost=within * (size or 0), cost_within=within * (size or 0))
+        if size is None:
+            return replace(itself, cost=1 + below.assumed_cost, cost_within=within)
+        return replace(itself, cost=1 + below.cost_of(size), cost_within=1 + below.cost_of(size))
 
     def _definition(self, node: FieldNode, parent: GraphQLNamedType | None) -> GraphQLField | None:
         return self._schema.get_field(parent, node.name.value) if is_composite_type(parent) else None

@@ -27,9 +27,9 @@ from graphql import (
 )
 from msgspec import Struct, field
 
+from gql_jobs.graphql.engine.budget import TooComplex
 from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep
 from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, coded, located
-from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
 
 MAX_CACHED_DOCUMENTS = 1000
 """Documents that are cached."""
@@ -43,8 +43,6 @@ _TOKEN_BYTES = 1024
 """Bytes of memory for each token of a document, with its part of the syntax tree and of the plans."""
 _ABORTED = "Parsing aborted."
 """The end of the parser's message where a document exceeds its limits, which is no syntax error."""
-_LARGEST_INT = 2**31 - 1
-"""The largest number that an error can show: GraphQL's Int."""
 
 
 class OperationLimits(Protocol):
@@ -79,20 +77,16 @@ class OperationLimits(Protocol):
         """Return how many characters a document may have."""
 
     @property
+    def max_operation_rows(self) -> int:
+        """Return how many items of lists may be read while it runs."""
+
+    @property
+    def max_operation_bytes(self) -> int:
+        """Return how many bytes its result may have."""
+
+    @property
     def query_timeout(self) -> float:
         """Return the seconds that a query may take."""
-
-
-class TooComplex(GqlJobsError):
-    """An operation asks for more than one may: ``actual`` of a ``measure`` (its depth, its cost) above ``limit``."""
-
-    code = ErrorCode.TOO_COMPLEX
-
-    def __init__(self, measure: str, limit: int, actual: int) -> None:
-        # Fragments that double can make a number of any length.
-        shown = str(actual) if actual < _LARGEST_INT else f"more than {_LARGEST_INT}"
-        message = f"The operation asks for too much: its {measure} may be {limit} at most, and it has {shown}."
-        super().__init__(message, measure=measure, limit=limit, actual=min(actual, _LARGEST_INT))
 
 
 class OperationRejected(Exception):

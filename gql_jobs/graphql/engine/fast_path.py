@@ -47,6 +47,7 @@ from graphql import (
 from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
 
+from gql_jobs.graphql.engine.budget import only_spends_budget
 from gql_jobs.graphql.engine.strawberry_internals import (
     Resolver,
     attribute_of,
@@ -87,10 +88,13 @@ def _called(resolver: Resolver) -> Callable[..., Any]:
 def follows_from_source(field: GraphQLField) -> bool:
     """Return whether a field's value follows from its source and its arguments alone.
 
-    A resolver can read anything else (the index, the stream, the client) only through the ``Info`` that it takes.
+    A resolver can read anything else (the index, the stream, the client) only through the ``Info`` that it takes, if
+    it takes that for more than its budget.
     """
     resolver = resolver_of(field)
-    return attribute_of(field) is not None if resolver is None else not resolver.takes_info
+    if resolver is None:
+        return attribute_of(field) is not None
+    return not resolver.takes_info or only_spends_budget(resolver.function)
 
 
 def is_shareable(schema: GraphQLSchema, document: DocumentNode) -> bool:

@@ -18,9 +18,10 @@ import graphql
 import strawberry
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType
 from graphql.execution import create_source_event_stream
-from msgspec import Struct, json
+from msgspec import Raw, Struct, json
 from strawberry.execution.is_awaitable import optimized_is_awaitable
 
+from gql_jobs.graphql.engine.budget import FEW_ROWS, Budget, OverBudget
 from gql_jobs.graphql.engine.documents import (
     Documents,
     OperationLimits,
@@ -55,11 +56,18 @@ class SourceEvent(Protocol):
         """Return the event's place among all events, which no other event has."""
 
 
+class OperationContext(Protocol):
+    """What the engine knows of the ``info.context`` of resolvers. Each operation has a context of its own."""
+
+    budget: Budget
+    """What the resolvers of this operation, or of one event of it, may still use; set before they run."""
+
+
 class Operation(Struct, frozen=True):
     """One operation, ready to be run once."""
 
     context: Any
-    """The ``info.context`` of its resolvers, of this operation alone."""
+    """The ``info.context`` of its resolvers, of this operation alone: an ``OperationContext``."""
     read: ReadOperation | OperationRejected
     """The operation as it was read, or the rejection that is its result."""
 
@@ -74,9 +82,10 @@ class Result:
 
     :param refused: whether nothing was run, so that there is no ``data``; no result follows such a one.
     :param cursor: the event's, in a result of a subscription.
+    :param encoded: the JSON of ``data``, where it has been made already.
     """
 
-    __slots__ = ("_payload", "cursor", "data", "errors", "refused")
+    __slots__ = ("_encoded", "_payload", "cursor", "data", "errors", "refused")
 
     def __init__(
         self,
@@ -85,11 +94,13 @@ class Result:
         *,
         refused: bool = False,
         cursor: str | None = None,
+        encoded: bytes | None = None,
     ) -> None:
         self.data = data
         self.errors = errors
         self.refused = refused
         self.cursor = cursor
+        self._encoded = encoded
         self._payload: bytes | None = None
 
     @property
@@ -101,7 +112,9 @@ class Result:
     def payload(self) -> bytes:
         """Return the JSON of ``data`` (unless the operation was refused) and ``errors`` (if any); encoded once."""
         if self._payload is None:
-            body: dict[str, Any] = {} if self.refused else {"data": self.data}
+            body: dict[str, Any] = (
+                {} if self.refused else {"data": self.data if self._encoded is None else Raw(self._encoded)}
+            )
             if self.errors:
                 body["errors"] = self.formatted_errors
             self._payload = json.encode(body)
@@ -133,13 +146,14 @@ class Operations:
         self._codes = ErrorCodes(core, payloads)
         # Mutations are not cut short: half of one would be neither done nor refused, and each write has its time.
         self._query_timeout = limits.query_timeout if limits is not None else None
+        self._limits = limits
         self._caches = ResultCaches()
         roots = (core.query_type, core.mutation_type)
         fields = frozenset(name for root in roots if root is not None for name in root.fields)
         self.documents = Documents(core, self._codes, limits)
         self.times = OperationTimes(frozenset(named), fields)
 
-    def operation(self, request: OperationRequest, context: Any) -> Operation:
+    def operation(self, request: OperationRequest, context: OperationContext) -> Operation:
         """Return the operation that a request asks for; one that cannot be read is rejected when it is run.
 
         :param context: the ``info.context`` of its resolvers, of this operation alone.
@@ -189,7 +203,7 @@ class Operations:
                     result = cache.result(event.cursor)
                     if result is None:
                         executor = executor or self._build(checked, operation)
-                        result = await self._event_result(executor, checked, event, cache)
+                        result = await self._event_result(executor, checked, operation.context, event, cache)
                     yield result
         except Exception as error:  # noqa: BLE001 -- whatever it is becomes an error in a result
             yield self._refused(self._coded([located(error)], checked))
@@ -208,18 +222,23 @@ class Operations:
             executor = self._build(checked, operation)
         except OperationRejected as rejected:
             return self._refused(rejected.errors)
-        result = await self._run(executor, checked)
+        result = await self._run(executor, checked, operation.context)
         self.times.observe(checked.node, time.perf_counter() - began)
         return result
 
     async def _event_result(
-        self, executor: EventExecutor, checked: ReadOperation, event: SourceEvent, cache: "ResultCache"
+        self,
+        executor: EventExecutor,
+        checked: ReadOperation,
+        context: OperationContext,
+        event: SourceEvent,
+        cache: "ResultCache",
     ) -> Result:
         data = executor.data_of(event)
         if data is not None:
             # Only attributes of the event were read, so every subscriber gets the same.
             return cache.keep(Result(data, cursor=event.cursor))
-        result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), checked)
+        result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), checked, context)
         result.cursor = event.cursor
         return cache.keep(result) if self._is_shareable(checked) else result
 
@@ -257,17 +276,39 @@ class Operations:
             found.use_plan(checked.known.plans)
         return found
 
-    async def _run(self, executor: EventExecutor, checked: ReadOperation) -> Result:
+    async def _run(self, executor: EventExecutor, checked: ReadOperation, context: OperationContext) -> Result:
+        budget = context.budget = self._new_budget()
+        encoded = None
         try:
             found = executor.execute_operation()
             result = cast("graphql.ExecutionResult", await found if isinstance(found, Awaitable) else found)
+            if budget.spent is None and budget.rows > FEW_ROWS:
+                encoded = budget.encode_result(result.data)
+        except OverBudget:
+            pass
         except Exception as error:  # noqa: BLE001 -- an error of the operation, whatever it is
             result = graphql.ExecutionResult(None, [located(error)])
+        if budget.spent is not None:
+            # One refusal, in the place of an error for each value that is missing.
+            if checked.node.operation is OperationType.MUTATION:
+                return self._unshown(budget.spent)
+            return self._refused([located(budget.spent)])
         if not result.errors:
-            return Result(result.data)
+            return Result(result.data, encoded=encoded)
         errors = self._coded(result.errors, checked)
         self.times.count_errors(errors)
-        return Result(result.data, errors, refused=result.data is None and not any(error.path for error in errors))
+        refused = result.data is None and not any(error.path for error in errors)
+        return Result(result.data, errors, refused=refused, encoded=encoded)
+
+    def _unshown(self, spent: OverBudget) -> Result:
+        """Return the result of a mutation that has been made, and whose answer is too large."""
+        error = GraphQLError(f"{spent.message} What the mutation did stays done.", extensions=spent.extensions)
+        self.times.count_errors([error])
+        return Result(None, [error])
+
+    def _new_budget(self) -> Budget:
+        limits = self._limits
+        return Budget() if limits is None else Budget(limits.max_operation_rows, limits.max_operation_bytes)
 
     def _coded(self, errors: list[GraphQLError], checked: ReadOperation) -> list[GraphQLError]:
         return self._codes.of_execution(errors, checked.document, checked.node, checked.variables)

@@ -1,0 +1,119 @@
+"""What one operation may use while it runs: rows that are read for it, and bytes of its result.
+
+``complexity`` measures what a document asks for before it runs; how long the lists turn out to be is known only then.
+Each operation, and each event of a subscription, has a ``Budget`` of its own in its context. Resolvers take from it
+what they are about to read or to show, so that an operation ends at the first row too many, and ``encode_result``
+writes no more than what is left of the bytes.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from msgspec import Struct, json
+
+from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
+
+_R = TypeVar("_R", bound=Callable[..., Any])
+
+_LARGEST_INT = 2**31 - 1
+"""The largest number that an error can show: GraphQL's Int."""
+FEW_ROWS = 8
+"""Rows up to which a result needs no ``encode_result``: what so few can hold is bounded by what a job may hold."""
+
+
+class TooComplex(GqlJobsError):
+    """An operation asks for more than one may: ``actual`` of a ``measure`` (its depth, its cost) above ``limit``."""
+
+    code = ErrorCode.TOO_COMPLEX
+
+    def __init__(self, measure: str, limit: int, actual: int) -> None:
+        # Fragments that double can make a number of any length.
+        shown = str(actual) if actual < _LARGEST_INT else f"more than {_LARGEST_INT}"
+        message = f"The operation asks for too much: its {measure} may be {limit} at most, and it has {shown}."
+        super().__init__(message, measure=measure, limit=limit, actual=min(actual, _LARGEST_INT))
+
+
+class OverBudget(TooComplex):
+    """An operation was stopped while it ran, because it would have used more than its budget."""
+
+
+class Budget(Struct):
+    """What one operation may use, and what of it was taken."""
+
+    max_rows: int | None = None
+    """Items of lists that may be read; None for any number."""
+    max_size: int | None = None
+    """Bytes that the result may have; None for any number."""
+    rows: int = 0
+    """Items that were taken."""
+    size: int = 0
+    """Bytes that were taken."""
+    spent: OverBudget | None = None
+    """The refusal, once more was wanted than there is; whatever is wanted later is refused by it as well."""
+
+    def take(self, rows: int = 0, size: int = 0) -> None:
+        """Take rows and bytes, before they are read or made; threads may do so too.
+
+        :raises OverBudget: if there is not so much left.
+        """
+        self.rows += rows
+        self.size += size
+        if self.spent is None:
+            if self.max_rows is not None and self.rows > self.max_rows:
+                self.spent = OverBudget("number of rows read", self.max_rows, self.rows)
+            elif self.max_size is not None and self.size > self.max_size:
+                self.spent = OverBudget("size in bytes", self.max_size, self.size)
+        if self.spent is not None:
+            raise self.spent
+
+    def encode_result(self, data: dict[str, Any] | None) -> bytes:
+        """Return the JSON of a result's data, written object by object.
+
+        Strings of a few rows may stand in the result very often, so what was taken says little about its size.
+
+        :raises OverBudget: if it is longer than the bytes that an operation may have.
+        """
+        if self.max_size is None:
+            return json.encode(data)
+        written = bytearray()
+        self._write(data, written, self.max_size)
+        return bytes(written)
+
+    def _write(self, value: Any, written: bytearray, limit: int) -> None:
+        """Append the JSON of a value, object by object."""
+        if type(value) is dict and any(type(part) in {dict, list} for part in value.values()):
+            opening = b"{"
+            for key, part in value.items():
+                written += opening
+                json_key = json.encode(key)
+                written += json_key
+                written += b":"
+                self._write(part, written, limit)
+                opening = b","
+            written += b"}"
+        elif type(value) is list and value and type(value[0]) in {dict, list}:
+            opening = b"["
+            for part in value:
+                written += opening
+                self._write(part, written, limit)
+                opening = b","
+            written += b"]"
+        else:
+            written += json.encode(value)
+        if len(written) > limit:
+            self.spent = OverBudget("size in bytes", limit, len(written))
+            raise self.spent
+
+
+def spends_only(resolver: _R) -> _R:
+    """Mark a resolver that takes ``Info`` for the budget only, and return it.
+
+    Whatever else it looks at follows from its source, so that all subscribers may share what it returns.
+    """
+    resolver.only_spends = True  # type: ignore[attr-defined]
+    return resolver
+
+
+def only_spends_budget(resolver: Callable[..., Any]) -> bool:
+    """Return whether the resolver was marked by ``spends_only``."""
+    return getattr(resolver, "only_spends", False)
