@@ -250,10 +250,14 @@ def _json(stored: msgspec.Raw, budget: Budget) -> JSON:
     budget.take(size=len(stored))
     try:
         # Only to know that it can be read: as Python objects it would take many times the memory of its text.
-        is_value = msgspec.json.decode(stored) is not None
+        value = msgspec.json.decode(stored)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        is_value = False
-    return JSON(stored if is_value else bytes(stored).decode("utf-8", "replace"))
+        value = None
+    text = bytes(stored)
+    if value is None:
+        return JSON(text.decode("utf-8", "replace"))
+    # A foreign writer may have broken it into lines, which would end an event of a stream.
+    return JSON(msgspec.Raw(msgspec.json.encode(value)) if b"\n" in text or b"\r" in text else stored)
 
 
 def error_of(error: model.JobError) -> JobError:

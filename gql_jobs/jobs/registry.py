@@ -91,8 +91,8 @@ class Registry:
     def add(self, job_type: JobType) -> JobType:
         """Register a type and return it.
 
-        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
-            another type has, or a model with a field that could not be stored and read back.
+        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name
+            that another type has, or a model with a field that could not be stored and read back.
         """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
@@ -157,7 +157,7 @@ def job_type(
     :param max_retries: attempts after the first, 0 to 100; None takes the setting.
     :param timeout: seconds an attempt may take, 0.1 to 86400; None takes the setting.
     :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
-        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
+    :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
         another type has, or a model with a field that could not be stored and read back.
     """
     return registry.add(

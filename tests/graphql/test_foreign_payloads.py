@@ -2,10 +2,12 @@
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from msgspec import Raw
 
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.messages import Kind
@@ -48,6 +50,12 @@ def test_a_payload_that_no_client_could_be_given_is_shown_as_text(payload: bytes
     presented = RegisteredTypes(load_job_types()).present(job(payload))
     assert isinstance(presented, UnknownJob)
     assert shown_json(presented.raw_payload) == shown
+
+
+def test_a_payload_in_lines_is_shown_in_one() -> None:
+    presented = RegisteredTypes(load_job_types()).present(job(b'{"a":\r\n[1,\n2]}'))
+    info = SimpleNamespace(context=SimpleNamespace(budget=Budget()))
+    assert bytes(presented.raw_payload(info)) == b'{"a":[1,2]}'
 
 
 def test_a_wrong_hash_does_not_lend_one_payload_the_verdict_of_another() -> None:
