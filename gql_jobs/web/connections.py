@@ -1,7 +1,9 @@
-"""The long-lived connections of one process: how many may be open, how they are counted, and how they are closed.
+"""Who holds what of one process: connections and bytes, in all and by client; and how connections are closed.
 
-A connection is a WebSocket or a response that is a stream. ``Admission`` limits them by client, so that whoever opens a
-thousand harms only itself; ``Connections`` closes them; ``SocketCounts`` has the numbers of sockets for ``/metrics``.
+``Admission`` limits what lasts, WebSockets and responses that are streams, so that whoever opens a thousand harms only
+itself; ``Connections`` closes them; ``SocketCounts`` has the numbers of sockets for ``/metrics``. ``PlainConnections``
+limits all other connections, and makes room by closing idle ones. ``ByteBudget`` limits what clients have sent and the
+process has to keep: bodies, messages that are incomplete, variables of subscriptions.
 """
 
 import asyncio
@@ -9,8 +11,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Literal
+from typing import Literal, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +29,11 @@ _LABELLED = frozenset(
     {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013}
     | {4400, 4401, 4403, 4406, 4408, 4409, 4429, 4499, 4500}
 )
+_LARGEST_PER_CLIENT = 4
+_LARGEST_AT_A_TIME = 8
+"""Bodies of the largest size that may be there at a time, of one client and of all."""
+_DOCUMENT_FACTOR = 256
+"""Bytes that a document counts for each of its characters: its syntax tree and plans are that much larger."""
 _ABNORMAL = 1006
 """The close code of a socket that ended without a close frame."""
 
@@ -48,7 +56,7 @@ class Admission:
 
     def rejection(self, scope: Scope) -> str | None:
         """Return why a connection is rejected now, as a sentence that fits into a close frame; None if it is not."""
-        if self._open[_client(scope)] >= self._most_per_client:
+        if self._open[client_of(scope)] >= self._most_per_client:
             return f"{self._most_per_client} connections are open from this address, which is the limit"
         if self._total >= self._most:
             return "the server has as many connections as it can hold; try again later"
@@ -57,7 +65,7 @@ class Admission:
     @contextmanager
     def admitted(self, scope: Scope) -> Iterator[None]:
         """Count a connection until the block ends, whether or not it exceeds a limit."""
-        client = _client(scope)
+        client = client_of(scope)
         self._open[client] += 1
         self._total += 1
         try:
@@ -82,8 +90,15 @@ class AdmittedResponse:
             await self._response(scope, receive, send)
 
 
-def _client(scope: Scope) -> str:
-    host = str((scope.get("client") or ("",))[0])
+def client_of(scope: Scope) -> str:
+    """Return who counts as one client: an IPv4 address, or the network of an IPv6 address."""
+    client = scope.get("client")
+    return client_at(str(client[0])) if client else ""
+
+
+@lru_cache(4096)
+def client_at(host: str) -> str:
+    """Return who counts as one client among those with such an address."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -93,6 +108,168 @@ def _client(scope: Scope) -> str:
         return host
     mapped = address.ipv4_mapped
     return str(mapped) if mapped is not None else str(int(address) >> (128 - _IPV6_PREFIX))
+
+
+class ByteBudget:
+    """The bytes of clients that the process may keep at a time, in all and of one client.
+
+    Counted is what came over the wire; what is made of it may take a multiple of that.
+
+    :param most: bytes in all.
+    :param most_per_client: bytes of one client, over all its requests and sockets.
+    """
+
+    def __init__(self, most: int, most_per_client: int) -> None:
+        self._most = most
+        self._most_per_client = most_per_client
+        self._held: Counter[str] = Counter()
+        self._total = 0
+        self._documents: Counter[tuple[str, str]] = Counter()
+        """How many subscriptions of a client have a document."""
+
+    def hold(self, client: str, size: int) -> bool:
+        """Count ``size`` bytes as held by the client; return whether they fit, and count nothing if they do not."""
+        held = self._held[client] + size
+        if held > self._most_per_client or self._total + size > self._most:
+            return False
+        self._held[client] = held
+        self._total += size
+        return True
+
+    def release(self, client: str, size: int) -> None:
+        """Count ``size`` bytes less, which the client held."""
+        self._total -= size
+        self._held[client] -= size
+        if self._held[client] <= 0:
+            del self._held[client]
+
+    def hold_document(self, client: str, text: str) -> bool:
+        """Count the document of a subscription, once for all of the client's that have it; return whether it fits."""
+        key = client, text
+        if key not in self._documents and not self.hold(client, len(text) * _DOCUMENT_FACTOR):
+            return False
+        self._documents[key] += 1
+        return True
+
+    def release_document(self, client: str, text: str) -> None:
+        """Count one subscription less that has the document."""
+        key = client, text
+        self._documents[key] -= 1
+        if not self._documents[key]:
+            del self._documents[key]
+            self.release(client, len(text) * _DOCUMENT_FACTOR)
+
+
+class HeldBytes:
+    """What one request, socket or operation holds of a budget, until it is released."""
+
+    __slots__ = ("_budget", "_client", "_document", "size")
+
+    def __init__(self, budget: ByteBudget, client: str) -> None:
+        self._budget = budget
+        self._client = client
+        self._document: str | None = None
+        self.size = 0
+
+    def resize(self, size: int) -> bool:
+        """Hold ``size`` bytes instead of what was held; return whether they fit. What was held stays if they do not."""
+        if size > self.size:
+            if not self._budget.hold(self._client, size - self.size):
+                return False
+        elif size < self.size:
+            self._budget.release(self._client, self.size - size)
+        self.size = size
+        return True
+
+    def keep(self, document: str, size: int) -> bool:
+        """Hold the document of a subscription and ``size`` bytes beside it; return whether they fit."""
+        if not self.resize(size) or not self._budget.hold_document(self._client, document):
+            return False
+        self._document = document
+        return True
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self.resize(0)
+        if self._document is not None:
+            self._budget.release_document(self._client, self._document)
+            self._document = None
+
+
+def budget_for(largest: int) -> ByteBudget:
+    """Return the budget of a process that takes bodies and messages of up to ``largest`` bytes.
+
+    One client may have four of them there at a time, and all clients together eight: enough for a slow network, and
+    little beside the memory of a process that has them read.
+    """
+    return ByteBudget(_LARGEST_AT_A_TIME * largest, _LARGEST_PER_CLIENT * largest)
+
+
+class PlainConnection(Protocol):
+    """A connection that carries neither a socket nor a stream, as ``PlainConnections`` sees it."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no request is being answered, so that a client loses nothing but the time to connect."""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Return whether the body of its request is still awaited."""
+
+    def give_way(self) -> None:
+        """End, because another connection needs the place."""
+
+
+class PlainConnections:
+    """The limits of connections that carry neither a socket nor a stream, in all and from one address.
+
+    A connection above a limit takes the place of an idle one: of the same client where the limit is its own, else of
+    the client that has most. Where none is idle, one whose body does not come has to go, of a client that has more than
+    the new one. Addresses are those of the network: whom a proxy stands for is only known once a request is there.
+
+    :param most: connections in all.
+    :param most_per_client: connections from one IPv4 address, or from one IPv6 network.
+    """
+
+    def __init__(self, most: int, most_per_client: int) -> None:
+        self._most = most
+        self._most_per_client = most_per_client
+        self._open: dict[str, dict[PlainConnection, None]] = {}
+        self._total = 0
+
+    def admit(self, client: str, connection: PlainConnection) -> bool:
+        """Count a connection; return whether there is room for it. If not, it has to be refused."""
+        own = self._open.get(client, {})
+        has_room = len(own) < self._most_per_client or _gives_way(own)
+        if has_room and self._total >= self._most:
+            has_room = self._make_room(len(own))
+        self._open.setdefault(client, {})[connection] = None
+        self._total += 1
+        return has_room
+
+    def ended(self, client: str, connection: PlainConnection) -> None:
+        """Count it no more: it has ended, or carries something that lasts. It may be called twice."""
+        own = self._open.get(client, {})
+        if connection in own:
+            del own[connection]
+            self._total -= 1
+            if not own:
+                del self._open[client]
+
+    def _make_room(self, own: int) -> bool:
+        by_number = sorted(self._open.values(), key=len, reverse=True)
+        if any(_gives_way(connections) for connections in by_number):
+            return True
+        return any(_gives_way(connections, unfinished=True) for connections in by_number if len(connections) > own + 1)
+
+
+def _gives_way(connections: dict[PlainConnection, None], *, unfinished: bool = False) -> bool:
+    """End the oldest connection that may be; return whether there was one."""
+    for connection in connections:
+        if connection.is_unfinished if unfinished else connection.is_idle:
+            connection.give_way()
+            return True
+    return False
 
 
 class Connections:

@@ -11,10 +11,16 @@ from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_o
 from gql_jobs.graphql.context import Context, Services
 from gql_jobs.graphql.engine.operations import Operation, Result
 from gql_jobs.graphql.schema import JobsSchema
-from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
-from gql_jobs.web.connections import Admission, AdmittedResponse, Connections, SocketCounts
+from gql_jobs.web.connections import (
+    Admission,
+    AdmittedResponse,
+    Connections,
+    SocketCounts,
+    budget_for,
+)
 from gql_jobs.web.graphql_request import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
@@ -24,8 +30,11 @@ from gql_jobs.web.graphql_request import (
     BodyRejected,
     LimitedBody,
     RequestRejected,
+    error_response,
+    keep_subscription,
     negotiate,
     read_operation,
+    too_busy,
 )
 from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
@@ -38,6 +47,9 @@ _LOGGED_ORIGINS = 100
 _NEEDS_STREAM = (
     f"A subscription needs a WebSocket ({PROTOCOL}), or an Accept header that names "
     f"{EVENT_STREAM} or {MULTIPART};subscriptionSpec=1.0."
+)
+_CROSS_SITE = (
+    "Pages of other sites may not have a browser send operations by GET; GQL_JOBS_CORS_ORIGINS can allow their origin."
 )
 _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
 
@@ -86,6 +98,7 @@ class GraphQLEndpoint:
         self.connections = Connections(settings.max_socket_age)
         self.socket_counts = SocketCounts()
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
+        self.budget = budget_for(settings.max_body_bytes)
         self._operations = schema.operations
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout
@@ -94,33 +107,46 @@ class GraphQLEndpoint:
         limits = SocketLimits(
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
-        self._sockets = TransportWs(self._operations, self._new_context, limits, self.connections, self.socket_counts)
+        self._sockets = TransportWs(
+            self._operations, self._new_context, limits, self.connections, self.socket_counts, budget=self.budget
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or serve a WebSocket."""
         if scope["type"] == "websocket":
             await self._serve_socket(scope, receive, send)
             return
-        body = LimitedBody(receive, self._max_body_bytes, self._request_timeout)
+        limit, timeout = self._max_body_bytes, self._request_timeout
+        body = LimitedBody(receive, scope, self.budget, limit=limit, timeout=timeout)
         try:
-            response = await self._answer(Request(scope, body.receive))
-        except (RequestRejected, BodyRejected) as rejected:
-            response = rejected.response
-        except ClientDisconnect:
-            # The client disconnected while it sent its body: there is nobody to answer, and nothing to log.
-            return
-        await response(scope, body.receive, send)
+            response = await self._response(Request(scope, body.receive), body)
+            if response is not None:
+                await response(scope, body.receive, send)
+        finally:
+            body.release()
 
-    async def _answer(self, request: Request) -> ASGIApp:
+    async def _response(self, request: Request, body: LimitedBody) -> ASGIApp | None:
+        """Return the response to a request; None if the client disconnected while it sent its body."""
+        try:
+            return await self._answer(request, body)
+        except (RequestRejected, BodyRejected) as rejected:
+            return rejected.response
+        except ClientDisconnect:
+            # There is nobody to answer, and nothing to log.
+            return None
+
+    async def _answer(self, request: Request, body: LimitedBody) -> ASGIApp:
         accept = request.headers.get("accept", "")
         if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
             return self._ide()
+        if request.method == "GET" and self._is_cross_site(request.scope):
+            raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
         operation = self._operations.operation(await read_operation(request), self._new_context())
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
         if media_type in {EVENT_STREAM, MULTIPART}:
-            return self._stream(operation, media_type, request)
+            return self._stream(operation, media_type, request, body)
         if media_type is None:
             is_subscription = operation.type is OperationType.SUBSCRIPTION
             raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
@@ -140,11 +166,18 @@ class GraphQLEndpoint:
             raise RequestRejected(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
         return graphiql.page()
 
-    def _stream(self, operation: Operation, media_type: str, request: Request) -> ASGIApp:
+    def _stream(self, operation: Operation, media_type: str, request: Request, body: LimitedBody) -> ASGIApp:
         rejection = self._admission.rejection(request.scope)
         if rejection is not None:
             message = f"{rejection[0].upper()}{rejection[1:]}."
             raise RequestRejected(429, message, code=ErrorCode.RATE_LIMITED.value, headers={"Retry-After": "10"})
+        if operation.type is OperationType.SUBSCRIPTION:
+            try:
+                # Of the request only its head is kept beside the operation.
+                if not keep_subscription(operation, body.held, _head_size(request.scope)):
+                    return too_busy()
+            except PayloadTooLarge as error:
+                return error_response(413, error.message, headers=VARY, **error.extensions)
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
         response = StreamedResponse(
@@ -163,10 +196,8 @@ class GraphQLEndpoint:
         return Response(result.payload, status, VARY, f"{media_type}; charset=utf-8")
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
         # Browsers apply no CORS to WebSockets, so the server has to.
-        if origin and not self.origins.allow(origin, headers.get(b"host", b"").decode("latin-1")):
+        if self._is_foreign(scope):
             self.socket_counts.closed("server", 1000)
             # Closed before it is accepted, which is sent as status 403.
             await send({"type": "websocket.close"})
@@ -177,6 +208,24 @@ class GraphQLEndpoint:
             return
         with self._admission.admitted(scope):
             await self._sockets(scope, receive, send)
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        """Return whether the page that sends a request is of an origin that may not connect."""
+        headers = dict(scope["headers"])
+        origin: str = headers.get(b"origin", b"").decode("latin-1")
+        return bool(origin) and not self.origins.allow(origin, headers.get(b"host", b"").decode("latin-1"))
+
+    def _is_cross_site(self, scope: Scope) -> bool:
+        """Return whether a page of another site has its browser send a GET, which browsers do without asking first.
+
+        An ``<img>`` is enough for that. A POST needs a media type that browsers ask for.
+        """
+        headers = dict(scope["headers"])
+        return self._is_foreign(scope) if b"origin" in headers else headers.get(b"sec-fetch-site") == b"cross-site"
+
+
+def _head_size(scope: Scope) -> int:
+    return len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _status(result: Result) -> int:

@@ -16,11 +16,13 @@ from graphql import OperationType
 from msgspec.json import encode
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
-from gql_jobs.graphql.engine.documents import OperationRequest
+from gql_jobs.graphql.engine.documents import OperationRejected, OperationRequest
 from gql_jobs.graphql.engine.errors import DocumentError
+from gql_jobs.graphql.engine.operations import Operation
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
+from gql_jobs.web.connections import ByteBudget, HeldBytes, client_of
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -28,6 +30,16 @@ EVENT_STREAM = "text/event-stream"
 MULTIPART = "multipart/mixed"
 VARY = {"Vary": "Accept"}
 """A header of every answer, for caches: its form depends on ``Accept``."""
+KEPT_VARIABLES_BYTES = 1 << 16
+"""Bytes that the variables of a subscription may have as JSON; they are kept for as long as it runs."""
+KEPT_DOCUMENT_LENGTH = 1 << 14
+"""Characters that the document of a subscription may have; it is kept likewise."""
+UNCOUNTED_BYTES = 1 << 16
+"""Bytes of a body that are not counted if they come in one piece."""
+BUSY = "as many bytes of this address, or of all clients, are on the way as the server holds; try again later"
+"""Why a request or a message is refused that does not fit into the byte budget."""
+_VALUE_BYTES = 64
+"""Bytes that a value may take in memory beside its text in JSON: an empty list of three characters takes as many."""
 
 _SINGLE = (JSON, GRAPHQL_RESPONSE)
 _STREAMS = (EVENT_STREAM, MULTIPART)
@@ -75,15 +87,22 @@ class BodyRejected(Exception):
 class LimitedBody:
     """The body of one request, limited in size and time while it is received; nothing is buffered.
 
+    What comes in one piece of at most ``UNCOUNTED_BYTES`` does not count in the budget: connections limit it already.
+
     :param receive: the ASGI callable of the request.
+    :param scope: of the request.
+    :param budget: counts what has been received, until it is released.
     :param limit: bytes that the body may have.
     :param timeout: seconds in which the whole body has to come.
     """
 
-    __slots__ = ("_deadline", "_left", "_limit", "_receive", "_timeout")
+    __slots__ = ("_budget", "_deadline", "_held", "_left", "_limit", "_receive", "_scope", "_timeout")
 
-    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
+    def __init__(self, receive: Receive, scope: Scope, budget: ByteBudget, *, limit: int, timeout: float) -> None:
         self._receive = receive
+        self._scope = scope
+        self._budget = budget
+        self._held: HeldBytes | None = None
         self._limit = limit
         self._timeout = timeout
         self._left = limit
@@ -92,7 +111,8 @@ class LimitedBody:
     async def receive(self) -> Message:
         """Return the next ASGI message of the request.
 
-        :raises BodyRejected: with status 413 once more has come than the limit allows, with 408 after the timeout.
+        :raises BodyRejected: with status 413 once more has come than the limit allows, with 408 after the timeout, and
+            with 429 if the client has too many bytes on the way.
         """
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -106,10 +126,26 @@ class LimitedBody:
             # After the body, only the client's disconnect is waited for, without a timeout.
             self._deadline = None
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            self._left -= size
             if self._left < 0:
                 raise BodyRejected(body_too_large(self._limit))
+            is_counted = self._held is not None or size > UNCOUNTED_BYTES or message.get("more_body")
+            if is_counted and not self.held.resize(self.held.size + size):
+                raise BodyRejected(too_busy())
         return message
+
+    @property
+    def held(self) -> HeldBytes:
+        """Return what the request holds of the budget."""
+        if self._held is None:
+            self._held = HeldBytes(self._budget, client_of(self._scope))
+        return self._held
+
+    def release(self) -> None:
+        """Hold nothing any more: the request has been answered."""
+        if self._held is not None:
+            self._held.release()
 
 
 def body_too_large(limit: int, size: int | None = None) -> Response:
@@ -119,6 +155,34 @@ def body_too_large(limit: int, size: int | None = None) -> Response:
     """
     error = PayloadTooLarge("The request body", size, limit)
     return error_response(413, error.message, **error.extensions)
+
+
+def too_busy() -> Response:
+    """Return the response with status 429 to a request that does not fit into the byte budget."""
+    headers = {**VARY, "Retry-After": "1"}
+    return error_response(429, f"{BUSY[0].upper()}{BUSY[1:]}.", ErrorCode.RATE_LIMITED.value, headers=headers)
+
+
+def keep_subscription(operation: Operation, held: HeldBytes, size: int = 0) -> bool:
+    """Hold what a subscription keeps of its request while it runs; return whether it fits into the budget.
+
+    :param size: bytes that are kept beside the document and the variables.
+    :raises PayloadTooLarge: if the document or the variables are larger than a subscription may keep.
+    """
+    read = operation.read
+    if isinstance(read, OperationRejected):
+        return True
+    if len(read.text) > KEPT_DOCUMENT_LENGTH:
+        raise PayloadTooLarge("The document of a subscription", len(read.text), KEPT_DOCUMENT_LENGTH)
+    variables = encode(read.variables)
+    if len(variables) > KEPT_VARIABLES_BYTES:
+        raise PayloadTooLarge("The variables of a subscription", len(variables), KEPT_VARIABLES_BYTES)
+    return held.keep(read.text, memory_of(variables) + size)
+
+
+def memory_of(text: bytes) -> int:
+    """Return about how many bytes of memory the value of a JSON text takes."""
+    return len(text) + _VALUE_BYTES * (text.count(b",") + text.count(b"[") + text.count(b"{"))
 
 
 async def read_operation(request: Request) -> OperationRequest:
@@ -153,6 +217,10 @@ async def _of_body(request: Request) -> Any:
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != JSON or not _is_utf8(parameters):
         raise RequestRejected(415, "The body must be JSON in UTF-8: Content-Type: application/json.")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        message = f"A body in the Content-Encoding {encoding[:100]!r} is not read; send it as it is."
+        raise RequestRejected(415, message, headers={"Accept-Encoding": "identity"})
     body = await request.body()
     if body[:1] == b"[":
         raise RequestRejected(400, "The request must be one JSON object: batches are not served.")

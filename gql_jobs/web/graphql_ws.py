@@ -13,9 +13,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.engine.operations import Operation, Operations
-from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.web.connections import Connections, CountedSocket, SocketCounts
-from gql_jobs.web.graphql_request import MalformedRequest, decode_json, operation_request, optional_object
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
+from gql_jobs.web.connections import ByteBudget, Connections, CountedSocket, HeldBytes, SocketCounts, client_of
+from gql_jobs.web.graphql_request import (
+    BUSY,
+    MalformedRequest,
+    decode_json,
+    keep_subscription,
+    memory_of,
+    operation_request,
+    optional_object,
+)
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -30,6 +38,10 @@ INIT_TIMEOUT = 4408
 SUBSCRIBER_EXISTS = 4409
 TOO_MANY_INITS = 4429
 
+INIT_BYTES = 1 << 14
+"""Bytes that the payload of ``connection_init`` may have as JSON; it is kept for as long as the socket is open."""
+ID_BYTES = 256
+"""Bytes that the id of an operation may have; it is sent back with each of its results."""
 _LONGEST_REASON = 123
 """Bytes: a close frame has 125, two of which are the code."""
 
@@ -65,6 +77,7 @@ class TransportWs:
     :param limits: of each socket.
     :param connections: where sockets are registered, to be closed when they are old or the process stops.
     :param counts: the counters of sockets, for metrics.
+    :param budget: holds what the sockets keep of their clients' messages.
     """
 
     def __init__(
@@ -74,12 +87,15 @@ class TransportWs:
         limits: SocketLimits,
         connections: Connections,
         counts: SocketCounts,
+        *,
+        budget: ByteBudget,
     ) -> None:
         self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._connections = connections
         self._counts = counts
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
@@ -89,7 +105,9 @@ class TransportWs:
             return
         counted = CountedSocket(self._counts)
         writer = SocketWriter(send, counted)
-        connection = _Connection(self._operations, self._new_context, self._limits, writer)
+        connection = _Connection(
+            self._operations, self._new_context, self._limits, writer, budget=self._budget, client=client_of(scope)
+        )
         try:
             await _accept(scope, receive, writer)
             with self._connections.registered(connection.close_for_restart):
@@ -118,9 +136,14 @@ class TransportWs:
     async def _read(self, connection: "_Connection", receive: Receive, counted: CountedSocket) -> None:
         try:
             async with asyncio.timeout(self._limits.init_timeout) as connection.read_timeout:
-                while (message := await receive())["type"] == "websocket.receive":
+                while True:
+                    message = await receive()
+                    if message["type"] != "websocket.receive":
+                        break
                     await connection.handle(_text(message))
                     connection.renew_timeout()
+                    # Not kept while the next one is awaited.
+                    del message
             counted.closed_by_client(message.get("code"))
         except TimeoutError:
             if connection.initialised:
@@ -201,13 +224,24 @@ class _Connection:
     """The state of one socket, and the operations that run on it."""
 
     def __init__(
-        self, operations: Operations, new_context: Callable[[], Context], limits: SocketLimits, writer: SocketWriter
+        self,
+        operations: Operations,
+        new_context: Callable[[], Context],
+        limits: SocketLimits,
+        writer: SocketWriter,
+        *,
+        budget: ByteBudget,
+        client: str,
     ) -> None:
         self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._writer = writer
+        self._budget = budget
+        self._client = client
         self._parameters: dict[str, Any] | None = None
+        self._held: HeldBytes | None = None
+        """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
         self._completed_mutations = 0
         """How many mutations still run although the client has completed them."""
@@ -231,7 +265,7 @@ class _Connection:
         message = _parsed(text)
         kind = message.get("type")
         if kind == "subscribe":
-            await self._subscribe(_id(message), message.get("payload"))
+            await self._subscribe(_id(message), message.get("payload"), _size(text))
         elif kind == "complete":
             self._stop(_id(message))
         elif kind == "ping":
@@ -253,15 +287,25 @@ class _Connection:
             self._stop(operation_id)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._held is not None:
+            self._held.release()
 
     async def _initialise(self, parameters: dict[str, Any] | None) -> None:
         if self.initialised:
             raise Violation(TOO_MANY_INITS, "Too many initialisation requests")
+        if parameters:
+            text = encode(parameters)
+            if len(text) > INIT_BYTES:
+                fault = f"the payload has {len(text)} bytes; it may have {INIT_BYTES}"
+                raise Violation(BAD_REQUEST, f"Invalid message: {fault}")
+            self._held = HeldBytes(self._budget, self._client)
+            if not self._held.resize(memory_of(text)):
+                raise Violation(TRY_AGAIN_LATER, BUSY)
         self.initialised = True
         self._parameters = parameters
         await self._writer.acknowledge()
 
-    async def _subscribe(self, operation_id: str, payload: Any) -> None:
+    async def _subscribe(self, operation_id: str, payload: Any, size: int) -> None:
         if not self.initialised:
             raise Violation(UNAUTHORIZED, "Unauthorized")
         if operation_id in self._running:
@@ -272,15 +316,30 @@ class _Connection:
             raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
         if len(self._running) + self._completed_mutations >= self._limits.operations:
             most = self._limits.operations
-            message = f"{most} operations run on this socket, which is the limit; complete one of them first."
-            error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
-            await self._writer.error(operation_id, [dict(error.formatted)])
+            await self._refuse(
+                operation_id, f"{most} operations run on this socket, which is the limit; complete one of them."
+            )
             return
         context = self._new_context()
         context.connection_params = self._parameters
-        running = _Running(operation_id, self._operations.operation(request, context))
+        running = _Running(
+            operation_id, self._operations.operation(request, context), HeldBytes(self._budget, self._client)
+        )
+        try:
+            fits = _hold(running, size)
+        except PayloadTooLarge as error:
+            await self._writer.error(operation_id, [{"message": error.message, "extensions": error.extensions}])
+            return
+        if not fits:
+            running.held.release()
+            await self._refuse(operation_id, f"{BUSY[0].upper()}{BUSY[1:]}.")
+            return
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
+
+    async def _refuse(self, operation_id: str, message: str) -> None:
+        error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
+        await self._writer.error(operation_id, [dict(error.formatted)])
 
     async def _run(self, running: "_Running") -> None:
         try:
@@ -297,6 +356,7 @@ class _Connection:
                 self._free_id(running)
                 await self._writer.complete(running.id)
         finally:
+            running.held.release()
             self._free_id(running)
             self.renew_timeout()
 
@@ -333,12 +393,27 @@ class _Connection:
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
-    __slots__ = ("id", "operation", "task")
+    __slots__ = ("held", "id", "operation", "task")
 
-    def __init__(self, operation_id: str, operation: Operation) -> None:
+    def __init__(self, operation_id: str, operation: Operation, held: HeldBytes) -> None:
         self.id = operation_id
         self.operation = operation
+        self.held = held
         self.task: asyncio.Task[None] | None = None
+
+
+def _hold(running: _Running, size: int) -> bool:
+    """Hold what an operation keeps of its message, which has ``size`` bytes; return whether it fits.
+
+    :raises PayloadTooLarge: if it is a subscription that would keep too much.
+    """
+    if running.operation.type is OperationType.SUBSCRIPTION:
+        return keep_subscription(running.operation, running.held, len(running.id))
+    return running.held.resize(size)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _text(message: Message) -> str:
@@ -362,6 +437,8 @@ def _id(message: dict[str, Any]) -> str:
     operation_id = message.get("id")
     if not isinstance(operation_id, str) or not operation_id:
         raise Violation(BAD_REQUEST, "Invalid message: `id` must be a string that is not empty")
+    if _size(operation_id) > ID_BYTES:
+        raise Violation(BAD_REQUEST, f"Invalid message: `id` may have {ID_BYTES} bytes")
     return operation_id
 
 

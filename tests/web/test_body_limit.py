@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import Front, create_app
+from gql_jobs.web.connections import budget_for
 from gql_jobs.web.graphql_request import BodyRejected, LimitedBody
 
 LIMIT = 1000
@@ -17,7 +18,9 @@ LIMIT = 1000
 
 async def _echo_size(scope: Scope, receive: Receive, send: Send) -> None:
     try:
-        body = await Request(scope, LimitedBody(receive, LIMIT, timeout=10).receive).body()
+        body = await Request(
+            scope, LimitedBody(receive, scope, budget_for(LIMIT), limit=LIMIT, timeout=10).receive
+        ).body()
     except BodyRejected as rejected:
         await rejected.response(scope, receive, send)
         return

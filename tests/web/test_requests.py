@@ -1,5 +1,6 @@
 """What is no GraphQL request is refused in GraphQL's own JSON. No runtime: nothing here gets that far."""
 
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -177,3 +178,45 @@ async def test_a_client_that_goes_away_while_it_sends_its_body_is_no_news(caplog
     }
     await app(scope, receive, send)
     assert (messages, answers, caplog.records) == ([], [], [])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP"])
+async def test_a_body_in_a_content_encoding_is_refused_by_name(client: httpx.AsyncClient, encoding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    body = gzip.compress(b'{"query": "{ __typename }"}')
+    answer = await client.post("/graphql", content=body, headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert encoding in answer.json()["errors"][0]["message"]
+    plain = {**headers, "Content-Encoding": "identity"}
+    assert (await client.post("/graphql", content=gzip.decompress(body), headers=plain)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Accept": "text/html"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Accept": "text/event-stream"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://shop.example"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://api"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({}, 200),
+    ],
+)
+async def test_a_get_that_a_page_of_another_site_has_a_browser_send_is_refused(
+    client: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    answer = await client.get("/graphql", params={"query": "{ __typename }"}, headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+
+
+async def test_a_link_from_another_site_still_leads_to_the_page(client: httpx.AsyncClient) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
+    assert (await client.get("/graphql", headers=headers)).status_code == 200

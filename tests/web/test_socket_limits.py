@@ -8,7 +8,7 @@ from starlette.types import Message
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.web.connections import Connections, SocketCounts
+from gql_jobs.web.connections import Connections, SocketCounts, budget_for
 from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
 from tests.shipped import shipped_schema
 
@@ -22,7 +22,12 @@ class _Socket:
 
     def __init__(self, limits: SocketLimits) -> None:
         transport = TransportWs(
-            shipped_schema().operations, lambda: Context(_not_open), limits, Connections(), SocketCounts()
+            shipped_schema().operations,
+            lambda: Context(_not_open),
+            limits,
+            Connections(),
+            SocketCounts(),
+            budget=budget_for(1 << 20),
         )
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self._heard: asyncio.Queue[Message] = asyncio.Queue()

@@ -162,7 +162,7 @@ class Documents:
         document = known.document if known is not None else self._parse(text)
         node = _chosen(document, request.operation_name)
         name = node.name.value if node.name else None
-        return ReadOperation(text, document, node, name, request.variables or {}, known)
+        return ReadOperation(text, document, node, name, _declared(node, request.variables or {}), known)
 
     def check(self, operation: ReadOperation) -> ReadOperation:
         """Return the operation with what is cached for its document, once it is valid and within the limits.
@@ -296,6 +296,14 @@ def _aborted(error: GraphQLSyntaxError) -> GraphQLError | None:
     error.message = error.message.removeprefix("Syntax Error: ")
     error.extensions = {"code": TooComplex.code.value}
     return error
+
+
+def _declared(node: OperationDefinitionNode, variables: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables that the operation declares: a subscription keeps them for as long as it runs."""
+    if not variables:
+        return variables
+    names = {definition.variable.name.value for definition in node.variable_definitions or ()}
+    return variables if variables.keys() <= names else {name: variables[name] for name in variables if name in names}
 
 
 def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:

@@ -1,0 +1,179 @@
+"""What a client may have the process keep, for as long as a socket or a stream lasts."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.schema import build_schema
+from gql_jobs.settings import Settings
+from gql_jobs.web.connections import ByteBudget, HeldBytes
+from gql_jobs.web.graphql_request import operation_request
+from tests.deadline import until
+from tests.serving import HOST, ServedApi, api_process, free_port, hear, say, serving
+from tests.shipped import shipped_types
+
+WATCH = "subscription ($after: String) { jobEvents(after: $after) { cursor } }"
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[ServedApi]:
+    async with serving(settings) as served:
+        yield served
+
+
+async def _closed(port: int, *messages: dict[str, Any]) -> tuple[int | None, str | None]:
+    url = f"ws://{HOST}:{port}/graphql"
+    async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None) as opened:
+        for message in messages:
+            await say(opened, **message)
+        await opened.wait_closed()
+        return opened.close_code, opened.close_reason
+
+
+async def test_the_payload_of_connection_init_has_a_limit_in_bytes(api: ServedApi) -> None:
+    for text in "x" * (1 << 14), "ä" * (1 << 13):
+        code, reason = await _closed(api.port, {"type": "connection_init", "payload": {"token": text}})
+        assert code == 4400
+        assert "it may have 16384" in (reason or "")
+    async with api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload={"query": "{ __typename }"})
+        assert (await hear(opened))["type"] == "next"
+
+
+async def test_the_id_of_an_operation_has_a_limit_in_bytes(api: ServedApi) -> None:
+    subscribe = {"type": "subscribe", "payload": {"query": "{ __typename }"}}
+    for message in (
+        {**subscribe, "id": "x" * 257},
+        {**subscribe, "id": "ä" * 129},
+        {"type": "complete", "id": "x" * 257},
+    ):
+        code, reason = await _closed(api.port, {"type": "connection_init"}, message)
+        assert code == 4400
+        assert "`id` may have 256 bytes" in (reason or "")
+    async with api.raw_socket() as opened:
+        await say(opened, **{**subscribe, "id": "x" * 256})
+        assert (await hear(opened))["id"] == "x" * 256
+
+
+async def test_the_variables_of_a_subscription_have_a_limit_in_bytes(api: ServedApi) -> None:
+    large = {"query": WATCH, "variables": {"after": "x" * (1 << 16)}}
+    async with api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload=large)
+        answer = await hear(opened)
+        assert (answer["type"], answer["id"]) == ("error", "1")
+        (error,) = answer["payload"]
+        assert error["extensions"]["code"] == "PAYLOAD_TOO_LARGE"
+        assert error["extensions"]["limitBytes"] == 1 << 16
+        # The id is free again, and the socket goes on.
+        await say(opened, id="1", type="subscribe", payload={"query": "{ __typename }"})
+        assert (await hear(opened))["type"] == "next"
+    for accept in "text/event-stream", "multipart/mixed;subscriptionSpec=1.0":
+        refused = await api.http.post("/graphql", json=large, headers={"Accept": accept})
+        assert refused.status_code == 413
+        assert refused.json()["errors"][0]["extensions"]["limitBytes"] == 1 << 16
+    assert (await api.ask("query ($name: String!) { __type(name: $name) { name } }", name="x" * (1 << 17))) == {
+        "__type": None
+    }
+
+
+async def test_the_document_of_a_subscription_has_a_limit(api: ServedApi) -> None:
+    document = f"subscription {{ jobEvents {{ {'cursor ' * 2400} }} }}"
+    async with api.raw_socket() as opened:
+        refusal = await api.refused_on(opened, "1", document)
+        assert refusal["extensions"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
+def test_variables_that_an_operation_does_not_declare_are_not_kept() -> None:
+    operations = build_schema(shipped_types(), Settings()).operations
+    services: Any = SimpleNamespace()
+    sent = {"query": WATCH, "variables": {"after": None, "other": "x" * 1000}}
+    operation = operations.operation(operation_request(sent), Context(services))
+    assert not isinstance(operation.read, Exception)
+    assert operation.read.variables == {"after": None}
+
+
+def test_one_client_has_a_budget_of_bytes_and_all_clients_have_one() -> None:
+    budget = ByteBudget(100, 60)
+    first, second, other = HeldBytes(budget, "a"), HeldBytes(budget, "a"), HeldBytes(budget, "b")
+    assert first.resize(50)
+    assert not second.resize(11)
+    assert other.resize(50)
+    assert not other.resize(51)
+    first.release()
+    assert second.resize(50)
+    assert not other.resize(51)
+    second.release()
+    assert other.resize(60)
+
+
+def test_a_document_is_counted_once_for_all_subscriptions_of_a_client() -> None:
+    budget = ByteBudget(100_000, 3000)
+    held = [HeldBytes(budget, "a") for _ in range(4)]
+    assert all(one.keep("0123456789", 10) for one in held[:3])
+    assert not held[3].keep("987654321", 10)
+    held[3].release()
+    for one in held[:3]:
+        one.release()
+    assert held[3].keep("987654321", 10)
+
+
+async def test_sockets_of_one_client_together_keep_no_more_than_its_budget(settings: Settings) -> None:
+    async with serving(settings.model_copy(update={"max_body_bytes": 80_000})) as api:
+        opened = []
+        url = f"ws://{HOST}:{api.port}/graphql"
+        init = {"type": "connection_init", "payload": {"token": "x" * 16_000}}
+        for _ in range(19):
+            opened.append(await connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None))
+            await say(opened[-1], **init)
+            assert (await hear(opened[-1]))["type"] == "connection_ack"
+        code, reason = await _closed(api.port, init)
+        assert code == 1013
+        assert "try again later" in (reason or "")
+        # A request with a body does not fit either, one without goes on.
+        body = {"query": "{ __typename }", "variables": {"pad": "x" * 70_000}}
+        refused = await api.http.post("/graphql", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["errors"][0]["extensions"]["code"] == "RATE_LIMITED"
+        assert (await api.http.get("/graphql", params={"query": "{ __typename }"})).status_code == 200
+        for one in opened:
+            await one.close()
+        async with api.raw_socket():
+            pass
+
+
+async def test_idle_sockets_keep_nothing_of_what_they_sent(settings: Settings) -> None:
+    async with api_process(settings, free_port()) as (api, process):
+        memory = psutil.Process(process.pid).memory_info
+        pad = "x" * (7 * MEGABYTE)
+        before = memory().rss
+        opened = []
+        url = f"ws://{HOST}:{api.port}/graphql"
+        for number in range(12):
+            one = await connect(
+                url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None, compression=None, max_size=None
+            )
+            opened.append(one)
+            await say(one, type="connection_init")
+            await hear(one)
+            if number % 2:
+                await say(one, id="1", type="subscribe", payload={"query": WATCH, "variables": {"pad": pad}})
+                await say(one, id="2", type="subscribe", payload={"query": "{ __typename }"})
+                assert {(await hear(one))["id"] for _ in range(2)} == {"2"}
+            else:
+                await say(one, type="pong", payload={"pad": pad})
+                await say(one, id="1", type="subscribe", payload={"query": "{ __typename }", "variables": {"pad": pad}})
+                assert (await hear(one))["type"] == "next"
+        for one in opened:
+            await say(one, type="ping")
+            while (await hear(one))["type"] != "pong":
+                pass
+        await until(lambda: memory().rss - before < 40 * MEGABYTE, "what was sent is given back")
+        for one in opened:
+            await one.close()
