@@ -43,6 +43,19 @@ class ErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+MAX_FAULTS = 50
+"""Faults that one refusal tells of, at most."""
+MAX_QUOTED = 100
+"""Characters of a value or a path that a refusal shows, at most."""
+_MAX_SENTENCE = 300
+"""Characters of the message about one field, at most."""
+
+
+def shortened(text: str, most: int = MAX_QUOTED) -> str:
+    """Return the text, cut to ``most`` characters with ``…`` at its end if it is longer."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class GqlJobsError(Exception):
     """A failure that clients see: a sentence for people and ``code`` for programs; ``extensions`` holds the details."""
 
@@ -59,11 +72,15 @@ class GqlJobsError(Exception):
 
 
 class InvalidPayload(GqlJobsError):
-    """The payload does not fit its model. ``fields`` is a list of ``{"path", "message"}``."""
+    """The payload does not fit its model. ``fields`` is a list of ``{"path", "message"}``, of which 50 are shown."""
 
     code = ErrorCode.INVALID_PAYLOAD
 
     def __init__(self, fields: list[dict[str, str]]) -> None:
+        fields = [
+            {"path": shortened(field["path"]), "message": shortened(field["message"], _MAX_SENTENCE)}
+            for field in fields[:MAX_FAULTS]
+        ]
         listed = "; ".join(f"{f['path']}: {f['message']}" for f in fields[:3])
         more = f" (and {len(fields) - 3} more)" if len(fields) > 3 else ""  # noqa: PLR2004
         super().__init__(f"The payload is not valid. {listed}{more}", fields=fields)
@@ -104,7 +121,7 @@ class NotFound(GqlJobsError):
     code = ErrorCode.NOT_FOUND
 
     def __init__(self, job_id: str) -> None:
-        shown = job_id if len(job_id) <= 64 else f"{job_id[:64]}…"  # noqa: PLR2004
+        shown = shortened(job_id)
         super().__init__(f"There is no job {shown!r}.", jobId=shown)
 
 
@@ -118,7 +135,7 @@ class IdempotencyConflict(GqlJobsError):
         taken = f"belongs to job {existing_job_id}, which has another payload"
         if existing_job_id is None:
             taken = "comes twice in this batch, with different payloads; nothing was stored"
-        super().__init__(f"The idempotency key {key!r} {taken}.", existingJobId=existing_job_id)
+        super().__init__(f"The idempotency key {shortened(key)!r} {taken}.", existingJobId=existing_job_id)
 
 
 class QueueFull(GqlJobsError):

@@ -15,10 +15,10 @@ from msgspec import Raw
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from gql_jobs.jobs.errors import MAX_FAULTS
+
 _M = TypeVar("_M", bound=BaseModel)
 
-MAX_FAULTS = 50
-"""Faults of one payload that are told, at most."""
 _MAX_WORDS = 300
 """Characters of one fault's message, at most."""
 _SAID_BY_USERS = ("value_error", "assertion_error")

@@ -30,6 +30,7 @@ from msgspec import Struct, field
 from gql_jobs.graphql.engine.budget import TooComplex
 from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep
 from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, coded, located
+from gql_jobs.jobs.errors import MAX_FAULTS, shortened
 
 MAX_CACHED_DOCUMENTS = 1000
 """Documents that are cached."""
@@ -175,7 +176,7 @@ class Documents:
                 raise OperationRejected([located(too_much)])
         if operation.known is not None:
             return operation
-        errors = validate(self._schema, operation.document, self._codes.rules)
+        errors = validate(self._schema, operation.document, self._codes.rules, max_errors=MAX_FAULTS)
         if errors:
             raise OperationRejected(self._codes.of_validation(errors))
         return operation._replace(known=self._cache(operation.text, operation.document))
@@ -312,7 +313,7 @@ def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode
     if isinstance(node, OperationDefinitionNode):
         return node
     if name is not None:
-        message = f'Unknown operation named "{name}".'
+        message = f'Unknown operation named "{shortened(name)}".'
     elif any(isinstance(definition, OperationDefinitionNode) for definition in document.definitions):
         message = "The document has several operations; operationName must say which of them to run."
     else:

@@ -37,14 +37,26 @@ from graphql import (
     visit,
 )
 from graphql.utilities import validate_input_literal, validate_input_value
+from msgspec import json
 
 from gql_jobs.jobs import errors as job_errors
-from gql_jobs.jobs.errors import GqlJobsError, InvalidPayload
+from gql_jobs.jobs.errors import MAX_FAULTS, MAX_QUOTED, GqlJobsError, InvalidPayload, shortened
 
 log = logging.getLogger(__name__)
 
 UNEXPECTED = "Something unexpected went wrong. The server's log has the details."
-_MAX_FAULTS = 50
+MAX_REFUSAL = 64 * 1024
+"""Bytes that the errors of one result have as JSON, at most."""
+_MAX_MESSAGE = 1000
+"""Characters of an error's message, at most."""
+_MAX_LOCATIONS = 10
+"""Places in the document that an error names, at most."""
+_MAX_VALUE = 1000
+"""Characters of a text in an error's extensions, at most."""
+_LAST_VALUE = re.compile(rf"((?:[Ff]ound|value): )(.{{{MAX_QUOTED - 1}}}).{{2,}}", re.DOTALL)
+"""The value that graphql-core's messages end with."""
+_QUOTED = re.compile(rf"""(?<!\w)(['"])([^'"]{{{MAX_QUOTED - 1}}})[^'"]{{2,}}\1""")
+_LONG_WORD = re.compile(rf"(\S{{{MAX_QUOTED - 1}}})\S{{2,}}")
 _NAMED_FIELD = re.compile(r"(?:required|unknown) field '(\w+)'")
 _FAULT = "fault"
 
@@ -122,7 +134,7 @@ class ErrorCodes:
     def of_validation(self, errors: list[GraphQLError]) -> list[GraphQLError]:
         """Return the errors that ``rules`` have found, with their codes."""
         faults = [fault for error in errors if (fault := _reported_fault(error)) is not None]
-        others = [error for error in errors if _reported_fault(error) is None]
+        others = [error for error in errors[:MAX_FAULTS] if _reported_fault(error) is None]
         return self._of_faults(faults) + [coded(error, DocumentError.GRAPHQL_VALIDATION_FAILED) for error in others]
 
     def of_execution(
@@ -133,6 +145,7 @@ class ErrorCodes:
         variables: dict[str, Any],
     ) -> list[GraphQLError]:
         """Return the errors of variables and resolvers with their codes; log and mask unexpected exceptions."""
+        errors = errors[: MAX_FAULTS + 1]
         if all(map(has_code, errors)):
             return errors
         if any(_is_about_variables(error) for error in errors):
@@ -174,9 +187,13 @@ class ErrorCodes:
             value = values.get(name, Undefined)
             if value is Undefined and definition.default_value is not None:
                 continue
+            roots = places.get(name, [("", name)])
             for below, message in _value_faults(value, input_type):
-                roots = places.get(name, [("", name)])
-                faults.extend(Fault((*root, *below), message, definition) for root in roots)
+                # Cut while they are multiplied: one variable may stand in a thousand places.
+                left = MAX_FAULTS - len(faults)
+                faults.extend(Fault((*root, *below), message, definition) for root in roots[:left])
+                if left <= len(roots):
+                    return faults
         return faults
 
     def _payload_values(self, document: DocumentNode) -> Iterator[tuple[ValueNode, Parts]]:
@@ -192,13 +209,15 @@ class ErrorCodes:
         in_payload = [fault for fault in faults if self._payloads.hold(fault.path)]
         errors = []
         if in_payload:
-            invalid = InvalidPayload([{"path": _dotted(f.path), "message": f.message} for f in in_payload])
+            invalid = InvalidPayload(
+                [{"path": _dotted(f.path), "message": _cut(f.message)} for f in in_payload[:MAX_FAULTS]]
+            )
             nodes = {id(fault.node): fault.node for fault in in_payload if fault.node is not None}
             errors.append(GraphQLError(invalid.message, list(nodes.values()), original_error=invalid))
-        for fault in faults:
+        for fault in faults[:MAX_FAULTS]:
             if not self._payloads.hold(fault.path):
                 path = _dotted(fault.path)
-                error = GraphQLError(f"The value of {path} is not valid. {fault.message}", fault.node)
+                error = GraphQLError(f"The value of {path} is not valid. {_cut(fault.message)}", fault.node)
                 errors.append(coded(error, job_errors.ErrorCode.INVALID_ARGUMENT, argument=path))
         return errors
 
@@ -207,7 +226,7 @@ def _masked(error: GraphQLError) -> GraphQLError:
     cause = error.original_error or error
     if isinstance(cause, GqlJobsError):
         return error
-    where = ".".join(map(str, error.path or [])) or "the operation"
+    where = _dotted(tuple(error.path or ())) or "the operation"
     log.error("unexpected error in %s", where, exc_info=(type(cause), cause, cause.__traceback__))
     extensions = {"code": job_errors.ErrorCode.INTERNAL.value}
     return GraphQLError(UNEXPECTED, error.nodes, path=error.path, extensions=extensions)
@@ -222,7 +241,56 @@ def _is_about_variables(error: GraphQLError) -> bool:
 
 
 def _dotted(path: Parts) -> str:
-    return ".".join(str(part) for part in path if part != "")
+    return shortened(".".join(shortened(str(part)) for part in path if part != ""))
+
+
+# Bounding what is shown: a client may have any part of its request quoted back, many times.
+
+
+def bounded(errors: list[GraphQLError]) -> list[GraphQLError]:
+    """Return errors as they may be shown: no more than 50, of ``MAX_REFUSAL`` bytes in all, without the document.
+
+    Values and paths in them are cut to 100 characters. Where some are left out, the last error says so.
+    """
+    found: list[GraphQLError] = []
+    left = MAX_REFUSAL - 200
+    for error in errors[:MAX_FAULTS]:
+        shown = _bounded(error)
+        left -= len(json.encode(shown.formatted))
+        if left < 0:
+            break
+        found.append(shown)
+    if len(found) < len(errors):
+        code = (errors[0].extensions or {}).get("code")
+        found.append(GraphQLError("There are more errors than are shown.", extensions={"code": code}))
+    return found
+
+
+def _bounded(error: GraphQLError) -> GraphQLError:
+    path = [shortened(part) if isinstance(part, str) else part for part in error.path or []]
+    extensions = {name: _bounded_value(value) for name, value in (error.extensions or {}).items()}
+    shown = GraphQLError(_cut(error.message), path=path or None, extensions=extensions)
+    # Copied instead of the nodes, which would keep the whole document in memory.
+    shown.locations = error.locations[:_MAX_LOCATIONS] if error.locations else error.locations
+    return shown
+
+
+def _bounded_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return shortened(value, _MAX_VALUE)
+    if isinstance(value, dict):
+        return {name: _bounded_value(part) for name, part in value.items()}
+    return [_bounded_value(part) for part in value] if isinstance(value, list) else value
+
+
+def _cut(message: str) -> str:
+    """Return a message with the values that it quotes cut."""
+    if len(message) <= MAX_QUOTED:
+        return message
+    # The value is cut first, and all of the message last, so that no pattern has much to search.
+    message = _LAST_VALUE.sub(r"\1\2…", message[: 100 * _MAX_MESSAGE], count=1)
+    message = _QUOTED.sub(r"\1\2…\1", message)
+    return shortened(_LONG_WORD.sub(r"\1…", message), _MAX_MESSAGE)
 
 
 # Finding faults: in the document while it is validated, in the variables once they are known not to fit.
@@ -248,7 +316,7 @@ def _rules(payloads: PayloadArguments) -> tuple[type[ValidationRule], ...]:
         def _check(self, value: ValueNode, input_type: GraphQLInputType, root: Parts) -> None:
             def on_error(error: GraphQLError, path: list[str | int]) -> None:
                 node = error.nodes[0] if error.nodes else value
-                fault = Fault((*root, *_precise(path, error.message)), error.message, node)
+                fault = Fault((*root, *_precise(path, error.message)), _cut(error.message), node)
                 self.report_error(GraphQLError(fault.message, fault.node, extensions={_FAULT: fault}))
 
             validate_input_literal(value, input_type, on_error, None, None, self.context.hide_suggestions)
@@ -277,15 +345,15 @@ def _reported_fault(error: GraphQLError) -> Fault | None:
 
 
 class _TooManyFaults(Exception):
-    """Ends a search once ``_MAX_FAULTS`` have been found."""
+    """Ends a search once ``MAX_FAULTS`` have been found."""
 
 
 def _value_faults(value: Any, input_type: Any) -> list[tuple[list[str | int], str]]:
     found: list[tuple[list[str | int], str]] = []
 
     def on_error(error: GraphQLError, path: list[str | int]) -> None:
-        found.append((_precise(path, error.message), error.message))
-        if len(found) >= _MAX_FAULTS:
+        found.append((_precise(path, error.message), _cut(error.message)))
+        if len(found) >= MAX_FAULTS:
             raise _TooManyFaults
 
     try:
@@ -300,7 +368,7 @@ def _value_faults(value: Any, input_type: Any) -> list[tuple[list[str | int], st
 def _precise(path: list[str | int], message: str) -> list[str | int]:
     """Return the path with the missing or unknown field, which graphql-core names only in the message."""
     named = _NAMED_FIELD.search(message)
-    return [*path, named[1]] if named else path
+    return [*path, shortened(named[1])] if named else path
 
 
 def _fields_named(document: DocumentNode, names: dict[str, str]) -> list[FieldNode]:

@@ -30,7 +30,7 @@ from gql_jobs.graphql.engine.documents import (
     ReadOperation,
     rejection,
 )
-from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, located
+from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, bounded, located
 from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor, call_resolvers, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.jobs.errors import ErrorCode
@@ -97,7 +97,7 @@ class Result:
         encoded: bytes | None = None,
     ) -> None:
         self.data = data
-        self.errors = errors
+        self.errors = bounded(errors) if errors else errors
         self.refused = refused
         self.cursor = cursor
         self._encoded = encoded
