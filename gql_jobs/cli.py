@@ -21,7 +21,7 @@ from pydantic_settings import SettingsError
 
 from gql_jobs.jetstream.server import EmbeddedServerError
 from gql_jobs.jobs.errors import GqlJobsError
-from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.jobs.registry import Registry, install_advice, load_job_types
 from gql_jobs.logs import configure_logging
 from gql_jobs.processes.children import StartFailed
 from gql_jobs.processes.listening import CannotListen
@@ -146,8 +146,7 @@ def dev(
 ) -> None:
     """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
     with _sentences():
-        _require("aiosmtpd", "dev")
-        _require("aiosmtplib", "email")
+        _require("aiosmtpd", "aiosmtplib")
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir, num_workers=workers)
@@ -164,7 +163,7 @@ def dev(
 def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None) -> None:
     """Run the development mailbox alone: SMTP that delivers nowhere, and a page that shows what came."""
     with _sentences():
-        _require("aiosmtpd", "dev")
+        _require("aiosmtpd")
         from gql_jobs.dev.mailbox import run_mailbox  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
@@ -248,9 +247,10 @@ def _job_types(imports: tuple[str, ...]) -> Registry:
         raise CannotStart(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
 
 
-def _require(module: str, extra: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise CannotStart(f"{module} is not installed: run pip install 'gql-jobs[{extra}]'.")
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise CannotStart(install_advice(missing))
 
 
 @contextmanager
@@ -269,7 +269,7 @@ def _sentences() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("gql_jobs", "gql_jobs_worker")):
             raise
-        raise CannotStart(f"{error.name} is not installed: run pip install 'gql-jobs[all]'.") from error
+        raise CannotStart(install_advice([error.name])) from error
     except _EXPLAINED as error:
         raise CannotStart(str(error)) from error
     except OSError as error:

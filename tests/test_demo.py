@@ -1,15 +1,23 @@
 """What the demo says where it cannot show anything. That it shows everything is what `make demo` checks."""
 
 import asyncio
+import re
+import signal
 import sys
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
+import httpx
 import pytest
 
 from gql_jobs.demo import program
 from gql_jobs.demo.promises import Broken
 from gql_jobs.settings import Settings
+from tests.child_processes import running_process
 from tests.serving import serving
+
+# Some tests here start everything, which a busy machine keeps waiting.
+pytestmark = pytest.mark.timeout(180)
 
 
 async def test_it_says_that_there_is_no_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +61,30 @@ async def test_it_says_what_is_not_installed() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", without, stderr=PIPE)
     _, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, err) == (2, b"demo: gql is not installed: run pip install 'gql-jobs[all]'.\n")
+
+
+async def test_it_shows_each_table_once_and_says_that_its_server_is_gone(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "gql_jobs.demo", "--only", "email")
+    async with running_process(*command, cwd=tmp_path, stdout=PIPE) as process:
+        out, _ = await asyncio.wait_for(process.communicate(), 100)
+    shown = out.decode()
+    assert process.returncode == 0, shown
+    for title in "Completed", "Failed, then recovered", "Dead letters":
+        assert len(re.findall(rf"^{title} *$", shown, re.MULTILINE)) == 1, title
+    assert shown.endswith("The server is stopped now, and its files are removed; --keep keeps both.\n")
+
+
+async def test_it_keeps_its_server_until_it_is_interrupted_where_that_is_asked_for(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "gql_jobs.demo", "--only", "report", "--keep")
+    async with running_process(*command, cwd=tmp_path, stdout=PIPE) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        async with asyncio.timeout(100):
+            while not lines or not lines[-1].startswith("The server goes on until Ctrl-C"):
+                lines.append((await process.stdout.readline()).decode())
+                assert lines[-1], lines
+        links = [line.split()[-1] for line in lines if "/artifacts/" in line]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert [(await client.get(link)).status_code for link in links] == [200, 200, 200]
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 60) == 0

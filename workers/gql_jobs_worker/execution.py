@@ -27,7 +27,7 @@ from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import AttemptBody, Receipt
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
-from gql_jobs.jobs.registry import JobType, Registry
+from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.log.codec import encode_body
 
 log = logging.getLogger(__name__)
@@ -316,6 +316,8 @@ def missing_import(handler: str) -> str | None:
     """
     try:
         load_handler(handler)
+    except ModuleNotFoundError as error:
+        return install_advice([error.name or handler])
     except ImportError as error:
         return str(error)
     except (Exception, SystemExit):  # noqa: BLE001  # whatever a module does when it is imported
