@@ -13,7 +13,9 @@ const record = await Record.of();
 const socket = createClient({
   url: record.url.replace('http', 'ws'),
   webSocketImpl: WebSocket,
-  retryAttempts: 0, // it would subscribe again with the same variables, and see everything twice
+  // It would subscribe again with the variables of the first time, and see everything twice. Without `after`:
+  // retryAttempts: Infinity, shouldRetry: () => true; else a connection that is refused would end it for good.
+  retryAttempts: 0,
 });
 const link = ApolloLink.split(
   ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,

@@ -22,7 +22,9 @@ globalThis.MonacoEnvironment = {
 const url = new URL(location.pathname, location.href);
 const socket = new URL(url);
 socket.protocol = url.protocol.replace("http", "ws");
-const send = createGraphiQLFetcher({ url: url.href, wsClient: createClient({ url: socket.href }) });
+// By default a connection that is refused, as while the server restarts, would end every subscription for good.
+const wsClient = createClient({ url: socket.href, retryAttempts: Infinity, shouldRetry: () => true });
+const send = createGraphiQLFetcher({ url: url.href, wsClient });
 
 async function fetcher(params, options) {
   const variables = { ...params.variables };
