@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from operator import is_
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
@@ -35,8 +36,11 @@ _SECURITY_HEADERS = (
 )
 
 
-def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
+def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFastAPI":
     """Return the application. It answers requests while its lifespan opens the runtime, which waits for NATS.
+
+    Middleware that is added to it sees every request and socket of every route. It runs under any ASGI server, and
+    mounted in another application whose lifespan enters ``app.router.lifespan_context(app)`` (docs/embedding.md).
 
     ``app.state`` has the ``opener`` of the runtime, the ``connections`` to be closed when the process stops, and, once
     the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
@@ -67,9 +71,13 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
             opening.cancel()
             await asyncio.wait({opening})
 
-    def wrap(routed: ASGIApp) -> ASGIApp:
+    def wrap(app: WrappedFastAPI) -> ASGIApp:
         # Outermost: what the front rejects must be readable for a browser as well.
-        return Cors(Front(routed, PATH, endpoint, settings), endpoint.origins, varies=bool(settings.cors_origins))
+        return Cors(
+            Front(app.routed, PATH, endpoint, settings, lambda: app.is_bare),
+            endpoint.origins,
+            varies=bool(settings.cors_origins),
+        )
 
     async def reject_socket(socket: WebSocket) -> None:
         endpoint.socket_counts.closed("server", 1000)
@@ -89,25 +97,40 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> FastAPI:
     if settings.graphiql:
         app.router.routes += graphiql.routes()
     app.router.routes.append(WebSocketRoute("/{path:path}", reject_socket))
+    app.complete()
     return app
 
 
 class WrappedFastAPI(FastAPI):
     """A FastAPI application with layers around all of it; FastAPI's own middleware is inside its error handling.
 
-    ``__call__`` is no coroutine function, so that no frame of it stays while a socket is open. uvicorn therefore has to
-    be configured with ``interface="asgi3"``.
+    It is called like any other ASGI application. The server of this package calls ``outermost`` instead, so that no
+    frame of ``__call__`` stays while a socket is open.
 
-    :param wrap: called with the ASGI application as it is without layers; returns the outermost layer.
+    :param wrap: called with this application; returns the outermost layer around its ``routed``.
     """
 
-    def __init__(self, wrap: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
+    def __init__(self, wrap: Callable[["WrappedFastAPI"], ASGIApp], **options: Any) -> None:
         super().__init__(**options)
-        self._wrapped = wrap(super().__call__)
+        self.routed: ASGIApp = super().__call__
+        self.outermost = wrap(self)
+        self._own_routes: list[BaseRoute] = []
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, to the outermost layer."""
-        return self._wrapped(scope, receive, send)
+        await self.outermost(scope, receive, send)
+
+    def complete(self) -> None:
+        """Note the routes: what is added in front of one of them from now on is somebody else's."""
+        self._own_routes = list(self.router.routes)
+
+    @property
+    def is_bare(self) -> bool:
+        """Return whether nobody has put a middleware around the routes, or a route in front of them."""
+        if self.user_middleware or "build_middleware_stack" in vars(self):
+            return False
+        routes = self.router.routes
+        return all(map(is_, routes, self._own_routes)) and len(routes) >= len(self._own_routes)
 
 
 class Cors(CORSMiddleware):
@@ -143,15 +166,25 @@ class Front:
     """The outer ASGI layer: rejects other host names and too large bodies, adds security headers, and routes.
 
     Requests and sockets of exactly ``path`` go to their application directly, because FastAPI's layers around a route
-    are a large part of the cost of a short request (docs/decisions.md). A socket keeps a frame of every layer that has
-    awaited it for as long as it is open, so nothing is awaited here.
+    are a large part of the cost of a short request (docs/decisions.md); but not if there is a middleware, which has to
+    see them. A socket keeps a frame of every layer that has awaited it for as long as it is open, so nothing is awaited
+    here.
 
     :param routed: the application of all other paths.
     :param direct: the application of ``path``; it raises no ``HTTPException``.
+    :param is_bare: returns whether there is nothing around the routes or in front of them.
     """
 
-    def __init__(self, routed: ASGIApp, path: str, direct: ASGIApp, settings: Settings) -> None:
+    def __init__(
+        self,
+        routed: ASGIApp,
+        path: str,
+        direct: ASGIApp,
+        settings: Settings,
+        is_bare: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._routed = routed
+        self._is_bare = is_bare
         self._path = path
         self._direct = direct
         self._max_body_bytes = settings.max_body_bytes
@@ -164,17 +197,17 @@ class Front:
             return self._routed(scope, receive, send)
         if scope["type"] == "http":
             send = _with_security_headers(send)
-        app = self._rejection(scope)
+        # Where this application is mounted in another one, that one's path is in front.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        app = self._rejection(scope, path)
         if app is None:
-            path: str = scope["path"]
-            is_direct = path.removeprefix(scope.get("root_path", "")) == self._path
-            app = self._direct if is_direct else self._routed
+            app = self._direct if path == self._path and self._is_bare() else self._routed
         return app(scope, receive, send)
 
-    def _rejection(self, scope: Scope) -> ASGIApp | None:
+    def _rejection(self, scope: Scope, path: str) -> ASGIApp | None:
         """Return the response to a rejected request, or None; a WebSocket gets the same, before its handshake."""
         host, declared = _host_and_size(scope)
-        is_probe = scope["type"] == "http" and scope["path"] in _PROBED
+        is_probe = scope["type"] == "http" and path in _PROBED
         if not (is_probe or self._serves(host)):
             # A page of another origin can give this server's address a host name of its own (DNS rebinding).
             message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."

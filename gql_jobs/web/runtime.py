@@ -40,6 +40,12 @@ log = logging.getLogger(__name__)
 
 _CHECK_TIMEOUT = 1.0
 """Seconds that a readiness check may take."""
+_NOT_RUN = (
+    "The application does not run yet: the server, or the host that it is mounted in, has to run its lifespan "
+    "(app.router.lifespan_context(app))."
+)
+_NOT_REACHED = "NATS has not been reached yet; the log of this process says what it tries"
+"""Of trouble with NATS, whoever may ask for readiness is told neither addresses nor what a server has answered."""
 _MOST_PROCESSES = 64
 """API processes that may share a data folder."""
 _RETRY_DELAY = 1.0
@@ -142,12 +148,9 @@ class Runtime(Struct):
 
 
 @asynccontextmanager
-async def open_runtime(
-    settings: Settings, imports: tuple[str, ...], on_trouble: Callable[[str], None] = log.debug
-) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIterator[Runtime]:
     """Open all parts and keep them running until the block ends; a part that fails ends the block with its error.
 
-    :param on_trouble: called with the reason at each attempt to reach NATS that fails.
     :raises FolderInUse, OSError: if the index cannot be kept in the data folder.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
     :raises QueueUnavailable: if the NATS server does not answer any more.
@@ -155,7 +158,7 @@ async def open_runtime(
     registry = load_job_types(imports)
     async with AsyncExitStack() as stack:
         path = _own_index(stack, settings.data_dir)
-        connection = await stack.enter_async_context(connect(settings, "gql-jobs api", on_trouble))
+        connection = await stack.enter_async_context(connect(settings, "gql-jobs api"))
         await ensure_streams(connection, settings)
         await ensure_consumers(connection, registry.queues, settings.ack_wait)
         job_log = await stack.enter_async_context(open_job_log(connection))
@@ -211,8 +214,8 @@ class RuntimeOpener:
         self._on_open = on_open
         self.current: Runtime | None = None
         """The runtime while it is open, else None. A plain attribute, because each operation reads it."""
+        self._has_begun = False
         self._was_opened = False
-        self._reason = "NATS has not been reached yet"
         self.failed = asyncio.Event()
         """Set when the runtime cannot be opened or a part of it has failed: the process has to end."""
         self.startup_error: Exception | None = None
@@ -232,11 +235,19 @@ class RuntimeOpener:
         """Return the error for an operation that needs the runtime while it is not open."""
         if self._was_opened:
             return QueueUnavailable("This process of the server is ending; try again.")
+        if not self._has_begun:
+            return QueueUnavailable(_NOT_RUN)
+        if self.startup_error is not None:
+            return QueueUnavailable("The server cannot start; its log says why.")
         return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
     async def checks(self) -> dict[str, Check]:
-        """Return the checks of the runtime; while it is not open, one that fails with the reason."""
-        return {"nats": Check(False, self._reason)} if self.current is None else await self.current.checks()
+        """Return the checks of the runtime; while it is not open, one that fails and says how far it is."""
+        if self.current is not None:
+            return await self.current.checks()
+        if self._was_opened or not self._has_begun or self.startup_error is not None:
+            return {"nats": Check(False, self.unavailable().message)}
+        return {"nats": Check(False, _NOT_REACHED)}
 
     @property
     def feed(self) -> FeedCounters | None:
@@ -249,6 +260,7 @@ class RuntimeOpener:
         Raises nothing but its cancellation: a failure that waiting cannot mend sets ``failed`` and is logged or becomes
         the ``startup_error``.
         """
+        self._has_begun = True
         try:
             while True:
                 await self._keep_open()
@@ -257,6 +269,7 @@ class RuntimeOpener:
             cause = _first_cause(error)
             if isinstance(cause, _PERMANENT) and not self._was_opened:
                 self.startup_error = cause
+                log.debug("the API cannot start: %s", cause)
             elif isinstance(cause, DamagedIndex):
                 log.critical("the API cannot go on: %s", cause)
             else:
@@ -267,22 +280,17 @@ class RuntimeOpener:
     async def _keep_open(self) -> None:
         """Open the runtime and keep it open; return only if NATS did not answer while it was being opened."""
         try:
-            async with open_runtime(self._settings, self._imports, self._note) as runtime:
+            async with open_runtime(self._settings, self._imports) as runtime:
                 self.current, self._was_opened = runtime, True
                 self._on_open(runtime)
                 try:
                     await asyncio.get_running_loop().create_future()
                 finally:
                     self.current = None
-                    self._note("this process is ending")
         except* QueueUnavailable as refusals:
             if self._was_opened:
                 raise
-            self._note(str(_first_cause(refusals)).rstrip("."))
-            log.warning("the API cannot start yet: %s", self._reason)
-
-    def _note(self, reason: str) -> None:
-        self._reason = reason
+            log.warning("the API cannot start yet: %s", str(_first_cause(refusals)).rstrip("."))
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -10,7 +10,6 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,7 +18,7 @@ from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
-from gql_jobs.web.app import PATH, create_app
+from gql_jobs.web.app import PATH, WrappedFastAPI, create_app
 from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
 
@@ -84,7 +83,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
     """Return the server that ``serve`` runs, not started yet; its ``run`` takes the listening sockets."""
     app = create_app(settings, imports)
     config = ServerConfig(
-        app,
+        app.outermost,
         write_timeout=settings.write_timeout,
         request_timeout=settings.request_timeout,
         interface="asgi3",
@@ -109,7 +108,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
 class HttpServer(uvicorn.Server):
     """uvicorn's server, whose shutdown no open subscription delays, and which stops if the application has failed."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: WrappedFastAPI) -> None:
         super().__init__(config)
         self.app = app
         self.join: Callable[[], list[socket.socket]] | None = None
@@ -123,12 +122,12 @@ class HttpServer(uvicorn.Server):
         :raises OSError: if no port can be had.
         """
         if settings.metrics_port is None:
-            self.config.app = SeparatePorts(self.app, None)
+            self.config.app = SeparatePorts(self.app.outermost, None)
             return []
         own = listen_from(settings.metrics_host, settings.metrics_port)
         port = own.getsockname()[1]
         log.info("health and metrics of this process at %s", url(settings.metrics_host, port))
-        self.config.app = SeparatePorts(self.app, port)
+        self.config.app = SeparatePorts(self.app.outermost, port)
         return [own]
 
     async def on_tick(self, counter: int) -> bool:

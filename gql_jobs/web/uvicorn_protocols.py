@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
@@ -31,7 +31,7 @@ class ServerConfig(uvicorn.Config):
     :param options: of uvicorn's configuration.
     """
 
-    def __init__(self, app: FastAPI, *, write_timeout: float, request_timeout: float, **options: Any) -> None:
+    def __init__(self, app: ASGIApp, *, write_timeout: float, request_timeout: float, **options: Any) -> None:
         super().__init__(app, **options)
         self.write_timeout = write_timeout
         self.request_timeout = request_timeout
