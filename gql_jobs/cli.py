@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 from gql_jobs.jetstream.server import EmbeddedServerError
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry, install_advice, load_job_types
-from gql_jobs.logs import configure_logging
+from gql_jobs.logs import configure_logging, redact
 from gql_jobs.processes.children import StartFailed
 from gql_jobs.processes.listening import CannotListen
 from gql_jobs.processes.lock import FolderInUse, keep_private
@@ -53,6 +53,9 @@ class CannotStart(click.ClickException):
     """A command cannot start for its settings, arguments, port, folder or server. Exits with code ``CANNOT_START``."""
 
     exit_code = CANNOT_START
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -227,7 +230,7 @@ def _prepare(settings: Settings) -> bool:
 
     :returns: whether there is such a parent, which then prints the addresses itself.
     """
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.secrets)
     keep_private(settings.data_dir)
     return stop_with_parent()
 

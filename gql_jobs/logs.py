@@ -1,32 +1,63 @@
 """The log of all processes: one line per record on stderr, as text or as JSON.
 
-Records about a job have its id, attempt, type and worker as fields (``job_fields``). Text shows the message only; JSON
-(``GQL_JOBS_LOG_FORMAT=json``) has every field of the record.
+Records about a job have its id, attempt, type and worker as fields (``job_fields``). Text names the job in front of the
+message; JSON (``GQL_JOBS_LOG_FORMAT=json``) has every field of the record. Whatever a message holds, it is one line
+without its secrets, and what is not printable is escaped.
+
+Secrets are taken out of whatever else is shown, too (``redact``). Three things are recognised: the credentials of a
+URL, values that stand behind a telling name (``api_key=``, ``--token``, ``"password":``, ``Authorization:``), and the
+values that a process knows to be secret (``hide_values``). When in doubt a text loses a word too many. A secret that
+stands in a text without any of these is not recognised, which is why texts that nobody wrote for clients are not shown
+to them.
 """
 
+import copy
 import json
 import logging
+import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
+from urllib.parse import quote, quote_plus, unquote
 
 LogFormat: TypeAlias = Literal["text", "json"]
 """The values of the setting ``log_format``."""
 
-_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 _QUIET = ("mail.log", "asyncio", "nats", "httpx")
 """Loggers of libraries whose INFO lines are not shown."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 """The attributes that every record has; all others came through ``extra``, which may have none of these names."""
+_CLIENTS_CAUSE = ("gql_jobs.web", "gql_jobs.graphql", "uvicorn", "websockets")
+"""Loggers whose warnings any client can cause, as often as it likes."""
+_PERIOD = 60.0
+"""Seconds in which a warning that is about no job is written a few times and counted from then on."""
+_WRITTEN = 5
+"""How often it is written in a period; once, where clients cause it."""
+MAX_LINE = 8192
+"""Characters of a message that are written."""
+MAX_TRACEBACK = 65_536
+"""Characters of a traceback that are written: of a longer one its begin and its end."""
+_MAX_VALUE = 200
+"""Characters of each value in a warning that is about no job."""
+_MAX_KINDS = 100
+"""Warnings that are told apart while they are counted."""
+_BESIDE_TRACEBACK = "| "
 
 
-def configure_logging(level: int | str = logging.INFO, log_format: LogFormat = "text") -> None:
+def configure_logging(
+    level: int | str = logging.INFO, log_format: LogFormat = "text", secrets: Iterable[str] = ()
+) -> None:
     """Write every record of ``level`` and above to stderr, on one line each; in text a traceback follows on more.
 
-    Replaces handlers that were installed before. Call it once, at the start of a process.
+    The lines of a traceback begin with ``|``, which no other line does. A warning that is about no job and comes again
+    and again is written a few times a minute at most, then counted. Replaces handlers that were installed before. Call
+    it once, at the start of a process.
+
+    :param secrets: values that are hidden wherever they stand, in the log and in all that is redacted.
     """
-    handler = logging.StreamHandler()
+    hide_values(secrets)
+    handler = _CountingHandler()
     handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
     # No line shows these, so they need not be looked up for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -71,21 +102,155 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-class _TextLine(logging.Formatter):
-    """One line of text: line breaks in a message are escaped, so that job data cannot forge log lines."""
+def printable(text: str) -> str:
+    """Return the text with all that does not print escaped, as Python writes it: line breaks, ESC, bidi overrides."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _CountingHandler(logging.StreamHandler[Any]):
+    """Writes records to stderr; counts those that come again and again without being about a job."""
 
     def __init__(self) -> None:
-        super().__init__(_FORMAT)
+        super().__init__()
+        self._periods: dict[tuple[str, int, str], _Period] = {}
+        self._due = float("inf")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it; write first what was counted in periods that are over."""
+        if record.created >= self._due:
+            self._write_counts(record.created)
+        if record.levelno < logging.WARNING or "job_id" in vars(record):
+            super().emit(record)
+            return
+        period = self._period_of(record)
+        if period.room > 0:
+            period.room -= 1
+            super().emit(_with_short_values(record))
+        else:
+            period.counted += 1
+            period.last = record
+
+    def close(self) -> None:
+        """Write what has been counted, at the end of the process."""
+        self._write_counts(float("inf"))
+        super().close()
+
+    def _period_of(self, record: logging.LogRecord) -> "_Period":
+        text = record.msg[:_MAX_VALUE] if isinstance(record.msg, str) else type(record.msg).__name__
+        key = (record.name, record.levelno, text)
+        if key not in self._periods and len(self._periods) >= _MAX_KINDS:
+            # Messages that have no pattern in common, for their values are a part of them.
+            key = (record.name, record.levelno, "")
+        period = self._periods.get(key)
+        if period is None:
+            times = 1 if record.name.startswith(_CLIENTS_CAUSE) else _WRITTEN
+            period = self._periods[key] = _Period(record.created, times)
+            self._due = min(self._due, record.created + _PERIOD)
+        return period
+
+    def _write_counts(self, now: float) -> None:
+        for key, period in [*self._periods.items()]:
+            if now - period.began < _PERIOD:
+                continue
+            del self._periods[key]
+            if period.last is not None:
+                counted = _with_short_values(period.last)
+                counted.exc_info = counted.exc_text = counted.stack_info = None
+                counted.msg = f"{_message(counted)} ({period.counted} more like this in a minute)"
+                counted.args = ()
+                super().emit(counted)
+        self._due = min((period.began for period in self._periods.values()), default=float("inf")) + _PERIOD
+
+
+class _Period:
+    """How often one warning may still be written within a minute, how often it was counted, and its last record."""
+
+    __slots__ = ("began", "counted", "last", "room")
+
+    def __init__(self, began: float, room: int) -> None:
+        self.began = began
+        self.room = room
+        self.counted = 0
+        self.last: logging.LogRecord | None = None
+
+
+def _with_short_values(record: logging.LogRecord) -> logging.LogRecord:
+    values = record.args
+    if not isinstance(values, tuple):
+        return record
+    record = copy.copy(record)
+    record.args = tuple(value if isinstance(value, int | float) else _short(value) for value in values)
+    return record
+
+
+def _short(value: Any) -> Any:
+    text = _text(value)
+    return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the message of a record without its secrets, cut to size; both parts of one whose values do not fit."""
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001  # formatting runs code of the values, and the line is worth more than its form
+        message = f"{_text(record.msg)} {_text(record.args)}"
+    if len(message) <= MAX_LINE:
+        return redact(message)
+    # Cut behind what is shown first: half a secret is not recognised.
+    return f"{redact(message[: 2 * MAX_LINE])[:MAX_LINE]}… ({len(message)} characters)"
+
+
+def _job_of(record: logging.LogRecord) -> str:
+    """Return which job a record is about, in brackets and with a blank behind; nothing if it is about none."""
+    fields = vars(record)
+    if "job_id" not in fields:
+        return ""
+    known = [(name, fields.get(field)) for name, field in (("job", "job_id"), ("attempt", "attempt"), ("type", "type"))]
+    return f"[{' '.join(f'{name} {_text(value)[:100]}' for name, value in known if value is not None)}] "
+
+
+class _TextLine(logging.Formatter):
+    """One line of text: the job in front of the message, and its traceback below on lines that begin with ``|``."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._second = (0, "")
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+    def format(self, record: logging.LogRecord) -> str:
+        job = _job_of(record)
         second = int(record.created)
         if self._second[0] != second:
             self._second = second, time.strftime("%H:%M:%S", time.localtime(second))
-        return self._second[1]
+        head = f"{self._second[1]}.{int(record.msecs):03d} {record.levelname:<7} {record.name}: "
+        line = printable(f"{head}{job}{_message(record)}")
+        below = _traceback(self, record)
+        if below:
+            # Split where terminals and log collectors split, so that each part has the prefix.
+            line += "".join(f"\n{_BESIDE_TRACEBACK}{printable(job + part)}" for part in below.splitlines())
+        return line
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Return the traceback and the stack of a record without their secrets, cut to size."""
+    parts = []
+    if record.exc_info:
+        parts.append(_of_exception(formatter, record.exc_info))
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    text = "\n".join(parts)
+    if len(text) > MAX_TRACEBACK:
+        half = MAX_TRACEBACK // 2
+        text = f"{text[:half]}\n… ({len(text) - 2 * half} characters)\n{text[-half:]}"
+    return redact(text)
+
+
+def _of_exception(formatter: logging.Formatter, exc_info: Any) -> str:
+    try:
+        return formatter.formatException(exc_info)
+    except Exception:  # noqa: BLE001  # an exception may have been made so that it cannot be shown
+        return f"{type(exc_info[1]).__name__} (its traceback cannot be shown)"
 
 
 class _JsonLine(logging.Formatter):
@@ -96,23 +261,39 @@ class _JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        if record.stack_info:
-            fields["stack"] = self.formatStack(record.stack_info)
+        if record.exc_info or record.stack_info:
+            fields["exception" if record.exc_info else "stack"] = _traceback(self, record)
         for name, value in vars(record).items():
             if name not in _OWN:
-                fields.setdefault(name, value)
-        return "{" + ", ".join(f"{json.dumps(str(name))}: {_json(value)}" for name, value in fields.items()) + "}"
+                fields.setdefault(
+                    name, HIDDEN if isinstance(name, str) and names_secret(name) else _without_secrets(value)
+                )
+        line = "{" + ", ".join(f"{json.dumps(str(name))}: {_json(value)}" for name, value in fields.items()) + "}"
+        # The one character of ASCII that does not print and that JSON leaves as it is.
+        return line.replace("\x7f", "\\u007f")
+
+
+def _without_secrets(value: Any, depth: int = 5) -> Any:
+    """Return the value of a field without its secrets; what is no text and holds none is left as it is."""
+    if isinstance(value, str):
+        return redact(value[:MAX_LINE])
+    if depth and type(value) is dict:
+        return {
+            name: HIDDEN if isinstance(name, str) and names_secret(name) else _without_secrets(one, depth - 1)
+            for name, one in value.items()
+        }
+    if depth and type(value) in {list, tuple}:
+        return [_without_secrets(one, depth - 1) for one in value]
+    return value
 
 
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(_text(value))
+        return json.dumps(redact(_text(value)[:MAX_LINE]))
 
 
 def _text(value: Any) -> str:
@@ -120,3 +301,80 @@ def _text(value: Any) -> str:
         return str(value)
     except Exception:  # noqa: BLE001  # an object's own code may fail, and the line is worth more than the field
         return f"<{type(value).__name__}>"
+
+
+# Secrets in texts.
+
+HIDDEN = "***"
+"""What stands in the place of a secret."""
+SHORTEST = 4
+"""Characters of the shortest value that is hidden wherever it stands: a shorter one is part of ordinary words."""
+
+_NAME = (
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|access|private|secret|account|encryption)[-_.]?key"
+    r"(?:[-_.]?id)?|signature|credentials?|authorization|cookie|session[-_.]?(?:id|key)|jwt)(?:[-_]?\d+)?"
+)
+# Bounded, as all repetitions here: what is searched may have been made to be slow to search.
+_VALUE = (
+    r"""(?:\\+"[^"\\]{0,4000}\\+"|\\*"(?:[^"\\]|\\.){0,4000}"|\\*'(?:[^'\\]|\\.){0,4000}'"""
+    r"""|[^\s&"'<>]{0,4000}[^\s&"'<>,;.)\]}\\])"""
+)
+_EQUALS = r"\s{0,3}(?:=|%(?:25){0,3}3d)\s{0,3}"
+
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), shown)
+    for pattern, shown in (
+        # A password may hold what would end the authority: then the last @ ends it. A port is no password.
+        (r"""://[^\s/?#@:"'<>]{0,300}:(?!\d{1,5}(?:[/?#\s,"')]|$))[^\s"'<>]{0,1000}@""", f"://{HIDDEN}@"),
+        (r"""://[^\s/?#"'<>]{1,1000}@""", f"://{HIDDEN}@"),
+        (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,20000}?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|$)", HIDDEN),
+        (r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]{0,4000})?", HIDDEN),
+        (r"""(\b(?:proxy-)?authorization\\*["']?\s{0,3}[:=]\s{0,3}\\*["']?)[^\r\n"']{1,4000}""", rf"\1{HIDDEN}"),
+        (r"""(\b(?:set-)?cookie\\*["']?\s{0,3}:\s{0,3}\\*["']?)[^\r\n"']{1,4000}""", rf"\1{HIDDEN}"),
+        (r"(\bx-[a-z-]{0,30}(?:key|token|secret)\s{0,3}:\s{0,3})[^\s,]{1,4000}", rf"\1{HIDDEN}"),
+        (r"(\b(?:bearer|basic)\s{1,3})(?=[a-z~-]{0,200}[\d._+/=])[\w.~+/=-]{6,4000}", rf"\1{HIDDEN}"),
+        (rf"""(\\*["'][\w.-]{{0,60}}{_NAME}\\*["']\s{{0,3}}[:=]\s{{0,3}}){_VALUE}""", rf"\1{HIDDEN}"),
+        (rf"""(--?[\w-]{{0,60}}{_NAME}["']?(?:\s{{1,3}}|,\s{{0,3}})["']?)[^\s"',\]]{{1,4000}}""", rf"\1{HIDDEN}"),
+        (rf"({_NAME}{_EQUALS}){_VALUE}", rf"\1{HIDDEN}"),
+        (rf"((?:[?&;]|%26|%3f)(?:key|sig|auth|pass|pw|sid|sas){_EQUALS}){_VALUE}", rf"\1{HIDDEN}"),
+    )
+)
+_SUSPICIOUS = re.compile(
+    r"://|p(?:ass|w)|s(?:e(?:cret|ssion)|i[gd]|as)|token|key|cred|auth|cookie|jwt|eyj|b(?:earer|asic)"
+)
+"""Part of whatever a pattern finds, in lower case: searched first, because most texts have none of it."""
+_SECRET_NAME = re.compile(rf"(?:.*[-_.])?{_NAME}", re.IGNORECASE)
+
+_values: set[str] = set()
+_known: re.Pattern[str] | None = None
+
+
+def hide_values(values: Iterable[str]) -> None:
+    """Have these values hidden wherever they stand from now on, as they are and percent-encoded or decoded.
+
+    Values shorter than ``SHORTEST`` are left out. Adds to what was given before.
+    """
+    global _known  # noqa: PLW0603  # what a process knows to be secret grows, once, at its start
+    for value in values:
+        for text in (value, unquote(value)):
+            spelled = {text, quote(text), quote(text, safe=""), quote_plus(text), repr(text)[1:-1]}
+            _values.update(spelling for spelling in spelled if len(spelling) >= SHORTEST)
+    if _values:
+        # The longest first: one value may begin with another.
+        listed = "|".join(re.escape(value) for value in sorted(_values, key=len, reverse=True))
+        _known = re.compile(listed)
+
+
+def names_secret(name: str) -> bool:
+    """Return whether what has this name is to be hidden, such as ``api_key`` or ``X-Auth-Token``."""
+    return _SECRET_NAME.fullmatch(name[-200:]) is not None
+
+
+def redact(text: str) -> str:
+    """Return the text with its secrets hidden."""
+    if _known is not None:
+        text = _known.sub(HIDDEN, text)
+    if _SUSPICIOUS.search(text.lower()) is not None:
+        for pattern, shown in _PATTERNS:
+            text = pattern.sub(shown, text)
+    return text

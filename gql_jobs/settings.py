@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         description="`text` or `json`: a JSON object a line, with `job_id`, `attempt`, `type` and `worker` as fields.",
         json_schema_extra=ALL,
     )
+    log_progress: bool = Field(
+        False,
+        description="Log the progress of jobs like their other steps; without it at DEBUG. `dev` does.",
+        json_schema_extra=WORKER,
+    )
     data_dir: Path = Field(
         Path(".gql-jobs"), description="Folder of the embedded store, the index and the mails.", json_schema_extra=ALL
     )
@@ -222,6 +227,19 @@ class Settings(BaseSettings):
         ge=1 << 20,
         le=_MOST_BYTES,
         description="Memory above which the process of CPU-bound jobs is replaced after a job.",
+        json_schema_extra=WORKER,
+    )
+    process_memory_limit: int | None = Field(
+        None,
+        ge=256 << 20,
+        description="Address space that a CPU-bound handler may take (`RLIMIT_AS`); above it the attempt fails. "
+        "Without it as much as there is.",
+        json_schema_extra=WORKER,
+    )
+    process_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Environment variables that the processes of CPU-bound handlers get beside the usual ones, "
+        "separated by commas: `SHOP_DATABASE_URL,AWS_*`.",
         json_schema_extra=WORKER,
     )
 
@@ -365,7 +383,7 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="The address of that port.", json_schema_extra=API_WORKER)
 
-    @field_validator("allowed_hosts", "cors_origins", "metrics_operations", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", "metrics_operations", "process_environment", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -470,6 +488,33 @@ class Settings(BaseSettings):
         description="TrueType font for reports in PDF. Without it, Western European letters only.",
         json_schema_extra=WORKER,
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that no log and no client may be shown: passwords, and what is secret about the URLs."""
+        values = [
+            secret.get_secret_value() for secret in (self.nats_password, self.smtp_password) if secret is not None
+        ]
+        if self.nats_url is not None:
+            values += url_secrets(self.nats_url)
+        if self.sales_source is not None:
+            values += url_secrets(self.sales_source.get_secret_value())
+        return tuple(values)
+
+
+def url_secrets(url: str) -> list[str]:
+    """Return what is secret about a URL, or about several separated by commas: the password, else the user name.
+
+    Read by hand: a URL whose password holds ``#`` or ``/`` is none for a parser, and still holds it.
+    """
+    found = []
+    for one in re.split(r",(?=[a-z][a-z0-9+.-]{0,30}://)", url):
+        _, separator, rest = one.partition("://")
+        userinfo, at, _ = rest.rpartition("@")
+        if separator and at:
+            user, colon, password = userinfo.partition(":")
+            found.append(password if colon else user)
+    return found
 
 
 def _env_file() -> dict[str, str | None]:

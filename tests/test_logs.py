@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gql_jobs.logs import JobLogger, job_fields
+from gql_jobs.logs import MAX_LINE, MAX_TRACEBACK, JobLogger, job_fields
 from gql_jobs.settings import Settings
 
 PROGRAM = """
@@ -26,7 +26,7 @@ import logging
 from gql_jobs.logs import JobLogger, configure_logging, job_fields
 from gql_jobs.settings import Settings
 settings = Settings()
-configure_logging(settings.log_level, settings.log_format)
+configure_logging(settings.log_level, settings.log_format, settings.secrets)
 log = logging.getLogger("gql_jobs.events")
 fields = job_fields(job_id="550e8400", attempt=2, type="email", worker="host-1-ab")
 """
@@ -37,7 +37,7 @@ def _written(statements: str, **environment: str) -> list[str]:
     """The lines that a process writes; the end of the last one is left out."""
     command = [sys.executable, "-c", BEGIN + statements]
     ran = subprocess.run(command, env=environment, capture_output=True, check=True)
-    return ran.stderr.decode("ascii", "surrogateescape").removesuffix("\n").split("\n")
+    return ran.stderr.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
 
 
 def _objects(statements: str) -> list[dict[str, Any]]:
@@ -55,18 +55,126 @@ def test_the_log_has_a_line_for_what_is_at_least_of_its_level(level: str, shown:
 
 
 @pytest.mark.parametrize("environment", [{}, {"GQL_JOBS_LOG_FORMAT": "text"}], ids=["default", "text"])
-def test_text_lines_show_time_level_logger_and_message_and_no_fields(environment: dict[str, str]) -> None:
-    (line,) = _written('log.warning("job %s", "x", extra=fields)', **environment)
+def test_text_lines_show_time_level_logger_job_and_message_and_no_other_fields(environment: dict[str, str]) -> None:
+    line, about_none = _written(
+        'log.warning("job %s", "x", extra=fields); log.info("ready", extra={"n": 1})', **environment
+    )
     time, rest = line[:12], line[12:]
     assert datetime.strptime(time, "%H:%M:%S.%f")  # noqa: DTZ007 - a time of day
-    assert rest == " WARNING gql_jobs.events: job x"
+    assert rest == " WARNING gql_jobs.events: [job 550e8400 attempt 2 type email] job x"
+    assert about_none[12:] == " INFO    gql_jobs.events: ready"
 
 
-def test_text_shows_a_traceback_below_its_line() -> None:
+def test_text_shows_a_traceback_below_its_line_and_each_line_of_it_says_of_which_job() -> None:
     lines = _written('try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.exception("failed", extra=fields)')
-    assert lines[0].endswith(" ERROR   gql_jobs.events: failed")
-    assert lines[1] == "Traceback (most recent call last):"
-    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert lines[0].endswith(" ERROR   gql_jobs.events: [job 550e8400 attempt 2 type email] failed")
+    begin = "| [job 550e8400 attempt 2 type email] "
+    assert all(line.startswith(begin) for line in lines[1:])
+    assert lines[1] == f"{begin}Traceback (most recent call last):"
+    assert lines[-1] == f"{begin}ZeroDivisionError: division by zero"
+
+
+BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028", "\u2029"]
+UNPRINTABLE = [
+    *BREAKS,
+    "\x00",
+    "\x1b[2K",
+    "\x7f",
+    "\x9b",
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "\ufeff",
+    "\ud800",
+    "\U000e0041",
+]
+
+
+@pytest.mark.parametrize(
+    "where", ["log.warning(text)", "log.info('%s', text)", "log.info('x', extra={**fields, 'type': text})"]
+)
+def test_whatever_a_message_holds_text_is_one_line_that_prints(where: str) -> None:
+    texts = [f"a{odd}12:00:00.000 INFO    gql_jobs.events: forged" for odd in UNPRINTABLE]
+    lines = _written(f"for text in {texts!r}:\n    {where}", PYTHONIOENCODING="utf-8")
+    assert len(lines) == len(texts)
+    assert all(line.isprintable() and len(line.splitlines()) == 1 for line in lines)
+
+
+def test_the_text_of_an_exception_forges_no_line() -> None:
+    texts = [f"a{odd}12:00:00.000 INFO    gql_jobs.events: forged" for odd in UNPRINTABLE]
+    program = f"for text in {texts!r}:\n    try:\n        raise ValueError(text)\n    except ValueError:\n        "
+    lines = _written(program + "log.exception('failed', extra=fields)", PYTHONIOENCODING="utf-8")
+    assert all(line.isprintable() for line in lines)
+    assert sum(not line.startswith("| ") for line in lines) == len(texts)
+    assert not [line for line in lines if line.startswith("12:00:00.000")]
+
+
+def test_values_that_do_not_fit_their_message_cost_no_line_and_forge_none() -> None:
+    (line,) = _written('log.info("%d pages", "a\\nforged")')
+    assert line.endswith("%d pages ('a\\nforged',)")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_line_and_a_traceback_are_no_longer_than_their_limits(log_format: str) -> None:
+    program = "try:\n    raise ValueError('x' * 10_000_000)\nexcept ValueError:\n    log.exception('y' * 10_000_000)"
+    lines = _written(program, GQL_JOBS_LOG_FORMAT=log_format, PYTHONIOENCODING="utf-8")
+    assert sum(map(len, lines)) < MAX_LINE + MAX_TRACEBACK + 1000
+
+
+def test_a_warning_that_clients_cause_again_and_again_is_written_once_then_counted_and_its_values_are_cut() -> None:
+    program = """
+web = logging.getLogger("gql_jobs.web.graphql_http")
+for number in range(200):
+    web.warning("refused a WebSocket from origin %r", str(number) * 8000)
+"""
+    lines = _written(program)
+    assert len(lines) == 2
+    assert lines[1].endswith("(199 more like this in a minute)")
+    assert sum(map(len, lines)) < 1000
+
+
+def test_other_warnings_about_no_job_are_written_a_few_times_before_they_are_counted() -> None:
+    lines = _written('for number in range(50):\n    log.warning("NATS is away: %d", number)')
+    assert [line.partition(": NATS is away: ")[2] for line in lines] == [*"01234", "49 (45 more like this in a minute)"]
+
+
+def test_no_warning_about_a_job_and_no_line_below_a_warning_is_counted_instead_of_written() -> None:
+    program = 'for number in range(50):\n    log.warning("%d", number, extra=fields)\n    log.info("%d", number)'
+    assert len(_written(program)) == 100
+
+
+def test_what_was_counted_is_written_when_the_minute_is_over() -> None:
+    program = """
+for number in range(7):
+    log.warning("again %d", number)
+record = logging.makeLogRecord({"name": "x", "msg": "later", "levelno": 20, "levelname": "INFO"})
+record.created += 61
+logging.getLogger().handle(record)
+log.warning("again 7")
+"""
+    lines = _written(program)
+    assert [line.rpartition(": ")[2] for line in lines[5:]] == [
+        "again 6 (2 more like this in a minute)",
+        "later",
+        "again 7",
+    ]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_secrets_are_in_no_line_wherever_they_stand(log_format: str) -> None:
+    program = """
+url = "https://ada:hunter2@api.example/v1?api_key=hunter2&page=2"
+log.info("asking %s", url)
+log.info("mail server says hunter2")
+log.info("x", extra={"api_key": "hunter2", "nested": {"password": "hunter2"}, "list": [url]})
+try:
+    raise RuntimeError(url)
+except RuntimeError:
+    log.exception("failed", extra=fields)
+"""
+    text = "\n".join(_written(program, GQL_JOBS_LOG_FORMAT=log_format, GQL_JOBS_SMTP_PASSWORD="hunter2"))  # noqa: S106
+    assert "hunter2" not in text.replace("url = ", "")
+    assert "page=2" in text
 
 
 def test_a_json_line_has_time_level_logger_message_and_the_fields_of_the_job() -> None:
@@ -90,8 +198,19 @@ def test_json_has_an_exception_as_text_in_the_same_line() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a\nb", "a\r\nb", "a\x0bb\x0cc", "a\x85b", "a\u2028b\u2029c", "a\x00b", '"}\n{"', "ü😀", "lone \ud800 surrogate"],
-    ids=["LF", "CRLF", "VT", "NEL", "separators", "NUL", "JSON", "letters", "surrogate"],
+    [
+        "a\nb",
+        "a\r\nb",
+        "a\x7fb",
+        "a\x0bb\x0cc",
+        "a\x85b",
+        "a\u2028b\u2029c",
+        "a\x00b",
+        '"}\n{"',
+        "ü😀",
+        "lone \ud800 surrogate",
+    ],
+    ids=["LF", "CRLF", "DEL", "VT", "NEL", "separators", "NUL", "JSON", "letters", "surrogate"],
 )
 def test_whatever_a_message_or_a_field_holds_json_is_one_line_of_ascii(text: str) -> None:
     (raw,) = _written(f"log.info({text!r}, extra={{'note': {text!r}}})", GQL_JOBS_LOG_FORMAT="json")

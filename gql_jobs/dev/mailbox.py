@@ -136,7 +136,7 @@ def _main() -> None:
         settings = Settings()
     except ValidationError as error:
         parser.exit(CANNOT_START, f"mailbox: {' '.join(setting_problems(error))}\n")
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.secrets)
     keep_private(options.data_dir)
     stop_with_parent()
     try:

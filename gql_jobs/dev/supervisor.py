@@ -80,6 +80,7 @@ class Supervisor:
             "GQL_JOBS_NUM_WORKERS": str(self._settings.num_workers),
             "GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK": "true",
             **self._of_this_machine(),
+            "GQL_JOBS_LOG_PROGRESS": "true",
         }
         nats = []
         if self._settings.nats_url is None:

@@ -13,6 +13,7 @@ from gql_jobs.doctor.streams import check_consumers, check_streams
 from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.registry import Registry
+from gql_jobs.logs import redact
 from gql_jobs.settings import Settings
 
 CONNECT_TIMEOUT = 5.0
@@ -40,7 +41,17 @@ async def examine(settings: Settings, registry: Registry) -> list[Finding]:
             installation = await stack.enter_async_context(open_installation(settings, registry, connection))
             for check in _CHECKS:
                 found += await check(installation)
-        return found
+        return [_without_secrets(finding) for finding in found]
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    """Return the finding as a console may show it: what it quotes was stored by anybody."""
+    return msgspec.structs.replace(
+        finding,
+        problem=redact(finding.problem),
+        advice=redact(finding.advice),
+        examples=tuple(redact(example) for example in finding.examples),
+    )
 
 
 def as_text(findings: list[Finding]) -> str:

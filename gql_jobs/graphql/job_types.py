@@ -78,7 +78,10 @@ class Cancellation:
 class JobError:
     """A failed attempt as clients see it."""
 
-    message: str = strawberry.field(description="What went wrong, in the words of the handler.")
+    message: str = strawberry.field(
+        description="What went wrong, in the words of the handler; of what it did not raise on purpose the type and a "
+        "reference, under which its worker's log says more."
+    )
     type: str = strawberry.field(description="The name of the exception.")
     attempt: int = strawberry.field(description="The attempt that failed; the first is 1.")
     at: datetime = strawberry.field(description="When it failed.")

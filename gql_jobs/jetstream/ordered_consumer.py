@@ -31,6 +31,8 @@ BATCH = 2048
 """Messages in a batch at most, unless ``max_batch`` is set to another number."""
 BATCH_BYTES = 8 << 20
 """Bytes of the messages of a batch at most, unless it has a single message."""
+TRIES_A_LINE = 120
+"""Tries to begin, two a second, of which one is logged."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -177,12 +179,15 @@ class OrderedConsumer:
             self._broken = True
 
     async def _restart(self) -> None:
+        tries = 0
         while True:
             await self._drop()
             try:
                 await self._create()
             except (Unavailable, ApiError) as error:
-                log.info("the stream cannot be followed yet: %s", error)
+                if not tries % TRIES_A_LINE:
+                    log.info("the stream cannot be followed yet: %s (tries so far: %d)", error, tries + 1)
+                tries += 1
                 await asyncio.sleep(0.5)
             else:
                 return

@@ -1,4 +1,4 @@
-"""Every failure the API names on purpose, and the two a handler raises to decide what happens next.
+"""Every failure the API names on purpose, and those a handler raises to decide what happens next.
 
     GqlJobsError                 .code, .extensions
     ├── InvalidPayload           INVALID_PAYLOAD        fields: [{path, message}]
@@ -12,7 +12,8 @@
 
     HandlerError                 raised by handlers
     ├── TransientError           the attempt failed, the next one may not: retried with backoff
-    └── PermanentError           no attempt can succeed: dead-lettered at once
+    ├── PermanentError           no attempt can succeed: dead-lettered at once
+    └── RefusedValue             raised by the context: a value that cannot be kept; counts as transient
 
     AttemptStoppedError          raised into a handler's thread whose attempt has been stopped
 
@@ -157,7 +158,7 @@ class QueueUnavailable(GqlJobsError):
 
 
 class HandlerError(Exception):
-    """Raised by handlers; the message is shown to clients as ``JobError.message``."""
+    """Raised by handlers; the message is shown to clients as ``JobError.message``, which no other exception's is."""
 
 
 class TransientError(HandlerError):
@@ -174,6 +175,10 @@ class TransientError(HandlerError):
 
 class PermanentError(HandlerError):
     """No attempt can succeed: the job is dead-lettered at once."""
+
+
+class RefusedValue(HandlerError, ValueError):
+    """What a handler has given to its context cannot be kept: a checkpoint that is no JSON, or a file too large."""
 
 
 class AttemptStoppedError(Exception):

@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 
 from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError, ObjectStoreError
 from gql_jobs.jetstream.object_store import Bucket, bucket_stream, open_bucket
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import QueueUnavailable, RefusedValue
 from gql_jobs.jobs.messages import Saved
 from gql_jobs.jobs.model import Artifact, artifact_name
 from gql_jobs.log import codec
@@ -137,13 +137,13 @@ class _Limited(BufferedIOBase):
     def readinto(self, buffer: Buffer, /) -> int:
         """Read into ``buffer`` and return the bytes read.
 
-        :raises ValueError: if the source has more bytes than the limit.
+        :raises RefusedValue: if the source has more bytes than the limit.
         """
         view = memoryview(buffer).cast("B")
         data = self._source.read(len(view))
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError(f"The artifact is larger than {self._limit} bytes.")
+            raise RefusedValue(f"The artifact is larger than {self._limit} bytes.")
         view[: len(data)] = data
         return len(data)
 

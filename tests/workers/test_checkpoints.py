@@ -137,5 +137,5 @@ async def test_a_refused_checkpoint_leaves_the_last_one(runtime: Runtime, monkey
 
     handled_by(monkeypatch, handler)
     job = await ended(runtime, await create(runtime))
-    assert (job.errors[0].type, _saved(job)) == ("ValueError", "small")
+    assert (job.errors[0].type, _saved(job)) == ("RefusedValue", "small")
     assert f"the limit is {LIMIT}" in job.errors[0].message

@@ -12,7 +12,6 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.sandbox.processes import CpuProcesses
 from tests.child_processes import all_ended, tree
 from tests.deadline import until
 from tests.running import RunningWorker, running_worker, worker_process
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 def handler_processes() -> list[psutil.Process]:
     """The processes of CPU-bound handlers that this process has started."""
-    return [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if "sandbox.guard" in " ".join(p.cmdline())]
 
 
 def result(job: Job) -> dict[str, object]:
@@ -159,5 +158,5 @@ async def test_ending_leaves_nothing_behind(settings: Settings, worker: RunningW
     await ended(runtime, await create(runtime, "probe_cpu"))
     await worker.stop()
     assert handler_processes() == []
-    assert not [task for task in asyncio.all_tasks() if CpuProcesses.serve.__qualname__ in repr(task)]
+    assert not [task for task in asyncio.all_tasks() if "handler's process" in task.get_name()]
     assert settings.process_max_jobs > 1

@@ -1,5 +1,7 @@
 """What becomes of a job whose attempt fails."""
 
+import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from gql_jobs import JobContext, TransientError
+from gql_jobs import JobContext, PermanentError, TransientError
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobStatus, new_job_id
 from gql_jobs.log import codec
@@ -70,7 +72,68 @@ async def test_any_other_exception_is_transient(runtime: Runtime, monkeypatch: p
 
     handled_by(monkeypatch, handler)
     job = await ended(runtime, await create(runtime))
-    assert (job.status, job.errors[0].type, job.errors[0].message) == (JobStatus.COMPLETED, "KeyError", "'missing'")
+    assert (job.status, job.errors[0].type) == (JobStatus.COMPLETED, "KeyError")
+
+
+SECRET_URL = "https://ada:hunter2@api.example/v1?api_key=hunter2&page=2"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        RuntimeError(SECRET_URL),
+        subprocess.CalledProcessError(1, ["curl", "--token", "hunter2"]),
+        KeyError("postgresql://ada:hunter2@db/shop"),
+        SystemExit("hunter2"),
+        OSError(2, "hunter2"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("type_name", ["probe", "probe_thread"])
+async def test_of_an_exception_that_was_not_raised_on_purpose_clients_see_its_type_and_a_reference_that_the_log_has(
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    raised: BaseException,
+    type_name: str,
+) -> None:
+    def in_a_thread(_: JobContext, __: Any) -> None:
+        raise raised
+
+    async def handler(context: JobContext, payload: Any) -> None:
+        in_a_thread(context, payload)
+
+    handled_by(monkeypatch, handler if type_name == "probe" else in_a_thread)
+    job_id = await create(runtime, type_name, max_retries=0)
+    job = await ended(runtime, job_id)
+    assert job.error is not None
+    said = re.fullmatch(
+        r"(\w+) was raised; the worker's log says more, under the reference ([0-9a-f]{8})\.", job.error.message
+    )
+    assert said is not None, job.error.message
+    assert said[1] == job.error.type == type(raised).__name__
+    (record,) = [record for record in caplog.records if said[2] in record.getMessage()]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is raised
+    assert "hunter2" not in str(await dead_letter(runtime.connection, job_id))
+
+
+@pytest.mark.parametrize("raised", [PermanentError, TransientError])
+async def test_secrets_are_taken_out_of_messages_on_purpose_and_of_progress_too(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, raised: type[Exception]
+) -> None:
+    async def handler(context: JobContext, _: Any) -> None:
+        context.progress(10, f"Asking {SECRET_URL}")
+        raise raised(f"{SECRET_URL} does not answer.")
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime, max_retries=0)
+    job = await ended(runtime, job_id)
+    assert job.error is not None
+    shown = "https://***@api.example/v1?api_key=***&page=2"
+    assert job.error.message == f"{shown} does not answer."
+    assert job.progress_message == f"Asking {shown}"
+    assert "hunter2" not in str(await dead_letter(runtime.connection, job_id))
 
 
 async def test_the_delay_that_a_handler_asks_for_is_kept_to(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +229,8 @@ async def test_a_handler_module_that_cannot_be_imported_is_a_failure(
     monkeypatch.setitem(runtime.registry._types, "probe", broken)  # noqa: SLF001
     job = await ended(runtime, await create(runtime, max_retries=0))
     assert job.error is not None
-    assert "division by zero" in job.error.message
+    assert job.error.type == "HandlerNotFound"
+    assert "broken_on_import:run cannot be loaded: ZeroDivisionError was raised; the worker's log" in job.error.message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.sandbox.scratch import PREFIX, scratch_folder
+from gql_jobs_worker.sandbox.processes import SCRATCH_PREFIX, scratch_folder
 from tests.running import worker_process
 from tests.workers.stories import create, running
 
@@ -23,7 +23,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _folders(temporary: Path) -> list[Path]:
-    return list(temporary.glob(f"{PREFIX}*"))
+    return list(temporary.glob(f"{SCRATCH_PREFIX}*"))
 
 
 def test_it_is_gone_afterwards() -> None:
@@ -33,7 +33,7 @@ def test_it_is_gone_afterwards() -> None:
 
 
 def test_what_a_dead_process_has_left_goes_and_what_a_living_one_has_stays(temporary: Path) -> None:
-    dead, foreign = temporary / f"{PREFIX}dead", temporary / "gql-jobs-other"
+    dead, foreign = temporary / f"{SCRATCH_PREFIX}dead", temporary / "gql-jobs-other"
     for folder in (dead, foreign):
         (folder / "deep").mkdir(parents=True)
     with scratch_folder() as living, scratch_folder():
@@ -46,7 +46,7 @@ def test_a_link_in_its_place_leads_nowhere(temporary: Path, tmp_path: Path) -> N
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").touch()
-    (temporary / f"{PREFIX}link").symlink_to(kept)
+    (temporary / f"{SCRATCH_PREFIX}link").symlink_to(kept)
     with scratch_folder():
         assert (kept / "file").exists()
 

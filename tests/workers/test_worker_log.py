@@ -17,7 +17,7 @@ from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import job_fields
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.telemetry import log_event
+from gql_jobs_worker.telemetry import log_event, show_progress
 from tests.by_hand import say
 from tests.deadline import until
 from tests.running import worker_process
@@ -30,8 +30,21 @@ SECONDS = r"\d+\.\d{3}s"
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What has been written, as far as a worker's log shows it."""
-    caplog.set_level(logging.INFO, "gql_jobs.events")
+    caplog.set_level(logging.DEBUG, "gql_jobs.events")
     return caplog
+
+
+@pytest.mark.parametrize(("shown", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
+def test_progress_is_logged_like_all_else_only_where_that_was_asked_for(
+    lines: pytest.LogCaptureFixture, shown: bool, level: int
+) -> None:
+    try:
+        show_progress(shown)
+        log_event("progress", job_fields(job_id=JOB_ID), progress="25%")
+        log_event("started", job_fields(job_id=JOB_ID), attempt=1)
+    finally:
+        show_progress(False)
+    assert [record.levelno for record in lines.records] == [level, logging.INFO]
 
 
 async def _lines(lines: pytest.LogCaptureFixture, job_id: str, number: int) -> list[str]:
@@ -136,7 +149,7 @@ async def test_an_error_cannot_forge_a_line(
     await ended(runtime, job_id)
     said = await _lines(lines, job_id, 2)
     assert all(len(line.splitlines()) == 1 for line in said)
-    assert "error=bad 12:00:00" in said[-1]
+    assert "error=bad\\n12:00:00" in said[-1]
 
 
 async def _json_lines(process: Process, job_id: str, until_message: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
-from gql_jobs.logs import configure_logging
+from gql_jobs.logs import configure_logging, redact
 from gql_jobs.processes.event_loop import tune_garbage_collector
 from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
@@ -40,14 +40,14 @@ def run_worker() -> None:
     overrides = {} if arguments.concurrency is None else {"num_workers": arguments.concurrency}
     try:
         settings = Settings(**overrides)
-        configure_logging(settings.log_level, settings.log_format)
+        configure_logging(settings.log_level, settings.log_format, settings.secrets)
         keep_private(settings.data_dir)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
         tune_garbage_collector()
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
-        print(f"gql-jobs worker: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        print(f"gql-jobs worker: {redact(_sentence(error))}", file=sys.stderr)  # noqa: T201
         # A server that does not answer now may answer after a restart; nothing else changes by itself.
         sys.exit(1 if isinstance(error, QueueUnavailable) else CANNOT_START)
 

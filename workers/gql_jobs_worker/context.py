@@ -15,16 +15,16 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from gql_jobs.jetstream.errors import FenceRefused
-from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, TransientError
+from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, RefusedValue, TransientError
 from gql_jobs.jobs.messages import Progress
-from gql_jobs.jobs.model import Artifact, content_type_of
+from gql_jobs.jobs.model import Artifact, artifact_name, content_type_of
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode_body
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import JobLogger
 from gql_jobs_worker.claim import Claimed
-from gql_jobs_worker.execution import Reports, checkpoint_json
+from gql_jobs_worker.execution import Reports, checkpoint_json, refuse_waiting_on_a_loop
 from gql_jobs_worker.telemetry import log_event
 
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ class AttemptContext:
 
     async def checkpoint(self, data: Any) -> None:
         """Keep JSON data for the next attempt; see ``JobContext``."""
-        await self.store_checkpoint(checkpoint_json(data))
+        await self._on_the_loop(self.store_checkpoint(checkpoint_json(data)))
 
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
@@ -103,15 +103,30 @@ class AttemptContext:
         self, name: str, data: bytes | Path | BinaryIO, content_type: str | None = None
     ) -> Artifact:
         """Keep a file with the job; see ``JobContext``."""
+        try:
+            artifact_name(name)
+        except ValueError as error:
+            raise RefusedValue(str(error)) from None
         media_type = content_type or content_type_of(name)
         if isinstance(data, Path):
             with await asyncio.to_thread(data.open, "rb") as file:
-                return await self._save(name, file, media_type)
-        return await self._save(name, BytesIO(data) if isinstance(data, bytes) else data, media_type)
+                return await self._on_the_loop(self._save(name, file, media_type))
+        source = BytesIO(data) if isinstance(data, bytes) else data
+        return await self._on_the_loop(self._save(name, source, media_type))
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine on the event loop from a handler's thread; return its result or raise its error."""
+        """Run a coroutine on the event loop from a handler's thread; return its result or raise its error.
+
+        :raises PermanentError: in a coroutine, where the step is awaited: the loop would wait for itself.
+        """
+        refuse_waiting_on_a_loop(step)
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+
+    def _on_the_loop(self, step: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
+        """Return the step to be awaited; it runs on the worker's loop, also where a thread awaits it on its own."""
+        if threading.get_ident() == self._loop_thread:
+            return step
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self._loop))
 
     async def restore(self) -> None:
         """Set ``saved`` to the last checkpoint of an earlier attempt, if there is one; wait while NATS is away.

@@ -6,11 +6,16 @@ same in the process (``sandbox.child``), which imports them from here: nothing i
 """
 
 import asyncio
+import concurrent.futures
 import importlib
 import inspect
 import logging
+import os
+import secrets
+import sys
 import threading
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
@@ -22,13 +27,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, TransientError
+from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, RefusedValue, TransientError
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import AttemptBody, Receipt
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.log.codec import encode_body
+from gql_jobs.logs import redact
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +173,7 @@ class HandlerExecution:
         if job_type.cpu_bound:
             handling, stopped_by = self._processes.run_handler(job_type, payload, context, max_result), Receipt.KILLED
         else:
-            invocation = prepare(job_type, payload)
+            invocation = prepare(job_type, payload, context)
             if isinstance(invocation, Failure):
                 return invocation, Receipt.FINISHED
             handling, stopped_by = _run_here(invocation, job_type, context, max_result), Receipt.STOPPED
@@ -227,18 +233,101 @@ async def _run_here(
     invocation: "Invocation", job_type: JobType, context: HandlerContext, max_result: int
 ) -> Succeeded | Failure:
     handler, payload = invocation
+    own = os.getpid()
     try:
-        if inspect.iscoroutinefunction(handler):
-            value = await handler(context, payload)
+        if _is_coroutine_function(handler):
+            value = handler(context, payload)
         else:
             value = await _run_in_thread(handler, context, payload)
-    except asyncio.CancelledError:
+        end_copy(own)
+        if must_be_awaited(value):
+            value = await awaited(value)
+    except asyncio.CancelledError as error:
+        end_copy(own, error)
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Failure("CancelledError", "The handler was cancelled from within.")
     except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt and its like would end the whole worker
+        end_copy(own, error)
         return failure_of(error, context.log)
     return result_of(job_type, value, max_result)
+
+
+def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    """Return whether a handler can be called on the event loop: its call does nothing but make a coroutine."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    # Of an object, its class decides. A decorator may hide it, so in the end what was returned decides.
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def must_be_awaited(value: Any) -> bool:
+    """Return whether what a handler has returned is not its result yet."""
+    return inspect.isawaitable(value) or isinstance(value, concurrent.futures.Future)
+
+
+async def _result_of_awaiting(value: Any) -> Any:
+    while must_be_awaited(value):
+        value = await (asyncio.wrap_future(value) if isinstance(value, concurrent.futures.Future) else value)
+    return value
+
+
+@types.coroutine
+def awaited(value: Any) -> Generator[Any, Any, Any]:
+    """Return what an awaitable comes to in the end; end the process at once if it is a copy, made by ``os.fork``.
+
+    A copy must not come back to the event loop: it would read from the connections of the original and close them.
+    """
+    own = os.getpid()
+    steps = _result_of_awaiting(value)
+    step = partial(steps.send, None)
+    while True:
+        try:
+            future = step()
+        except StopIteration as ended:
+            end_copy(own)
+            return ended.value
+        except BaseException as error:
+            end_copy(own, error)
+            raise
+        end_copy(own)
+        try:
+            step = partial(steps.send, (yield future))
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  # a cancellation, which is for the handler
+            step = partial(steps.throw, error)
+
+
+def end_copy(original: int, error: BaseException | None = None) -> None:
+    """End this process at once if a handler has made it by ``os.fork``: only the process it was called in goes on.
+
+    :param original: the id of that process.
+    :param error: what the handler has raised in the copy.
+    """
+    if os.getpid() != original:
+        code = error.code if isinstance(error, SystemExit) else int(error is not None)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def refuse_waiting_on_a_loop(step: Coroutine[Any, Any, Any]) -> None:
+    """Refuse to wait for a step where an event loop runs, which would stop for ever.
+
+    :raises PermanentError: if this thread runs an event loop; the step is closed then.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    step.close()
+    raise PermanentError(
+        "context.wait(…) is for plain functions, which run in a thread; in a coroutine it would stop the event loop. "
+        "Await the step itself there, as in: await context.checkpoint(…)"
+    )
 
 
 async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, payload: Any) -> Any:
@@ -250,11 +339,15 @@ async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, p
     ended = asyncio.Event()
     outcome: list[Callable[[], Any]] = []
 
+    own = os.getpid()
+
     def run() -> None:
         try:
             value = handler(context, payload)
+            end_copy(own)
             outcome.append(lambda: value)
         except BaseException as error:  # noqa: BLE001  # no future can carry a StopIteration
+            end_copy(own, error)
             outcome.append(partial(_raise, error))
         with suppress(RuntimeError):  # the loop is closed, so nothing waits for the event
             loop.call_soon_threadsafe(ended.set)
@@ -284,7 +377,7 @@ class Invocation(NamedTuple):
     payload: Any
 
 
-def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
+def prepare(job_type: JobType, payload: bytes, context: JobContext) -> Invocation | Failure:
     """Return the handler of a type and a stored payload as its model, or the failure that the attempt ends with."""
     try:
         fields = read(job_type.payload, payload)
@@ -294,7 +387,11 @@ def prepare(job_type: JobType, payload: bytes) -> Invocation | Failure:
         return Invocation(load_handler(job_type.handler), fields)
     except (Exception, SystemExit) as error:  # noqa: BLE001
         # A module may raise anything when it is imported; another worker may have what this one lacks.
-        return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {error}")
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            why = f"there is no module {error.name}."
+        else:
+            why = _for_the_log(error, context.log)
+        return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {why}")
 
 
 @cache
@@ -351,24 +448,25 @@ class Reports:
         if message is None:
             return self._percent, None
         text = message if isinstance(message, str) else _shown(message)
-        # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
-        return self._percent, text[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+        # Cut after that: half a secret is not recognised. Lone surrogates are no UTF-8 and would make this and the
+        # job's last event unstorable.
+        return self._percent, redact(text[: 4 * MAX_MESSAGE])[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
 def checkpoint_json(data: Any) -> bytes:
     """Return a checkpoint as it is stored.
 
-    :raises ValueError: if the data is no JSON, has a number that JSON has not, or is too large.
+    :raises RefusedValue: if the data is no JSON, has a number that JSON has not, or is too large.
     """
     try:
         body = msgspec.json.encode(data)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"The checkpoint is no JSON: {error}") from error
+        raise RefusedValue(f"The checkpoint is no JSON: {error}") from error
     if len(body) > MAX_CHECKPOINT:
-        raise ValueError(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
+        raise RefusedValue(f"The checkpoint has {len(body)} bytes; the limit is {MAX_CHECKPOINT}.")
     if b"null" in body and _has_infinity(msgspec.to_builtins(data)):
         # The encoder writes null for them, which the next attempt could not tell from a null of its own.
-        raise ValueError("The checkpoint is no JSON: it has a number that is infinite or NaN.")
+        raise RefusedValue("The checkpoint is no JSON: it has a number that is infinite or NaN.")
     return body
 
 
@@ -385,6 +483,9 @@ def _has_infinity(value: Any) -> bool:
 
 def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Failure:
     """Return a handler's value as the JSON of its result model; a permanent failure if it does not fit."""
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        message = "The handler returned a generator, which nobody runs: a handler returns its result, without yield."
+        return Failure("InvalidResult", message, retryable=False)
     try:
         result = canonical_json(job_type.result.model_validate(value))
     except Exception as error:  # noqa: BLE001  # models may run code of their own, or hold what is no JSON
@@ -397,15 +498,15 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
 
 
 def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
-    """Return the failure of an attempt whose handler raised; log an exception that handlers do not raise on purpose.
+    """Return the failure of an attempt whose handler raised. It is retryable unless that was a ``PermanentError``.
 
-    The failure is retryable unless the exception is a ``PermanentError``.
+    Only errors that are raised on purpose show their message: nobody wrote those of others for clients, and they may
+    hold anything, such as the URL of a request. They are logged, under a reference that the message names.
     """
-    if not isinstance(error, HandlerError | AttemptStoppedError | SystemExit):
-        handler_log.error("the attempt failed unexpectedly", exc_info=error)
+    on_purpose = isinstance(error, HandlerError | AttemptStoppedError)
     return Failure(
         type=type(error).__name__,
-        message=_text_of(error) or type(error).__name__,
+        message=_text_of(error) or type(error).__name__ if on_purpose else _for_the_log(error, handler_log),
         retryable=not isinstance(error, PermanentError),
         retry_after=_asked_delay(error, handler_log) if isinstance(error, TransientError) else None,
     )
@@ -439,6 +540,14 @@ def _shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
+def _for_the_log(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> str:
+    """Log an exception with its traceback under a new reference; return a sentence that names its type and that."""
+    reference = secrets.token_hex(4)
+    fields = {"reference": reference}
+    handler_log.error("the attempt failed unexpectedly: reference %s", reference, exc_info=error, extra=fields)
+    return f"{type(error).__name__[:100]} was raised; the worker's log says more, under the reference {reference}."
+
+
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
@@ -447,9 +556,9 @@ def _text_of(error: BaseException) -> str:
 
 
 def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
-    """Return the error as it is stored, its message cut to size."""
+    """Return the error as it is stored: without secrets, its message cut to size."""
     return JobError(
-        message=_cut(failure.message, MAX_MESSAGE_BYTES),
+        message=_cut(redact(failure.message[: 4 * MAX_MESSAGE_BYTES]), MAX_MESSAGE_BYTES),
         type=_cut(failure.type, MAX_TYPE_BYTES),
         attempt=attempt,
         at=at,

@@ -29,7 +29,7 @@ from gql_jobs_worker.intake import Intake, Leases, keep_leases
 from gql_jobs_worker.metrics import serve_metrics
 from gql_jobs_worker.record import Records
 from gql_jobs_worker.sandbox.processes import open_cpu_processes
-from gql_jobs_worker.telemetry import Counts
+from gql_jobs_worker.telemetry import Counts, show_progress
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +209,7 @@ async def run_pool(
             open_cpu_processes(settings) as processes,
             open_abilities(registry, processes) as abilities,
         ):
+            show_progress(settings.log_progress)
             execution = HandlerExecution(registry, processes)
             pool = Pool(
                 job_log, execution, abilities, settings, queues, stop_fetching=stop_fetching, hand_back=hand_back

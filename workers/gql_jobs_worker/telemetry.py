@@ -5,7 +5,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from gql_jobs.logs import printable
+
 _events = logging.getLogger("gql_jobs.events")
+_MAX_FACT = 500
+"""Characters of one fact that a line shows."""
+_progress_level = logging.DEBUG
+
+
+def show_progress(shown: bool) -> None:
+    """Have the progress of jobs logged at INFO from now on, or at DEBUG, for whole workers: it is most of the lines."""
+    global _progress_level  # noqa: PLW0603  # set once, by the setting of the process
+    _progress_level = logging.INFO if shown else logging.DEBUG
 
 
 def log_event(what: str, fields: Mapping[str, Any], **facts: Any) -> None:
@@ -13,13 +24,14 @@ def log_event(what: str, fields: Mapping[str, Any], **facts: Any) -> None:
 
     ``[event] Job progress: 550e8400... (progress=25%, message=Connecting to SMTP...)``
 
-    :param what: the step, such as ``started``.
+    :param what: the step, such as ``started``; ``progress`` is written at the level that ``show_progress`` chose.
     :param fields: the fields of the line (see ``gql_jobs.logs.job_fields``).
     :param facts: what stands in brackets, in this order; what is None is left out.
     """
-    if _events.isEnabledFor(logging.INFO):
+    level = _progress_level if what == "progress" else logging.INFO
+    if _events.isEnabledFor(level):
         listed = ", ".join(f"{name}={_one_line(value)}" for name, value in facts.items() if value is not None)
-        _events.info("[event] Job %s: %s... (%s)", what, fields["job_id"][:8], listed, extra=fields)
+        _events.log(level, "[event] Job %s: %s... (%s)", what, fields["job_id"][:8], listed, extra=fields)
 
 
 def shown_seconds(duration: float) -> str:
@@ -30,7 +42,9 @@ def shown_seconds(duration: float) -> str:
 def _one_line(value: Any) -> str:
     # A message may hold what a user typed: a line break in it must not forge a line of the log.
     text = str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    if len(text) > _MAX_FACT:
+        text = f"{text[:_MAX_FACT]}…"
+    return text if text.isprintable() else printable(text)
 
 
 class Counts:

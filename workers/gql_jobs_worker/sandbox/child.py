@@ -1,41 +1,61 @@
-"""The process in which a CPU-bound handler runs: how it is prepared, runs attempts, and ends with its worker.
+"""The process in which CPU-bound handlers run: how it is prepared, runs one attempt after the other, and ends.
 
-Runs one attempt at a time. Has no connection to NATS: whatever has to be stored, its worker stores.
+Has no connection to NATS: whatever has to be stored, its worker stores. Whatever a handler does to the process, the
+worker hears how the attempt ended: from here, or by the end of the process.
 """
 
 import asyncio
-import inspect
+import fcntl
 import logging
 import os
+import pickle
 import resource
 import shutil
-import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import msgspec
 
-from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
+from gql_jobs.jobs.errors import AttemptStoppedError, RefusedValue, TransientError
 from gql_jobs.jobs.model import Artifact
-from gql_jobs.logs import JobLogger, LogFormat, configure_logging
-from gql_jobs_worker.execution import Failure, Reports, Succeeded, checkpoint_json, failure_of, prepare, result_of
+from gql_jobs.logs import JobLogger, configure_logging
+from gql_jobs.settings import Settings
+from gql_jobs_worker.execution import (
+    Failure,
+    Reports,
+    Succeeded,
+    awaited,
+    checkpoint_json,
+    end_copy,
+    failure_of,
+    missing_import,
+    must_be_awaited,
+    prepare,
+    refuse_waiting_on_a_loop,
+    result_of,
+)
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
+    Began,
     CpuJob,
-    Hello,
+    Ended,
+    Imported,
     ReportProgress,
     Request,
     RequestDone,
     RequestFailed,
+    RunAttempt,
     SaveArtifact,
     SaveCheckpoint,
     decode_answer,
+    decode_order,
     frame,
 )
 
@@ -43,66 +63,223 @@ _T = TypeVar("_T")
 
 NICENESS = 10
 """What is added to the niceness of these processes, below the worker and the API."""
-_PROGRESS_PAUSE = 0.05
-"""Seconds between two reports that leave the process; the last one always does."""
+CONNECTION_CLOSED = 77
+"""The exit code of a process whose handler has closed its connection to the worker."""
+_HIGH_FD = 100
+"""The connection's descriptor is this or a higher one, out of the way of handlers that close all low ones."""
+_BURST = 100
+"""Progress reports that leave the process at once; as many come back in ``_BURST / _RATE`` s."""
+_RATE = 20
+"""Reports a second that leave it after that; the last one always does."""
 
 
-def begin(socket_path: str, log_level: int, log_format: LogFormat) -> None:
-    """Prepare a new process, once: it ignores Ctrl-C, which is for the worker, and exits when the worker is gone.
+def run(folder: str, log_level: str, log_format: str, memory_limit: str) -> NoReturn:
+    """Run what the worker at the other end of stdin orders, until it ends the connection; called once in a process.
 
-    :param socket_path: the socket where the worker listens; temporary files are kept in its folder.
+    :param folder: where temporary files go, so that those of a process that is killed go with its worker.
+    :param memory_limit: bytes of address space that a handler may take; 0 for no limit.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging(log_level, log_format)
+    configure_logging(int(log_level), "json" if log_format == "json" else "text", _secrets())
     # Heartbeats, and the API on the same machine, go before computing.
     os.nice(NICENESS)
-    # What a handler leaves behind when it is killed goes with its worker's folder.
-    tempfile.tempdir = str(Path(socket_path).parent)
-    watched = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    watched.connect(socket_path)
-
-    def watch() -> None:
-        # The kernel closes the connection when the worker has ended, in whatever way.
-        watched.recv(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="worker-exit", daemon=True).start()
+    tempfile.tempdir = folder
+    process = _ThisProcess(int(memory_limit))
+    while True:
+        order = decode_order(process.receive())
+        if isinstance(order, RunAttempt):
+            process.run_attempt(order)
+        else:
+            process.send(Imported(missing_import(order.handler)))
 
 
-def run_attempt(job: CpuJob) -> tuple[Succeeded | Failure, int]:
-    """Run one attempt; return its outcome, and the bytes of memory that the process holds afterwards."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(job.socket)
-        context = ChildContext(job, connection)
-        outcome = _outcome(job, context)
-        context.flush()
-    return outcome, _memory()
+def _secrets() -> tuple[str, ...]:
+    try:
+        return Settings().secrets
+    except ValueError:
+        return ()  # the worker has said what is wrong with them
+
+
+class _ThisProcess:
+    """The connection to the worker, and what handlers must leave as it is."""
+
+    def __init__(self, memory_limit: int) -> None:
+        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+        self._connection = socket.socket(fileno=high)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        self._id = os.getpid()
+        self._memory_limit = memory_limit
+        self._folder = os.getcwd()  # noqa: PTH109
+        self._identity = self._identities(high)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._lock = threading.Lock()
+        # A copy that keeps the connection would keep the worker from seeing that this process has ended.
+        os.register_at_fork(after_in_child=self._connection.close)
+
+    def _identities(self, connection: int) -> tuple[object, ...]:
+        found: list[object] = []
+        for fd in (0, 1, 2, connection):
+            try:
+                stat = os.fstat(fd)
+            except OSError:
+                found.append(None)
+            else:
+                found.append((stat.st_dev, stat.st_ino))
+        return tuple(found)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy of the process that the worker has started, made by a handler that forked."""
+        return os.getpid() != self._id
+
+    def run_attempt(self, order: RunAttempt) -> None:
+        """Run one attempt and send how it ended."""
+        log = JobLogger(order.type_name, order.fields)
+        context: ChildContext | None = None
+        try:
+            job: CpuJob = pickle.loads(order.job)  # noqa: S301  # from the worker, which has started this process
+        except BaseException as error:  # noqa: BLE001  # the module of a job type may do anything when it is imported
+            outcome: Succeeded | Failure = failure_of(error, log)
+        else:
+            context = ChildContext(self, job, log)
+            outcome = self._outcome(job, context)
+            context.close()
+        self._flush_output()
+        succeeded = isinstance(outcome, Succeeded)
+        self.send(
+            Ended(
+                result=outcome.result if isinstance(outcome, Succeeded) else None,
+                failure=None if succeeded else outcome,  # type: ignore[arg-type]
+                memory=_memory(),
+                reusable=self._is_intact() and not (isinstance(outcome, Failure) and outcome.type == "MemoryError"),
+            )
+        )
+
+    def _outcome(self, job: CpuJob, context: "ChildContext") -> Succeeded | Failure:
+        invocation = prepare(job.job_type, job.payload, context)
+        if isinstance(invocation, Failure):
+            return invocation
+        self.send(Began())
+        try:
+            self._limit_memory(self._memory_limit)
+            value = invocation.handler(context, invocation.payload)
+            end_copy(self._id)
+            if must_be_awaited(value):
+                value = asyncio.run(awaited(value))
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
+            end_copy(self._id, error)
+            self._limit_memory(0)
+            if isinstance(error, MemoryError) and self._memory_limit:
+                limit = f"GQL_JOBS_PROCESS_MEMORY_LIMIT allows {self._memory_limit} bytes"
+                return Failure("MemoryError", f"The handler needs more memory than it may have: {limit}.")
+            return failure_of(error, context.log)
+        self._limit_memory(0)
+        return result_of(job.job_type, value, job.max_result)
+
+    def _limit_memory(self, limit: int) -> None:
+        """Limit the address space to ``limit`` bytes, 0 for none: only handlers have one, to report on them is free."""
+        if self._memory_limit:
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            lower = limit and (hard == resource.RLIM_INFINITY or limit < hard)
+            resource.setrlimit(resource.RLIMIT_AS, (limit if lower else hard, hard))
+
+    def _is_intact(self) -> bool:
+        """Return whether the next handler will find the process as the first one did; go back to its folder."""
+        try:
+            os.chdir(self._folder)
+            if any(stream is not None and stream.closed for stream in self._streams):
+                return False
+        except OSError:
+            return False
+        same = (sys.stdin, sys.stdout, sys.stderr) == self._streams
+        return same and self._identities(self._connection.fileno()) == self._identity
+
+    def _flush_output(self) -> None:
+        for stream in self._streams[1:]:
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                continue  # closed by the handler, or never there
+
+    def send(self, message: Request) -> None:
+        """Send a frame; end the process if the connection is not there any more.
+
+        :raises RuntimeError: in a copy of the process.
+        """
+        data = frame(message)
+        if self.is_copy:
+            raise RuntimeError("Only the process that the worker has started can report; this is a copy of it.")
+        with self._lock:
+            try:
+                if self._identities(self._connection.fileno())[3] != self._identity[3]:
+                    os._exit(CONNECTION_CLOSED)
+                self._connection.sendall(data)
+            except OSError:
+                os._exit(CONNECTION_CLOSED)
+
+    def receive(self) -> bytes:
+        """Return the next frame without its length; end the process if the connection has ended."""
+        (length,) = LENGTH.unpack(self._receive_exactly(LENGTH.size))
+        return self._receive_exactly(length)
+
+    def _receive_exactly(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            try:
+                part = self._connection.recv(size - len(parts))
+            except OSError:
+                os._exit(CONNECTION_CLOSED)
+            if not part:
+                os._exit(0)
+            parts += part
+        return bytes(parts)
 
 
 class ChildContext:
     """A ``JobContext`` in the process of a CPU-bound handler; it asks its worker to store what is stored."""
 
-    def __init__(self, job: CpuJob, connection: socket.socket) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._reported = 0.0
+    def __init__(self, process: _ThisProcess, job: CpuJob, log: JobLogger) -> None:
+        self._process = process
+        self._asking = threading.Lock()
+        self._reporting = threading.Lock()
+        self._room = float(_BURST)
+        self._filled = time.monotonic()
         self._unsent: ReportProgress | None = None
+        self._timer: threading.Timer | None = None
+        self._closed = False
         self.job_id = job.job_id
         self.attempt = job.attempt
         self.idempotency_token = job.job_id
         self.saved = job.saved
-        self.log: logging.LoggerAdapter[Any] = JobLogger(job.job_type.name, job.fields)
+        self.log: logging.LoggerAdapter[Any] = log
         self._reports = Reports(self)
-        self._connection.sendall(frame(Hello(job.token)))
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Report how far the work is; sent at most twenty times a second, the last report in any case.
+        """Report how far the work is; sent at once unless there are very many, the last report in any case.
 
         :param percent: from 0 to 100; what is outside is brought to the nearer end, what is no number is logged.
+        :raises AttemptStoppedError: if the attempt has ended.
         """
-        self._unsent = ReportProgress(*self._reports.stored(percent, message))
-        if time.monotonic() - self._reported >= _PROGRESS_PAUSE:
-            self.flush()
+        report = ReportProgress(*self._reports.stored(percent, message))
+        if self._closed:
+            raise AttemptStoppedError("The attempt has ended.")
+        with self._reporting:
+            now = time.monotonic()
+            self._room = min(self._room + (now - self._filled) * _RATE, _BURST)
+            self._filled = now
+            self._unsent = report
+            if self._room >= 1:
+                self._room -= 1
+                self._send_unsent()
+            elif self._timer is None:
+                self._timer = threading.Timer(1 / _RATE, self._flush)
+                self._timer.daemon = True
+                try:
+                    self._timer.start()
+                except RuntimeError:  # no thread can be started, for want of memory
+                    self._timer = None
+                    self._send_unsent()
 
     async def checkpoint(self, data: Any) -> None:
         """Keep JSON data for the next attempt; see ``JobContext``."""
@@ -125,60 +302,54 @@ class ChildContext:
             return self._save(name, Path(copy.name), content_type)
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine in an event loop of its own; return its result or raise its error."""
+        """Run a coroutine in an event loop of its own; return its result or raise its error.
+
+        :raises RuntimeError: in a coroutine, where the step is awaited.
+        """
+        refuse_waiting_on_a_loop(step)
         return asyncio.run(step)
 
-    def flush(self) -> None:
-        """Send the last report, if it has not been sent yet."""
+    def close(self) -> None:
+        """Send the last report; refuse all later ones."""
+        self._closed = True
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._reporting:
+            timer, self._timer = self._timer, None
+            if timer is not None:
+                timer.cancel()
+            self._send_unsent()
+
+    def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, None
         if unsent is not None:
-            with self._lock:
-                self._connection.sendall(frame(unsent))
-            self._reported = time.monotonic()
+            self._process.send(unsent)
 
     def _save(self, name: str, path: Path, content_type: str | None) -> Artifact:
         artifact = self._ask(SaveArtifact(name, str(path), content_type)).artifact
         assert artifact is not None
         return artifact
 
-    def _ask(self, request: Request) -> RequestDone:
-        self.flush()
-        with self._lock:
-            self._connection.sendall(frame(request))
-            answer = self._answer()
+    def _ask(self, request: SaveCheckpoint | SaveArtifact) -> RequestDone:
+        if self._closed:
+            raise AttemptStoppedError("The attempt has ended.")
+        self._flush()
+        with self._asking:
+            self._process.send(request)
+            answer: Answer = decode_answer(self._process.receive())
         if isinstance(answer, RequestFailed):
-            raise _ERRORS.get(answer.error, TransientError)(answer.message)
+            raise _ERRORS.get(answer.error, RuntimeError)(answer.message)
         return answer
 
-    def _answer(self) -> Answer:
-        (length,) = LENGTH.unpack(self._receive_exactly(LENGTH.size))
-        answer: Answer = decode_answer(self._receive_exactly(length))
-        return answer
 
-    def _receive_exactly(self, size: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
-            part = self._connection.recv(size - len(parts))
-            if not part:
-                raise AttemptStoppedError("The worker has ended this attempt.")
-            parts += part
-        return bytes(parts)
-
-
-_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "AttemptStoppedError": AttemptStoppedError}
-
-
-def _outcome(job: CpuJob, context: ChildContext) -> Succeeded | Failure:
-    invocation = prepare(job.job_type, job.payload)
-    if isinstance(invocation, Failure):
-        return invocation
-    try:
-        value = invocation.handler(context, invocation.payload)
-        if inspect.iscoroutine(value):
-            value = asyncio.run(value)
-    except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
-        return failure_of(error, context.log)
-    return result_of(job.job_type, value, job.max_result)
+_ERRORS: dict[str, type[Exception]] = {
+    "ValueError": ValueError,
+    "RefusedValue": RefusedValue,
+    "TransientError": TransientError,
+    "AttemptStoppedError": AttemptStoppedError,
+    "OSError": OSError,
+}
 
 
 def _memory() -> int:

@@ -1,171 +1,313 @@
 """Processes for CPU-bound handlers: one per running job, reused between jobs, replaced after many jobs or when large.
 
-The event loop only passes messages on, so leases are kept however busy the handlers are. A process is killed when its
-attempt times out or is stopped.
+The event loop only passes messages on, so leases are kept however busy the handlers are. A process is killed, with all
+that it has started, when its attempt times out or is stopped, and when the worker ends.
 """
 
 import asyncio
+import fcntl
 import logging
-import multiprocessing
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import pickle
+import shutil
+import socket
+import sys
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-
-from pebble import ProcessExpired, ProcessPool
 
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.registry import JobType
-from gql_jobs.logs import LogFormat
 from gql_jobs.settings import Settings
-from gql_jobs_worker.execution import Failure, HandlerContext, Succeeded, missing_import
-from gql_jobs_worker.sandbox import child
-from gql_jobs_worker.sandbox.scratch import scratch_folder
+from gql_jobs_worker.execution import Failure, HandlerContext, Succeeded
+from gql_jobs_worker.sandbox.child import CONNECTION_CLOSED
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
+    Began,
     CpuJob,
-    Hello,
+    Ended,
+    Imported,
+    Order,
     ReportProgress,
+    Request,
     RequestDone,
     RequestFailed,
+    RunAttempt,
     SaveArtifact,
     SaveCheckpoint,
+    TryImport,
     decode_request,
     frame,
 )
 
 log = logging.getLogger(__name__)
 
+STARTS = 3
+"""Processes that are tried before an attempt fails although its handler never began."""
+_ENDS_WITHIN = 10.0
+"""Seconds after which a guard that does not end is killed; it kills what it guards within half of that."""
+_PAUSE = 0.2
+"""Seconds after a process that ended before its handler began, times the tries."""
+_DRAIN = 1.0
+"""Seconds for which what a process that is gone has sent is read; it is there already."""
+ENVIRONMENT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TEMP", "TMP"),
+    *("PYTHON*", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "DYLD_*", "SSL_CERT_*", "*_NUM_THREADS", "MALLOC_*"),
+    *("XDG_*", "FONTCONFIG_*", "COVERAGE_PROCESS_*"),
+    # What the handlers that come with gql-jobs read, and nothing else of its own settings.
+    *("GQL_JOBS_DATA_DIR", "GQL_JOBS_DOWNLOAD_*", "GQL_JOBS_IMAGE_*", "GQL_JOBS_SALES_*", "GQL_JOBS_REPORT_*"),
+)
+"""Names of the environment variables that handlers' processes get, with ``*`` for anything."""
+
+
+def environment_for_handlers(environment: Mapping[str, str], more: tuple[str, ...]) -> dict[str, str]:
+    """Return what handlers' processes get of an environment: what they need to run, and what the settings name.
+
+    :param more: names beside ``ENVIRONMENT``, with ``*`` for anything.
+    """
+    allowed = (*ENVIRONMENT, *more)
+    return {
+        name: value for name, value in environment.items() if any(fnmatchcase(name, pattern) for pattern in allowed)
+    }
+
 
 class _Process:
-    """One process and how many jobs it has run."""
+    """One process: its guard, the connection to it, and how many jobs it has run."""
 
-    def __init__(self, socket_path: str, log_format: LogFormat) -> None:
-        # Spawned: a fork would copy the locks of this process's threads in whatever state they are.
-        context = multiprocessing.get_context("spawn")
-        level = logging.getLogger().getEffectiveLevel()
-        arguments = (socket_path, level, log_format)
-        self.pool = ProcessPool(1, initializer=child.begin, initargs=arguments, context=context)
+    def __init__(
+        self, guard: Process, control: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Watch a process that has been started.
+
+        :param control: a duplicate of the connection's socket, to end it whatever waits to be written.
+        """
+        self._guard = guard
+        self._control = control
+        self._reader = reader
+        self._writer = writer
         self.jobs = 0
+        self.began = False
+        """Whether the handler of the attempt that runs has been called."""
+        self.ended = asyncio.create_task(guard.wait(), name="end of a handler's process")
+        """Done when the process and whatever it started have ended, with the exit code; a signal's is negative."""
 
-    def kill(self) -> None:
-        self.pool.stop()  # type: ignore[no-untyped-call]
-        self.pool.join()
+    async def send(self, message: Order | Answer) -> None:
+        self._writer.write(frame(message))
+        await self._writer.drain()
+
+    async def receive(self) -> Request:
+        """Return the next message.
+
+        :raises ConnectionError, IncompleteReadError: if the process has ended.
+        """
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        request: Request = decode_request(await self._reader.readexactly(length))
+        return request
+
+    async def drain(self, context: HandlerContext) -> None:
+        """Take over what a process that has ended had reported before."""
+        with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(_DRAIN):
+                while True:
+                    if isinstance(message := await self.receive(), ReportProgress):
+                        context.progress(message.percent, message.message)
+
+    async def kill(self) -> None:
+        """Have the process and all that it has started killed, and return when they have ended."""
+        with suppress(OSError):
+            # Its guard sees that; what has arrived here can still be read.
+            self._control.shutdown(socket.SHUT_WR if sys.platform == "linux" else socket.SHUT_RDWR)
+        await asyncio.wait({self.ended}, timeout=_ENDS_WITHIN)
+        if not self.ended.done():
+            log.error("the guard %d of a handler's process does not end and is killed", self._guard.pid)
+            with suppress(ProcessLookupError):
+                self._guard.kill()
+            await self.ended
+
+    async def close(self) -> None:
+        """Kill the process and close the connection."""
+        await self.kill()
+        self._control.close()
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
 
 class CpuProcesses:
     """The processes of one worker."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
+        """Start no process yet.
+
+        :param folder: for temporary files of handlers.
+        """
         self._settings = settings
-        self._socket = str(folder / "context")
+        self._folder = folder
+        self._environment = environment_for_handlers(os.environ, settings.process_environment)
         self._idle: list[_Process] = []
-        self._busy: set[_Process] = set()
-        self._contexts: dict[str, HandlerContext] = {}
-        self._connections: set[asyncio.StreamWriter] = set()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._all: set[_Process] = set()
+        self._closings: set[asyncio.Task[None]] = set()
 
     async def run_handler(
         self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
         """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
+        A process that ends before it has called the handler is no fault of the job: another one runs it at once.
+
         :param max_result: bytes of the result's JSON.
         """
-        token = secrets.token_hex(16)
         job = CpuJob(
-            socket=self._socket,
-            token=token,
             job_type=job_type,
             payload=payload,
             job_id=context.job_id,
             attempt=context.attempt,
             saved=context.saved,
             max_result=max_result,
-            fields=dict(context.log.extra or {}),
         )
-        process = self._take()
-        self._contexts[token] = context
-        memory = self._settings.process_max_bytes + 1
-        try:
-            outcome, memory = await asyncio.wrap_future(process.pool.schedule(child.run_attempt, (job,)))
-        except ProcessExpired as error:
-            return _died(error)
-        finally:
-            del self._contexts[token]
-            process.jobs += 1
-            await self._give_back(process, memory)
-        return outcome
+        order = RunAttempt(pickle.dumps(job), job_type.name, dict(context.log.extra or {}))
+        for tries in range(1, STARTS + 1):
+            try:
+                process = await self._take()
+            except OSError as error:
+                ending, began = f"cannot be started: {error.strerror or error}", False
+            else:
+                outcome = await self._run_attempt(process, order, context)
+                if not isinstance(outcome, int):
+                    return outcome
+                ending, began = self._how(outcome), process.began
+            if began or tries == STARTS:
+                break
+            context.log.warning("the process of the handler %s; another one is tried", ending)
+            await asyncio.sleep(_PAUSE * (tries - 1))
+        when = "" if began else ", before the handler began"
+        return Failure("ProcessDied", f"The process of the handler {ending}{when}.")
 
     async def missing_import(self, handler: str) -> str | None:
         """Return the message of the ImportError that keeps a handler from being imported in a process there.
 
         None if it can be imported, fails otherwise, or ends the process: then its attempts fail.
         """
-        process, memory = self._take(), self._settings.process_max_bytes + 1
+        process, reusable = await self._take(), False
         try:
-            found: str | None = await asyncio.wrap_future(process.pool.schedule(missing_import, (handler,)))
-            memory = 0
-        except ProcessExpired:
+            await process.send(TryImport(handler))
+            answer = await process.receive()
+            reusable = True
+        except (ConnectionError, asyncio.IncompleteReadError):
             return None
         finally:
-            await self._give_back(process, memory)
-        return found
+            await self._give_back(process, reusable=reusable)
+        return answer.missing if isinstance(answer, Imported) else None
 
-    def _take(self) -> _Process:
-        process = self._idle.pop() if self._idle else _Process(self._socket, self._settings.log_format)
-        self._busy.add(process)
+    async def _run_attempt(
+        self, process: _Process, order: RunAttempt, context: HandlerContext
+    ) -> Succeeded | Failure | int:
+        """Return the attempt's outcome, or the exit code of the process if it has ended instead."""
+        reusable = False
+        try:
+            await process.send(order)
+            while not isinstance(message := await process.receive(), Ended):
+                if isinstance(message, ReportProgress):
+                    context.progress(message.percent, message.message)
+                elif isinstance(message, SaveCheckpoint | SaveArtifact):
+                    await process.send(await _answer(context, message))
+                else:
+                    process.began = process.began or isinstance(message, Began)
+            reusable = message.reusable and message.memory <= self._settings.process_max_bytes
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return await process.ended
+        finally:
+            process.jobs += 1
+            # Awaited even if this is cancelled meanwhile: the slot is free only once the process has ended.
+            await self._give_back(process, reusable=reusable, context=context)
+        return message.failure if message.failure is not None else Succeeded(message.result or b"")
+
+    def _how(self, code: int) -> str:
+        """Say how a process with this exit code has ended."""
+        if code == CONNECTION_CLOSED:
+            return "ended because the handler closed its connection to the worker"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        limit = self._settings.process_memory_limit
+        if limit is not None:
+            return f"was killed by signal {-code}; its memory is limited to {limit} bytes"
+        hint = "; that is what happens when memory runs out" if code == -9 else ""  # noqa: PLR2004
+        return f"was killed by signal {-code}{hint}"
+
+    async def _take(self) -> _Process:
+        """Return an idle process, or start one.
+
+        :raises OSError: if none can be started.
+        """
+        while self._idle:
+            process = self._idle.pop()
+            if not process.ended.done():
+                process.began = False
+                return process
+        process = await self._start()
+        self._all.add(process)
+        process.ended.add_done_callback(lambda _: self._forget(process))
         return process
 
-    async def _give_back(self, process: _Process, memory: int) -> None:
-        old = process.jobs >= self._settings.process_max_jobs
-        if not old and memory <= self._settings.process_max_bytes:
-            self._busy.discard(process)
+    async def _start(self) -> _Process:
+        ours, theirs = socket.socketpair()
+        try:
+            level = logging.getLogger().getEffectiveLevel()
+            limit = self._settings.process_memory_limit or 0
+            arguments = (str(self._folder), str(level), self._settings.log_format, str(limit))
+            # The module path of this process, of which the environment does not tell all.
+            begin = f"import sys; sys.path[:] = {sys.path!a}; from gql_jobs_worker.sandbox.guard import main; main()"
+            guard = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                begin,
+                *arguments,
+                stdin=theirs.fileno(),
+                env=self._environment,
+                start_new_session=True,
+            )
+            control = ours.dup()
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return _Process(guard, control, reader, writer)
+
+    def _forget(self, process: _Process) -> None:
+        """Close the connection of a process that has ended by itself while it was idle."""
+        if process in self._idle:
+            self._idle.remove(process)
+            self._replace(process, None)
+
+    async def _give_back(self, process: _Process, *, reusable: bool, context: HandlerContext | None = None) -> None:
+        if reusable and process.jobs < self._settings.process_max_jobs and not process.ended.done():
             self._idle.append(process)
             return
-        ending = asyncio.create_task(asyncio.to_thread(process.kill))
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
-        # Awaited even if this is cancelled meanwhile: the slot is free only once the process has ended.
-        await asyncio.shield(ending)
-        self._busy.discard(process)
+        await asyncio.shield(self._replace(process, context))
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of a process until it is closed.
+    def _replace(self, process: _Process, context: HandlerContext | None) -> "asyncio.Task[None]":
+        async def replace() -> None:
+            await process.kill()
+            if context is not None:
+                await process.drain(context)
+            await process.close()
 
-        A process keeps one open on which it sends nothing, to see the worker's end, and opens one for each attempt.
-        """
-        self._connections.add(writer)
-        try:
-            context: HandlerContext | None = None
-            while True:
-                request = decode_request(await _read(reader))
-                if isinstance(request, Hello):
-                    context = self._contexts.get(request.token)
-                elif context is not None and isinstance(request, ReportProgress):
-                    context.progress(request.percent, request.message)
-                elif context is not None:
-                    writer.write(frame(await _answer(context, request)))
-                    await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            self._connections.discard(writer)
-            writer.close()
+        replacing = asyncio.create_task(replace(), name="replacing a handler's process")
+        self._closings.add(replacing)
+        replacing.add_done_callback(self._closings.discard)
+        replacing.add_done_callback(lambda _: self._all.discard(process))
+        return replacing
 
     async def close(self) -> None:
-        """Kill every process and close every connection."""
-        processes = [*self._idle, *self._busy]
+        """Kill every process."""
         self._idle.clear()
-        await asyncio.gather(*(asyncio.to_thread(process.kill) for process in processes), *self._endings)
-        for writer in list(self._connections):
-            writer.close()
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-    return await reader.readexactly(length)
+        await asyncio.gather(*(process.close() for process in list(self._all)), *self._closings)
 
 
 async def _answer(context: HandlerContext, request: SaveCheckpoint | SaveArtifact) -> Answer:
@@ -174,15 +316,10 @@ async def _answer(context: HandlerContext, request: SaveCheckpoint | SaveArtifac
             await context.store_checkpoint(bytes(request.data))
             return RequestDone()
         return RequestDone(await context.save_artifact(request.name, Path(request.path), request.content_type))
-    except (ValueError, TransientError, AttemptStoppedError, OSError) as error:
+    except OSError as error:
+        return RequestFailed("OSError", str(error))
+    except (ValueError, TransientError, AttemptStoppedError) as error:
         return RequestFailed(type(error).__name__, str(error))
-
-
-def _died(error: ProcessExpired) -> Failure:
-    code = error.exitcode
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    hint = "; that is what happens when memory runs out" if code == -9 else ""  # noqa: PLR2004
-    return Failure("ProcessDied", f"The process of the handler {how}{hint}.")
 
 
 @asynccontextmanager
@@ -190,11 +327,60 @@ async def open_cpu_processes(settings: Settings) -> AsyncIterator[CpuProcesses]:
     """Yield processes that are started as they are needed; kill all of them when the block ends."""
     with scratch_folder() as folder:
         processes = CpuProcesses(settings, folder)
-        # A frame holds a checkpoint at most.
-        server = await asyncio.start_unix_server(processes.serve, folder / "context", limit=1 << 20)
         try:
             yield processes
         finally:
             await processes.close()
-            server.close()
-            await server.wait_closed()
+
+
+# The folder for temporary files of one worker's handlers. It belongs to the process that holds its lock, which the
+# kernel releases with the process, however that ends.
+
+SCRATCH_PREFIX = "gql-jobs-worker-"
+"""The prefix of the names of such folders."""
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Remove the folders of dead processes, then yield one for this process, which is removed when the block ends."""
+    _remove_leftovers()
+    folder, lock = _make()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+        lock = _locked(folder)
+        # Another process that cleans up may have come between the two.
+        if lock is not None and folder.exists():
+            return folder, lock
+
+
+def _remove_leftovers() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        with suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                continue
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """Return the file descriptor of the folder, locked; None if another process has locked it or it does not exist."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd

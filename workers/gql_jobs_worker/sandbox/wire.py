@@ -1,6 +1,7 @@
-"""The frames of JSON that a worker and the process of a CPU-bound handler exchange over a local socket.
+"""The frames of JSON that a worker and the process of a CPU-bound handler exchange over a pair of sockets.
 
-The process sends requests. The worker answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no other.
+The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with ``Ended`` or
+``Imported``. Meanwhile it answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no other.
 """
 
 import struct
@@ -10,33 +11,42 @@ import msgspec
 
 from gql_jobs.jobs.model import Artifact
 from gql_jobs.jobs.registry import JobType
+from gql_jobs_worker.execution import Failure
 
 LENGTH = struct.Struct("!I")
 """The head of a frame: how many bytes of JSON follow."""
 
 
 class CpuJob(msgspec.Struct, frozen=True):
-    """What the process needs to run one attempt; it reaches the process by pickle, not by a frame.
+    """What the process needs to run one attempt; pickled, because it names classes.
 
-    ``socket``: the path where its worker listens; ``token``: identifies the attempt there; ``saved``: the data of the
-    last checkpoint; ``max_result``: bytes of the result's JSON; ``fields``: of the handler's log lines.
+    ``saved``: the data of the last checkpoint; ``max_result``: bytes of the result's JSON.
     """
 
-    socket: str
-    token: str
     job_type: JobType
     payload: bytes
     job_id: str
     attempt: int
     saved: Any
     max_result: int
+
+
+class RunAttempt(msgspec.Struct, frozen=True, tag=True):
+    """An attempt is to be run: ``job`` is a pickled ``CpuJob``, ``fields`` are those of the handler's log lines."""
+
+    job: bytes
+    type_name: str
     fields: dict[str, Any]
 
 
-class Hello(msgspec.Struct, frozen=True, tag=True):
-    """The first frame of a connection, which names its attempt by the token of the ``CpuJob``. Not answered."""
+class TryImport(msgspec.Struct, frozen=True, tag=True):
+    """The handler ``module:function`` is to be imported."""
 
-    token: str
+    handler: str
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """The handler is about to be called: from now on the attempt counts. Not answered."""
 
 
 class ReportProgress(msgspec.Struct, frozen=True, tag=True):
@@ -60,6 +70,24 @@ class SaveArtifact(msgspec.Struct, frozen=True, tag=True):
     content_type: str | None
 
 
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """The attempt is over: with the JSON of its result, or with its failure.
+
+    ``memory``: bytes that the process holds now; ``reusable``: false if the handler has damaged the process.
+    """
+
+    result: bytes | None
+    failure: Failure | None
+    memory: int
+    reusable: bool
+
+
+class Imported(msgspec.Struct, frozen=True, tag=True):
+    """The import is over; ``missing``: the message of its ImportError, if it failed with one."""
+
+    missing: str | None
+
+
 class RequestDone(msgspec.Struct, frozen=True, tag=True):
     """The request succeeded; ``artifact``: what was saved, if that was asked for."""
 
@@ -73,13 +101,17 @@ class RequestFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Hello | ReportProgress | SaveCheckpoint | SaveArtifact
+Request = Began | ReportProgress | SaveCheckpoint | SaveArtifact | Ended | Imported
+"""What the process sends."""
 Answer = RequestDone | RequestFailed
+Order = RunAttempt | TryImport
+"""What it is told to do."""
 decode_request = msgspec.json.Decoder(Request).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
+decode_order = msgspec.json.Decoder(Order).decode
 
 
-def frame(message: Request | Answer) -> bytes:
+def frame(message: Request | Answer | Order) -> bytes:
     """Return a message as JSON with its length in front."""
     body = msgspec.json.encode(message)
     return LENGTH.pack(len(body)) + body
