@@ -232,6 +232,7 @@ class Settings(BaseSettings):
     process_memory_limit: int | None = Field(
         None,
         ge=256 << 20,
+        le=_MOST_BYTES,
         description="Address space that a CPU-bound handler may take (`RLIMIT_AS`); above it the attempt fails. "
         "Without it as much as there is.",
         json_schema_extra=WORKER,

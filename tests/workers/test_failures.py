@@ -196,7 +196,7 @@ async def test_a_type_that_the_worker_does_not_know_is_a_dead_letter(runtime: Ru
     assert "'forgotten'" in letter["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("payload", [b'{"steps":"many"}', b'{"unheardOf":1}', b"[]", b"null"])
+@pytest.mark.parametrize("payload", [b'{"steps":"many"}', b"[]", b"null"])
 async def test_a_stored_payload_that_does_not_fit_is_a_dead_letter(
     runtime: Runtime, job_log: JobLog, payload: bytes
 ) -> None:

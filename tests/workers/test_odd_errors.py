@@ -166,7 +166,7 @@ async def test_an_odd_progress_message_does_not_keep_the_job_from_its_end(
 
     handled_by(monkeypatch, handler)
     job = await ended(runtime, await create(runtime, max_retries=0))
-    assert job.status is (JobStatus.DEAD_LETTER if said == 7 else JobStatus.COMPLETED)
+    assert job.status is JobStatus.COMPLETED
     assert job.progress_message is None or len(job.progress_message) <= 1000
     await done_with(runtime.connection)
     assert (await lane_info(runtime.connection)).num_redelivered == 0

@@ -43,9 +43,9 @@ from gql_jobs_worker.execution import (
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
+    AttemptEnded,
     Began,
     CpuJob,
-    Ended,
     Imported,
     ReportProgress,
     Request,
@@ -148,7 +148,7 @@ class _ThisProcess:
         self._flush_output()
         succeeded = isinstance(outcome, Succeeded)
         self.send(
-            Ended(
+            AttemptEnded(
                 result=outcome.result if isinstance(outcome, Succeeded) else None,
                 failure=None if succeeded else outcome,  # type: ignore[arg-type]
                 memory=_memory(),

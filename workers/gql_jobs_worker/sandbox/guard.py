@@ -22,7 +22,7 @@ _GONE_WITHIN = 5.0
 """Seconds after which processes that SIGKILL does not end are left alone."""
 
 
-def main() -> NoReturn:
+def run_guarded() -> NoReturn:
     """Fork the process of the handlers, which runs ``child.run`` with the arguments of this one, and guard it."""
     wake_reader, wake_writer = os.pipe()
     os.set_blocking(wake_writer, False)

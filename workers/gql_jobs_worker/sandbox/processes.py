@@ -27,9 +27,9 @@ from gql_jobs_worker.sandbox.child import CONNECTION_CLOSED
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
+    AttemptEnded,
     Began,
     CpuJob,
-    Ended,
     Imported,
     Order,
     ReportProgress,
@@ -210,7 +210,7 @@ class CpuProcesses:
         reusable = False
         try:
             await process.send(order)
-            while not isinstance(message := await process.receive(), Ended):
+            while not isinstance(message := await process.receive(), AttemptEnded):
                 if isinstance(message, ReportProgress):
                     context.progress(message.percent, message.message)
                 elif isinstance(message, SaveCheckpoint | SaveArtifact):
@@ -260,7 +260,7 @@ class CpuProcesses:
             limit = self._settings.process_memory_limit or 0
             arguments = (str(self._folder), str(level), self._settings.log_format, str(limit))
             # The module path of this process, of which the environment does not tell all.
-            begin = f"import sys; sys.path[:] = {sys.path!a}; from gql_jobs_worker.sandbox.guard import main; main()"
+            begin = f"import sys; sys.path[:] = {sys.path!a}; from gql_jobs_worker.sandbox.guard import run_guarded; run_guarded()"
             guard = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",

@@ -1,6 +1,6 @@
 """The frames of JSON that a worker and the process of a CPU-bound handler exchange over a pair of sockets.
 
-The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with ``Ended`` or
+The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with ``AttemptEnded`` or
 ``Imported``. Meanwhile it answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no other.
 """
 
@@ -70,7 +70,7 @@ class SaveArtifact(msgspec.Struct, frozen=True, tag=True):
     content_type: str | None
 
 
-class Ended(msgspec.Struct, frozen=True, tag=True):
+class AttemptEnded(msgspec.Struct, frozen=True, tag=True):
     """The attempt is over: with the JSON of its result, or with its failure.
 
     ``memory``: bytes that the process holds now; ``reusable``: false if the handler has damaged the process.
@@ -101,7 +101,7 @@ class RequestFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Began | ReportProgress | SaveCheckpoint | SaveArtifact | Ended | Imported
+Request = Began | ReportProgress | SaveCheckpoint | SaveArtifact | AttemptEnded | Imported
 """What the process sends."""
 Answer = RequestDone | RequestFailed
 Order = RunAttempt | TryImport
