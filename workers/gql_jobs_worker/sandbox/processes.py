@@ -260,7 +260,10 @@ class CpuProcesses:
             limit = self._settings.process_memory_limit or 0
             arguments = (str(self._folder), str(level), self._settings.log_format, str(limit))
             # The module path of this process, of which the environment does not tell all.
-            begin = f"import sys; sys.path[:] = {sys.path!a}; from gql_jobs_worker.sandbox.guard import run_guarded; run_guarded()"
+            begin = (
+                f"import sys; sys.path[:] = {sys.path!a}\n"
+                "from gql_jobs_worker.sandbox.guard import run_guarded; run_guarded()"
+            )
             guard = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",

@@ -1,7 +1,8 @@
 """The frames of JSON that a worker and the process of a CPU-bound handler exchange over a pair of sockets.
 
-The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with ``AttemptEnded`` or
-``Imported``. Meanwhile it answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no other.
+The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with
+``AttemptEnded`` or ``Imported``. Meanwhile it answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no
+other.
 """
 
 import struct
