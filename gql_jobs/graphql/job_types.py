@@ -9,19 +9,20 @@ their payload and result, are made by ``registered_types``.
 # mypy: disable-error-code="untyped-decorator"
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Any, Protocol, Self, TypeAlias, cast
 
 import msgspec
 import strawberry
+from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionNode
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
-from gql_jobs.graphql.engine.strawberry_internals import compute, computed
+from gql_jobs.graphql.engine.strawberry_internals import compute, computed, selection_below
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.index.index import Note
 from gql_jobs.index.page import Page
@@ -208,10 +209,51 @@ class PresentsJobs(Protocol):
     def present(self) -> Presenter:
         """Return the function that makes the object of a job."""
 
+    @property
+    def present_unread(self) -> Presenter:
+        """Return the function that makes the object of a job whose payload and result were not read."""
 
-def presenter(info: Info) -> Presenter:
-    """Return the presenter of the schema that runs this operation."""
-    return cast("PresentsJobs", info.schema).present
+
+def presenter(info: Info, *, whole: bool = True) -> Presenter:
+    """Return the presenter of the schema that runs this operation.
+
+    :param whole: whether the payloads and the results of its jobs were read.
+    """
+    schema = cast("PresentsJobs", info.schema)
+    return schema.present if whole else schema.present_unread
+
+
+_OF_WHOLE_JOBS = frozenset({"payload", "rawPayload", "result", "rawResult", "__typename"})
+"""The fields that need a job's payload or its result: the type of its object depends on whether they can be read."""
+
+
+def shows_whole_jobs(info: Info) -> bool:
+    """Return whether anything that is selected below this field may need a payload or a result of a job."""
+    fields, fragments = selection_below(info)
+    seen: set[str] = set()
+
+    def shows(selections: Iterable[SelectionNode]) -> bool:
+        for node in selections:
+            if isinstance(node, FieldNode):
+                if node.name.value in _OF_WHOLE_JOBS or (node.selection_set and shows(node.selection_set.selections)):
+                    return True
+            elif isinstance(node, InlineFragmentNode):
+                condition = node.type_condition
+                if (condition and condition.name.value not in _OF_ALL_TYPES) or shows(node.selection_set.selections):
+                    return True
+            elif isinstance(node, FragmentSpreadNode) and node.name.value not in seen:
+                seen.add(node.name.value)
+                fragment = fragments[node.name.value]
+                is_of_one_type = fragment.type_condition.name.value not in _OF_ALL_TYPES
+                if is_of_one_type or shows(fragment.selection_set.selections):
+                    return True
+        return False
+
+    return shows(fields)
+
+
+_OF_ALL_TYPES = frozenset({"Job", "JobConnection", "JobEdge", "PageInfo"})
+"""The conditions of fragments that say nothing about the type of a job."""
 
 
 def _presents_alike(present: Presenter) -> Presenter:

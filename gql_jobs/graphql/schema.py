@@ -36,6 +36,7 @@ class JobsSchema(strawberry.Schema):
         self, registered: RegisteredTypes, limits: OperationLimits | None, *, plain_fields: bool, named: Iterable[str]
     ) -> None:
         self.present = registered.present
+        self.present_unread = registered.present_unread
         describe_one_of()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(

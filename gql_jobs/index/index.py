@@ -30,12 +30,13 @@ from gql_jobs.index.tables import (
     open_index_file,
     stored_event,
     stored_job,
+    stored_spec,
 )
 from gql_jobs.index.writer import Changes, IndexedJob
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind, Message, Receipt
-from gql_jobs.jobs.model import Artifact, Cursor, Job
+from gql_jobs.jobs.model import Artifact, Cursor, Job, Spec
 from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,14 @@ _HISTORY = (
     "SELECT seq, nth, kind, state FROM events WHERE job = :number"
     " UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number"
 )
-_JOBS_BY_NUMBER = "SELECT number, id, spec, state FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
-_SIZES_BY_ID = "SELECT id, length(spec) + length(state) FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
-_JOBS_BY_ID = "SELECT number, id, spec, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_JOBS_BY_NUMBER = (
+    "SELECT number, id, spec, state, payload, result FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
+)
+_JOBS_BY_ID = "SELECT number, id, spec, state, payload, result FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_SIZES_BY_ID = (
+    "SELECT id, length(spec) + length(state) + length(payload) + ifnull(length(result), 0)"
+    " FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+)
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
 _MAX_RECENT_BYTES = 32 << 20
@@ -290,7 +296,7 @@ class Index:
             raise self.read_error(error) from error
 
     def _events(self, job_id: str, order: str) -> list[Event]:
-        found = self._read(_whole_row, "SELECT number, spec FROM jobs WHERE id = ?", (job_id,))
+        found = self._read(_numbered_spec, "SELECT number, spec, payload FROM jobs WHERE id = ?", (job_id,))
         if not found:
             return []
         number, spec = found[0]
@@ -354,16 +360,16 @@ class Index:
         self._database.execute("COMMIT")
 
 
-def _whole_row(*row: Any) -> tuple[Any, ...]:
-    return row
+def _numbered_spec(number: int, spec: bytes, payload: bytes) -> tuple[int, Spec]:
+    return number, stored_spec(spec, payload)
 
 
 def _only_column(value: Any) -> Any:
     return value
 
 
-def _indexed_job(number: int, job_id: str, spec: bytes, state: bytes) -> IndexedJob:
-    return IndexedJob(number, stored_job(job_id, spec, state))
+def _indexed_job(number: int, *columns: Any) -> IndexedJob:
+    return IndexedJob(number, stored_job(*columns))
 
 
 def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:

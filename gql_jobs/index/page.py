@@ -6,6 +6,7 @@ A cursor holds the sort key of a job, not a number of rows, so the next page is 
 import base64
 import binascii
 import sqlite3
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,22 +33,26 @@ _SCANNED_FROM = 10
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some jobs in ``order``; ``keys[i]`` holds the values of the columns that ``jobs[i]`` is sorted by."""
+    """Some jobs in ``order``; ``keys[i]`` holds the values of the columns that ``jobs[i]`` is sorted by.
+
+    ``size``: the bytes that were read of them.
+    """
 
     jobs: list[Job]
     order: JobOrder
     keys: list[list[int | str]]
+    size: int
     has_next: bool
     has_previous: bool
 
     def cursor(self, n: int) -> str:
         """Return the cursor that names the place of ``jobs[n]``."""
         # Made only when a document selects it: making all of them is a good part of what a page costs.
-        place = msgspec.json.encode(_Place(self.order.field, self.order.descending, self.keys[n]))
+        place = msgspec.json.encode(_Key(self.order.field, self.order.descending, self.keys[n]))
         return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
-class _Place(msgspec.Struct, array_like=True, frozen=True):
+class _Key(msgspec.Struct, array_like=True, frozen=True):
     field: OrderField
     descending: bool
     key: list[int | str]
@@ -93,12 +98,22 @@ def where(job_filter: JobFilter) -> Where:
 
 
 def read_page(
-    database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int
+    database: sqlite3.Connection,
+    job_filter: JobFilter,
+    order: JobOrder,
+    *,
+    first: int,
+    after: str | None,
+    offset: int,
+    whole: bool = True,
+    max_bytes: int | None = None,
 ) -> Page:
     """Return a page of at most ``first`` jobs.
 
     :param after: the cursor of the job before the page; None begins with the first job of the order.
     :param offset: how many further jobs to leave out before the page.
+    :param whole: whether payloads and results are read; without, nobody may show them.
+    :param max_bytes: the read ends with the first row that makes the page larger, which ``Page.size`` tells.
     :raises InvalidArgument: if ``after`` is no cursor of this order.
     """
     columns = _KEYS[order.field]
@@ -107,19 +122,27 @@ def read_page(
         sign, marks = ("<" if order.descending else ">"), ", ".join("?" * len(columns))
         found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_decode_cursor(after, order))
     direction = "DESC" if order.descending else "ASC"
+    large = "payload, result" if whole else "NULL, NULL"
     sql = (
-        f"SELECT id, spec, state, {', '.join(columns)} FROM jobs{_index_clause(database, job_filter, order)}{found.sql}"  # noqa: S608
+        f"SELECT id, spec, state, {large}, {', '.join(columns)}"  # noqa: S608
+        f" FROM jobs{_index_clause(database, job_filter, order)}{found.sql}"
         f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
     )
-    rows = database.execute(sql, (*found.values, first + 1, offset)).fetchall()
-    shown = rows[:first]
-    return Page(
-        jobs=[stored_job(*row[:3]) for row in shown],
-        order=order,
-        keys=[list(row[3:]) for row in shown],
-        has_next=len(rows) > first,
-        has_previous=after is not None or offset > 0,
-    )
+    jobs: list[Job] = []
+    keys: list[list[int | str]] = []
+    size, has_next = 0, False
+    # Row by row: a page may have as many bytes as it likes, and only so many are read at a time.
+    with closing(database.execute(sql, (*found.values, first + 1, offset))) as rows:
+        for job_id, spec, state, payload, result, *key in rows:
+            if len(jobs) == first:
+                has_next = True
+                break
+            size += len(spec) + len(state) + len(payload or b"") + len(result or b"")
+            if max_bytes is not None and size > max_bytes:
+                break
+            jobs.append(stored_job(job_id, spec, state, payload, result))
+            keys.append(key)
+    return Page(jobs, order, keys, size=size, has_next=has_next, has_previous=after is not None or offset > 0)
 
 
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
@@ -152,7 +175,7 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
 
 def _decode_cursor(cursor: str, order: JobOrder) -> list[int | str]:
     try:
-        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Place)
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Key)
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
         raise InvalidArgument("after", "The cursor is not one this API has given out.") from None
     kinds = [str if column == "id" else int for column in _KEYS[order.field]]

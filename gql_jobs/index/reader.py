@@ -21,15 +21,13 @@ from gql_jobs.index.index import Index
 from gql_jobs.index.page import Page, count_jobs, read_page, where
 from gql_jobs.index.tables import (
     READ_ERRORS,
-    job_in_state,
     microseconds,
     open_read_only,
     stored_event,
     stored_spec,
 )
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.messages import Kind
-from gql_jobs.jobs.model import Artifact, Cursor, JobStatus
+from gql_jobs.jobs.model import Artifact, Cursor, JobStatus, Spec
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 
 _T = TypeVar("_T")
@@ -55,7 +53,7 @@ _THREAD_STEPS = 100_000
 """Instructions of SQLite between two checks whether the caller still waits."""
 _EVENT_BYTES = 1024
 """Bytes of an event in memory besides those of its row."""
-_SPEC = "SELECT id, spec FROM jobs WHERE number = ?"
+_SPEC = "SELECT id, spec, payload FROM jobs WHERE number = ?"
 _EVENTS_AFTER = """
 SELECT seq, nth, kind, job, state FROM events WHERE (seq, nth) > (:seq, :nth)
 UNION ALL SELECT seq, 0, 'progress', job, state FROM progress WHERE seq > :seq
@@ -74,6 +72,8 @@ SELECT seq, nth, kind, state FROM (
   UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number AND seq > :seq
 ) ORDER BY seq, nth LIMIT :limit
 """
+
+
 Charge = Callable[[int], None]
 """Called in the thread that reads, with the bytes of each row before it is kept; what it raises ends the read."""
 
@@ -101,14 +101,35 @@ class Reader:
             self._free.put(open_read_only(index.path))
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="index")
 
-    async def page(self, job_filter: JobFilter, order: JobOrder, *, first: int, after: str | None, offset: int) -> Page:
+    async def page(
+        self,
+        job_filter: JobFilter,
+        order: JobOrder,
+        *,
+        first: int,
+        after: str | None,
+        offset: int,
+        whole: bool = True,
+        max_bytes: int | None = None,
+    ) -> Page:
         """Return a page of at most ``first`` jobs.
 
         :param after: the cursor of the job before the page; None begins with the first job of the order.
         :param offset: how many further jobs to leave out before the page.
+        :param whole: whether payloads and results are read; without, nobody may show them.
+        :param max_bytes: the read ends with the first row that makes the page larger, which ``Page.size`` tells.
         :raises InvalidArgument: if ``after`` is no cursor of this order.
         """
-        read = partial(read_page, job_filter=job_filter, order=order, first=first, after=after, offset=offset)
+        read = partial(
+            read_page,
+            job_filter=job_filter,
+            order=order,
+            first=first,
+            after=after,
+            offset=offset,
+            whole=whole,
+            max_bytes=max_bytes,
+        )
         return await (self._read_short(read) if first <= SHORT_PAGE else self._read(read))
 
     async def count(self, job_filter: JobFilter) -> int:
@@ -253,7 +274,7 @@ def read_events_after(
     """Return what ``Reader.events_after`` returns."""
     sql = _EVENTS_OF_JOB_AFTER if job_id is not None else _EVENTS_AFTER
     found: list[Event] = []
-    specs: dict[int, tuple[str, bytes] | None] = {}
+    specs: dict[int, tuple[str, Spec] | None] = {}
     size = 0
     # Row by row, so that no more is read than is wanted. The spec of a job, which may be large, is read once.
     with closing(database.execute(sql, {"seq": after.seq, "nth": after.nth, "id": job_id, "limit": limit + 1})) as rows:
@@ -263,8 +284,9 @@ def read_events_after(
             if number not in specs:
                 if found and size + _spec_size(database, number) > max_bytes:
                     return found, False
-                specs[number] = read = database.execute(_SPEC, (number,)).fetchone()
-                size += len(read[1]) if read is not None else 0
+                read = database.execute(_SPEC, (number,)).fetchone()
+                specs[number] = (read[0], stored_spec(*read[1:])) if read is not None else None
+                size += len(read[1]) + len(read[2]) if read is not None else 0
             known = specs[number]
             if known is None:
                 # The job has expired since the rows were asked for.
@@ -275,21 +297,21 @@ def read_events_after(
 
 
 def _spec_size(database: sqlite3.Connection, number: int) -> int:
-    row = database.execute("SELECT length(spec) FROM jobs WHERE number = ?", (number,)).fetchone()
+    row = database.execute("SELECT length(spec) + length(payload) FROM jobs WHERE number = ?", (number,)).fetchone()
     return row[0] if row is not None else 0
 
 
 def _read_history(database: sqlite3.Connection, job_id: str, after: Cursor, limit: int, charge: Charge) -> list[Event]:
-    known = database.execute("SELECT number, spec FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    known = database.execute("SELECT number, spec, payload FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if known is None:
         return []
-    spec = stored_spec(known[1])
+    spec = stored_spec(*known[1:])
     values = {"number": known[0], "seq": after.seq, "nth": after.nth, "limit": limit}
     events = []
     with closing(database.execute(_HISTORY, values)) as rows:
         for seq, nth, kind, state in rows:
             charge(len(state))
-            events.append(Event(Kind(kind), Cursor(seq, nth), job_in_state(job_id, spec, state)))
+            events.append(stored_event(Cursor(seq, nth), kind, job_id, spec, state))
     return events
 
 

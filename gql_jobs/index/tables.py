@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
-from msgspec.structs import astuple, fields
+from msgspec.structs import astuple, fields, force_setattr, replace
 
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
@@ -30,11 +30,18 @@ _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DAMAGE_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
 _DAMAGE_MESSAGES = ("no such table", "no such column", "Could not decode to UTF-8")
 
+UNREAD = Raw(b"null")
+"""The payload of a job that was read without it. Nobody may show such a job's payload or result."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 _STATE = [field for field in fields(JobState) if field.name != "id"]
-"""The fields that are stored with a job's row and with each of its events; its id and its spec are stored once."""
+"""The fields that are stored with a job's row and with each of its events; its id and its spec are stored once.
+
+In the row of a job its payload and its result are columns of their own, the last ones: SQLite does not read them where
+they are not asked for.
+"""
 _RESULT = [field.name for field in _STATE].index("result_json")
 # The result, raw JSON or not set, has no type in MessagePack: it is stored as bytes or nil.
 _STORED_TYPES = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
@@ -44,7 +51,7 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join(["8", *(field.name for field in _STATE)])
+FORMAT = " ".join(["9", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show.
@@ -56,7 +63,7 @@ CREATE TABLE jobs (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
-  spec BLOB NOT NULL, state BLOB NOT NULL
+  spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
 CREATE INDEX jobs_created ON jobs (created, id);
 CREATE INDEX jobs_updated ON jobs (updated, id);
@@ -219,7 +226,7 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
     """Return a whole row of the table ``jobs``, in the order of its columns.
 
     :param number: the primary key of the row.
-    :param state: as ``state_blob`` returns it.
+    :param state: as ``row_state`` returns it.
     """
     spec = job.spec
     return (
@@ -233,16 +240,21 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         microseconds(job.updated_at),
         0 if job.finished_at is None else microseconds(job.finished_at),
         None if spec.run_at is None else microseconds(spec.run_at),
-        _encode_spec(spec),
+        _encode_spec(replace(spec, payload=UNREAD)),
         state,
+        bytes(spec.payload),
+        _stored_result(job),
     )
 
 
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
-    """Return the columns of a job's row that may change, then its key: status, updated, finished, state, number."""
+    """Return the columns of a job's row that may change, then its key.
+
+    These are status, updated, finished, state, result, number.
+    """
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
     # As plain str: for a value of a subclass sqlite3 looks for an adapter each time.
-    return str(job.status), microseconds(job.updated_at), finished, state, number
+    return str(job.status), microseconds(job.updated_at), finished, state, _stored_result(job), number
 
 
 def state_blob(job: Job) -> bytes:
@@ -253,36 +265,51 @@ def state_blob(job: Job) -> bytes:
     return _encode_state(values)
 
 
-def stored_job(job_id: str, spec: bytes, state: bytes) -> Job:
+def row_state(job: Job) -> bytes:
+    """Return the column ``state`` of a job's row: ``state_blob`` without the result."""
+    if job.result_json is UNSET:
+        return state_blob(job)
+    _id, *values, _spec = astuple(job)
+    values[_RESULT] = None
+    return _encode_state(values)
+
+
+def _stored_result(job: Job) -> bytes | None:
+    result = job.result
+    return None if result is None else bytes(result)
+
+
+def stored_job(job_id: str, spec: bytes, state: bytes, payload: bytes | None, result: bytes | None) -> Job:
     """Return the job of these columns of its row.
 
+    :param payload: None if it was not read; then the job's payload is ``UNREAD``, and so is its result.
     :raises msgspec.DecodeError: if one of them is damaged.
     """
-    return job_in_state(job_id, stored_spec(spec), state)
+    return _job_of(job_id, stored_spec(spec, payload), state, result)
 
 
-def stored_spec(spec: bytes) -> Spec:
-    """Return the spec of this column.
+def stored_spec(spec: bytes, payload: bytes | None) -> Spec:
+    """Return the spec of these columns of a job's row; its payload is ``UNREAD`` if that is None.
 
     :raises msgspec.DecodeError: if it is damaged.
     """
-    return _decode_spec(spec)
+    decoded = _decode_spec(spec)
+    if payload is not None:
+        # It is not in use yet, so nobody sees it change; a copy costs as much as decoding it.
+        force_setattr(decoded, "payload", Raw(payload))
+    return decoded
 
 
-def job_in_state(job_id: str, spec: Spec, state: bytes) -> Job:
-    """Return the job of a spec and the column ``state``: those of one job's events share their spec.
+def stored_event(cursor: Cursor, kind: str, job_id: str, spec: Spec, state: bytes) -> Event:
+    """Return the event of a row of ``events`` or ``progress``: those of one job share its id and its spec.
 
     :raises msgspec.DecodeError: if the state is damaged.
     """
+    return Event(Kind(kind), cursor, _job_of(job_id, spec, state, None))
+
+
+def _job_of(job_id: str, spec: Spec, state: bytes, result: bytes | None) -> Job:
     values = list(_decode_state(state))
-    result = values[_RESULT]
+    result = values[_RESULT] if result is None else result
     values[_RESULT] = UNSET if result is None else Raw(result)
     return Job(job_id, *values, spec=spec)
-
-
-def stored_event(cursor: Cursor, kind: str, job_id: str, spec: bytes, state: bytes) -> Event:
-    """Return the event of a row of ``events`` or ``progress``, given the columns ``id`` and ``spec`` of its job.
-
-    :raises msgspec.DecodeError: if one of them is damaged.
-    """
-    return Event(Kind(kind), cursor, stored_job(job_id, spec, state))

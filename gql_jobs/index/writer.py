@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from gql_jobs.index.tables import changed_row, microseconds, new_row, state_blob
+from gql_jobs.index.tables import changed_row, microseconds, new_row, row_state, state_blob
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job
 
-_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ? WHERE number = ?"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ?, result = ? WHERE number = ?"
 # For progress, which changes no other column: naming one that is part of an index is slower, changed or not.
 _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
@@ -108,7 +108,9 @@ class Changes:
                 continue
             number, job = now
             _count(counted, job, 1)
-            blob = blobs[id(job)] = state_blob(job)
+            blob = row_state(job)
+            if job.result is None:
+                blobs[id(job)] = blob
             if was is None or was.number != number:
                 new.append(new_row(number, job, blob))
                 tags += [(tag, job_id) for tag in job.spec.tags]
@@ -129,7 +131,7 @@ class Changes:
             kind, (seq, nth), job = event.kind, event.cursor, event.job
             known = self.after[job.id]
             assert known is not None
-            # The last event of a job has the same state as its row.
+            # The last event of a job has the same state as its row, but for the result.
             blob = blobs.get(id(job)) or state_blob(job)
             if kind is Kind.PROGRESS:
                 progress[known.number] = (known.number, seq, blob)

@@ -1,7 +1,11 @@
 """createJobs: many jobs at once, checked before anything is stored, in order, and found again."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
+
+import pytest
 
 from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
@@ -96,10 +100,43 @@ async def test_thousands_of_jobs_all_complete_and_are_counted(api: ServedApi, se
     assert (await page(api, first=0))["totalCount"] == 3000
 
 
+@pytest.mark.parametrize(
+    "selection",
+    ["id", "id type tags error { message }", "...F } pageInfo { ...on PageInfo { endCursor }", "events { cursor }"],
+)
+async def test_a_page_that_shows_no_payloads_does_not_read_them(settings: Settings, selection: str) -> None:
+    fragment = "fragment F on Job { id status }" if "...F" in selection else ""
+    async with _large_jobs(settings) as api:
+        found = await api.ask(f"{{ jobs {{ nodes {{ {selection} }} }} }} {fragment}")
+        assert len(found["jobs"]["nodes"]) == 10
+
+
+@pytest.mark.parametrize(
+    "selection",
+    ["rawPayload", "rawResult", "__typename", "... on ProbeJob { id }", "id ...F", "... on Job { a: rawPayload }"],
+)
+async def test_a_page_reads_as_many_bytes_as_a_result_may_have(settings: Settings, selection: str) -> None:
+    fragment = "fragment F on ProbeJob { payload { trace } }" if "...F" in selection else ""
+    async with _large_jobs(settings) as api:
+        refusal = await api.refusal(f"{{ jobs {{ nodes {{ {selection} }} }} }} {fragment}")
+        assert refusal["extensions"]["measure"] == "number of bytes read"
+        found = await api.ask(f"{{ jobs(first: 5) {{ nodes {{ {selection} }} }} }} {fragment}")
+        assert len(found["jobs"]["nodes"]) == 5
+
+
+@asynccontextmanager
+async def _large_jobs(settings: Settings) -> AsyncIterator[ServedApi]:
+    """A server with ten jobs whose payloads together are larger than a result may be."""
+    async with serving(settings.model_copy(update={"max_operation_bytes": 1 << 16})) as api:
+        many = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { id } } }"
+        await api.ask(many, inputs=[asked({"trace": "t" * 8000}) for _ in range(10)])
+        yield api
+
+
 async def test_a_mutation_whose_answer_is_too_large_has_been_made(settings: Settings) -> None:
     async with serving(settings.model_copy(update={"max_operation_bytes": 1 << 16})) as api:
         many = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { rawPayload } } }"
         refusal = await api.refusal(many, inputs=[asked({"trace": "t" * 8000}) for _ in range(10)])
         assert (refusal["extensions"]["code"], refusal["extensions"]["measure"]) == ("TOO_COMPLEX", "size in bytes")
         assert refusal["message"].endswith("What the mutation did stays done.")
-        assert (await page(api))["totalCount"] == 10
+        assert (await page(api, first=0))["totalCount"] == 10

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import fields, replace
 
 from gql_jobs.index.index import UnreadableMessage, open_index
-from gql_jobs.index.tables import FORMAT, new_row, state_blob, stored_job
+from gql_jobs.index.tables import FORMAT, UNREAD, new_row, row_state, stored_job
 from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
@@ -24,7 +24,7 @@ from gql_jobs.jobs.messages import (
     Saved,
     Started,
 )
-from gql_jobs.jobs.model import Cursor, JobError, JobState, JobStatus
+from gql_jobs.jobs.model import Cursor, Job, JobError, JobState, JobStatus
 from tests.rows import counted, rows
 from tests.stories import JOB, OTHER, after, artifact, at, error, noted, queued, said, scheduled, tell
 
@@ -85,7 +85,7 @@ def test_a_row_keeps_every_field_of_a_job() -> None:
         errors=(error(3),),
         **{name: at(second) for name, second in moments.items()},
     )
-    assert stored_job(job.id, new_row(1, job, b"")[10], state_blob(job)) == job
+    assert _of_row(job) == job
 
 
 VALUES: dict[Any, Any] = {
@@ -102,6 +102,25 @@ VALUES: dict[Any, Any] = {
 """Of each type that a field of a job has, a value that no field has by default."""
 
 
+def _of_row(job: Job) -> Job:
+    """The job as its row keeps it."""
+    spec, state, payload, result = new_row(1, job, row_state(job))[10:]
+    return stored_job(job.id, spec, state, payload, result)
+
+
+def test_payload_and_result_are_read_only_where_they_are_asked_for() -> None:
+    job = after(*STORY)
+    assert job is not None
+    done = replace(job, result_json=Raw(b'{"large":true}'))
+    spec, state, payload, result = new_row(1, done, row_state(done))[10:]
+    assert (payload, result) == (bytes(job.spec.payload), b'{"large":true}')
+    assert payload not in spec
+    assert b"large" not in state
+    unread = stored_job(job.id, spec, state, None, None)
+    expected = replace(job, result_json=UNSET, spec=replace(job.spec, payload=UNREAD))
+    assert msgspec.json.encode(unread) == msgspec.json.encode(expected)
+
+
 def test_a_row_keeps_whatever_fields_a_job_has_and_another_field_is_another_format() -> None:
     told = after(*STORY)
     assert told is not None
@@ -109,7 +128,7 @@ def test_a_row_keeps_whatever_fields_a_job_has_and_another_field_is_another_form
     assert all(state[field.name] != field.default for field in fields(JobState))
     assert FORMAT.split()[1:] == [name for name in state if name != "id"]
     job = replace(told, **state)
-    kept = stored_job(JOB, new_row(1, job, b"")[10], state_blob(job))
+    kept = _of_row(job)
     assert msgspec.json.encode(kept) == msgspec.json.encode(job)
     assert kept.result is not None
     assert bytes(kept.result) == bytes(state["result_json"])

@@ -43,26 +43,31 @@ class Budget(Struct):
     max_rows: int | None = None
     """Items of lists that may be read; None for any number."""
     max_size: int | None = None
-    """Bytes that the result may have; None for any number."""
+    """Bytes that the result may have, and bytes of jobs that may be read for it; None for any number."""
     rows: int = 0
     """Items that were taken."""
     size: int = 0
     """Bytes that were taken."""
+    read: int = 0
+    """Bytes of jobs that were read, whether or not they are shown."""
     spent: OverBudget | None = None
     """The refusal, once more was wanted than there is; whatever is wanted later is refused by it as well."""
 
-    def take(self, rows: int = 0, size: int = 0) -> None:
+    def take(self, rows: int = 0, size: int = 0, read: int = 0) -> None:
         """Take rows and bytes, before they are read or made; threads may do so too.
 
         :raises OverBudget: if there is not so much left.
         """
         self.rows += rows
         self.size += size
+        self.read += read
         if self.spent is None:
             if self.max_rows is not None and self.rows > self.max_rows:
                 self.spent = OverBudget("number of rows read", self.max_rows, self.rows)
             elif self.max_size is not None and self.size > self.max_size:
                 self.spent = OverBudget("size in bytes", self.max_size, self.size)
+            elif self.max_size is not None and self.read > self.max_size:
+                self.spent = OverBudget("number of bytes read", self.max_size, self.read)
         if self.spent is not None:
             raise self.spent
 

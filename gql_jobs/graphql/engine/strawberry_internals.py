@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import strawberry
 from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
     GraphQLEnumType,
     GraphQLField,
     GraphQLInputObjectType,
@@ -128,6 +130,15 @@ def named_field(python_name: str, field: Any) -> StrawberryField:
     assert isinstance(field, StrawberryField)
     field.python_name = python_name
     return field
+
+
+def selection_below(info: "strawberry.Info[Any, Any]") -> tuple[list[FieldNode], dict[str, FragmentDefinitionNode]]:
+    """Return the nodes of the field that a resolver is called for, and the fragments of its document by name.
+
+    Strawberry's own view of a selection is made anew at each call, as a whole.
+    """
+    raw = info._raw_info  # noqa: SLF001
+    return raw.field_nodes, raw.fragments
 
 
 def describe_enum(enum: _E, description: str, values: Mapping[str, str], *, name: str | None = None) -> _E:

@@ -94,9 +94,9 @@ async def test_histories_are_read_in_threads(context: Context, monkeypatch: pyte
     threads = set()
     take = Budget.take
 
-    def watched(self: Budget, rows: int = 0, size: int = 0) -> None:
+    def watched(self: Budget, *taken: int, **named: int) -> None:
         threads.add(threading.current_thread().name.split("_")[0])
-        take(self, rows, size)
+        take(self, *taken, **named)
 
     monkeypatch.setattr(Budget, "take", watched)
     await _data(context, "query ($id: ID!) { job(id: $id) { events { cursor } artifacts { name } } }")

@@ -41,6 +41,7 @@ from gql_jobs.graphql.engine.strawberry_internals import (
     named_field,
     object_name,
     resolver_of,
+    selection_below,
 )
 from gql_jobs.graphql.job_types import presented_event
 from gql_jobs.graphql.schema import JobsSchema
@@ -162,6 +163,24 @@ def test_one_of_is_checked_by_graphql_core_whose_error_has_a_place(core: GraphQL
         assert "choice" in error.message
         assert isinstance(error.original_error, GraphQLError)
         assert error.original_error.original_error is None
+
+
+def test_a_resolver_sees_what_is_selected_below_its_field() -> None:
+    seen = []
+
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        def inner(self, info: strawberry.Info) -> str:
+            seen.append(selection_below(info))
+            return ""
+
+    core = core_schema(strawberry.Schema(Query))
+    call_resolvers(core)
+    execute(core, parse("{ inner ...F } fragment F on Query { inner }"))
+    ((nodes, fragments),) = seen
+    assert [node.name.value for node in nodes] == ["inner", "inner"]
+    assert list(fragments) == ["F"]
 
 
 def test_one_of_is_described() -> None:
