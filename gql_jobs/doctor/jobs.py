@@ -37,7 +37,7 @@ async def check_jobs(installation: Installation) -> list[Finding]:
 
 async def _abandoned(installation: Installation, before: datetime) -> list[str]:
     alive = {worker.id for worker in installation.presence.workers()}
-    running = JobFilter(status=(JobStatus.PROCESSING,))
+    running = JobFilter(status=frozenset({JobStatus.PROCESSING}))
     order = JobOrder(OrderField.UPDATED_AT, descending=False)
     found: list[str] = []
     after: str | None = None

@@ -10,8 +10,9 @@ from typing import Any
 import strawberry
 
 from gql_jobs.graphql.scalars_and_enums import SortDirection
+from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
-from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.requests import MAX_TAGS, MAX_TEXT, JobFilter, JobOrder, OrderField
 
 
 @strawberry.input(
@@ -21,15 +22,21 @@ class JobFilterInput:
     """The input ``JobFilter``, which ``filter_of`` translates."""
 
     ids: list[strawberry.ID] | None = strawberry.field(
-        default=strawberry.UNSET, description="One of these ids; an id that is no UUID matches nothing."
+        default=strawberry.UNSET, description="One of these ids, at most 500; an id that is no UUID matches nothing."
     )
     status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
-    type: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Of one of these types.")
-    queue: list[str] | None = strawberry.field(default=strawberry.UNSET, description="In one of these queues.")
+    type: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Of one of these types, at most 100."
+    )
+    queue: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="In one of these queues, at most 100."
+    )
     priority: list[JobPriority] | None = strawberry.field(
         default=strawberry.UNSET, description="With one of these priorities."
     )
-    tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Carrying every one of these tags.")
+    tags: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Carrying every one of these tags, at most 32."
+    )
     created_after: datetime | None = strawberry.field(
         default=strawberry.UNSET, description="Created later than this; UTC where no offset is given."
     )
@@ -46,21 +53,46 @@ class JobOrderInput:
     direction: SortDirection = strawberry.field(default=SortDirection.DESC, description="Which end comes first.")
 
 
+LARGEST_LISTS = {
+    "ids": 500,
+    "status": len(JobStatus),
+    "type": 100,
+    "queue": 100,
+    "priority": len(JobPriority),
+    "tags": MAX_TAGS,
+}
+"""Items that each list of a filter may have."""
+
+
 def filter_of(given: dict[str, Any] | None) -> JobFilter:
-    """Return the filter of an input ``JobFilter``; one that matches every job where none was given."""
+    """Return the filter of an input ``JobFilter``; one that matches every job where none was given.
+
+    :raises InvalidArgument: for a list or a text that is longer than any that could be meant.
+    """
     if not given:
         return JobFilter()
-    ids = _tuple(given.get("ids"))
+    listed = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
+    ids = listed.pop("ids")
     return JobFilter(
-        ids=tuple(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
-        status=_tuple(given.get("status")),
-        type=_tuple(given.get("type")),
-        queue=_tuple(given.get("queue")),
-        priority=_tuple(given.get("priority")),
-        tags=_tuple(given.get("tags")),
+        ids=frozenset(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
         created_after=_aware(given.get("created_after")),
         created_before=_aware(given.get("created_before")),
+        **listed,
     )
+
+
+def _set(name: str, given: list[Any] | None) -> frozenset[Any] | None:
+    if given is None:
+        return None
+    if len(given) > LARGEST_LISTS[name]:
+        message = f"filter.{name} may have {LARGEST_LISTS[name]} items at most, and it has {len(given)}."
+        raise InvalidArgument(f"filter.{name}", message)
+    if name != "ids":
+        for number, text in enumerate(given):
+            if len(text) > MAX_TEXT:
+                where = f"filter.{name}.{number}"
+                raise InvalidArgument(where, f"{where} has {len(text)} characters; none has more than {MAX_TEXT}.")
+    return frozenset(given)
 
 
 def order_of(given: dict[str, Any] | None) -> JobOrder:
@@ -69,10 +101,6 @@ def order_of(given: dict[str, Any] | None) -> JobOrder:
         return JobOrder()
     field = given.get("field", OrderField.CREATED_AT)
     return JobOrder(field, descending=given.get("direction", SortDirection.DESC) is SortDirection.DESC)
-
-
-def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

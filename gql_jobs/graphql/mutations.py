@@ -3,6 +3,8 @@
 Which payloads there are is known only when a schema is made, so each schema has a type Mutation of its own.
 """
 
+import asyncio
+import time
 from asyncio import TaskGroup
 from collections.abc import Iterator
 from datetime import datetime
@@ -30,9 +32,13 @@ from gql_jobs.log.commands import Created, JobCommands
 
 LARGEST_BATCH = 1000
 """Jobs that ``createJobs`` takes at most."""
+LARGEST_BATCH_BYTES = 16 << 20
+"""Bytes of their payloads together, as they are stored."""
+_VALIDATION_TURN = 0.01
+"""Seconds of validating payloads after which other tasks run."""
 RETRIES_AT_A_TIME = 32
 """Jobs that ``retryJobs`` retries concurrently."""
-RETRYABLE = (JobStatus.DEAD_LETTER, JobStatus.CANCELLED)
+RETRYABLE = frozenset({JobStatus.DEAD_LETTER, JobStatus.CANCELLED})
 PAYLOADS = PayloadArguments({"createJob": "input", "createJobs": "inputs"}, member="payload")
 """The arguments whose faults are those of a payload."""
 
@@ -234,7 +240,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         info.context.budget.take(len(inputs))
-        requests = [request_of(given, registered, f"inputs.{n}") for n, given in enumerate(inputs)]
+        requests = await _requests_of(inputs, registered)
         services = info.context.services()
         created = await services.commands.create_many(requests)
         jobs = await _all_indexed(services, created)
@@ -255,6 +261,28 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         *_FIELDS,
     ]
     return create_type("Mutation", fields, description="Everything that can be done.")
+
+
+async def _requests_of(inputs: list[dict[str, Any]], registered: RegisteredTypes) -> list[JobRequest]:
+    """Return the requests of several inputs, and let other tasks run in between.
+
+    :raises InvalidPayload: | InvalidArgument: as ``request_of`` does.
+    :raises InvalidArgument: if the payloads are too large together: a variable may stand in many inputs.
+    """
+    requests = []
+    left = LARGEST_BATCH_BYTES
+    pause_at = time.monotonic() + _VALIDATION_TURN
+    for number, given in enumerate(inputs):
+        request = request_of(given, registered, f"inputs.{number}")
+        left -= len(request.payload)
+        if left < 0:
+            message = f"The payloads of one createJobs may have {LARGEST_BATCH_BYTES} bytes together."
+            raise InvalidArgument("inputs", message)
+        requests.append(request)
+        if time.monotonic() > pause_at:
+            await asyncio.sleep(0)
+            pause_at = time.monotonic() + _VALIDATION_TURN
+    return requests
 
 
 async def _all_indexed(services: Services, created: list[Created]) -> list[model.Job]:
@@ -305,7 +333,7 @@ async def retry_all(services: Services, job_filter: JobFilter) -> list[model.Job
 
     :raises QueueUnavailable: if NATS stops answering; the jobs retried before that stay retried.
     """
-    statuses = RETRYABLE if job_filter.status is None else tuple(s for s in RETRYABLE if s in job_filter.status)
+    statuses = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
     if not statuses:
         return []
     waiting = iter(await services.reader.ids(replace(job_filter, status=statuses)))

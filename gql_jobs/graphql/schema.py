@@ -7,9 +7,11 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from gql_jobs.graphql.context import Context, Services
-from gql_jobs.graphql.engine.documents import OperationLimits, OperationRequest
+from gql_jobs.graphql.engine.budget import OperationLimits
+from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.operations import Operation, Operations, Result
 from gql_jobs.graphql.engine.strawberry_internals import describe_one_of
+from gql_jobs.graphql.inputs import LARGEST_LISTS
 from gql_jobs.graphql.job_types import EVENT_TYPES, UnknownJob
 from gql_jobs.graphql.mutations import PAYLOADS, mutation_type
 from gql_jobs.graphql.queries import Query
@@ -17,6 +19,7 @@ from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS, ErrorCode
 from gql_jobs.graphql.subscriptions import Subscription
 from gql_jobs.jobs.registry import Registry
+from gql_jobs.jobs.requests import MAX_TAGS
 
 _FOR_LINTERS = """\
 # eslint-disable @graphql-eslint/input-name, @graphql-eslint/naming-convention -- mutations say `id`, `inputs`, `filter`
@@ -24,6 +27,10 @@ _FOR_LINTERS = """\
 # eslint-disable @graphql-eslint/relay-arguments -- pages go forward, or to an offset
 # eslint-disable @graphql-eslint/no-unreachable-types -- the values of extensions.code have their place here
 """
+
+
+LISTS = {"JobFilter": LARGEST_LISTS, "CreateJobInput": {"tags": MAX_TAGS}}
+"""Items that lists in inputs may have: those of payloads have a limit for all."""
 
 
 class JobsSchema(strawberry.Schema):
@@ -46,7 +53,7 @@ class JobsSchema(strawberry.Schema):
             types=types,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
-        self.operations = Operations(self, PAYLOADS, limits, plain_fields=plain_fields, named=named)
+        self.operations = Operations(self, PAYLOADS, limits, LISTS, plain_fields=plain_fields, named=named)
 
     async def execute(  # type: ignore[override]  # a result of ours
         self,

@@ -28,6 +28,8 @@ _INDEXES: dict[OrderField, str] = {
     OrderField.FINISHED_AT: "jobs_finished",
     OrderField.PRIORITY: "jobs_priority",
 }
+_LONGEST_CURSOR = 512
+"""Characters of a cursor; those that are given out have fewer."""
 _SCANNED_FROM = 10
 """The index of the order is scanned if at least one job in so many matches the filter (docs/decisions.md)."""
 
@@ -70,7 +72,7 @@ class Where(NamedTuple):
 
 
 def where(job_filter: JobFilter) -> Where:
-    """Return the filter as SQL over table ``jobs``."""
+    """Return the filter as SQL over table ``jobs``, of the same few conditions however much it lists."""
     found = Where("", ())
     names: list[tuple[str, list[Any] | None]] = [
         ("id", None if job_filter.ids is None else list(job_filter.ids)),
@@ -83,18 +85,27 @@ def where(job_filter: JobFilter) -> Where:
         if values is not None and len(values) == 1:
             found = found.also(f"{column} = ?", values[0])
         elif values is not None:
-            listed = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608
-            found = found.also(listed, msgspec.json.encode(values).decode())
+            found = found.also(f"{column} IN (SELECT value FROM json_each(?))", _listed(values))  # noqa: S608
     if job_filter.tags is not None:
-        for tag in job_filter.tags:
-            found = found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tag)
-        if not job_filter.tags:
-            found = found.also("0")
+        found = _tagged(found, list(job_filter.tags))
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
         found = found.also("created < ?", microseconds(job_filter.created_before))
     return found
+
+
+def _tagged(found: Where, tags: list[str]) -> Where:
+    if not tags:
+        return found.also("0")
+    if len(tags) == 1:
+        return found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tags[0])
+    carrying = "SELECT job_id FROM tags WHERE tag IN (SELECT value FROM json_each(?)) GROUP BY job_id"
+    return found.also(f"id IN ({carrying} HAVING count(*) = ?)", _listed(tags), len(tags))
+
+
+def _listed(values: list[Any]) -> str:
+    return msgspec.json.encode(values).decode()
 
 
 def read_page(
@@ -174,6 +185,8 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
 
 
 def _decode_cursor(cursor: str, order: JobOrder) -> list[int | str]:
+    if len(cursor) > _LONGEST_CURSOR:
+        raise InvalidArgument("after", "The cursor is not one this API has given out.")
     try:
         place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=_Key)
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):

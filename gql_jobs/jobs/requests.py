@@ -37,17 +37,18 @@ FARTHEST_RUN = timedelta(days=366)
 
 
 class JobFilter(Struct, frozen=True):
-    """Which jobs are meant: all parts have to match; None matches every job, an empty tuple none.
+    """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
     """
 
-    ids: tuple[str, ...] | None = None
-    status: tuple[JobStatus, ...] | None = None
-    type: tuple[str, ...] | None = None
-    queue: tuple[str, ...] | None = None
-    priority: tuple[JobPriority, ...] | None = None
-    tags: tuple[str, ...] | None = None
+    # Sets, because a filter of live events is applied to each event of every job.
+    ids: frozenset[str] | None = None
+    status: frozenset[JobStatus] | None = None
+    type: frozenset[str] | None = None
+    queue: frozenset[str] | None = None
+    priority: frozenset[JobPriority] | None = None
+    tags: frozenset[str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -60,7 +61,7 @@ class JobFilter(Struct, frozen=True):
             and (self.type is None or spec.type in self.type)
             and (self.queue is None or spec.queue in self.queue)
             and (self.priority is None or spec.priority in self.priority)
-            and (self.tags is None or (bool(self.tags) and set(self.tags) <= set(spec.tags)))
+            and (self.tags is None or (bool(self.tags) and self.tags.issubset(spec.tags)))
             and (self.created_after is None or spec.created_at > self.created_after)
             and (self.created_before is None or spec.created_at < self.created_before)
         )

@@ -140,3 +140,14 @@ async def test_a_mutation_whose_answer_is_too_large_has_been_made(settings: Sett
         assert (refusal["extensions"]["code"], refusal["extensions"]["measure"]) == ("TOO_COMPLEX", "size in bytes")
         assert refusal["message"].endswith("What the mutation did stays done.")
         assert (await page(api, first=0))["totalCount"] == 10
+
+        assert (await page(api))["totalCount"] == 10
+
+
+async def test_a_payload_that_stands_in_many_inputs_counts_in_each(api: ServedApi) -> None:
+    many = f"""mutation ($p: JobPayloadInput!) {{
+      createJobs(inputs: [{"{payload: $p} " * 100}]) {{ deduplicatedCount }}
+    }}"""
+    refusal = await api.refusal(many, p={"probe": {"trace": "t" * 200_000}})
+    assert (refusal["extensions"]["code"], refusal["extensions"]["argument"]) == ("INVALID_ARGUMENT", "inputs")
+    assert (await stream_info(api.runtime.connection)).state.messages == 0

@@ -114,11 +114,11 @@ async def test_all_pages_together_are_all_jobs_in_their_order(shelf: Shelf, orde
 @pytest.mark.parametrize(
     ("job_filter", "order"),
     [
-        (JobFilter(queue=("default",)), JobOrder()),
-        (JobFilter(status=(JobStatus.COMPLETED, JobStatus.DEAD_LETTER)), JobOrder()),
-        (JobFilter(status=(JobStatus.COMPLETED,)), JobOrder(OrderField.UPDATED_AT)),
-        (JobFilter(type=("email",)), JobOrder(OrderField.FINISHED_AT, descending=False)),
-        (JobFilter(type=("email",), queue=("default",)), JobOrder(OrderField.PRIORITY)),
+        (JobFilter(queue=frozenset({"default"})), JobOrder()),
+        (JobFilter(status=frozenset({JobStatus.COMPLETED, JobStatus.DEAD_LETTER})), JobOrder()),
+        (JobFilter(status=frozenset({JobStatus.COMPLETED})), JobOrder(OrderField.UPDATED_AT)),
+        (JobFilter(type=frozenset({"email"})), JobOrder(OrderField.FINISHED_AT, descending=False)),
+        (JobFilter(type=frozenset({"email"}), queue=frozenset({"default"})), JobOrder(OrderField.PRIORITY)),
     ],
 )
 def test_a_page_of_what_many_jobs_match_is_found_in_order_and_not_sorted(
@@ -131,7 +131,12 @@ def test_a_page_of_what_many_jobs_match_is_found_in_order_and_not_sorted(
 
 
 def test_the_few_jobs_that_match_are_looked_up_and_not_walked_to(shelf: Shelf) -> None:
-    few = JobFilter(queue=("default",), type=("email",), priority=(JobPriority.LOW,), status=(JobStatus.CANCELLED,))
+    few = JobFilter(
+        queue=frozenset({"default"}),
+        type=frozenset({"email"}),
+        priority=frozenset({JobPriority.LOW}),
+        status=frozenset({JobStatus.CANCELLED}),
+    )
     ids, plan = _page_and_plan(shelf, few, JobOrder(OrderField.UPDATED_AT))
 
     assert ids == shelf.expected(few, JobOrder(OrderField.UPDATED_AT))[:5]
@@ -179,6 +184,7 @@ def _filters(shelf: Shelf) -> list[JobFilter]:
         "created_after": [BEGAN, middle, middle + timedelta(days=1)],
         "created_before": [BEGAN, middle, middle + timedelta(microseconds=10)],
     }
+    parts = {name: [frozenset(v) if isinstance(v, tuple) else v for v in values] for name, values in parts.items()}
     alone = [JobFilter(**{name: value}) for name, values in parts.items() for value in values]
     mixed = [
         JobFilter(**{name: pick.choice(values) for name, values in parts.items() if pick.random() < 0.25})
@@ -203,7 +209,7 @@ async def test_every_combination_of_filters_finds_and_counts_exactly_the_jobs_th
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_filters_hold_on_every_page(shelf: Shelf, order: JobOrder) -> None:
-    job_filter = JobFilter(type=("email", "probe"), tags=("a",))
+    job_filter = JobFilter(type=frozenset({"email", "probe"}), tags=frozenset({"a"}))
     assert await shelf.pages(job_filter, order, 4) == shelf.expected(job_filter, order)
 
 

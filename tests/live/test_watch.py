@@ -189,7 +189,7 @@ async def test_an_old_job_that_lives_is_resumed_however_much_has_expired_since(r
 
 @needs_worker
 async def test_all_events_of_the_jobs_that_match_as_they_are_at_that_event(runtime: Runtime) -> None:
-    wanted = JobFilter(tags=("mine",), status=(JobStatus.PROCESSING, JobStatus.COMPLETED))
+    wanted = JobFilter(tags=frozenset({"mine"}), status=frozenset({JobStatus.PROCESSING, JobStatus.COMPLETED}))
     begun = Cursor(runtime.feed.position)
     live = await runtime.watch.all(wanted)
     first = asyncio.ensure_future(anext(live))

@@ -7,7 +7,7 @@ writes no more than what is left of the bytes.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct, json
 
@@ -19,6 +19,50 @@ _LARGEST_INT = 2**31 - 1
 """The largest number that an error can show: GraphQL's Int."""
 FEW_ROWS = 8
 """Rows up to which a result needs no ``encode_result``: what so few can hold is bounded by what a job may hold."""
+
+
+class OperationLimits(Protocol):
+    """The most that one operation may ask for, with every fragment counted at each of its spreads."""
+
+    @property
+    def max_operation_depth(self) -> int:
+        """Return how many levels of fields there may be."""
+
+    @property
+    def max_operation_root_fields(self) -> int:
+        """Return how many fields there may be at the first level."""
+
+    @property
+    def max_operation_aliases(self) -> int:
+        """Return how many fields may have an alias."""
+
+    @property
+    def max_operation_directives(self) -> int:
+        """Return how many directives there may be, in all."""
+
+    @property
+    def max_operation_cost(self) -> int:
+        """Return how many values the answer may have, with the sizes of lists counted."""
+
+    @property
+    def max_document_tokens(self) -> int:
+        """Return how many tokens a document may have, and how many comments."""
+
+    @property
+    def max_document_length(self) -> int:
+        """Return how many characters a document may have."""
+
+    @property
+    def max_operation_rows(self) -> int:
+        """Return how many items of lists may be read while it runs."""
+
+    @property
+    def max_operation_bytes(self) -> int:
+        """Return how many bytes its result may have."""
+
+    @property
+    def query_timeout(self) -> float:
+        """Return the seconds that a query may take."""
 
 
 class TooComplex(GqlJobsError):

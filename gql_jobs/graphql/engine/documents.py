@@ -11,8 +11,10 @@ The limits hold for every transport alike: the rejection is an error of the oper
 
 import sys
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import graphql
 from graphql import (
@@ -22,12 +24,16 @@ from graphql import (
     GraphQLSchema,
     GraphQLSyntaxError,
     OperationDefinitionNode,
+    get_nullable_type,
     get_operation_ast,
+    is_input_object_type,
+    is_list_type,
+    type_from_ast,
     validate,
 )
 from msgspec import Struct, field
 
-from gql_jobs.graphql.engine.budget import TooComplex
+from gql_jobs.graphql.engine.budget import OperationLimits, TooComplex
 from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep
 from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, coded, located
 from gql_jobs.jobs.errors import MAX_FAULTS, shortened
@@ -42,52 +48,12 @@ INTROSPECTION_DEPTH = 20
 """Levels of an introspection query; GraphiQL and graphql-codegen ask for 15."""
 _TOKEN_BYTES = 1024
 """Bytes of memory for each token of a document, with its part of the syntax tree and of the plans."""
+MAX_LIST = 10_000
+"""Items of a list in the variables, where nothing else is said."""
+MAX_INPUT_VALUES = 100_000
+"""Items of lists and fields of objects in the variables of one operation."""
 _ABORTED = "Parsing aborted."
 """The end of the parser's message where a document exceeds its limits, which is no syntax error."""
-
-
-class OperationLimits(Protocol):
-    """The most that one operation may ask for, with every fragment counted at each of its spreads."""
-
-    @property
-    def max_operation_depth(self) -> int:
-        """Return how many levels of fields there may be."""
-
-    @property
-    def max_operation_root_fields(self) -> int:
-        """Return how many fields there may be at the first level."""
-
-    @property
-    def max_operation_aliases(self) -> int:
-        """Return how many fields may have an alias."""
-
-    @property
-    def max_operation_directives(self) -> int:
-        """Return how many directives there may be, in all."""
-
-    @property
-    def max_operation_cost(self) -> int:
-        """Return how many values the answer may have, with the sizes of lists counted."""
-
-    @property
-    def max_document_tokens(self) -> int:
-        """Return how many tokens a document may have, and how many comments."""
-
-    @property
-    def max_document_length(self) -> int:
-        """Return how many characters a document may have."""
-
-    @property
-    def max_operation_rows(self) -> int:
-        """Return how many items of lists may be read while it runs."""
-
-    @property
-    def max_operation_bytes(self) -> int:
-        """Return how many bytes its result may have."""
-
-    @property
-    def query_timeout(self) -> float:
-        """Return the seconds that a query may take."""
 
 
 class OperationRejected(Exception):
@@ -110,6 +76,109 @@ class OperationRequest(Struct, frozen=True):
     """The document's SHA-256 in hexadecimal digits, from a client of persisted queries; else None."""
 
 
+# The sizes of variables, which are measured before they are coerced.
+
+
+Size = Callable[[Any, int], int]
+"""Given a value and how many values there may be, returns how many are left; raises ``TooMany``."""
+
+
+class TooMany(Exception):
+    """A value has more items than are taken. ``path``: where it is, from the innermost part on."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: list[str | int] = []
+
+
+class InputSizes:
+    """Measures the values of a schema's input types. What does not fit its type is left to coercion.
+
+    :param lists: as ``Documents`` takes it.
+    """
+
+    def __init__(self, schema: GraphQLSchema, lists: Mapping[str, Mapping[str, int]]) -> None:
+        self._schema = schema
+        self._lists = lists
+        self._objects: dict[str, Size] = {}
+
+    def of(self, node: OperationDefinitionNode) -> list[tuple[str, Size]]:
+        """Return how the values of an operation's variables are measured; those of single values are left out."""
+        found = []
+        for definition in node.variable_definitions or ():
+            of = type_from_ast(self._schema, definition.type)
+            size = self._size(of, MAX_LIST) if of is not None else None
+            if size is not None:
+                found.append((definition.variable.name.value, size))
+        return found
+
+    def _size(self, of: Any, most: int) -> Size | None:
+        of = get_nullable_type(of)
+        if is_list_type(of):
+            return _list_size(self._size(of.of_type, MAX_LIST), most)
+        if not is_input_object_type(of):
+            return None
+        if of.name not in self._objects:
+
+            def of_itself(value: Any, left: int) -> int:
+                return self._objects[of.name](value, left)
+
+            # Set first, because an input object may have a field of its own type.
+            self._objects[of.name] = of_itself
+            caps = self._lists.get(of.name, {})
+            sizes = {name: self._size(part.type, caps.get(name, MAX_LIST)) for name, part in of.fields.items()}
+            self._objects[of.name] = _object_size(
+                {name: size for name, size in sizes.items() if size is not None}, len(sizes) + MAX_FAULTS
+            )
+        return self._objects[of.name]
+
+
+def _list_size(of_item: Size | None, most: int) -> Size:
+    def size(value: Any, left: int) -> int:
+        if not isinstance(value, list):
+            # A single value stands for a list of one.
+            return of_item(value, left) if of_item is not None else left
+        if len(value) > most:
+            raise TooMany(f"The list has {len(value)} items; {most} are taken at most.")
+        left = _less(left, len(value))
+        if of_item is not None:
+            for number, item in enumerate(value):
+                try:
+                    left = of_item(item, left)
+                except TooMany as excess:
+                    excess.path.append(number)
+                    raise
+        return left
+
+    return size
+
+
+def _object_size(fields: dict[str, Size], most: int) -> Size:
+    def size(value: Any, left: int) -> int:
+        if not isinstance(value, dict):
+            return left
+        if len(value) > most:
+            raise TooMany(f"The object has {len(value)} fields, far more than there are.")
+        left = _less(left, len(value))
+        for name, measure in fields.items():
+            part = value.get(name)
+            if part is not None:
+                try:
+                    left = measure(part, left)
+                except TooMany as excess:
+                    excess.path.append(name)
+                    raise
+        return left
+
+    return size
+
+
+def _less(left: int, number: int) -> int:
+    if number > left:
+        raise TooMany(f"The variables have more than {MAX_INPUT_VALUES} values.")
+    return left - number
+
+
 class KnownDocument(Struct):
     """A valid document, and what is cached for its operations (by their names) and for the nodes of this very tree."""
 
@@ -119,6 +188,8 @@ class KnownDocument(Struct):
     """How its fields are read; None where a variable may decide which fields are selected."""
     weight: int = 0
     """About how many bytes of memory it takes, with all that is cached for it."""
+    sizes: dict[str | None, list[tuple[str, Size]]] = field(default_factory=dict)
+    """How the values of its variables are measured, by the variables' names."""
     is_shareable: bool | None = None
     """Whether all subscribers get the same result of an event; None until that has been found out."""
 
@@ -139,13 +210,21 @@ class Documents:
     """The documents of one schema, with a cache of the valid ones that were used last.
 
     :param limits: what one operation may ask for; None for a schema that is only read.
+    :param lists: items that lists in inputs may have, by the names of the input object and of its field.
     """
 
-    def __init__(self, schema: GraphQLSchema, codes: ErrorCodes, limits: OperationLimits | None) -> None:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        codes: ErrorCodes,
+        limits: OperationLimits | None,
+        lists: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> None:
         self._schema = schema
         self._codes = codes
         self._limits = limits
         self._parse_options = _parse_options(limits) if limits is not None else {}
+        self._sizes = InputSizes(schema, lists)
         self._cached: OrderedDict[str, KnownDocument] = OrderedDict()
         self._cached_bytes = 0
         self._texts: dict[str, str] = {}
@@ -174,12 +253,33 @@ class Documents:
             too_much = self._excess(operation, self._limits)
             if too_much is not None:
                 raise OperationRejected([located(too_much)])
-        if operation.known is not None:
-            return operation
+        if operation.known is None:
+            operation = operation._replace(known=self._valid(operation))
+        if operation.variables:
+            self._measure_variables(operation)
+        return operation
+
+    def _valid(self, operation: ReadOperation) -> KnownDocument:
         errors = validate(self._schema, operation.document, self._codes.rules, max_errors=MAX_FAULTS)
         if errors:
             raise OperationRejected(self._codes.of_validation(errors))
-        return operation._replace(known=self._cache(operation.text, operation.document))
+        return self._cache(operation.text, operation.document)
+
+    def _measure_variables(self, operation: ReadOperation) -> None:
+        """Reject values of variables that are too many to be coerced, which takes a microsecond or more for each."""
+        assert operation.known is not None
+        sizes = operation.known.sizes.get(operation.name)
+        if sizes is None:
+            sizes = operation.known.sizes[operation.name] = self._sizes.of(operation.node)
+        left = MAX_INPUT_VALUES
+        for name, measure in sizes:
+            value = operation.variables.get(name)
+            if value is not None:
+                try:
+                    left = measure(value, left)
+                except TooMany as excess:
+                    faults = self._codes.of_variable(operation.document, name, excess.path[::-1], str(excess))
+                    raise OperationRejected(faults) from None
 
     def find(self, text: str) -> KnownDocument | None:
         """Return the cached document of a text, or None; it then counts as used."""

@@ -154,6 +154,16 @@ class ErrorCodes:
                 return self._of_faults(faults)
         return [self._one(error, document) for error in errors]
 
+    def of_variable(
+        self, document: DocumentNode, name: str, below: list[str | int], message: str
+    ) -> list[GraphQLError]:
+        """Return the error about one part of a variable's value.
+
+        :param below: its place in the value.
+        """
+        places = (path for node, path in self._payload_values(document) if _is_variable(node, name))
+        return self._of_faults([Fault((*next(places, ("", name)), *below), message, None)])
+
     def _one(self, error: GraphQLError, document: DocumentNode) -> GraphQLError:
         if has_code(error):
             return error
@@ -220,6 +230,10 @@ class ErrorCodes:
                 error = GraphQLError(f"The value of {path} is not valid. {_cut(fault.message)}", fault.node)
                 errors.append(coded(error, job_errors.ErrorCode.INVALID_ARGUMENT, argument=path))
         return errors
+
+
+def _is_variable(node: Node, name: str) -> bool:
+    return isinstance(node, VariableNode) and node.name.value == name
 
 
 def _masked(error: GraphQLError) -> GraphQLError:

@@ -9,8 +9,9 @@ it, runs it (``fast_path``) and makes its JSON. Every error in a result has its 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 from weakref import WeakValueDictionary, ref
 
@@ -21,10 +22,9 @@ from graphql.execution import create_source_event_stream
 from msgspec import Raw, Struct, json
 from strawberry.execution.is_awaitable import optimized_is_awaitable
 
-from gql_jobs.graphql.engine.budget import FEW_ROWS, Budget, OverBudget
+from gql_jobs.graphql.engine.budget import FEW_ROWS, Budget, OperationLimits, OverBudget
 from gql_jobs.graphql.engine.documents import (
     Documents,
-    OperationLimits,
     OperationRejected,
     OperationRequest,
     ReadOperation,
@@ -127,6 +127,7 @@ class Operations:
     :param schema: as Strawberry has defined it. It is changed in place: Strawberry cannot run it afterwards.
     :param payloads: the arguments whose faults are those of a payload.
     :param limits: what one operation may ask for; None for a schema that is only printed.
+    :param lists: items that lists in inputs may have, by the names of the input object and of its field.
     :param plain_fields: read plain fields without graphql-core's executor.
     :param named: names of operations that have a label of their own in the metrics.
     """
@@ -136,6 +137,7 @@ class Operations:
         schema: strawberry.Schema,
         payloads: PayloadArguments,
         limits: OperationLimits | None = None,
+        lists: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
         *,
         plain_fields: bool = True,
         named: Iterable[str] = (),
@@ -150,7 +152,7 @@ class Operations:
         self._caches = ResultCaches()
         roots = (core.query_type, core.mutation_type)
         fields = frozenset(name for root in roots if root is not None for name in root.fields)
-        self.documents = Documents(core, self._codes, limits)
+        self.documents = Documents(core, self._codes, limits, lists)
         self.times = OperationTimes(frozenset(named), fields)
 
     def operation(self, request: OperationRequest, context: OperationContext) -> Operation:
