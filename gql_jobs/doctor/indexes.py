@@ -10,12 +10,12 @@ been deleted since. Nothing here writes.
 import asyncio
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from gql_jobs.doctor.installation import Finding, Installation, several
-from gql_jobs.index.tables import meta_of, open_read_only
+from gql_jobs.index.tables import LOSS_SHOWN, READ_ERRORS, losses_of, meta_of, open_read_only
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.processes.lock import is_held
 
@@ -52,6 +52,24 @@ async def check_indexes(installation: Installation) -> list[Finding]:
         except sqlite3.DatabaseError as error:
             found.append(Finding(_CHECK, f"The index {path} cannot be read: {error}.", _ADVICE.format(path=path)))
     return found
+
+
+async def check_losses(installation: Installation) -> list[Finding]:
+    """Find what API processes have noted lately that the stream has lost: deleted, purged, wiped or restored."""
+    noted: set[tuple[str, str]] = set()
+    for path in sorted(installation.settings.data_dir.glob("index-*.sqlite")):
+        # One that cannot be read is another check's finding.
+        with suppress(*READ_ERRORS), closing(open_read_only(path)) as database:
+            noted |= {(f"{loss.at:%Y-%m-%d %H:%M:%S} UTC", loss.what) for loss in losses_of(database)}
+    return [
+        Finding(
+            "losses",
+            f"Jobs were lost, noticed at {at}: {what}",
+            "Only a backup of the store has them (docs/operations.md, A store that was wiped). This is shown for "
+            f"{LOSS_SHOWN.days} days, or until the index files are deleted.",
+        )
+        for at, what in sorted(noted)
+    ]
 
 
 async def _check(installation: Installation, path: Path) -> list[Finding]:

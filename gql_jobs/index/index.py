@@ -4,7 +4,9 @@
 resumes exactly where it stopped. What a message does to a job is decided by ``jobs.fold`` alone.
 
 The file is not checked for damage at opening, because that reads all of it. A read or a write that fails because of
-damage deletes the file and ends the process; the next start builds the index anew (docs/decisions.md).
+damage deletes the file and ends the process; the next start builds the index anew (docs/decisions.md). The process ends
+as well when the disk does not take what is written, or when somebody has deleted the file. Whoever asks meanwhile is
+told to come again: the trouble of an index is nobody's but this process's.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,12 +24,17 @@ import msgspec
 
 from gql_jobs.index.tables import (
     READ_ERRORS,
+    Loss,
     create_index_file,
     delete_index_file,
     is_damage,
+    is_failure,
+    losses_of,
     microseconds,
     moment_at,
+    move_wal,
     open_index_file,
+    store_losses,
     stored_event,
     stored_job,
     stored_spec,
@@ -67,12 +74,16 @@ WAL_INTERVAL = 0.25
 """Seconds between two checks of how much was written to the write-ahead log."""
 WAL_MESSAGES = 200
 """Messages after whose commits the write-ahead log is moved into the file."""
-_DAMAGED = "The index of this process was damaged and is being built anew; try again."
+_UNUSABLE = "The index of this process cannot be used and is being built anew; try again."
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 
 
-class DamagedIndex(Exception):
-    """The index file was found damaged and has been deleted; the process has to end. The message is for the log."""
+class UnusableIndex(Exception):
+    """The index file cannot be used any more, or cannot be made; the process has to end. The message is for the log."""
+
+
+class DamagedIndex(UnusableIndex):
+    """The index file was found damaged, or was taken away, and is deleted, so that the next start builds it anew."""
 
 
 class UnreadableMessage(NamedTuple):
@@ -95,21 +106,28 @@ class Note(NamedTuple):
 class Index:
     """Jobs and events as of ``position``, for the event loop's thread only: a read here never takes long.
 
-    A read that finds the file damaged raises ``QueueUnavailable``, and so does every later one; the process has to end
-    then (``until_damaged``).
+    A read that the file is no good for raises ``QueueUnavailable``, and so does every later one; the process has to end
+    then (``until_unusable``).
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         """:param database: an open connection to ``path``, which is an index of the present stream."""
         self.path = path
         self._database = database
-        self._damage: DamagedIndex | None = None
-        self._damage_found = asyncio.Event()
+        self.failure: UnusableIndex | None = None
+        """Why the file cannot be used any more; None while it can."""
+        self._failed = asyncio.Event()
+        self._files: dict[Path, tuple[int, int]] = {}
+        """Device and number of each file of the index, once it was seen."""
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
         """The jobs that messages were about last, the latest at the end."""
         self._recent_bytes = 0
         self.rebuilt = 0
         """1 if it was begun anew at opening, else 0."""
+        self.stream_created = self._text("stream_created")
+        """Identifies the stream: when it was created, as the server writes it."""
+        self.losses = losses_of(database)
+        """What the stream has lost lately of what this index, or one before it, had applied."""
         self.position = self._number("position")
         """The sequence of the last message applied."""
         self.horizon = self._number("horizon")
@@ -124,8 +142,8 @@ class Index:
 
         :param unreadable: messages up to ``position`` that cannot be read.
 
-        :raises DamagedIndex: if the file is damaged; nothing has changed then.
-        :raises sqlite3.Error: if it cannot be written for another reason, such as a full disk.
+        :raises UnusableIndex: if it cannot be written, because of damage or a full disk; nothing has changed then.
+        :raises sqlite3.Error: if something else is wrong.
         """
         try:
             changes = Changes(self._jobs_of(messages))
@@ -141,10 +159,10 @@ class Index:
                     [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
                 )
         except READ_ERRORS as error:
-            damage = self._damage_of(error)
-            if damage is None:
+            failure = self._failure_of(error)
+            if failure is None:
                 raise
-            raise damage from error
+            raise failure from error
         self.position, self.horizon = position, horizon
         self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
@@ -178,7 +196,9 @@ class Index:
         yield messages[start:]
 
     def job(self, job_id: str) -> Job | None:
-        """Return the job as of ``position``; None if there is none, or if the file is found damaged."""
+        """Return the job as of ``position``; None if there is none, or if the file cannot be used any more."""
+        if self.failure is not None:
+            return None
         found = self._recent.get(job_id)
         if found is not None:
             return found.job
@@ -238,56 +258,114 @@ class Index:
         except READ_ERRORS as error:
             raise self.read_error(error) from error
 
+    @property
+    def jobs(self) -> int:
+        """The number of jobs."""
+        return int(self._read(_only_column, "SELECT coalesce(sum(n), 0) FROM counts")[0])
+
+    def note_loss(self, what: str, *, void: bool = False) -> None:
+        """Keep in mind what the stream has lost.
+
+        :param void: so much that this index is of no use: it is built anew at its next opening.
+        :raises UnusableIndex: if it cannot be written.
+        """
+        losses = [*self.losses, Loss(datetime.now(UTC), what)]
+        try:
+            with self._transaction() as database:
+                store_losses(database, losses)
+                if void:
+                    database.execute("INSERT OR REPLACE INTO meta VALUES ('stream_created', '')")
+        except READ_ERRORS as error:
+            raise self._failure_of(error) or error from error
+        self.losses = losses
+
     def away_since(self, moment: datetime) -> bool:
         """Return whether nothing has been applied since that moment."""
         return self.position > 0 and self._number("applied") < microseconds(moment)
 
-    def raise_if_damaged(self) -> None:
-        """Raise an error if the file was found damaged, else do nothing.
+    def raise_if_unusable(self) -> None:
+        """Raise an error if the file cannot be used any more, else do nothing.
 
-        :raises QueueUnavailable: if it was found damaged.
+        :raises QueueUnavailable: if it cannot be used.
         """
-        if self._damage is not None:
-            raise QueueUnavailable(_DAMAGED)
+        if self.failure is not None:
+            raise QueueUnavailable(_UNUSABLE)
 
     def read_error(self, error: Exception) -> Exception:
         """Return what a read, of this or any other connection to the file, has to raise when SQLite raises ``error``.
 
-        That is ``QueueUnavailable`` if the file is damaged, which ends the process (``until_damaged``); else ``error``.
+        That is ``QueueUnavailable`` if the file cannot be used, which ends the process (``until_unusable``); else
+        ``error``.
         """
-        return error if self._damage_of(error) is None else QueueUnavailable(_DAMAGED)
+        return error if self._failure_of(error) is None else QueueUnavailable(_UNUSABLE)
 
-    async def until_damaged(self) -> None:
-        """Wait until the file is found damaged by any read or write; never returns normally.
+    async def until_unusable(self) -> None:
+        """Wait until any read or write finds that the file cannot be used any more; never returns normally.
 
-        :raises DamagedIndex: when that happens.
+        :raises UnusableIndex: when that happens.
         """
-        await self._damage_found.wait()
-        if self._damage is not None:
-            raise self._damage
+        await self._failed.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def check_files(self) -> None:
+        """Find out whether somebody has deleted or replaced a file of the index, and fail then.
+
+        SQLite goes on using a file that has no name any more, while other connections would open another one.
+        """
+        for suffix in ("", "-wal", "-shm"):
+            path = self.path.with_name(self.path.name + suffix)
+            try:
+                found = path.stat()
+            except OSError as error:
+                if path in self._files or not suffix:
+                    self._fail_for_good(f"{path.name}: {error.strerror}")
+                continue
+            if self._files.setdefault(path, (found.st_dev, found.st_ino)) != (found.st_dev, found.st_ino):
+                self._fail_for_good(f"{path.name} is another file than before")
 
     def close(self) -> None:
-        """Close the file; what was applied stays."""
+        """Close the file; what was applied stays. Whoever reads after that is told to come again."""
+        if self.failure is None:
+            self.failure = UnusableIndex(f"the index {self.path} is closed")
         self._database.close()
 
-    def _damage_of(self, error: Exception) -> DamagedIndex | None:
-        """Return the damage that an error is about, or None. At the first damage the file is deleted and closed."""
-        if self._damage is None and is_damage(error):
-            self._damage = DamagedIndex(
-                f"the index {self.path} is damaged ({error}); it is built anew when this process is started again"
+    def _failure_of(self, error: Exception) -> UnusableIndex | None:
+        """Return why the file cannot be used any more, if this error or an earlier one says that it cannot, or None."""
+        if self.failure is None and is_damage(error):
+            self._fail_for_good(str(error))
+        elif self.failure is None and is_failure(error):
+            self._fail(
+                UnusableIndex(
+                    f"the index {self.path} cannot be read or written ({error}): see that its disk has room and takes "
+                    "writes; it is gone on with, or built anew, when this process is started again"
+                )
             )
-            # First of all, so that no process that starts after this one was killed opens the file again.
-            try:
-                delete_index_file(self.path)
-            except OSError as failure:
-                log.warning("the damaged index %s cannot be deleted: %s", self.path, failure)
-            # Whatever still reads fails, and finds the damage set.
-            self._database.close()
-            self._damage_found.set()
-        return self._damage
+        return self.failure
+
+    def _fail_for_good(self, reason: str) -> None:
+        """Delete the file and close it, so that it is built anew."""
+        if self.failure is not None:
+            return
+        # First of all, so that no process that starts after this one was killed opens the file again.
+        try:
+            delete_index_file(self.path)
+        except OSError as failure:
+            log.warning("the damaged index %s cannot be deleted: %s", self.path, failure)
+        self._fail(
+            DamagedIndex(
+                f"the index {self.path} is damaged ({reason}); it is built anew when this process is started again"
+            )
+        )
+
+    def _fail(self, failure: UnusableIndex) -> None:
+        self.failure = failure
+        # Whatever still reads fails, and finds the failure set.
+        self._database.close()
+        self._failed.set()
 
     def _read(
-        self, make: Callable[..., _T], sql: str, values: "Sequence[str | int | None] | Mapping[str, int | None]"
+        self, make: Callable[..., _T], sql: str, values: "Sequence[str | int | None] | Mapping[str, int | None]" = ()
     ) -> list[_T]:
         """Return ``make(*row)`` for each row."""
         try:
@@ -310,8 +388,11 @@ class Index:
         return next(iter(self._read(_only_column, "SELECT number FROM jobs WHERE id = ?", (job_id,))), None)
 
     def _number(self, key: str) -> int:
+        return int(self._text(key) or 0)
+
+    def _text(self, key: str) -> str:
         row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row is not None else 0
+        return str(row[0]) if row is not None else ""
 
     def _jobs_of(self, messages: Iterable[Message]) -> dict[str, IndexedJob]:
         """Return by id the jobs of these messages that exist; raises SQLite's error if the file is damaged."""
@@ -388,36 +469,70 @@ def _now() -> str:
 def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: float) -> Iterator[Index]:
     """Open the index of the stream that was created at that time, until the block ends.
 
-    It is begun anew if it cannot be read; if it is ahead of ``last_seq``, so that the stream has lost history; or if
-    nothing was applied for more than ``longest_absence`` seconds, so that it may have missed expiries.
+    It is begun anew if it cannot be read; if it is of another stream, or ahead of ``last_seq``, so that jobs are lost,
+    which is logged as an error and kept in ``losses``; or if nothing was applied for more than ``longest_absence``
+    seconds, so that it may have missed expiries.
 
     :param stream_created: identifies the stream: when it was created, as the server writes it.
     :param last_seq: the last sequence of the stream.
     :raises OSError: if no file can be made there.
-    :raises sqlite3.OperationalError: if no file can be made there.
+    :raises UnusableIndex: if none can be written there, for example because the disk is full.
     """
-    index = _resumed(path, stream_created, last_seq, datetime.now(UTC) - timedelta(seconds=longest_absence))
-    if index is None:
-        index = Index(path, create_index_file(path, stream_created))
-        index.rebuilt = 1
+    applied_since = datetime.now(UTC) - timedelta(seconds=longest_absence)
+    try:
+        index, losses = _resumed(path, stream_created, last_seq, applied_since)
+        if index is None:
+            index = Index(path, create_index_file(path, stream_created, losses))
+            index.rebuilt = 1
+    except sqlite3.Error as error:
+        why = f"the index {path} cannot be opened ({error}): see that its disk has room and takes writes"
+        raise UnusableIndex(why) from error
     try:
         yield index
     finally:
         index.close()
 
 
-def _resumed(path: Path, stream_created: str, last_seq: int, applied_since: datetime) -> Index | None:
-    database = open_index_file(path, stream_created)
+def _resumed(
+    path: Path, stream_created: str, last_seq: int, applied_since: datetime
+) -> tuple[Index | None, Sequence[Loss]]:
+    """Return the index that is there, if it is of the stream as it is now, and the losses that are known."""
+    database, losses = open_index_file(path), list[Loss]()
     if database is None:
-        return None
+        return None, losses
     try:
+        losses = losses_of(database)
         index = Index(path, database)
-        if index.position <= last_seq and not index.away_since(applied_since):
-            return index
+        if lost := _lost(index, stream_created, last_seq):
+            log.error("%s", lost)
+            losses.append(Loss(datetime.now(UTC), lost))
+        elif (
+            index.stream_created == stream_created
+            and index.position <= last_seq
+            and not index.away_since(applied_since)
+        ):
+            return index, losses
         log.info("the index %s is not of the stream as it is now and is built anew", path)
-    except READ_ERRORS as error:
+    except (*READ_ERRORS, QueueUnavailable) as error:
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
     database.close()
+    return None, losses
+
+
+def _lost(index: Index, stream_created: str, last_seq: int) -> str | None:
+    """Return what the stream has lost of what the index had applied, in a sentence; None if it is nothing."""
+    if not index.stream_created or not (number := index.jobs):
+        return None
+    if index.stream_created != stream_created:
+        return (
+            f"The stream of jobs was created at {stream_created}, not at {index.stream_created} as the one before: it "
+            f"was deleted, its store was wiped, or this is another server. The {number} jobs that were known are gone."
+        )
+    if index.position > last_seq:
+        return (
+            f"The stream of jobs ends at {last_seq}, although it has gone as far as {index.position}: an older copy "
+            f"of it was restored, or its newest messages are lost. Of {number} jobs that were known, some are gone."
+        )
     return None
 
 
@@ -440,20 +555,10 @@ async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadP
     loop, moved = asyncio.get_running_loop(), index.position
     while True:
         await asyncio.sleep(WAL_INTERVAL)
+        index.check_files()
         if index.position - moved < WAL_MESSAGES:
             continue
         moved = index.position
         await loop.run_in_executor(thread, move_wal, index.path)
         async with applying:
             await loop.run_in_executor(thread, move_wal, index.path)
-
-
-def move_wal(path: Path) -> None:
-    """Move what there is of an index's write-ahead log, without waiting for readers or writers; failures are logged."""
-    try:
-        # Mode rw, because the file may have been deleted and must not be created.
-        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as database:
-            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.Error as error:
-        # The writer gets the same error and handles it; until then SQLite moves the log by itself.
-        log.debug("the log of the index %s was not moved: %s", path, error)

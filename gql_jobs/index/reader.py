@@ -76,6 +76,14 @@ SELECT seq, nth, kind, state FROM (
 
 Charge = Callable[[int], None]
 """Called in the thread that reads, with the bytes of each row before it is kept; what it raises ends the read."""
+_FIRST_LOST = """
+SELECT 1 FROM events AS e
+WHERE seq < ?1 AND kind != 'scheduled' AND (SELECT max(seq) FROM events WHERE job = e.job) < ?1 LIMIT 1
+"""
+_JOBS_BEFORE = """
+SELECT number, id, (SELECT count(DISTINCT seq) FROM events WHERE job = number AND kind != 'scheduled')
+FROM jobs WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2
+"""
 
 
 class _TooLong(Exception):
@@ -203,6 +211,19 @@ class Reader:
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before), limit)).fetchall())
         return [row[0] for row in rows]
 
+    async def jobs_before(self, number: int | None, limit: int) -> list[tuple[int, str, int]]:
+        """Return at most ``limit`` jobs, the newest first; only those before that number, if it is given.
+
+        :returns: of each job its number, its id, and how many submissions and events the stream must at least have of
+            it: those of fired and cancelled schedules are gone, and what makes no event of its own is not counted.
+        """
+        rows = await self._read(lambda db: db.execute(_JOBS_BEFORE, (number, limit)).fetchall())
+        return [(number, job_id, max(known, 1)) for number, job_id, known in rows]
+
+    async def has_older_than(self, first_seq: int) -> bool:
+        """Return whether there is a job all of whose events come before the first message of the stream."""
+        return bool(await self._read(lambda db: db.execute(_FIRST_LOST, (first_seq,)).fetchall()))
+
     async def _read_short(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         """Read on the event loop; if that takes too long, start again in a thread.
 
@@ -211,7 +232,7 @@ class Reader:
 
         :param read: is interrupted within SQLite only, so it must not do much after the last row.
         """
-        self._index.raise_if_damaged()
+        self._index.raise_if_unusable()
         try:
             return self._read_on_loop(read)
         except _TooLong:
@@ -238,7 +259,7 @@ class Reader:
 
     async def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         """Read in a thread."""
-        self._index.raise_if_damaged()
+        self._index.raise_if_unusable()
         abandoned = threading.Event()
         work = partial(self._read_in_thread, read, abandoned)
         try:

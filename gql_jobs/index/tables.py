@@ -7,6 +7,7 @@ only if it has this version's format and belongs to this stream.
 import logging
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -25,9 +26,25 @@ from gql_jobs.jobs.model import Cursor, Job, JobState, Spec
 log = logging.getLogger(__name__)
 
 READ_ERRORS = (sqlite3.DatabaseError, msgspec.DecodeError)
-"""What a read of the file may raise; ``is_damage`` tells whether damage is the cause."""
+"""What a read of the file may raise; ``is_damage`` and ``is_failure`` tell what is the cause."""
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DAMAGE_EXTENDED_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED})
+_FAILURE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_AUTH,
+    }
+)
+"""The disk, the folder's rights or another program are the cause, not the file's content and not a mistake here."""
 _DAMAGE_MESSAGES = ("no such table", "no such column", "Could not decode to UTF-8")
 
 UNREAD = Raw(b"null")
@@ -56,6 +73,11 @@ FORMAT = " ".join(["9", *(field.name for field in _STATE)])
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show.
 """
+
+LOSS_SHOWN = timedelta(days=7)
+"""How long a loss of history is kept in mind, for ``/readyz`` and ``gql-jobs doctor``."""
+_MOST_LOSSES = 20
+"""The newest losses that are kept in mind."""
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -97,29 +119,45 @@ CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason 
 """
 
 
-def open_index_file(path: Path, stream_created: str) -> sqlite3.Connection | None:
-    """Open an existing index of the stream that was created at that time, for reading and writing.
+class Loss(msgspec.Struct, frozen=True):
+    """Jobs that the stream has lost: when an index noticed, and what was lost, in a sentence."""
+
+    at: datetime
+    what: str
+
+
+_encode_losses = msgspec.json.Encoder().encode
+_decode_losses = msgspec.json.Decoder(list[Loss]).decode
+
+
+def open_index_file(path: Path) -> sqlite3.Connection | None:
+    """Open an existing index of this format, of whatever stream, for reading and writing.
 
     :returns: None if there is no file; None, with a log line, if it is no such index or cannot be read.
+    :raises sqlite3.DatabaseError: if the disk is the cause, so that a new file would not help.
     """
     if not path.is_file():
         return None
     database = _connect(path)
     try:
         _configure(database)
-        if meta_of(database, stream_created) is not None:
+        if _meta(database) is not None:
             return database
         if _schema(database):
-            log.info("the index %s is not one of this stream and is built anew", path)
+            log.info("the index %s is not one of this version and is built anew", path)
     except sqlite3.DatabaseError as error:
+        if is_failure(error):
+            database.close()
+            raise
         log.warning("the index %s cannot be read (%s) and is built anew", path, error)
     database.close()
     return None
 
 
-def create_index_file(path: Path, stream_created: str) -> sqlite3.Connection:
+def create_index_file(path: Path, stream_created: str, losses: Sequence[Loss] = ()) -> sqlite3.Connection:
     """Create an empty index, in place of a file that is already there.
 
+    :param losses: what earlier indexes at that place had to be thrown away for.
     :raises OSError: if no file can be made there.
     :raises sqlite3.OperationalError: if no file can be made there.
     """
@@ -128,7 +166,27 @@ def create_index_file(path: Path, stream_created: str) -> sqlite3.Connection:
     _configure(database)
     database.executescript(_TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
+    store_losses(database, losses)
     return database
+
+
+def losses_of(database: sqlite3.Connection) -> list[Loss]:
+    """Return the losses of the last days, ``LOSS_SHOWN``, oldest first.
+
+    :raises sqlite3.DatabaseError: | msgspec.DecodeError: if the file is damaged.
+    """
+    row = database.execute("SELECT value FROM meta WHERE key = 'losses'").fetchone()
+    since = datetime.now(UTC) - LOSS_SHOWN
+    return [loss for loss in _decode_losses(row[0]) if loss.at > since] if row is not None else []
+
+
+def store_losses(database: sqlite3.Connection, losses: Sequence[Loss]) -> None:
+    """Keep the newest of these losses, in place of those that are kept.
+
+    :raises sqlite3.Error: if they cannot be written.
+    """
+    newest = _encode_losses(losses[-_MOST_LOSSES:]).decode()
+    database.execute("INSERT OR REPLACE INTO meta VALUES ('losses', ?)", (newest,))
 
 
 def delete_index_file(path: Path) -> None:
@@ -159,18 +217,35 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     return database
 
 
+def move_wal(path: Path) -> None:
+    """Move what there is of an index's write-ahead log, without waiting for readers or writers; failures are logged."""
+    try:
+        # Mode rw, because the file may have been deleted and must not be created.
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as database:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        # The writer gets the same error and handles it; until then SQLite moves the log by itself.
+        log.debug("the log of the index %s was not moved: %s", path, error)
+
+
 def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
     """Return the position of an index of this version and of the stream that was created at that time.
 
     :returns: None for any other SQLite database.
     :raises sqlite3.DatabaseError: if the file is damaged.
     """
+    meta = _meta(database)
+    if meta is None or meta.get("stream_created") != stream_created:
+        return None
+    return int(meta.get("position", "0"))
+
+
+def _meta(database: sqlite3.Connection) -> dict[str, str] | None:
+    """Return the table ``meta`` of an index of this version; None for any other SQLite database."""
     if _schema(database) != _own_schema():
         return None
     meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
-    if (meta.get("format"), meta.get("stream_created")) != (FORMAT, stream_created):
-        return None
-    return int(meta.get("position", "0"))
+    return meta if meta.get("format") == FORMAT else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -210,6 +285,14 @@ def is_damage(error: BaseException) -> bool:
     if code & 0xFF in _DAMAGE_CODES or code in _DAMAGE_EXTENDED_CODES:
         return True
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_DAMAGE_MESSAGES)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether the file cannot be used although nothing says that it is damaged: a full disk, for example.
+
+    A read that was interrupted on purpose, and a mistake in this program, are no failure of the file.
+    """
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAILURE_CODES
 
 
 def microseconds(moment: datetime) -> int:

@@ -111,7 +111,7 @@ class Changes:
             blob = row_state(job)
             if job.result is None:
                 blobs[id(job)] = blob
-            if was is None or was.number != number:
+            if was is None or was.number != number or job_id in self._removed:
                 new.append(new_row(number, job, blob))
                 tags += [(tag, job_id) for tag in job.spec.tags]
             elif (was.job.status, was.job.finished_at) == (job.status, job.finished_at):

@@ -4,6 +4,7 @@ JetStreamError
 ├── Unavailable            the server is away, or did not answer in time: nothing is known to have happened
 ├── ApiError               the server refused a call of the JetStream API
 ├── MessageTooLarge        the server takes no message of that size
+├── StreamReplaced         a stream is another one than before, or has lost what was read of it
 ├── ObjectStoreError       a file could not be stored, read or removed
 └── PublicationError       what became of a message that was published
     ├── FenceRefused       the last message under the fence is not the expected one
@@ -41,6 +42,13 @@ class MessageTooLarge(JetStreamError):
 
     def __init__(self, subject: str, size: int, limit: int) -> None:
         super().__init__(f"a message on {subject} has {size} bytes; the server takes at most {limit}")
+
+
+class StreamReplaced(JetStreamError):
+    """A stream is another one than the one that was followed, or has lost messages that were read of it.
+
+    Whatever was made of those messages is void. The message is a sentence for people.
+    """
 
 
 class ObjectStoreError(JetStreamError):

@@ -16,6 +16,8 @@ SOURCE_HEADER = "Nats-Stream-Source"
 """Set by the server on a message that it has copied from another stream: ``<stream> <sequence there> …``."""
 NO_MESSAGE = 10037
 """The server's error number for: no message matches."""
+NO_STREAM = 10059
+"""The server's error number for: there is no such stream."""
 _SEQUENCE_NOT_FOUND = 10043
 
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor
@@ -43,7 +44,8 @@ class Subscriber:
     """The events of one job, or of all, from the moment it was made: an async iterator for one reader.
 
     It is endless, unless ``ends_after`` says otherwise of an event that it has handed out. The bus holds it until it
-    has ended or is closed: ``async with``, or ``aclose``. Reading on from the index raises what ``Replay`` raises.
+    has ended or is closed: ``async with``, or ``aclose``. Reading on from the index raises what ``Replay`` raises, and
+    iterating raises ``QueueUnavailable`` once the bus has ended it.
     """
 
     # Thousands of subscribers are idle at a time: the future that a reader awaits is made only when it has to wait,
@@ -53,6 +55,7 @@ class Subscriber:
         "_buffered",
         "_bus",
         "_closed",
+        "_failure",
         "_must_replay",
         "_replayed",
         "_terminal",
@@ -77,6 +80,8 @@ class Subscriber:
         self._terminal: Event | None = None
         """The event handed out last, if it was a terminal one and ``ends_after`` has to be called with it."""
         self._closed = False
+        self._failure: str | None = None
+        """Why the bus has ended it; None if it has not."""
         self.job_id = job_id
         self.cursor = cursor
         """The position of the last event handed out; events at or below it are dropped."""
@@ -156,7 +161,18 @@ class Subscriber:
             if self.ends_after is not None:
                 self._terminal = event if event.is_terminal else None
             return event
+        if self._failure is not None:
+            raise QueueUnavailable(self._failure)
         raise StopAsyncIteration
+
+    def fail(self, reason: str) -> None:
+        """Leave the bus and end the iteration with ``QueueUnavailable``, also of a reader that waits for an event now.
+
+        :param reason: the message of the error.
+        """
+        if not self._closed:
+            self._failure = reason
+            self.close()
 
     def close(self) -> None:
         """Leave the bus and end the iteration, also of a reader that waits for an event now."""
@@ -321,6 +337,16 @@ class EventBus:
         subscribers.discard(subscriber)
         if not subscribers:
             del self._by_job[subscriber.job_id]
+
+    def end(self, reason: str, job_id: str | None = None) -> None:
+        """End the subscribers of one job, or (None) all there are, with ``QueueUnavailable``.
+
+        :param reason: the message of the error.
+        """
+        jobs = list(self._by_job) if job_id is None else [job_id]
+        ended = [subscriber for job in jobs for subscriber in self._by_job.get(job, ())]
+        for subscriber in ended + (list(self._all) if job_id is None else []):
+            subscriber.fail(reason)
 
     def publish(self, events: Sequence[Event]) -> None:
         """Hand events, oldest first, to their subscribers. The index must have applied them."""

@@ -122,8 +122,7 @@ class Feed:
     async def run(self) -> None:
         """Follow the stream; never ends by itself.
 
-        :raises DamagedIndex: if the index turns out to be damaged.
-        :raises sqlite3.Error: if it cannot be written for another reason.
+        :raises UnusableIndex: if the index cannot be read or written any more.
         """
         async for batch in self._consumer.batches():
             if batch:
@@ -238,11 +237,11 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 async def run_feed(connection: Connection, index: Index, bus: EventBus, tally: Tally) -> AsyncIterator[Feed]:
     """Run the feed until the block ends.
 
-    :raises ExceptionGroup: if the feed fails, or a read finds the index damaged; the block is cancelled.
+    :raises ExceptionGroup: if the feed fails, or the index cannot be used any more; the block is cancelled.
     """
     feed = Feed(connection, index, bus, tally)
     async with (
-        in_background(index.until_damaged()),
+        in_background(index.until_unusable()),
         keep_wal_short(index, feed.applying),
         in_background(feed.run()),
     ):

@@ -79,6 +79,7 @@ class ArtifactStore:
         try:
             await (await self._open()).get(artifact.object, target)
         except ObjectStoreError as error:
+            self._bucket = None
             raise QueueUnavailable(f"The artifact {artifact.name} cannot be read: {error}") from error
 
     async def remove(self, artifact: Artifact) -> None:
@@ -100,6 +101,8 @@ class ArtifactStore:
         try:
             file = await (await self._open()).put(stored, _Limited(source, self._max_bytes), content_type)
         except ObjectStoreError as error:
+            # Looked for again at the next use: it may have been deleted.
+            self._bucket = None
             raise QueueUnavailable(f"The artifact {name} was not stored: {error}") from error
         return Artifact(
             name=name,

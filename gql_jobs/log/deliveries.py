@@ -32,6 +32,8 @@ MAX_NAK_DELAY = 86_400.0
 """Seconds after which a delivery comes back at the latest; what is not due yet then is handed back again."""
 POLL_TIMEOUT = 2.0
 """Seconds to wait for the answer to a pull that does not wait for jobs."""
+_DELETED = "consumer deleted"
+"""What the server says, whatever the case of its letters, of a pull whose consumer has been deleted."""
 
 
 class Delivery:
@@ -125,7 +127,11 @@ class Delivery:
 
 
 class PullConsumer:
-    """The durable pull consumer of one queue and priority; ``deliver`` is called with each delivery as it comes."""
+    """The durable pull consumer of one queue and priority.
+
+    ``deliver`` is called with each delivery as it comes, and ``lost`` when the server says that there is no such
+    consumer any more, so that all its deliveries are void: a new one delivers again whatever there is.
+    """
 
     def __init__(
         self,
@@ -135,6 +141,7 @@ class PullConsumer:
         *,
         ack_wait: float,
         deliver: Callable[["PullConsumer", Delivery], None],
+        lost: Callable[["PullConsumer"], None] = lambda _: None,
     ) -> None:
         self.queue = queue
         self.priority = priority
@@ -142,6 +149,8 @@ class PullConsumer:
         self._connection = connection
         self._ack_wait = ack_wait
         self._deliver = deliver
+        self._lost = lost
+        self._ended_with = ""
         self._subscription: SubjectSubscription | None = None
         self._inbox = ""
         self._pull_ended = asyncio.Event()
@@ -220,7 +229,11 @@ class PullConsumer:
         if status == "100":
             return
         # All other statuses end the pull: 404 no messages, 408 expired, 409 consumer deleted or leader changed, 503.
-        if status not in {"404", "408"}:
-            log.info("pull on %s ended: %s", self.name, message.headers)
+        reason = "" if status in {"404", "408"} else (message.headers or {}).get("Description", status)
+        if reason and reason != self._ended_with:
+            log.info("pull on %s ended: %s", self.name, reason)
+        self._ended_with = reason
+        if reason.lower() == _DELETED:
+            self._lost(self)
         self.wanted, self.waiting = 0, False
         self._pull_ended.set()

@@ -1,4 +1,4 @@
-"""The streams, their consumers and the store: created or updated at every start, never deleted.
+"""The streams, their consumers and the store: created or updated at every start and when they vanish, never deleted.
 
 First the configurations, then the functions that apply them, then those that read the server's state.
 """
@@ -12,6 +12,7 @@ import msgspec
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jetstream.stored_messages import NO_STREAM
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import codec
@@ -119,6 +120,33 @@ async def ensure_consumers(connection: Connection, queues: Iterable[str], ack_wa
                 await connection.api(f"CONSUMER.CREATE.{codec.JOBS_STREAM}.{config['durable_name']}", body, _TIMEOUT)
 
 
+async def make_missing(connection: Connection, settings: Settings, queues: Iterable[str]) -> "StreamInfo":
+    """Make anew those streams and consumers that have vanished while this process runs, and say so in the log.
+
+    :returns: the stream ``JOBS`` as it is now.
+    :raises ApiError: if the server refuses to show them.
+    :raises UnsuitableServer: if it refuses to make them.
+    :raises QueueUnavailable: if it does not answer.
+    """
+    for stream in (codec.DEAD_LETTERS_STREAM, codec.JOBS_STREAM):
+        try:
+            info = await stream_info(connection, stream)
+        except ApiError as error:
+            if error.err_code != NO_STREAM:
+                raise
+            log.error(  # noqa: TRY400 - the traceback would say nothing
+                "the stream %s is gone, with all that it held: it was deleted, or the server has lost its store. "
+                "It is made anew, empty (docs/operations.md, A store that was wiped)",
+                stream,
+            )
+            await ensure_streams(connection, settings)
+            info = await stream_info(connection, stream)
+    if gone := await missing_consumers(connection, queues):
+        log.error("consumers of the stream %s are gone and are made anew: %s", codec.JOBS_STREAM, ", ".join(gone))
+        await ensure_consumers(connection, queues, settings.ack_wait)
+    return info
+
+
 @contextmanager
 def _refusals_explained(connection: Connection, what: str) -> Iterator[None]:
     """Raise ``UnsuitableServer`` for a refusal, or ``QueueUnavailable`` if the server may accept it later."""
@@ -211,6 +239,31 @@ async def stream_info(connection: Connection, stream: str = codec.JOBS_STREAM) -
     with queue_errors():
         answer = await connection.api(f"STREAM.INFO.{stream}")
     return msgspec.json.decode(answer, type=StreamInfo)
+
+
+class _ConsumerNames(msgspec.Struct):
+    total: int
+    consumers: list[str] | None = None
+
+
+async def missing_consumers(connection: Connection, queues: Iterable[str]) -> list[str]:
+    """Return the names of those pull consumers of the queues that do not exist, which nothing is delivered without.
+
+    :raises ApiError: if there is no stream.
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    missing = {codec.consumer_name(queue, priority) for queue in queues for priority in JobPriority}
+    seen = 0
+    while missing:
+        with queue_errors():
+            answer = await connection.api(f"CONSUMER.NAMES.{codec.JOBS_STREAM}", {"offset": seen})
+        page = msgspec.json.decode(answer, type=_ConsumerNames)
+        names = page.consumers or []
+        missing.difference_update(names)
+        seen += len(names)
+        if not names or seen >= page.total:
+            break
+    return sorted(missing)
 
 
 async def unsuitable_streams(connection: Connection, settings: Settings) -> str | None:

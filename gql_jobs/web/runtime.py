@@ -5,24 +5,27 @@ requests already, and tries again until NATS can be reached.
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from gql_jobs.graphql.engine.budget import Budget
-from gql_jobs.index.index import DamagedIndex, Index, open_index
+from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.connection import Connection, connect
+from gql_jobs.jetstream.errors import ApiError, StreamReplaced
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job, parse_job_id
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
+from gql_jobs.live.losses import Losses
 from gql_jobs.live.tally import Tally
 from gql_jobs.live.watch import Watch
 from gql_jobs.log.artifacts import ArtifactStore
@@ -30,7 +33,14 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.heartbeats import Presence, watch_workers
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import EXPIRED_EVENT_TTL
-from gql_jobs.log.streams import UnsuitableServer, ensure_consumers, ensure_streams, stream_info, unsuitable_streams
+from gql_jobs.log.streams import (
+    UnsuitableServer,
+    ensure_consumers,
+    ensure_streams,
+    missing_consumers,
+    stream_info,
+    unsuitable_streams,
+)
 from gql_jobs.maintenance import Maintenance
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.processes.lock import FolderInUse, FolderLock
@@ -124,7 +134,12 @@ class Runtime(Struct):
 
     async def checks(self) -> dict[str, Check]:
         """Return the readiness checks by name, all of which hold if the process can serve; takes a second at most."""
-        return {"nats": self._reachable(), "streams": await self._streams(), "feed": self._feed()}
+        return {
+            "nats": self._reachable(),
+            "streams": await self._streams(),
+            "feed": self._feed(),
+            "history": self._history(),
+        }
 
     def _feed(self) -> Check:
         now = self.feed.counters
@@ -132,6 +147,13 @@ class Runtime(Struct):
             return Check(True, f"at {now.position}")
         behind = f"{now.lag} messages behind" if now.lag else "not yet at the stream's end"
         return Check(False, f"the index is {behind}, {now.percent:g} % done")
+
+    def _history(self) -> Check:
+        """Say what the stream has lost lately; that is past, so the process is ready all the same."""
+        if not self.index.losses:
+            return Check(True, "whole")
+        newest = self.index.losses[-1]
+        return Check(True, f"jobs were lost, noticed at {newest.at:%Y-%m-%d %H:%M:%S} UTC: {newest.what}")
 
     def _reachable(self) -> Check:
         if self.connection.connected:
@@ -142,7 +164,9 @@ class Runtime(Struct):
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 wrong = await unsuitable_streams(self.connection, self.settings)
-        except (QueueUnavailable, TimeoutError):
+                if wrong is None and (gone := await missing_consumers(self.connection, self.registry.queues)):
+                    wrong = f"consumers are missing and are being made anew: {', '.join(gone)}"
+        except (QueueUnavailable, ApiError, TimeoutError):
             wrong = "JetStream does not answer"
         return Check(wrong is None, wrong or "in place")
 
@@ -153,6 +177,8 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
 
     :raises FolderInUse, OSError: if the index cannot be kept in the data folder.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
+    :raises UnusableIndex: if the index cannot be written there, or not any more.
+    :raises StreamReplaced: if the stream has lost what the index was made of; it can be opened again at once.
     :raises QueueUnavailable: if the NATS server does not answer any more.
     """
     registry = load_job_types(imports)
@@ -168,6 +194,8 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         bus = EventBus(reader.events_after, index.position)
         tally = Tally((kind.name for kind in registry), stream.state.last_seq)
         feed = await stack.enter_async_context(run_feed(connection, index, bus, tally))
+        losses = Losses(job_log, index, reader, feed, bus, settings=settings, queues=registry.queues)
+        await stack.enter_async_context(in_background(losses.run()))
         artifacts = ArtifactStore(job_log, settings)
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
@@ -216,6 +244,8 @@ class RuntimeOpener:
         """The runtime while it is open, else None. A plain attribute, because each operation reads it."""
         self._has_begun = False
         self._was_opened = False
+        self._replaced = False
+        """Whether it is opened again because the stream has lost what the index was made of."""
         self.failed = asyncio.Event()
         """Set when the runtime cannot be opened or a part of it has failed: the process has to end."""
         self.startup_error: Exception | None = None
@@ -239,13 +269,15 @@ class RuntimeOpener:
             return QueueUnavailable(_NOT_RUN)
         if self.startup_error is not None:
             return QueueUnavailable("The server cannot start; its log says why.")
+        if self._replaced:
+            return QueueUnavailable("Jobs of this server were lost, and its index is being built anew; try again.")
         return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
     async def checks(self) -> dict[str, Check]:
         """Return the checks of the runtime; while it is not open, one that fails and says how far it is."""
         if self.current is not None:
             return await self.current.checks()
-        if self._was_opened or not self._has_begun or self.startup_error is not None:
+        if self._was_opened or self._replaced or not self._has_begun or self.startup_error is not None:
             return {"nats": Check(False, self.unavailable().message)}
         return {"nats": Check(False, _NOT_REACHED)}
 
@@ -267,18 +299,27 @@ class RuntimeOpener:
                 await asyncio.sleep(_RETRY_DELAY)
         except Exception as error:
             cause = _first_cause(error)
-            if isinstance(cause, _PERMANENT) and not self._was_opened:
+            if isinstance(cause, _PERMANENT) and not self._was_opened and not _is_full(cause):
                 self.startup_error = cause
                 log.debug("the API cannot start: %s", cause)
-            elif isinstance(cause, DamagedIndex):
-                log.critical("the API cannot go on: %s", cause)
+            elif isinstance(cause, UnusableIndex | OSError):
+                self._end(cause)
             else:
                 # The process has to end: without its feed it would answer from an index that is never updated.
                 log.critical("the API cannot go on", exc_info=error)
             self.failed.set()
 
+    def _end(self, cause: Exception) -> None:
+        """Have the process end, and say why, once."""
+        if not self.failed.is_set():
+            log.critical("the API cannot go on: %s", cause)
+            self.failed.set()
+
     async def _keep_open(self) -> None:
-        """Open the runtime and keep it open; return only if NATS did not answer while it was being opened."""
+        """Open the runtime and keep it open; return only if it has to be opened again.
+
+        That is, if NATS did not answer while it was being opened, or if the stream has lost what the index was made of.
+        """
         try:
             async with open_runtime(self._settings, self._imports) as runtime:
                 self.current, self._was_opened = runtime, True
@@ -286,11 +327,24 @@ class RuntimeOpener:
                 try:
                     await asyncio.get_running_loop().create_future()
                 finally:
+                    if (failure := runtime.index.failure) is not None:
+                        self._end(failure)
+                        # Writes that are under way go on without the index. The server ends once they are answered,
+                        # and cancels this.
+                        with suppress(asyncio.CancelledError):
+                            await asyncio.get_running_loop().create_future()
                     self.current = None
+        except* StreamReplaced:
+            self._was_opened, self._replaced = False, True
         except* QueueUnavailable as refusals:
             if self._was_opened:
                 raise
             log.warning("the API cannot start yet: %s", str(_first_cause(refusals)).rstrip("."))
+
+
+def _is_full(error: Exception) -> bool:
+    """Return whether an error passes once somebody has made room on a disk."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -121,7 +121,7 @@ async def _is_gone(index: Index, reader: Reader) -> None:
     assert not index.path.is_file()
     async with asyncio.timeout(1):
         with pytest.raises(DamagedIndex, match=r"the index .* is damaged \(.*built anew when"):
-            await index.until_damaged()
+            await index.until_unusable()
     assert index.job(OTHER) is None
     for use in (index.events, index.artifacts, index.first_seq):
         with pytest.raises(QueueUnavailable, match="being built anew"):
@@ -197,7 +197,7 @@ async def test_a_damaged_index_that_cannot_be_deleted_ends_the_process_all_the_s
         with pytest.raises(QueueUnavailable, match="being built anew"):
             index.artifacts(JOB)
         with pytest.raises(DamagedIndex):
-            await index.until_damaged()
+            await index.until_unusable()
     assert "cannot be deleted: not permitted" in caplog.text
 
 
@@ -208,7 +208,7 @@ async def test_an_error_that_is_not_the_file_s_fault_leaves_it_alone(path: Path)
             with pytest.raises(UnicodeEncodeError):
                 await reader.count(JobFilter(tags=frozenset({"\ud800"})))
             assert await reader.count(JobFilter()) == 197
-        index.raise_if_damaged()
+        index.raise_if_unusable()
     with open_index(path, CREATED, LAST, 86_400) as index:
         assert (index.rebuilt, index.position) == (0, LAST)
 

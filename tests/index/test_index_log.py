@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gql_jobs.index import index as index_module
-from gql_jobs.index.index import Index, keep_wal_short, move_wal, open_index
+from gql_jobs.index.index import Index, keep_wal_short, open_index
+from gql_jobs.index.tables import move_wal
 from tests.deadline import until
 from tests.library import CREATED
 from tests.rows import rows

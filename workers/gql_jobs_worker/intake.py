@@ -192,7 +192,7 @@ class Intake:
         :param leases: a redelivery of what has a lease renews that, and is never returned by ``next``.
         """
         self._consumers = [
-            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._on_delivery)
+            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._on_delivery, lost=self.drop_held)
             for queue in queues
             for priority in _BY_RANK
         ]
@@ -232,6 +232,15 @@ class Intake:
                 waiting.remove(held)
             for _, delivery in old:
                 await delivery.nak(0.05)
+
+    def drop_held(self, consumer: PullConsumer | None = None) -> None:
+        """Forget the deliveries of one consumer, or (None) of all: their acks would be another delivery's by now.
+
+        Whatever there still is of them is delivered again.
+        """
+        for waiting in self._held.values():
+            for held in [held for held in waiting if consumer is None or held[0] is consumer]:
+                waiting.remove(held)
 
     async def stop(self) -> None:
         """Close all pulls, and hand back what is held or still on its way."""

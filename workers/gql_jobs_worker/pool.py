@@ -12,12 +12,14 @@ import socket
 from datetime import UTC, datetime
 
 from gql_jobs.jetstream.connection import connect
+from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.heartbeats import Heartbeat, publish_heartbeat, publish_heartbeats
 from gql_jobs.log.job_log import JobLog, open_job_log
-from gql_jobs.log.streams import ensure_consumers, ensure_streams, stream_info
+from gql_jobs.log.streams import StreamInfo, ensure_consumers, ensure_streams, make_missing, stream_info
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs_worker.abilities import Abilities, open_abilities
@@ -33,6 +35,8 @@ from gql_jobs_worker.telemetry import Counts, show_progress
 
 log = logging.getLogger(__name__)
 
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks whether streams and consumers are still there."""
 RELEASE_TIMEOUT = 15.0
 """Seconds that handlers get to stop, and their outcomes to be recorded, in stage two."""
 
@@ -101,15 +105,15 @@ class Pool:
         """Return how many jobs may run at a time."""
         return self._settings.num_workers
 
-    async def run(self, first_seq: int) -> None:
+    async def run(self, stream: StreamInfo) -> None:
         """Run jobs until both stages of the shutdown are over.
 
-        :param first_seq: sequence in the stream from which cancellations are followed.
+        :param stream: as it is now; cancellations behind its last message are followed.
         """
         leases, ack_wait = self._leases, self._settings.ack_wait
         async with self._takeovers.answering(), asyncio.TaskGroup() as group:
             background = [
-                group.create_task(follow_cancellations(self._connection, first_seq, leases)),
+                group.create_task(self._follow_stream(stream)),
                 group.create_task(publish_heartbeats(self._connection, self._heartbeat, self._changed)),
                 group.create_task(keep_leases(self._job_log, leases, self._intake, ack_wait, busy=self._slots.locked)),
             ]
@@ -121,6 +125,33 @@ class Pool:
             for task in background:
                 task.cancel()
         await publish_heartbeat(self._connection, self._heartbeat(leaving=True))
+
+    async def _follow_stream(self, stream: StreamInfo) -> None:
+        """Follow cancellations in the stream, and in the next one if it is deleted or its store is wiped."""
+        start = stream.state.last_seq + 1
+        while True:
+            async with in_background(follow_cancellations(self._connection, start, self._leases)):
+                created = await self._until_replaced(stream.created)
+            log.error("the stream of jobs is another one since %s: what runs here is a job of no stream", created)
+            for lease in self._leases:
+                lease.stop(Stop.SUPERSEDED)
+            self._intake.drop_held()
+            stream, start = StreamInfo(created, stream.state), 1
+
+    async def _until_replaced(self, created: str) -> str:
+        """Make streams and consumers anew that vanish, until the stream is another one; return when that was created.
+
+        :param created: when the present one was created, as the server writes it.
+        """
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            try:
+                stream = await make_missing(self._connection, self._settings, self._queues)
+            except (GqlJobsError, ApiError) as error:
+                log.debug("the streams could not be looked at: %s", error)
+            else:
+                if stream.created != created:
+                    return stream.created
 
     async def _fetch(self) -> None:
         while True:
@@ -203,7 +234,7 @@ async def run_pool(
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
         await ensure_consumers(connection, queues, settings.ack_wait)
-        first_seq = (await stream_info(connection)).state.last_seq + 1
+        stream = await stream_info(connection)
         async with (
             open_job_log(connection) as job_log,
             open_cpu_processes(settings) as processes,
@@ -219,5 +250,5 @@ async def run_pool(
             lag = LoopLag()
             with serve_metrics(settings, pool, lag):
                 async with in_background(lag.run()):
-                    await pool.run(first_seq)
+                    await pool.run(stream)
             log.info("worker %s has stopped", pool.id)

@@ -147,11 +147,18 @@ class Records:
             await self._log.append(write, timeout=None)
         except Superseded as superseded:
             last = superseded.last
-            if last is not None and last.kind not in TERMINAL:
+            if last is None:
+                # Purged or wiped: if the submission is still there, an ack would keep it from being run again, and in
+                # a new stream it would be the ack of another job's delivery.
+                message = "the outcome (%s) of job %s is not recorded: the stream holds nothing of the job any more"
+                log.warning(message, kind, claimed.job_id, extra=claimed.fields)
+                self._counts.late += 1
+                return Recorded("late", Leave())
+            if last.kind not in TERMINAL:
                 return self._superseded(claimed)
             self._counts.late += 1
             log.info("the outcome (%s) of job %s came after its end", kind, claimed.job_id, extra=claimed.fields)
-            if last is not None and last.kind is Kind.CANCELLED:
+            if last.kind is Kind.CANCELLED:
                 claimed.lease.cancel(last.seq)
                 await self._receipts.ended(claimed, ran.ending)
             return Recorded("late", Drop())
