@@ -13,9 +13,8 @@ import asyncio
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -32,7 +31,6 @@ from gql_jobs.index.tables import (
     losses_of,
     microseconds,
     moment_at,
-    move_wal,
     open_index_file,
     store_losses,
     stored_event,
@@ -44,7 +42,6 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind, Message, Receipt
 from gql_jobs.jobs.model import Artifact, Cursor, Job, Spec
-from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +67,6 @@ _PORTION_BYTES = 8 << 20
 """Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
 _UNWEIGHED = 16
 """Jobs that are read for a portion without asking for their sizes first, which costs a second look-up each."""
-WAL_INTERVAL = 0.25
-"""Seconds between two checks of how much was written to the write-ahead log."""
-WAL_MESSAGES = 200
-"""Messages after whose commits the write-ahead log is moved into the file."""
 _UNUSABLE = "The index of this process cannot be used and is being built anew; try again."
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 
@@ -173,8 +166,8 @@ class Index:
 
         The jobs of a portion fit into memory together: a short message may be about a job with a large payload.
 
-        :raises DamagedIndex: if the file is damaged.
-        :raises sqlite3.Error: if it cannot be read for another reason.
+        :raises UnusableIndex: if the file cannot be read.
+        :raises sqlite3.Error: if something else is wrong.
         """
         # A submission carries the whole job itself, and is as large.
         absent = {m.job_id for m in messages if m.body.submission and m.job_id not in self._recent}
@@ -184,7 +177,7 @@ class Index:
         try:
             sizes = dict(self._database.execute(_SIZES_BY_ID, (_listed(list(absent)),)).fetchall())
         except READ_ERRORS as error:
-            raise self._damage_of(error) or error from error
+            raise self._failure_of(error) or error from error
         start, weight = 0, 0
         for number, message in enumerate(messages):
             # Counted at the first of its messages: the later ones find it in memory.
@@ -534,31 +527,3 @@ def _lost(index: Index, stream_created: str, last_seq: int) -> str | None:
             f"of it was restored, or its newest messages are lost. Of {number} jobs that were known, some are gone."
         )
     return None
-
-
-@asynccontextmanager
-async def keep_wal_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[None]:
-    """Move the write-ahead log of an index into its file in a thread, again and again until the block ends.
-
-    SQLite would do it at a commit that makes the log long enough, and keep the event loop waiting for the disk. The
-    log begins again only when all of it has been moved, so there are two steps: most of it is moved while messages are
-    written, the rest while writing waits (docs/decisions.md).
-
-    :param applying: the lock that is held while messages are written into the index.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="write-ahead-log") as thread:
-        async with in_background(_move_repeatedly(index, applying, thread)):
-            yield
-
-
-async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
-    loop, moved = asyncio.get_running_loop(), index.position
-    while True:
-        await asyncio.sleep(WAL_INTERVAL)
-        index.check_files()
-        if index.position - moved < WAL_MESSAGES:
-            continue
-        moved = index.position
-        await loop.run_in_executor(thread, move_wal, index.path)
-        async with applying:
-            await loop.run_in_executor(thread, move_wal, index.path)

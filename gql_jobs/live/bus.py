@@ -161,9 +161,7 @@ class Subscriber:
             if self.ends_after is not None:
                 self._terminal = event if event.is_terminal else None
             return event
-        if self._failure is not None:
-            raise QueueUnavailable(self._failure)
-        raise StopAsyncIteration
+        raise StopAsyncIteration if self._failure is None else QueueUnavailable(self._failure)
 
     def fail(self, reason: str) -> None:
         """Leave the bus and end the iteration with ``QueueUnavailable``, also of a reader that waits for an event now.

@@ -5,12 +5,14 @@ import heapq
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
 from msgspec import Struct
 
-from gql_jobs.index.index import Index, UnreadableMessage, keep_wal_short
+from gql_jobs.index.index import Index, UnreadableMessage
+from gql_jobs.index.tables import move_wal
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import BATCH, OrderedConsumer, StreamMessage
 from gql_jobs.jobs.fold import Event
@@ -44,6 +46,10 @@ CATCH_UP_LOG_INTERVAL = 5.0
 """Seconds between two log lines about an index that is catching up."""
 READ_BACK_TIMEOUT = 1.0
 """Seconds that ``Feed.read_back`` waits for the index."""
+WAL_INTERVAL = 0.25
+"""Seconds between two checks of how much was written to the write-ahead log."""
+WAL_MESSAGES = 200
+"""Messages after whose commits the write-ahead log is moved into the file."""
 _MAX_UNCOUNTED = 2048
 """Applied events that ``Tally`` has not counted yet, at most."""
 _MAX_UNCOUNTED_BYTES = 4 << 20
@@ -231,6 +237,34 @@ class Feed:
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+@asynccontextmanager
+async def keep_wal_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[None]:
+    """Move the write-ahead log of an index into its file in a thread, again and again until the block ends.
+
+    SQLite would do it at a commit that makes the log long enough, and keep the event loop waiting for the disk. The
+    log begins again only when all of it has been moved, so there are two steps: most of it is moved while messages are
+    written, the rest while writing waits (docs/decisions.md).
+
+    :param applying: the lock that is held while messages are written into the index.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="write-ahead-log") as thread:
+        async with in_background(_move_repeatedly(index, applying, thread)):
+            yield
+
+
+async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
+    loop, moved = asyncio.get_running_loop(), index.position
+    while True:
+        await asyncio.sleep(WAL_INTERVAL)
+        index.check_files()
+        if index.position - moved < WAL_MESSAGES:
+            continue
+        moved = index.position
+        await loop.run_in_executor(thread, move_wal, index.path)
+        async with applying:
+            await loop.run_in_executor(thread, move_wal, index.path)
 
 
 @asynccontextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.index import index as index_module
-from gql_jobs.index.index import Index, keep_wal_short, open_index
+from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.tables import move_wal
+from gql_jobs.live import feed as feed_module
+from gql_jobs.live.feed import keep_wal_short
 from tests.deadline import until
 from tests.library import CREATED
 from tests.rows import rows
@@ -22,8 +23,8 @@ BATCH = 50
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "WAL_INTERVAL", 0.001)
-    monkeypatch.setattr(index_module, "WAL_MESSAGES", BATCH)
+    monkeypatch.setattr(feed_module, "WAL_INTERVAL", 0.001)
+    monkeypatch.setattr(feed_module, "WAL_MESSAGES", BATCH)
 
 
 @pytest.fixture

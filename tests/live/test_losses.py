@@ -19,7 +19,8 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, JobStatus
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import codec
-from gql_jobs.log.job_log import job_events
+from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.job_log import JobLog, job_events
 from gql_jobs.log.streams import missing_consumers, stream_info
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import open_runtime
@@ -176,7 +177,7 @@ async def test_a_store_that_was_wiped_is_begun_anew_by_all_who_run(server: Resta
     async with serving(settings) as api, running_worker(settings):
         lost = await _runs(api, key="again")
         await server.stop()
-        shutil.rmtree(tmp_path / "store")
+        shutil.rmtree(tmp_path / "store" / "nats" / "jetstream")
         await server.start()
         await _rebuilt(api)
         assert (await api.ask(FIND, id=lost["id"]))["job"] is None
@@ -416,11 +417,9 @@ async def test_files_are_saved_again_after_the_object_store_was_deleted(
 
 
 async def test_a_creation_while_there_is_no_stream_is_refused_and_stores_nothing(
-    settings: Settings, operator: Connection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gql_jobs.live.losses.CHECK_INTERVAL", 3600.0)
     monkeypatch.setattr("gql_jobs.log.job_log.WRITE_TIMEOUT", 0.5)
-    async with open_runtime(settings, JOB_TYPES) as runtime:
-        await _delete_stream(operator)
-        with pytest.raises(QueueUnavailable, match="nothing was stored"):
-            await runtime.commands.create(request())
+    await _delete_stream(job_log.connection)
+    with pytest.raises(QueueUnavailable, match="nothing was stored"):
+        await JobCommands(job_log, settings).create(request())
