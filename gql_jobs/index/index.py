@@ -327,7 +327,10 @@ class Index:
         """Return why the file cannot be used any more, if this error or an earlier one says that it cannot, or None."""
         if self.failure is None and is_damage(error):
             self._fail_for_good(str(error))
-        elif self.failure is None and is_failure(error):
+        if self.failure is None and is_failure(error):
+            # SQLite calls a file that was deleted an I/O error.
+            self.check_files()
+        if self.failure is None and is_failure(error):
             self._fail(
                 UnusableIndex(
                     f"the index {self.path} cannot be read or written ({error}): see that its disk has room and takes "
