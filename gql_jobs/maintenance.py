@@ -19,9 +19,8 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.live.feed import Feed
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.log.dead_letters import remove_left_over
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.log.retention import Ended, delete_remains, expire_ended, fire_overdue
+from gql_jobs.log.retention import Ended, delete_remains, expire_ended, fire_overdue, remove_left_over
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import codec
 from gql_jobs.log import commands as commands_module
 from gql_jobs.log.codec import JobMessage
-from gql_jobs.log.dead_letters import remove_dead_letter, remove_left_over
 from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.retention import remove_dead_letter, remove_left_over
 from gql_jobs.maintenance import Maintenance
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime

@@ -26,9 +26,8 @@ from gql_jobs.jobs.model import Job, JobStatus, Spec
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
-from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
-from gql_jobs.log.retention import expired_event, half_expired
+from gql_jobs.log.retention import expired_event, half_expired, remove_dead_letter
 from gql_jobs.log.streams import StoreUse, store_use
 from gql_jobs.logs import job_fields
 from gql_jobs.settings import Settings

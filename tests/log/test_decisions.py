@@ -16,8 +16,8 @@ from gql_jobs.jobs.model import Job, JobStatus, new_job_id
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.dead_letters import remove_dead_letter
 from gql_jobs.log.job_log import JobLog, Superseded, Write, job_events
+from gql_jobs.log.retention import remove_dead_letter
 from tests.by_hand import bring_to, say, stored
 from tests.deadline import until
 from tests.stories import attempt_body, request
