@@ -38,7 +38,7 @@ from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
 from gql_jobs.log.codec import encode_body
 from gql_jobs.log.streams import ensure_streams, stream_info
-from gql_jobs.processes.event_loop import tune_garbage_collector
+from gql_jobs.processes.event_loop import tune_memory
 from gql_jobs.settings import Settings
 
 ANSWER = 10.0
@@ -192,7 +192,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
         state = (await stream_info(connection)).state
         print(f"{state.messages} messages stored in {time.perf_counter() - began:.1f} s")
         rates = []
-        tune_garbage_collector()
+        tune_memory()
         for number in range(arguments.repeat):
             path = folder / f"index-{number}.sqlite"
             profile = cProfile.Profile() if arguments.profile else None

@@ -257,7 +257,7 @@ def _configure(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
     # Without an fsync per commit: what a power loss removes is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA cache_size = -65536")
+    database.execute("PRAGMA cache_size = -32768")
     # ``keep_wal_short`` moves the write-ahead log into the file long before; this is for an index that runs without it.
     database.execute("PRAGMA wal_autocheckpoint = 40000")
 

@@ -1,6 +1,7 @@
-"""The event loop of a process that serves: background tasks, the loop's lag, and the garbage collector."""
+"""The event loop of a process that serves: background tasks, the loop's lag, and how memory is given back."""
 
 import asyncio
+import ctypes
 import gc
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
@@ -13,6 +14,9 @@ _WINDOW = 15.0
 """Seconds over which the worst sample is kept: the usual interval between two scrapes by Prometheus."""
 _YOUNGEST_THRESHOLD = 10_000
 """New objects after which the youngest generation is collected; Python's default is reached by one or two requests."""
+_M_MMAP_THRESHOLD = -3
+"""The option of ``mallopt``: bytes from which a block has pages of its own, which go back to the system with it."""
+_LARGE_BLOCK = 1 << 18
 
 
 @asynccontextmanager
@@ -51,8 +55,8 @@ class LoopLag:
             self._samples.append(max(clock() - began - _SAMPLE_INTERVAL, 0.0))
 
 
-def tune_garbage_collector() -> None:
-    """Set up the cyclic garbage collector of a process that has started and now serves; call it once.
+def tune_memory() -> None:
+    """Set up the memory of a process that has started and now serves; call it once.
 
     Objects made at start-up (modules, models, the schema) live as long as the process: they are frozen, so that no
     collection walks them again. What requests and jobs leave behind, mostly cycles of GraphQL's executor, is collected
@@ -61,3 +65,8 @@ def tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNGEST_THRESHOLD, *gc.get_threshold()[1:])
+    # Large blocks are bodies of requests and payloads of jobs. The C library would begin to keep their memory once one
+    # of them was freed, in gaps between small blocks that live longer. Other C libraries have no such function.
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.processes.event_loop import tune_garbage_collector
+from gql_jobs.processes.event_loop import tune_memory
 from gql_jobs.processes.listening import listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
@@ -65,7 +65,7 @@ def serve(
         listeners += server.separate_metrics(settings)
     if joins == "when-ready":
         server.join = listen_here
-    tune_garbage_collector()
+    tune_memory()
     server.run(listeners)
     opener: RuntimeOpener = server.app.state.opener
     if opener.startup_error is not None:

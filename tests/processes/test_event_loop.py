@@ -1,12 +1,12 @@
-"""The garbage collector of a process that serves."""
+"""The memory of a process that serves: its garbage collector, and what it gives back."""
 
 import subprocess
 import sys
 
 PROGRAM = """
 import gc
-from gql_jobs.processes.event_loop import tune_garbage_collector
-tune_garbage_collector()
+from gql_jobs.processes.event_loop import tune_memory
+tune_memory()
 print(gc.get_freeze_count() > 1000, gc.get_threshold()[0])
 """
 
@@ -14,3 +14,34 @@ print(gc.get_freeze_count() > 1000, gc.get_threshold()[0])
 def test_what_start_up_has_made_is_not_walked_again() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True", "10000"]
+
+
+BLOCKS = """
+import sys
+from pathlib import Path
+from gql_jobs.processes.event_loop import tune_memory
+if sys.argv[1:] == ["tuned"]:
+    tune_memory()
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) >> 8
+
+before = resident()
+large = b"x" * (1 << 24)
+del large
+kept, blocks = [], []
+for _ in range(200):
+    blocks.append(b"x" * 300_000)
+    kept.append(b"x" * 5000)
+del blocks
+print(resident() - before)
+"""
+"""How many MiB are left of large blocks that were freed between small ones that were not."""
+
+
+def test_what_large_blocks_took_goes_back_to_the_system() -> None:
+    def left(*arguments: str) -> int:
+        command = [sys.executable, "-c", BLOCKS, *arguments]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert left("tuned") < 10 < left()

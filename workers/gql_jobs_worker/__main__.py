@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.logs import configure_logging, redact
-from gql_jobs.processes.event_loop import tune_garbage_collector
+from gql_jobs.processes.event_loop import tune_memory
 from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings, setting_problems
@@ -44,7 +44,7 @@ def run_worker() -> None:
         keep_private(settings.data_dir)
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues, registry)
-        tune_garbage_collector()
+        tune_memory()
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
         print(f"gql-jobs worker: {redact(_sentence(error))}", file=sys.stderr)  # noqa: T201

@@ -46,6 +46,7 @@ from graphql import (
 )
 from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
+from graphql.type.definition import GraphQLResolveInfoHelpers
 
 from gql_jobs.graphql.engine.budget import only_spends_budget
 from gql_jobs.graphql.engine.strawberry_internals import (
@@ -230,12 +231,26 @@ _SIMPLE: dict[str, Finish] = {
 # Readers of selections, and the executors that use them.
 
 
+def _helper_for_resolvers(*_: Any) -> Any:
+    raise NotImplementedError("Resolvers await what they need themselves.")
+
+
+_NO_HELPERS = GraphQLResolveInfoHelpers(gather=_helper_for_resolvers, track=_helper_for_resolvers)
+
+
 class EventExecutor(Executor[Any]):
-    """graphql-core's executor, with a cache of its own for each event of a subscription.
+    """graphql-core's executor, with a cache of its own for each event of a subscription, and without a cycle.
 
     graphql-core caches the fields below a field by the identity of a list that is new for each event, in a dictionary
     that all events of a subscription share: it would grow for as long as the subscription lasts.
+
+    It also gives each executor helpers that hold the executor. Without them it is freed at its end, and with it the
+    variables, which may be megabytes, rather than by the next collection of garbage.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.async_helpers = _NO_HELPERS
 
     def use_plan(self, plans: dict[str | None, Any]) -> None:
         """Ignore the plans: fields are collected in each execution."""

@@ -1,9 +1,12 @@
 """An operation ends at the first row and the first byte too many, in words, however small its document is."""
 
+import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
+from weakref import ref
 
 import pytest
 from msgspec import Raw, json
@@ -148,6 +151,24 @@ async def test_an_operation_ends_at_the_first_byte_too_many(context: Context, qu
         _schema(max_operation_bytes=1 << 16), context, f"query ($id: ID!) {{job(id: $id) {query}}}"
     )
     assert (refusal["measure"], refusal["limit"]) == ("size in bytes", 1 << 16)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["query ($id: ID!) { job(id: $id) { id events { cursor } } }", "query ($id: ID!) { job(id: $id) { unknown } }"],
+)
+async def test_an_operation_is_freed_at_its_end_with_all_that_it_was_given(context: Context, query: str) -> None:
+    await _schema().execute(query, {"id": JOB}, context)
+    gc.collect()
+    gc.disable()
+    try:
+        given = replace(context)
+        gone = ref(given)
+        await _schema().execute(query, {"id": JOB}, given)
+        del given
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_result_of_many_objects_is_encoded_as_one_of_few_is() -> None:
