@@ -3,9 +3,15 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.policy import compat32, default
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis.strategies import characters, text
+from pydantic import ValidationError
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
 from gql_jobs.jobs.types.email import EmailPayload
@@ -74,6 +80,98 @@ async def test_a_line_break_cannot_become_a_header(mailbox: RunningMailbox) -> N
         with pytest.raises(PermanentError):
             await handler.send_email(Context(), payload)
     assert await mailbox.mails() == []
+
+
+ATTACKS = [
+    "=?utf-8?q?Hi=0D=0AReply-To:_e@evil.example?=",
+    "=?utf-8?Q?Hi=0AReply-To:_e@evil.example?=",
+    "=?utf-8?b?SGkNClJlcGx5LVRvOiBl?=",
+    "=?utf-8?B?SGkNClJlcGx5LVRvOiBl",
+    "=?utf-7?q?Hi+AA0ACg-Reply-To:_e?=",
+    "=?utf-16-be?b?AEgADQAK?=",
+    "=?us-ascii*en?q?Hi=0D=0AX:_e?=",
+    "=?nonsense?q?Hi=0D=0AX:_e?=",
+    "=?utf-8?q?Hi =0D=0AX: e?=",
+    "before =?utf-8?q?a?= =?utf-8?q?=0D=0A?= after",
+    "=?utf-8?q?nul=00?=",
+    "=?utf-8?q?=E2=80=A8?=",
+    "a\r\nb",
+    "a\rb",
+    "a\nb",
+    "a\x00b",
+    "a\x1bb",
+    "a\x0bb",
+    "a\x85b",
+    "a\u2028b",
+]
+
+
+@pytest.mark.parametrize("subject", ATTACKS)
+def test_a_subject_that_is_or_decodes_to_more_than_one_line_is_refused_when_the_job_is_created(subject: str) -> None:
+    with pytest.raises(ValidationError, match="subject"):
+        _payload(subject=subject)
+
+
+@pytest.mark.parametrize("subject", ATTACKS)
+def test_and_by_the_handler_too(subject: str) -> None:
+    with pytest.raises(PermanentError):
+        handler.compose(EmailPayload.model_construct(to="ada@example.com", subject=subject, body=""), SENDER, "<1@x>")
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["=?utf-8?q?a=0D=0A?=@example.com", "ada@example.com\r\nBcc: e@evil.example", "a,b@c"],
+)
+def test_an_address_is_no_more_than_an_address(to: str) -> None:
+    with pytest.raises(ValidationError, match="to"):
+        _payload(to=to)
+    with pytest.raises(PermanentError):
+        handler.compose(EmailPayload.model_construct(to=to, subject="x", body=""), SENDER, "<1@x>")
+
+
+SENDER = "gql-jobs@localhost"
+HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
+
+
+@given(subject=text(max_size=200), body=text(max_size=50, alphabet=characters(exclude_categories=["Cs"])))
+@example(subject="=?utf-8?q?Hi?=", body="")
+@example(subject="Hi =?utf-8?b?SGk=?= there", body="From here\n.\n")
+@example(subject="x" * 200, body="")
+@example(subject="a  b\tc", body="")
+@example(subject="Größe ✓ 😀 " * 15, body="")
+def test_a_mail_has_exactly_the_headers_that_were_meant_however_it_is_parsed(subject: str, body: str) -> None:
+    try:
+        payload = _payload(subject=subject, body=body)
+    except ValidationError:
+        return
+    mail = handler.compose(payload, SENDER, "<1@x>")
+    for policy in (default, compat32):
+        read = message_from_bytes(mail.data, policy=policy)
+        assert (read.keys(), read.defects) == (HEADERS, [])
+        shown = read["Subject"] if policy is default else str(make_header(decode_header(read["Subject"])))
+        assert shown == payload.subject.strip()
+    assert all(len(line) <= 998 for line in mail.data.split(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "address"),
+    [
+        ("shop@example.com", "", "shop@example.com"),
+        ("Shop <shop@example.com>", "Shop", "shop@example.com"),
+        ('"Smith, John" <j@example.com>', "Smith, John", "j@example.com"),
+        ("Jörg Größe <j@example.com>", "Jörg Größe", "j@example.com"),
+    ],
+)
+def test_the_sender_may_have_a_name(sender: str, name: str, address: str) -> None:
+    mail = handler.compose(_payload(), sender, "<1@x>")
+    (read,) = message_from_bytes(mail.data, policy=default)["From"].addresses
+    assert (read.display_name, read.addr_spec, mail.sender) == (name, address, address)
+
+
+@pytest.mark.parametrize("sender", ["", "x\r\nBcc: e@evil.example <x@y.example>", "=?utf-8?q?=0D=0A?= <x@y.example>"])
+def test_a_sender_that_is_none_is_refused_with_the_setting_s_name(sender: str) -> None:
+    with pytest.raises(PermanentError, match="GQL_JOBS_SMTP_SENDER"):
+        handler.compose(_payload(), sender, "<1@x>")
 
 
 async def test_greylisting_is_transient_and_the_third_try_is_accepted(mailbox: RunningMailbox) -> None:
