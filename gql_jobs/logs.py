@@ -15,9 +15,13 @@ import copy
 import json
 import logging
 import re
+import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
@@ -28,6 +32,8 @@ _QUIET = ("mail.log", "asyncio", "nats", "httpx")
 """Loggers of libraries whose INFO lines are not shown."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 """The attributes that every record has; all others came through ``extra``, which may have none of these names."""
+current_job: ContextVar[Mapping[str, Any] | None] = ContextVar("current_job", default=None)
+"""The fields of the job whose handler runs in this context: whatever is logged there has them, by any library."""
 _CLIENTS_CAUSE = ("gql_jobs.web", "gql_jobs.graphql", "uvicorn", "websockets")
 """Loggers whose warnings any client can cause, as often as it likes."""
 _PERIOD = 60.0
@@ -43,6 +49,7 @@ _MAX_VALUE = 200
 _MAX_KINDS = 100
 """Warnings that are told apart while they are counted."""
 _BESIDE_TRACEBACK = "| "
+_job_of_process: Mapping[str, Any] | None = None
 
 
 def configure_logging(
@@ -57,6 +64,8 @@ def configure_logging(
     :param secrets: values that are hidden wherever they stand, in the log and in all that is redacted.
     """
     hide_values(secrets)
+    sys.excepthook, threading.excepthook = _log_uncaught, _log_uncaught_in_thread
+    logging.captureWarnings(capture=True)
     handler = _CountingHandler()
     handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
     # No line shows these, so they need not be looked up for each.
@@ -102,6 +111,26 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
+def log_whole_process_as(fields: Mapping[str, Any] | None) -> None:
+    """Have all that this process logs bear the fields of a job, in any thread; None ends that."""
+    global _job_of_process  # noqa: PLW0603  # a process of CPU-bound handlers runs one job after the other
+    _job_of_process = fields
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Log what ends the process, which Python would write in lines that an exception's text can forge."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        logging.getLogger(__name__).critical("an error ends the process", exc_info=(kind, error, traceback))
+
+
+def _log_uncaught_in_thread(arguments: "threading.ExceptHookArgs") -> None:
+    if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
+        name = arguments.thread.name if arguments.thread is not None else "?"
+        logging.getLogger(__name__).error("an error ends the thread %s", name, exc_info=arguments.exc_value)
+
+
 def printable(text: str) -> str:
     """Return the text with all that does not print escaped, as Python writes it: line breaks, ESC, bidi overrides."""
     if text.isprintable():
@@ -121,6 +150,10 @@ class _CountingHandler(logging.StreamHandler[Any]):
         """Write a record, or count it; write first what was counted in periods that are over."""
         if record.created >= self._due:
             self._write_counts(record.created)
+        # What asyncio says of a task or a future it says whenever that is collected, in the context of anybody.
+        if "job_id" not in vars(record) and record.name != "asyncio":
+            for name, value in (current_job.get() or _job_of_process or {}).items():
+                vars(record).setdefault(name, value)
         if record.levelno < logging.WARNING or "job_id" in vars(record):
             super().emit(record)
             return

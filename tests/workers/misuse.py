@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -107,6 +108,38 @@ async def cancel_in_a_coroutine(_: JobContext, __: Any) -> dict[str, Any]:
 
 async def exit_in_a_coroutine(_: JobContext, __: Any) -> dict[str, Any]:
     sys.exit(1)
+
+
+async def exit_in_a_task(_: JobContext, __: Any) -> dict[str, Any]:
+    async def step() -> None:
+        sys.exit(1)
+
+    await asyncio.create_task(step())
+    return RESULT
+
+
+async def interrupt_in_a_task_that_nobody_awaits(_: JobContext, __: Any) -> dict[str, Any]:
+    async def step() -> None:
+        raise KeyboardInterrupt
+
+    task = asyncio.create_task(step())
+    await asyncio.wait({task})
+    task.exception()
+    return RESULT
+
+
+def log_by_other_means(_: JobContext, __: Any) -> dict[str, Any]:
+    """Log by a library's logger, in a thread of its own, and by an exception that nobody handles."""
+
+    def fail() -> None:
+        logging.getLogger("a.library").warning("a line\n00:00:00.000 INFO forged")
+        raise RuntimeError("in a thread\n00:00:00.000 INFO forged")
+
+    logging.getLogger("a.library").warning("another line")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    return RESULT
 
 
 def take_memory(_: JobContext, __: Any) -> dict[str, Any]:

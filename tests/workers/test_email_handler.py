@@ -115,7 +115,9 @@ def test_a_subject_that_is_or_decodes_to_more_than_one_line_is_refused_when_the_
 @pytest.mark.parametrize("subject", ATTACKS)
 def test_and_by_the_handler_too(subject: str) -> None:
     with pytest.raises(PermanentError):
-        handler.compose(EmailPayload.model_construct(to="ada@example.com", subject=subject, body=""), SENDER, "<1@x>")
+        handler.compose_mail(
+            EmailPayload.model_construct(to="ada@example.com", subject=subject, body=""), SENDER, "<1@x>"
+        )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_an_address_is_no_more_than_an_address(to: str) -> None:
     with pytest.raises(ValidationError, match="to"):
         _payload(to=to)
     with pytest.raises(PermanentError):
-        handler.compose(EmailPayload.model_construct(to=to, subject="x", body=""), SENDER, "<1@x>")
+        handler.compose_mail(EmailPayload.model_construct(to=to, subject="x", body=""), SENDER, "<1@x>")
 
 
 SENDER = "gql-jobs@localhost"
@@ -144,7 +146,7 @@ def test_a_mail_has_exactly_the_headers_that_were_meant_however_it_is_parsed(sub
         payload = _payload(subject=subject, body=body)
     except ValidationError:
         return
-    mail = handler.compose(payload, SENDER, "<1@x>")
+    mail = handler.compose_mail(payload, SENDER, "<1@x>")
     for policy in (default, compat32):
         read = message_from_bytes(mail.data, policy=policy)
         assert (read.keys(), read.defects) == (HEADERS, [])
@@ -163,7 +165,7 @@ def test_a_mail_has_exactly_the_headers_that_were_meant_however_it_is_parsed(sub
     ],
 )
 def test_the_sender_may_have_a_name(sender: str, name: str, address: str) -> None:
-    mail = handler.compose(_payload(), sender, "<1@x>")
+    mail = handler.compose_mail(_payload(), sender, "<1@x>")
     (read,) = message_from_bytes(mail.data, policy=default)["From"].addresses
     assert (read.display_name, read.addr_spec, mail.sender) == (name, address, address)
 
@@ -171,7 +173,7 @@ def test_the_sender_may_have_a_name(sender: str, name: str, address: str) -> Non
 @pytest.mark.parametrize("sender", ["", "x\r\nBcc: e@evil.example <x@y.example>", "=?utf-8?q?=0D=0A?= <x@y.example>"])
 def test_a_sender_that_is_none_is_refused_with_the_setting_s_name(sender: str) -> None:
     with pytest.raises(PermanentError, match="GQL_JOBS_SMTP_SENDER"):
-        handler.compose(_payload(), sender, "<1@x>")
+        handler.compose_mail(_payload(), sender, "<1@x>")
 
 
 async def test_greylisting_is_transient_and_the_third_try_is_accepted(mailbox: RunningMailbox) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,51 @@ async def test_what_a_call_returns_decides_whether_it_is_awaited(
         run_in_processes(runtime, monkeypatch, name)
     job = await ended(runtime, await create(runtime, type_name, max_retries=0))
     assert job.status is JobStatus.COMPLETED, job.errors
+
+
+@pytest.mark.parametrize(
+    ("handler", "status"),
+    [
+        (misuse.exit_in_a_task, JobStatus.DEAD_LETTER),
+        (misuse.interrupt_in_a_task_that_nobody_awaits, JobStatus.COMPLETED),
+    ],
+)
+async def test_no_task_that_a_handler_starts_ends_the_worker(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, handler: Callable[..., Any], status: JobStatus
+) -> None:
+    with monkeypatch.context() as patched:
+        handled_by(patched, handler)
+        job = await ended(runtime, await create(runtime, max_retries=0))
+    assert job.status is status
+    assert (await ended(runtime, await create(runtime))).status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("type_name", ["logging", "logging_cpu"])
+async def test_whatever_is_logged_while_a_handler_runs_says_of_which_job_by_whatever_logger(
+    runtime: Runtime, settings: Settings, worker: RunningWorker, type_name: str
+) -> None:
+    await worker.stop()
+    job_type = JobType(
+        type_name,
+        ProbePayload,
+        ProbeResult,
+        handler="registered:elsewhere",
+        queue="cpu" if type_name == "logging_cpu" else "threads",
+    )
+    asked = JobRequest.of(job_type, ProbePayload(), max_retries=0)
+    async with worker_process(settings, "--import", "tests.workers.misuse_jobs", stderr=PIPE) as process:
+        job_id = (await runtime.commands.create(asked)).job.id
+        await ended(runtime, job_id, within=30)
+        process.terminate()
+        _, written = await process.communicate()
+    lines = written.decode().splitlines()
+    tag = f"[job {job_id} attempt 1 type {type_name}] "
+    begun = next(number for number, line in enumerate(lines) if "Job started" in line)
+    done = next(number for number, line in enumerate(lines) if "Job completed" in line)
+    assert [line for line in lines[begun : done + 1] if tag not in line and type_name == "logging_cpu"] == []
+    assert any("a.library" in line and tag in line and line.endswith("another line") for line in lines)
+    assert not [line for line in lines if line.startswith("00:00:00.000")]
+    assert any(line.startswith("| ") and "RuntimeError: in a thread" in line for line in lines)
 
 
 @pytest.mark.parametrize("handler", [misuse.generator, misuse.async_generator])

@@ -62,6 +62,11 @@ class AttemptContext:
         return JobLogger(self._claimed.spec.type, self._claimed.fields)
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of log lines about the attempt."""
+        return self._claimed.fields
+
+    @property
     def job_id(self) -> str:
         """Return the id of the job."""
         return self._claimed.job_id

@@ -34,7 +34,7 @@ from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.log.codec import encode_body
-from gql_jobs.logs import redact
+from gql_jobs.logs import current_job, redact
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,10 @@ class HandlerContext(JobContext, Protocol):
     """The progress that was reported last, 0 to 100."""
     message: str | None
     """The message that was reported last."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of log lines about the attempt."""
 
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
@@ -234,6 +238,7 @@ async def _run_here(
 ) -> Succeeded | Failure:
     handler, payload = invocation
     own = os.getpid()
+    current_job.set(context.fields)
     try:
         if _is_coroutine_function(handler):
             value = handler(context, payload)
@@ -298,6 +303,21 @@ def awaited(value: Any) -> Generator[Any, Any, Any]:
             raise
         except BaseException as error:  # noqa: BLE001  # a cancellation, which is for the handler
             step = partial(steps.throw, error)
+
+
+def start_task(loop: asyncio.AbstractEventLoop, coroutine: Any, /, **options: Any) -> "asyncio.Task[Any]":
+    """Start a task, as a loop's task factory; of one that a handler has started, no exception can stop the loop."""
+    if current_job.get() is not None:
+        coroutine = _without_exit(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        # A task would raise these out of the loop, and so out of the whole worker.
+        raise RuntimeError(f"A task of the handler raised {type(error).__name__}.") from error
 
 
 def end_copy(original: int, error: BaseException | None = None) -> None:

@@ -26,7 +26,7 @@ from gql_jobs_worker.abilities import Abilities, open_abilities
 from gql_jobs_worker.attempt import Attempts
 from gql_jobs_worker.cancellations import Receipts, follow_cancellations
 from gql_jobs_worker.claim import Claims, Takeovers
-from gql_jobs_worker.execution import HandlerExecution, Stop
+from gql_jobs_worker.execution import HandlerExecution, Stop, start_task
 from gql_jobs_worker.intake import Intake, Leases, keep_leases
 from gql_jobs_worker.metrics import serve_metrics
 from gql_jobs_worker.record import Records
@@ -241,6 +241,7 @@ async def run_pool(
             open_abilities(registry, processes) as abilities,
         ):
             show_progress(settings.log_progress)
+            asyncio.get_running_loop().set_task_factory(start_task)
             execution = HandlerExecution(registry, processes)
             pool = Pool(
                 job_log, execution, abilities, settings, queues, stop_fetching=stop_fetching, hand_back=hand_back

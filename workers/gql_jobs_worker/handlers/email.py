@@ -59,7 +59,7 @@ async def send_email(context: JobContext, payload: EmailPayload) -> EmailResult:
     smtp = environment_settings()
     message_id = f"<{context.job_id}@gql-jobs>"
     try:
-        mail = compose(payload, smtp.smtp_sender, message_id)
+        mail = compose_mail(payload, smtp.smtp_sender, message_id)
         context.progress(25, "Connecting to SMTP...")
         async with _connected(smtp) as client:
             context.progress(50, f"Sending to {payload.to}...")
@@ -98,7 +98,7 @@ async def _connected(settings: Settings) -> AsyncIterator[SMTP]:
         client.close()
 
 
-class Mail(NamedTuple):
+class ComposedMail(NamedTuple):
     """A mail as it is sent: from and to which address, its bytes, and whether the addresses need SMTPUTF8."""
 
     sender: str
@@ -107,7 +107,7 @@ class Mail(NamedTuple):
     utf8: bool
 
 
-def compose(payload: EmailPayload, sender: str, message_id: str) -> Mail:
+def compose_mail(payload: EmailPayload, sender: str, message_id: str) -> ComposedMail:
     """Return the mail, whose headers are read as they were meant.
 
     :param sender: an address, perhaps with a name in front of it: ``Shop <shop@example.com>``.
@@ -136,7 +136,7 @@ def compose(payload: EmailPayload, sender: str, message_id: str) -> Mail:
     intended = {**headers, **dict(content.items()), "Subject": subject, "From": f"{name} <{address}>"}
     if any(_read_back(data, policy) != intended for policy in (default, compat32)):
         raise PermanentError("The mail cannot be sent this way: its headers would be read as others than they are.")
-    return Mail(address, payload.to, data, utf8=not (address + payload.to).isascii())
+    return ComposedMail(address, payload.to, data, utf8=not (address + payload.to).isascii())
 
 
 def _phrase(name: str) -> str:

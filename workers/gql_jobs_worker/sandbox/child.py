@@ -24,7 +24,7 @@ import msgspec
 
 from gql_jobs.jobs.errors import AttemptStoppedError, RefusedValue, TransientError
 from gql_jobs.jobs.model import Artifact
-from gql_jobs.logs import JobLogger, configure_logging
+from gql_jobs.logs import JobLogger, configure_logging, log_whole_process_as
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import (
     Failure,
@@ -135,6 +135,7 @@ class _ThisProcess:
 
     def run_attempt(self, order: RunAttempt) -> None:
         """Run one attempt and send how it ended."""
+        log_whole_process_as(order.fields)
         log = JobLogger(order.type_name, order.fields)
         context: ChildContext | None = None
         try:

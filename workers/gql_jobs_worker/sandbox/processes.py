@@ -169,7 +169,7 @@ class CpuProcesses:
             saved=context.saved,
             max_result=max_result,
         )
-        order = RunAttempt(pickle.dumps(job), job_type.name, dict(context.log.extra or {}))
+        order = RunAttempt(pickle.dumps(job), job_type.name, context.fields)
         for tries in range(1, STARTS + 1):
             try:
                 process = await self._take()
