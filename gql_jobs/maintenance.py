@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from gql_jobs.doctor.inspection import subjects_of
 from gql_jobs.index.index import Index
@@ -70,9 +70,15 @@ class Maintenance:
         makes the room that the others need.
         """
         more = False
+        try:
+            # What is due is decided by one clock, the server's: this machine's may be wrong.
+            now = await self._log.server_time()
+        except GqlJobsError as error:
+            _log_failure(error)
+            return False
         for part in (self._expire, self._fire, self._delete_remains, self._remove_dead_letters):
             try:
-                more |= await part(datetime.now(UTC))
+                more |= await part(now)
             except Exception as error:  # noqa: BLE001  # the next sweep tries again
                 _log_failure(error)
         return more

@@ -1,6 +1,6 @@
 """The context that resolvers are given: the parts of the process they may use. The web layer makes it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +84,10 @@ class Services(Protocol):
         """
 
 
+async def _never() -> bool:
+    return False
+
+
 @dataclass
 class Context:
     """The context of one operation."""
@@ -93,6 +97,8 @@ class Context:
 
     Raises QueueUnavailable while the server is starting.
     """
+    is_abandoned: Callable[[], Awaitable[bool]] = _never
+    """Whether the client has gone or has ended the operation, so that a long mutation may stop between two steps."""
     connection_params: dict[str, object] | None = None
     """The payload of ``connection_init``, for an operation on a WebSocket."""
     resume_after: str | None = None

@@ -127,7 +127,9 @@ class Job:
     tags: list[str] = computed(description="The tags it was created with.")
     created_at: datetime = computed(description="When it was created.")
     updated_at: datetime = computed(description="When it last changed.")
-    run_at: datetime | None = computed(description="When it was to run at the earliest; null for at once.")
+    run_at: datetime | None = computed(
+        description="When it was to run at the earliest; null for at once, as after a retry by hand."
+    )
     started_at: datetime | None = computed(description="When the latest attempt started.")
     finished_at: datetime | None = computed(description="When it reached its terminal state.")
     next_attempt_at: datetime | None = computed(description="When the next attempt starts, while RETRYING.")
@@ -340,7 +342,7 @@ compute(
     tags=attrgetter("source.spec.tags"),
     created_at=attrgetter("source.spec.created_at"),
     updated_at=attrgetter("source.updated_at"),
-    run_at=attrgetter("source.spec.run_at"),
+    run_at=attrgetter("source.run_at"),
     started_at=attrgetter("source.started_at"),
     finished_at=attrgetter("source.finished_at"),
     next_attempt_at=attrgetter("source.next_attempt_at"),

@@ -6,7 +6,8 @@ Which payloads there are is known only when a schema is made, so each schema has
 import asyncio
 import time
 from asyncio import TaskGroup
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -28,14 +29,18 @@ from gql_jobs.jobs.errors import GqlJobsError, InvalidArgument, InvalidPayload, 
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
-from gql_jobs.log.commands import Created, JobCommands
+from gql_jobs.log.commands import Created
 
 LARGEST_BATCH = 1000
 """Jobs that ``createJobs`` takes at most."""
 LARGEST_BATCH_BYTES = 16 << 20
-"""Bytes of their payloads together, as they are stored."""
+"""Bytes of their payloads together, as they are stored: a variable may stand in many inputs."""
 _VALIDATION_TURN = 0.01
 """Seconds of validating payloads after which other tasks run."""
+MOST_RETRIES = 1000
+"""Jobs that one ``retryJobs`` retries at most."""
+RETRY_SECONDS = 20.0
+"""Seconds after which ``retryJobs`` begins with no further job, and answers what it has done."""
 RETRIES_AT_A_TIME = 32
 """Jobs that ``retryJobs`` retries concurrently."""
 RETRYABLE = frozenset({JobStatus.DEAD_LETTER, JobStatus.CANCELLED})
@@ -209,6 +214,9 @@ class RetryJobsPayload:
     """What ``retryJobs`` returns."""
 
     retried_count: int = strawberry.field(description="How many jobs run again.")
+    remaining_count: int = strawberry.field(
+        description="How many more jobs match: one call retries 1000 at most. Call it again for these."
+    )
 
 
 def mutation_type(registered: RegisteredTypes) -> type[Any]:
@@ -320,40 +328,68 @@ async def _retry_jobs(
     ],
 ) -> RetryJobsPayload:
     services = info.context.services()
-    retried = await retry_all(services, filter_of(filter))
-    if retried:
-        await services.feed.read_back(max(retried, key=lambda job: job.last_seq))
-    return RetryJobsPayload(retried_count=len(retried))
+    bulk = BulkRetry(services, filter_of(filter), info.context.is_abandoned)
+    await bulk.run()
+    if bulk.newest is not None:
+        await services.feed.read_back(bulk.newest)
+    return RetryJobsPayload(retried_count=bulk.retried, remaining_count=bulk.remaining)
 
 
-async def retry_all(services: Services, job_filter: JobFilter) -> list[model.Job]:
-    """Retry the jobs that match and can be retried, a few concurrently; return those that were.
+class BulkRetry:
+    """The retry of the jobs that match a filter and can be retried: the oldest first, a few concurrently.
 
-    A job whose state no longer allows it when its turn comes is skipped.
+    It ends when ``MOST_RETRIES`` have been taken, ``RETRY_SECONDS`` are over, or nobody waits for the answer any more;
+    each job is retried or left as it is. ``retried`` counts those that were, of which ``newest`` was the last in the
+    stream, and ``remaining`` those that were not come to.
 
-    :raises QueueUnavailable: if NATS stops answering; the jobs retried before that stay retried.
+    :param is_abandoned: whether the client has gone.
     """
-    statuses = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
-    if not statuses:
-        return []
-    waiting = iter(await services.reader.ids(replace(job_filter, status=statuses)))
-    retried: list[model.Job] = []
-    try:
-        async with TaskGroup() as group:
-            for _ in range(RETRIES_AT_A_TIME):
-                group.create_task(_retry_in_turn(services.commands, waiting, retried))
-    except ExceptionGroup as failures:
-        # All of them failed for the same reason, so the client gets the first error.
-        raise failures.exceptions[0] from failures
-    return retried
 
+    def __init__(self, services: Services, job_filter: JobFilter, is_abandoned: Callable[[], Awaitable[bool]]) -> None:
+        self._services = services
+        allowed = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
+        self._filter = replace(job_filter, status=allowed)
+        self._is_abandoned = is_abandoned
+        self._waiting: deque[str] = deque()
+        self.retried = 0
+        self.newest: model.Job | None = None
+        self.remaining = 0
 
-async def _retry_in_turn(commands: JobCommands, waiting: Iterator[str], retried: list[model.Job]) -> None:
-    for job_id in waiting:
+    async def run(self) -> None:
+        """Retry the jobs. One whose state no longer allows it when its turn comes is skipped.
+
+        :raises QueueUnavailable: if NATS stops answering; the jobs retried before that stay retried.
+        """
+        if not self._filter.status:
+            return
+        reader = self._services.reader
+        found = await reader.ids(self._filter, MOST_RETRIES)
+        self._waiting.extend(found)
+        more = await reader.count(self._filter) - len(found) if len(found) == MOST_RETRIES else 0
+        until = asyncio.get_running_loop().time() + RETRY_SECONDS
         try:
-            retried.append(await commands.retry(job_id))
-        except (InvalidState, NotFound):
-            continue
+            async with TaskGroup() as group:
+                for _ in range(min(RETRIES_AT_A_TIME, len(found))):
+                    group.create_task(self._retry_in_turn(until))
+        except ExceptionGroup as failures:
+            # All of them failed for the same reason, so the client gets the first error.
+            raise failures.exceptions[0] from failures
+        self.remaining = max(more, 0) + len(self._waiting)
+
+    async def _retry_in_turn(self, until: float) -> None:
+        clock = asyncio.get_running_loop().time
+        while self._waiting and clock() < until and not await self._is_abandoned():
+            # Another of these tasks may have taken the last one meanwhile.
+            job_id = self._waiting.popleft() if self._waiting else None
+            if job_id is None:
+                return
+            try:
+                job = await self._services.commands.retry(job_id, wait_for_copy=False)
+            except (InvalidState, NotFound):
+                continue
+            self.retried += 1
+            if self.newest is None or job.last_seq > self.newest.last_seq:
+                self.newest = job
 
 
 _FIELDS = [
@@ -365,11 +401,17 @@ _FIELDS = [
     strawberry.mutation(
         _retry_job,
         name="retryJob",
-        description="Run a dead-lettered or cancelled job again, with a fresh retry budget and its history kept.",
+        description=(
+            "Run a dead-lettered or cancelled job again at once, with a fresh retry budget and its history kept. "
+            "`runAt` does not hold it back, and is null from then on."
+        ),
     ),
     strawberry.mutation(
         _retry_jobs,
         name="retryJobs",
-        description="Run all dead-lettered and cancelled jobs again that match a filter.",
+        description=(
+            "Run dead-lettered and cancelled jobs again that match a filter, the oldest first: 1000 at most, and no "
+            "further one once 20 seconds are over or the client has gone. `remainingCount` says how many are left."
+        ),
     ),
 ]

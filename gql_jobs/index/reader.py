@@ -144,11 +144,11 @@ class Reader:
         """Return how many jobs match."""
         return await self._read_short(partial(count_jobs, job_filter=job_filter))
 
-    async def ids(self, job_filter: JobFilter) -> list[str]:
-        """Return the ids of all jobs that match, oldest first."""
+    async def ids(self, job_filter: JobFilter, limit: int) -> list[str]:
+        """Return the ids of the jobs that match, oldest first, at most ``limit`` of them."""
         found = where(job_filter)
-        sql = f"SELECT id FROM jobs{found.sql} ORDER BY created, id"  # noqa: S608
-        rows = await self._read(lambda db: db.execute(sql, found.values).fetchall())
+        sql = f"SELECT id FROM jobs{found.sql} ORDER BY created, id LIMIT ?"  # noqa: S608
+        rows = await self._read(lambda db: db.execute(sql, (*found.values, limit)).fetchall())
         return [row[0] for row in rows]
 
     async def queue_counts(self) -> dict[str, dict[JobStatus, int]]:

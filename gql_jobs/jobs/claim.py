@@ -73,7 +73,7 @@ def decide(
     :param submission_seq: the sequence of the delivered message.
     :param last: the job's last event as the stream's leader has it, or None.
     :param redelivered: whether the submission has been delivered before.
-    :param now: the time by the worker's clock.
+    :param now: the time; that of the server if the last event is a failure, because a retry is due by its clock.
     """
     if last is None:
         return Start(attempt=1, event_seq=0)
@@ -88,9 +88,18 @@ def decide(
     attempt = body.attempt
     if isinstance(body, Failed):
         attempt += 1
-        if (early := body.next_attempt_at - now) > _TOLERANCE:
+        if (early := _due(last, body) - now) > _TOLERANCE:
             return Wait(early.total_seconds())
     return Start(attempt, last.seq, body.errors, body.progress, body.message)
+
+
+def _due(last: Message, failed: Failed) -> datetime:
+    """Return when the retry after a failure is due, by the clock of the server, which stored it at ``last.at``."""
+    if not failed.errors:
+        return failed.next_attempt_at
+    # Both by the clock of the worker, which may have been wrong: the time between them is right.
+    delay = failed.next_attempt_at - failed.errors[-1].at
+    return min(failed.next_attempt_at, last.at + delay)
 
 
 def _take_over(submission: Submission, last: Message, now: datetime) -> Start | Exhausted:

@@ -130,6 +130,11 @@ def _was_scheduled(body: Submission) -> bool:
     return body.spec.run_at is not None and (body.event_seq == 0 or body.after_expiry)
 
 
+def _is_retry(body: Submission) -> bool:
+    """Return whether a submission is a retry by hand, and not a creation under the key of a job that has expired."""
+    return body.event_seq != 0 and not body.after_expiry
+
+
 def _new_job(message: Message) -> Job:
     """Return the job after its first message, which may be the cancellation of a schedule that has been deleted."""
     cancelled = message.kind is Kind.CANCELLED
@@ -143,6 +148,7 @@ def _new_job(message: Message) -> Job:
         updated_at=message.at,
         event_seq=message.seq if cancelled else message.body.event_seq,
         finished_at=message.at if cancelled else None,
+        retried=message.kind is Kind.QUEUED and _is_retry(message.body),
     )
 
 
@@ -168,6 +174,7 @@ def _queued(job: Job, message: Message) -> Job:
         last_seq=message.seq,
         updated_at=job.updated_at,
         event_seq=job.event_seq,
+        retried=_is_retry(message.body),
     )
 
 

@@ -132,6 +132,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What changes about a job: its state as of one message of its history, without what was asked for.
 
+    ``retried``: whether the newest submission is a retry by hand, which is for at once.
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
     event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
     the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
@@ -144,6 +145,7 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     last_seq: int
     updated_at: datetime
     event_seq: int = 0
+    retried: bool = False
     attempt: int = 0
     progress: int = 0
     progress_message: str | None = None
@@ -184,6 +186,11 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     """A job as of one message of its history: its state and its ``spec``, which never changes."""
 
     spec: Spec
+
+    @property
+    def run_at(self) -> datetime | None:
+        """When it was to run at the earliest; None for at once, and after a retry by hand."""
+        return None if self.retried else self.spec.run_at
 
     @property
     def weight(self) -> int:

@@ -36,6 +36,9 @@ FARTHEST_RUN = timedelta(days=366)
 """How far ahead ``run_at`` may be."""
 
 
+_FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class JobFilter(Struct, frozen=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
 
@@ -171,8 +174,12 @@ class JobRequest(Struct, frozen=True):
         """The SHA-256 of type and payload, in hexadecimal."""
         return payload_hash(self.job_type.name, self.payload)
 
-    def spec(self, created_at: datetime, defaults: JobDefaults) -> Spec:
-        """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``created_at`` is left out."""
+    def spec(self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None) -> Spec:
+        """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``now`` is left out.
+
+        :param created_at: orders jobs, and may be ahead of the time; nothing is due by it.
+        :param now: None for ``created_at``.
+        """
         job_type = self.job_type
         return Spec(
             type=job_type.name,
@@ -184,7 +191,7 @@ class JobRequest(Struct, frozen=True):
             timeout=_first_given(self.timeout, job_type.timeout, defaults.process_timeout),
             created_at=created_at,
             tags=self.tags,
-            run_at=self.run_at if self.run_at is not None and self.run_at > created_at else None,
+            run_at=self.run_at if self.run_at is not None and self.run_at > (now or created_at) else None,
             idempotency_key=self.idempotency_key,
         )
 
@@ -213,8 +220,8 @@ def _run_at(moment: datetime | None) -> datetime | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    now = datetime.now(UTC)
-    if moment > now + FARTHEST_RUN:
+    if moment > datetime.now(UTC) + FARTHEST_RUN:
         raise InvalidRequest("run_at", "{} may be at most a year ahead.")
-    # The first day of the calendar cannot be written in UTC from every offset.
-    return max(moment, now).astimezone(UTC)
+    # The first day of the calendar cannot be written in UTC from every offset. Nothing else is said here about what has
+    # passed: this machine's clock may be wrong.
+    return max(moment, _FIRST_DAY).astimezone(UTC)

@@ -99,7 +99,7 @@ class Tally:
         self.started[label] += 1
         self.superseded[label] += job.superseded_attempt is not None
         if job.attempt == 1 and job.started_at is not None:
-            due = max(job.spec.created_at, job.spec.run_at or job.spec.created_at).timestamp()
+            due = max(job.spec.created_at, job.run_at or job.spec.created_at).timestamp()
             waited = job.started_at.timestamp() - self._requeued_at.pop(job.id, due)
             # The creation is timed by an API process's clock, the start by the server's: they may differ.
             self.time_to_start[label].observe(max(waited, 0.0))

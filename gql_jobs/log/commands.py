@@ -27,7 +27,7 @@ from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
-from gql_jobs.log.retention import expired_event, half_expired, remove_dead_letter
+from gql_jobs.log.retention import expired_event, half_expired, may_be_copied_yet, remove_dead_letter
 from gql_jobs.log.streams import StoreUse, store_use
 from gql_jobs.logs import job_fields
 from gql_jobs.settings import Settings
@@ -40,6 +40,8 @@ STORE_USE_KEPT = 1.0
 """Seconds for which the server's answer how full the store is is used again."""
 STORE_USE_TIMEOUT = 0.5
 """Seconds to wait for that answer at most, because a creation waits for it."""
+_LARGEST_LEAD = timedelta(seconds=1)
+"""How far creation times may be ahead of the clock, so that the jobs of large batches keep their order."""
 _TRIES = 10
 """How often a command is decided again because others have written to the job."""
 
@@ -77,7 +79,10 @@ class Created:
 
 
 class JobCommands:
-    """The commands of one process. Their creation times strictly increase, so that a batch keeps its order."""
+    """The commands of one process.
+
+    Their creation times strictly increase, so that a batch keeps its order, unless the clock is set back.
+    """
 
     def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
         """Read from and write to ``job_log``.
@@ -149,7 +154,8 @@ class JobCommands:
         for request in requests:
             self._check_size(request)
         await self._refuse_if_full()
-        specs = [request.spec(self._creation_time(), self._settings) for request in requests]
+        now = await self._time_for(requests)
+        specs = [request.spec(self._creation_time(), self._settings, now) for request in requests]
         writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
         outcomes = await self._log.append_in_order(writes)
         return [
@@ -182,9 +188,28 @@ class JobCommands:
         if self._store_use.used > limit:
             raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
 
+    async def _time_for(self, requests: list[JobRequest]) -> datetime:
+        """Return the time by which a ``run_at`` has passed: that of the server, which is asked if one seems to have."""
+        now = self._now()
+        if any(request.run_at is not None and request.run_at <= now for request in requests):
+            with suppress(QueueUnavailable):
+                return await self._log.server_time()
+        # One that lies ahead is held by the server, which fires it at once if it has passed there.
+        return now
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC)
+
     def _creation_time(self) -> datetime:
-        """Return the present time, or one that is later than that of the last creation."""
-        self._last_created = max(datetime.now(UTC), self._last_created + timedelta(microseconds=1))
+        """Return the present time, or one that is later than that of the last creation.
+
+        Where the clock has been set back, order begins anew: jobs should not seem to come from the future.
+        """
+        now = self._now()
+        if self._last_created - now > _LARGEST_LEAD:
+            self._last_created = now
+        else:
+            self._last_created = max(now, self._last_created + timedelta(microseconds=1))
         return self._last_created
 
     async def _created(
@@ -249,9 +274,11 @@ class JobCommands:
             return self._job_after(job, Kind.CANCELLED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str, *, wait_for_copy: bool = True) -> Job:
         """Queue a dead-lettered or cancelled job again, with all its retries; its history is kept.
 
+        :param wait_for_copy: whether a dead letter that has just been written may be waited for in jobs-dlq, up to a
+            second; if not, and it comes there later, maintenance removes it.
         :raises NotFound: if there is no such job.
         :raises InvalidState: if it is in any other state.
         :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
@@ -267,7 +294,8 @@ class JobCommands:
             except Superseded:
                 continue
             if job.status is JobStatus.DEAD_LETTER:
-                await remove_dead_letter(self._log.connection, job_id, job.event_seq)
+                wait = wait_for_copy and may_be_copied_yet(history[-1].at)
+                await remove_dead_letter(self._log.connection, job_id, job.event_seq, wait=wait)
             return self._job_after(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 

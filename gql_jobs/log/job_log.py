@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from itertools import count
 from typing import NamedTuple
 
@@ -256,6 +257,16 @@ class JobLog:
             found = messages_of(self.connection, codec.JOBS_STREAM, codec.job_subjects(job_id), first_seq)
             return [JobMessage.of(message) async for message in found]
 
+    async def server_time(self) -> datetime:
+        """Return the present time by the clock of the server, which decides what is due.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        with queue_errors(_UNREADABLE_STREAM):
+            answer = await self.connection.api(f"STREAM.INFO.{codec.JOBS_STREAM}")
+        # Servers before 2.10 do not tell.
+        return msgspec.json.decode(answer, type=_Told).ts or datetime.now(UTC)
+
     async def last(self, subject_filter: str) -> JobMessage | None:
         """Return the newest message that matches, as the leader has it.
 
@@ -264,6 +275,12 @@ class JobLog:
         with queue_errors(_UNREADABLE_STREAM):
             stored = await last_message(self.connection, codec.JOBS_STREAM, subject_filter)
         return JobMessage.of(stored) if stored is not None else None
+
+
+class _Told(msgspec.Struct):
+    """What the server says of a stream: when it said so."""
+
+    ts: datetime | None = None
 
 
 class _Append:

@@ -141,7 +141,9 @@ class GraphQLEndpoint:
             return self._ide()
         if request.method == "GET" and self._is_cross_site(request.scope):
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
-        operation = self._operations.operation(await read_operation(request), self._new_context())
+        context = self._new_context()
+        context.is_abandoned = request.is_disconnected
+        operation = self._operations.operation(await read_operation(request), context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)

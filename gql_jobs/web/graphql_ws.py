@@ -334,6 +334,7 @@ class _Connection:
             running.held.release()
             await self._refuse(operation_id, f"{BUSY[0].upper()}{BUSY[1:]}.")
             return
+        context.is_abandoned = running.is_abandoned
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
 
@@ -373,6 +374,7 @@ class _Connection:
         running = self._running.pop(operation_id, None)
         if running is None or running.task is None:
             return
+        running.was_stopped = True
         if running.operation.type is OperationType.MUTATION:
             # It runs to its end: a mutation cut short would be neither done nor refused.
             self._completed_mutations += 1
@@ -393,13 +395,18 @@ class _Connection:
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
-    __slots__ = ("held", "id", "operation", "task")
+    __slots__ = ("held", "id", "operation", "task", "was_stopped")
 
     def __init__(self, operation_id: str, operation: Operation, held: HeldBytes) -> None:
         self.id = operation_id
         self.operation = operation
         self.held = held
         self.task: asyncio.Task[None] | None = None
+        self.was_stopped = False
+
+    async def is_abandoned(self) -> bool:
+        """Return whether the client has completed the operation, or its socket has ended."""
+        return self.was_stopped
 
 
 def _hold(running: _Running, size: int) -> bool:

@@ -33,7 +33,7 @@ CREATE_MANY = """mutation ($inputs: [CreateJobInput!]!) {
 }"""
 CANCEL = f"mutation ($id: ID!) {{ cancelJob(id: $id) {{ job {{ ...Facts }} }} }} {_JOB}"
 RETRY = f"mutation ($id: ID!) {{ retryJob(id: $id) {{ job {{ ...Facts }} }} }} {_JOB}"
-RETRY_MANY = "mutation ($filter: JobFilter!) { retryJobs(filter: $filter) { retriedCount } }"
+RETRY_MANY = "mutation ($filter: JobFilter!) { retryJobs(filter: $filter) { retriedCount remainingCount } }"
 FIND = f"query ($id: ID!) {{ job(id: $id) {{ ...Facts }} }} {_JOB}"
 HISTORY = f"query ($id: ID!) {{ job(id: $id) {{ status events {{ ...Happened }} }} }} {_EVENT}"
 PAGE = """query ($filter: JobFilter, $orderBy: JobOrder, $first: Int, $after: String, $offset: Int) {

@@ -1,13 +1,18 @@
 """cancelJob, retryJob, retryJobs: from every state that allows them, with the history kept."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gql.transport.exceptions import TransportQueryError
 
+from gql_jobs.graphql import mutations
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import Kind
-from gql_jobs.log import codec
+from gql_jobs.log import codec, retention
+from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.streams import stream_info
 from gql_jobs.settings import Settings
 from tests.api.operations import (
@@ -15,7 +20,9 @@ from tests.api.operations import (
     RETRY,
     RETRY_MANY,
     ahead,
+    asked,
     create,
+    create_many,
     ended,
     example,
     find,
@@ -26,7 +33,7 @@ from tests.api.operations import (
 )
 from tests.deadline import until
 from tests.running import RunningWorker, running_worker
-from tests.serving import Data, ServedApi
+from tests.serving import Data, ServedApi, hear, say
 
 
 async def _cancel(api: ServedApi, job: Data) -> Data:
@@ -156,7 +163,8 @@ async def test_all_that_match_are_retried_and_others_are_left_alone(api: ServedA
         await _cancel(api, job)
     mine = {"filter": {"tags": ["mine"]}}
     assert (await api.ask(RETRY_MANY, filter={"tags": ["mine"], "status": ["DEAD_LETTER"]}))["retryJobs"] == {
-        "retriedCount": 0
+        "retriedCount": 0,
+        "remainingCount": 0,
     }
     assert (await api.ask(RETRY_MANY, **mine))["retryJobs"]["retriedCount"] == 3
     # Applied before the answer: a count straight after it is right.
@@ -166,6 +174,151 @@ async def test_all_that_match_are_retried_and_others_are_left_alone(api: ServedA
     async with running_worker(settings):
         for job in jobs[1::2]:
             await ended(api, job["id"])
+
+
+async def test_a_cancelled_job_that_was_for_later_runs_at_once_when_it_is_retried_and_no_longer_says_when(
+    api: ServedApi, worker: RunningWorker
+) -> None:
+    assert worker.task is not None
+    run_at = ahead(days=300)
+    job = await create(api, runAt=run_at)
+    assert (await _cancel(api, job))["runAt"] == job["runAt"]
+    retried = (await api.ask(RETRY, id=job["id"]))["retryJob"]["job"]
+    assert retried["runAt"] is None
+    done = await ended(api, job["id"])
+    assert (done["runAt"], done["attempt"]) == (None, 1)
+    told = await api.ask(
+        "query ($id: ID!) { job(id: $id) { events { at ... on JobScheduled { runAt } } } }", id=job["id"]
+    )
+    # The history keeps what was asked for.
+    assert told["job"]["events"][0]["runAt"] == job["runAt"]
+
+
+async def test_a_dead_letter_that_ran_late_no_longer_says_when_once_it_is_retried(
+    api: ServedApi, settings: Settings
+) -> None:
+    job = await create(api, {"permanent": True}, runAt=ahead(seconds=0.2))
+    async with running_worker(settings):
+        assert (await ended(api, job["id"], "DEAD_LETTER"))["runAt"] == job["runAt"]
+    assert (await api.ask(RETRY, id=job["id"]))["retryJob"]["job"]["runAt"] is None
+
+
+async def _cancelled(api: ServedApi, number: int) -> list[Data]:
+    """So many cancelled jobs."""
+    ids = await create_many(api, [asked() for _ in range(number)])
+    return [await _cancel(api, {"id": job_id}) for job_id in ids]
+
+
+async def test_a_bulk_retry_takes_so_many_jobs_the_oldest_first_and_says_how_many_are_left(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutations, "MOST_RETRIES", 3)
+    jobs = await _cancelled(api, 7)
+    answers = [(await api.ask(RETRY_MANY, filter={}))["retryJobs"] for _ in range(2)]
+    assert answers == [{"retriedCount": 3, "remainingCount": 4}, {"retriedCount": 3, "remainingCount": 1}]
+    states = [(await find(api, job["id"]))["status"] for job in jobs]
+    assert states == ["QUEUED"] * 6 + ["CANCELLED"]
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 1, "remainingCount": 0}
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 0, "remainingCount": 0}
+
+
+async def test_a_bulk_retry_answers_what_it_has_done_when_its_time_is_over(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _cancelled(api, 3)
+    with monkeypatch.context() as short:
+        short.setattr(mutations, "RETRY_SECONDS", 0.0)
+        assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 0, "remainingCount": 3}
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"]["retriedCount"] == 3
+
+
+class _Gated:
+    """Retries that wait until they are let go on."""
+
+    def __init__(self, api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._retry = api.runtime.commands.retry
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        monkeypatch.setattr(mutations, "RETRIES_AT_A_TIME", 2)
+        monkeypatch.setattr(JobCommands, "retry", self._gated)
+
+    async def _gated(self, *arguments: Any, **options: Any) -> Any:
+        self.begun += 1
+        await self.go_on.wait()
+        return await self._retry(*arguments[-1:], **options)
+
+
+@pytest.mark.parametrize("over", ["http", "socket", "completed operation"])
+async def test_a_bulk_retry_stops_between_two_jobs_when_nobody_waits_for_it_any_more(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
+    jobs = await _cancelled(api, 8)
+    gated = _Gated(api, monkeypatch)
+    body = {"query": "mutation { retryJobs(filter: {}) { retriedCount } }"}
+    if over == "http":
+        asking = asyncio.create_task(api.http.post("/graphql", json=body))
+        await until(lambda: gated.begun == 2, "two retries have begun")
+        asking.cancel()
+        await asyncio.wait([asking])
+    else:
+        async with api.raw_socket() as opened:
+            await say(opened, id="1", type="subscribe", payload=body)
+            await until(lambda: gated.begun == 2, "two retries have begun")
+            if over == "completed operation":
+                await say(opened, id="1", type="complete")
+                await say(opened, type="ping")
+                assert (await hear(opened))["type"] == "pong"
+    if over != "completed operation":
+        # The server has seen that the connection is closed once it has answered a later one.
+        await api.ask("{ __typename }")
+    gated.go_on.set()
+
+    async def states() -> list[str]:
+        return sorted([(await find(api, job["id"]))["status"] for job in jobs])
+
+    async def two_are_queued() -> bool:
+        return (await states()).count("QUEUED") == 2
+
+    await until(two_are_queued, "what had begun is done")
+    assert gated.begun == 2
+    assert await states() == ["CANCELLED"] * 6 + ["QUEUED"] * 2
+
+
+async def test_a_bulk_retry_does_not_wait_for_copies_that_somebody_has_purged(
+    api: ServedApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await create_many(api, [asked({"permanent": True}) for _ in range(5)])
+    async with running_worker(settings):
+        for job_id in ids:
+            await ended(api, job_id, "DEAD_LETTER")
+    await api.runtime.connection.api(f"STREAM.PURGE.{codec.DEAD_LETTERS_STREAM}")
+    looks: list[str] = []
+
+    async def counted(connection: Any, stream: str, subject: str) -> Any:
+        looks.append(subject)
+        return await last_message(connection, stream, subject)
+
+    monkeypatch.setattr(retention, "last_message", counted)
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"]["retriedCount"] == 5
+    assert len(looks) == len(set(looks)) == 5
+
+
+async def test_a_retry_waits_for_a_missing_copy_only_where_the_server_may_still_make_it(
+    api: ServedApi, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worker.task is not None
+    job = await create(api, {"permanent": True})
+    await ended(api, job["id"], "DEAD_LETTER")
+    await api.runtime.connection.api(f"STREAM.PURGE.{codec.DEAD_LETTERS_STREAM}")
+    looks: list[str] = []
+
+    async def nothing(_connection: Any, _stream: str, subject: str) -> None:
+        looks.append(subject)
+
+    monkeypatch.setattr(retention, "last_message", nothing)
+    monkeypatch.setattr(retention, "_COPIED_WITHIN", timedelta(0))
+    await api.ask(RETRY, id=job["id"])
+    assert len(looks) == 1
 
 
 async def test_the_history_holds_every_attempt_and_its_error(api: ServedApi, worker: RunningWorker) -> None:

@@ -128,7 +128,7 @@ async def _is_gone(index: Index, reader: Reader) -> None:
             use(JOB)
     with pytest.raises(DamagedIndex):
         index.apply([queued(LAST + 1, job_id=OTHER)], LAST + 1)
-    for read in (reader.count(JobFilter()), reader.ids(JobFilter())):
+    for read in (reader.count(JobFilter()), reader.ids(JobFilter(), 10)):
         with pytest.raises(QueueUnavailable, match="being built anew"):
             await read
 

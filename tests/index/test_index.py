@@ -91,6 +91,7 @@ def test_a_row_keeps_every_field_of_a_job() -> None:
 VALUES: dict[Any, Any] = {
     str: JOB,
     int: 7,
+    bool: True,
     datetime: at(7),
     JobStatus: JobStatus.RETRYING,
     str | None: "text",

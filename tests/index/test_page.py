@@ -203,7 +203,7 @@ async def test_every_combination_of_filters_finds_and_counts_exactly_the_jobs_th
         page = await shelf.library.reader.page(job_filter, order, first=500, after=None, offset=0)
         assert [job.id for job in page.jobs] == expected, job_filter
         assert await shelf.library.reader.count(job_filter) == len(expected), job_filter
-        assert await shelf.library.reader.ids(job_filter) == shelf.expected(job_filter, JobOrder(descending=False))
+        assert await shelf.library.reader.ids(job_filter, 500) == shelf.expected(job_filter, JobOrder(descending=False))
     assert found > 100
 
 

@@ -226,6 +226,20 @@ def test_of_a_job_cancelled_before_its_time_the_cancellation_alone_makes_the_job
     assert again.status is S.QUEUED
 
 
+def test_a_retry_by_hand_is_for_at_once_and_a_schedule_that_fires_is_what_was_asked_for() -> None:
+    run_at = at(3600)
+    fired = job_after(scheduled(1), queued(2, run_at=run_at))
+    assert (fired.retried, fired.run_at) == (False, run_at)
+    cancelled = [queued(1, run_at=run_at), tell(2, Cancelled(submission=1))]
+    retried = job_after(*cancelled, queued(3, event_seq=2, run_at=run_at))
+    assert (retried.retried, retried.run_at, retried.spec.run_at) == (True, None, run_at)
+    # What follows changes nothing about it, and of a retry that is all that is left it is known, too.
+    assert job_after(said(4, Started, 1, 3), job=retried).run_at is None
+    assert job_after(queued(3, event_seq=2, run_at=run_at)).run_at is None
+    renewed = job_after(queued(5, event_seq=4, after_expiry=True, run_at=run_at))
+    assert (renewed.retried, renewed.run_at) == (False, run_at)
+
+
 def test_an_expired_job_is_gone_and_its_key_may_make_a_new_one() -> None:
     gone = [*STORIES[S.COMPLETED], tell(4, Expired(submission=1))]
     assert after(*gone) is None

@@ -119,7 +119,7 @@ async def test_a_dead_letter_leaves_although_the_next_one_has_come_already(
     job = await _job(commands, job_log, JobStatus.DEAD_LETTER)
     await until(lambda: _in_dlq(connection, job), "the first dead letter is copied")
 
-    async def fail_again_first(*removal: Any) -> None:
+    async def fail_again_first(*removal: Any, **options: Any) -> None:
         await say(job_log, job, Started)
         second = await say(job_log, job, DeadLetter)
 
@@ -127,7 +127,7 @@ async def test_a_dead_letter_leaves_although_the_next_one_has_come_already(
             return second in await _dlq(connection, job)
 
         await until(copied, "the second dead letter is copied")
-        await remove_dead_letter(*removal)
+        await remove_dead_letter(*removal, **options)
 
     with monkeypatch.context() as slow:
         slow.setattr("gql_jobs.log.commands.remove_dead_letter", fail_again_first)

@@ -8,7 +8,7 @@ which worker has the job is decided by the fence.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,7 +120,7 @@ class Claims:
             able = await self._abilities.can_run(spec.type)
         if lease.delivery.redelivered or not able:
             # What has happened decides first: a job that has ended is dropped by any worker.
-            decision = self._decide(lease, await self._last_event(lease))
+            decision = await self._decide(lease, await self._last_event(lease))
         while isinstance(decision, Start | Exhausted):
             decision = await self._takeovers.ask_worker(decision, lease)
             if not isinstance(decision, Start):
@@ -131,7 +131,7 @@ class Claims:
             try:
                 return await self._start(lease, decision)
             except Superseded as superseded:
-                decision = self._decide(lease, superseded.last)
+                decision = await self._decide(lease, superseded.last)
         if isinstance(decision, Exhausted):
             return await self._dead_letter(lease, decision)
         if isinstance(decision, Leave):
@@ -149,15 +149,18 @@ class Claims:
                     raise
             await asyncio.sleep(LAST_EVENT_PAUSE)
 
-    def _decide(self, lease: Lease, stored: JobMessage | None) -> Decision:
+    async def _decide(self, lease: Lease, stored: JobMessage | None) -> Decision:
         last: Message | None
         try:
             last = stored.read() if stored is not None else None
         except Unreadable:
             # Another version's event: that version's workers know what it means.
             return Wait(NEWER_DELAY)
-        delivery = lease.delivery
-        return decide(lease.submission, delivery.seq, last, redelivered=delivery.redelivered, now=datetime.now(UTC))
+        delivery, now = lease.delivery, datetime.now(UTC)
+        if last is not None and last.kind is Kind.FAILED:
+            with suppress(QueueUnavailable):
+                now = await self._log.server_time()
+        return decide(lease.submission, delivery.seq, last, redelivered=delivery.redelivered, now=now)
 
     async def _start(self, lease: Lease, start: Start) -> Claimed:
         """Record the start under its fence.

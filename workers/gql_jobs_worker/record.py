@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Raw, Struct
 
 from gql_jobs.jobs.claim import TERMINAL, Drop, Leave, Wait
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog, Superseded, Write
@@ -88,7 +89,7 @@ class Records:
 
     async def _failed(self, claimed: Claimed, ran: Ran, failure: Failure) -> Recorded:
         """Record a failure that is retried later, or dead-letter the job if it is permanent or no retry is left."""
-        now = datetime.now(UTC)
+        now = await self._time()
         error = job_error(failure, claimed.attempt, now)
         errors = (*claimed.errors, error)
         max_payload = self._log.max_payload
@@ -112,6 +113,13 @@ class Records:
             return refused
         self._ended(claimed, "failed", error=error.message, retry_in=f"{delay:g}s")
         return Recorded("failed", Wait(delay - (asyncio.get_running_loop().time() - began)))
+
+    async def _time(self) -> datetime:
+        """Return the present time by the server's clock, by which a retry is due; by this machine's if NATS is away."""
+        try:
+            return await self._log.server_time()
+        except QueueUnavailable:
+            return datetime.now(UTC)
 
     async def _handed_back(self, claimed: Claimed, ran: Ran) -> Recorded:
         """Release the job for another worker, at shutdown; the attempt does not count."""
