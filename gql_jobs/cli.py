@@ -110,7 +110,7 @@ def api(
 
 
 @cli.command("worker", short_help="Run a worker.")
-@click.option("--queues", metavar="A,B", help="Default: the queues of all job types.")
+@click.option("--queues", metavar="A,B", help="Also of earlier versions. Default: those of all job types.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time, in each process.")
 @click.option("--processes", type=_PROCESSES, help="Worker processes. Default: 1.")
 @_imports

@@ -204,6 +204,14 @@ class Settings(BaseSettings):
         description="The lease of a delivery; extended three times per lease.",
         json_schema_extra=API_WORKER,
     )
+    unable_timeout: float = Field(
+        _DAY,
+        ge=1,
+        le=_LONGEST,
+        description="How long a job waits for a worker that can read its type and its payload; one that nobody could "
+        "read for so long is a dead letter.",
+        json_schema_extra=WORKER,
+    )
 
     max_artifact_bytes: int = Field(
         1 << 30, ge=1, lt=1 << 31, description="Largest file that a handler may save.", json_schema_extra=WORKER

@@ -42,7 +42,7 @@ async def running_worker(settings: Settings, queues: tuple[str, ...] | None = No
     pool = run_pool(
         settings,
         registry,
-        queues or tuple(registry.queues),
+        queues or (),
         stop_fetching=worker.stop_fetching,
         hand_back=worker.hand_back,
         started=worker.started,

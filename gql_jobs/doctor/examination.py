@@ -8,7 +8,7 @@ import msgspec
 from gql_jobs.doctor.indexes import check_indexes, check_losses
 from gql_jobs.doctor.inspection import has_stream
 from gql_jobs.doctor.installation import Finding, open_installation
-from gql_jobs.doctor.jobs import check_jobs, check_orphans
+from gql_jobs.doctor.jobs import check_jobs, check_orphans, check_workers
 from gql_jobs.doctor.streams import check_consumers, check_streams
 from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -18,7 +18,7 @@ from gql_jobs.settings import Settings
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the connection to NATS."""
-_CHECKS = (check_consumers, check_jobs, check_indexes, check_losses, check_orphans)
+_CHECKS = (check_consumers, check_workers, check_jobs, check_indexes, check_losses, check_orphans)
 _SYNC_NOTE = (
     "Whether the server flushes to disk before it acknowledges (sync_interval: always) cannot be asked for over a "
     "client connection: see its configuration. The embedded server does so with GQL_JOBS_SYNC_ALWAYS=true."

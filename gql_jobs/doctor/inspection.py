@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from msgspec import field
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
@@ -21,31 +19,6 @@ _OBJECTS = bucket_stream(BUCKET)
 _NO_STREAM = 10059
 _TIMEOUT = 30.0
 """Seconds for each page of a list."""
-
-
-class _Last(msgspec.Struct):
-    last_active: datetime | None = None
-
-
-class ConsumerInfo(msgspec.Struct):
-    """The server's state of a consumer.
-
-    ``num_pending``: messages that were never delivered; ``num_ack_pending``: deliveries that are not acknowledged;
-    ``num_waiting``: pulls that wait for a delivery.
-    """
-
-    name: str
-    num_pending: int = 0
-    num_ack_pending: int = 0
-    num_redelivered: int = 0
-    num_waiting: int = 0
-    delivered: _Last = field(default_factory=_Last)
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-class _Consumers(msgspec.Struct):
-    total: int
-    consumers: list[ConsumerInfo] | None = None
 
 
 class StoredObject(msgspec.Struct):
@@ -77,22 +50,6 @@ async def last_folded(connection: Connection) -> int:
     with queue_errors():
         newest = [await last_message(connection, codec.JOBS_STREAM, matching) for matching in codec.FOLDED_SUBJECTS]
     return max((message.seq for message in newest if message is not None), default=0)
-
-
-async def consumers(connection: Connection) -> list[ConsumerInfo]:
-    """Return the consumers of the stream ``JOBS``.
-
-    :raises ApiError: if there is no such stream.
-    :raises QueueUnavailable: if the server does not answer.
-    """
-    found: list[ConsumerInfo] = []
-    while True:
-        with queue_errors():
-            answer = await connection.api(f"CONSUMER.LIST.{codec.JOBS_STREAM}", {"offset": len(found)}, _TIMEOUT)
-        page = msgspec.json.decode(answer, type=_Consumers)
-        found += page.consumers or []
-        if not page.consumers or len(found) >= page.total:
-            return found
 
 
 async def subjects_of(connection: Connection, stream: str, matching: str) -> AsyncIterator[tuple[str, int]]:

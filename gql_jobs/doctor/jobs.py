@@ -1,15 +1,18 @@
 """Checks of jobs: those that have not gone on in time, and what is stored of jobs that do not exist."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from gql_jobs.doctor.inspection import CHUNKS, chunks, stored_objects, subjects_of
-from gql_jobs.doctor.installation import Finding, Installation, several
+from gql_jobs.doctor.installation import SHOWN, Finding, Installation, several
 from gql_jobs.doctor.streams import LEASES
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from gql_jobs.log import codec
+from gql_jobs.log.heartbeats import ANSWERS_WITHIN, MAX_TYPE_NAME, WorkerSeen, unserved_types
 
 _JOBS = "jobs"
+_WORKERS = "workers"
 OVERDUE = timedelta(minutes=1)
 """How late a schedule must be to be reported."""
 _PAGE = 500
@@ -47,6 +50,51 @@ async def _abandoned(installation: Installation, before: datetime) -> list[str]:
         if not page.has_next:
             return found
         after = page.cursor(-1)
+
+
+async def check_workers(installation: Installation) -> list[Finding]:
+    """Find jobs that wait in queues of earlier versions which no worker serves, or for types that no worker can run."""
+    waiting = await installation.reader.waiting_types()
+    found = _unserved(waiting, installation)
+    if found:
+        # The workers were asked when the examination began; the last of them may answer only now.
+        await asyncio.sleep(ANSWERS_WITHIN)
+        found = _unserved(waiting, installation)
+    return found
+
+
+def _unserved(waiting: dict[str, dict[str, int]], installation: Installation) -> list[Finding]:
+    found: list[Finding] = []
+    workers = installation.presence.workers()
+    for queue, types in sorted(waiting.items()):
+        serving = [worker for worker in workers if queue in worker.queues]
+        if not serving and queue not in installation.registry.queues:
+            number = sum(types.values())
+            found.append(
+                Finding(
+                    _WORKERS,
+                    f"{number} jobs wait in the queue {queue}, which no worker serves and no job type uses any more.",
+                    f"Start a worker with --queues {queue}: it runs them with the job types as they are now.",
+                    number,
+                    tuple(sorted(types))[:SHOWN],
+                )
+            )
+        elif serving:
+            found += [_unable(queue, name, types[name], serving) for name in unserved_types(queue, types, serving)]
+    return found
+
+
+def _unable(queue: str, name: str, number: int, serving: list[WorkerSeen]) -> Finding:
+    reasons = {one.reason for worker in serving for one in worker.unable if one.job_type == name[:MAX_TYPE_NAME]}
+    return Finding(
+        _WORKERS,
+        f"{number} jobs of type {name[:MAX_TYPE_NAME]!r} wait in the queue {queue}, and none of its {len(serving)} "
+        "workers can run them all.",
+        "Start a worker whose code knows the type and reads the payload, and has the libraries of its handler. What "
+        "nobody can read is a dead letter after GQL_JOBS_UNABLE_TIMEOUT.",
+        number,
+        tuple(sorted(reasons))[:SHOWN],
+    )
 
 
 async def check_orphans(installation: Installation) -> list[Finding]:

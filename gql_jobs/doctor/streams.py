@@ -3,14 +3,15 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gql_jobs.doctor.inspection import ConsumerInfo, consumers
 from gql_jobs.doctor.installation import Finding, Installation
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log.streams import (
     OLDEST_SERVER,
+    ConsumerInfo,
     consumer_config,
+    consumers,
     dead_letter_stream,
     is_too_old,
     jobs_stream,

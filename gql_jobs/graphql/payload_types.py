@@ -196,6 +196,7 @@ RESERVED = frozenset(
         "Subscription",
         "Time",
         "UUID",
+        "UnableType",
         "UnknownJob",
         "Worker",
     }

@@ -17,7 +17,7 @@ from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, or
 from gql_jobs.graphql.job_types import Job, JobConnection, presented_page, presenter, shows_whole_jobs
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.log.heartbeats import WorkerSeen
+from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
 
 DEFAULT_PAGE = 50
 """Jobs of a page where the argument ``first`` is left out or null."""
@@ -51,6 +51,25 @@ class Queue:
     oldest_queued_at: datetime | None = strawberry.field(
         description="Since when its oldest waiting job waits; null if none does."
     )
+    workers: int = strawberry.field(
+        description="How many workers serve it at the moment. Jobs of a queue that none serves wait until one is "
+        "started with the queue's name, also where no job type uses that queue any more."
+    )
+    unserved_types: list[str] = strawberry.field(
+        description="The types of its waiting jobs of which none of these workers says it can run all, sorted by name: "
+        "they do not know the type, or have met a payload that they cannot read."
+    )
+
+
+@strawberry.type(description="A job type of which a worker cannot read some jobs: it leaves those to other workers.")
+class UnableType:
+    """A type that a worker has met jobs of which it cannot read, within the last minutes."""
+
+    job_type: str = strawberry.field(description="The type's name, cut to 100 characters.")
+    reason: str = strawberry.field(
+        description="Why it cannot read one of them: the type is not registered there, or the payload does not fit the "
+        "model as that worker has it."
+    )
 
 
 @strawberry.type(description="A worker process heard of within the last 15 seconds.")
@@ -63,6 +82,10 @@ class Worker:
     job_types: list[str] = strawberry.field(
         description="The job types it runs: those it knows in its queues, less those whose handler turned out to lack "
         "a library there."
+    )
+    unable: list[UnableType] = strawberry.field(
+        description="The types of which it has lately met jobs that it cannot read: it leaves them QUEUED for workers "
+        "that can, and none is a dead letter before nobody could for a day (`GQL_JOBS_UNABLE_TIMEOUT`)."
     )
     concurrency: int = strawberry.field(description="How many jobs it runs at a time.")
     running: int = strawberry.field(description="How many jobs it runs now.")
@@ -149,15 +172,18 @@ class Query:
     @strawberry.field(description="The queues, with how many jobs stand where.")
     async def queues(self, info: Info) -> list[Queue]:
         """Return the queues of registered types and of stored jobs, sorted by name."""
-        reader = info.context.services().reader
+        reader, workers = info.context.services().reader, info.context.services().presence.workers()
         counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
+        waiting = await reader.waiting_types()
         names = sorted({*info.context.services().registry.queues, *counts})
-        info.context.budget.take(len(names) * (1 + len(JobStatus)))
+        info.context.budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
         return [
             Queue(
                 name=name,
                 counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
                 oldest_queued_at=oldest.get(name),
+                workers=sum(name in worker.queues for worker in workers),
+                unserved_types=unserved_types(name, waiting.get(name, ()), workers),
             )
             for name in names
         ]
@@ -183,6 +209,7 @@ def _worker(seen: WorkerSeen) -> Worker:
         hostname=seen.hostname,
         queues=list(seen.queues),
         job_types=list(seen.job_types),
+        unable=[UnableType(job_type=one.job_type, reason=one.reason) for one in seen.unable],
         concurrency=seen.concurrency,
         running=seen.running,
         started_at=seen.started_at,

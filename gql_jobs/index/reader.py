@@ -159,6 +159,17 @@ class Reader:
             counts.setdefault(queue, {})[JobStatus(status)] = number
         return counts
 
+    async def waiting_types(self) -> dict[str, dict[str, int]]:
+        """Return the number of jobs that wait for an attempt, the first or a later one, per queue and type."""
+        sql = (
+            "SELECT queue, type, sum(n) FROM counts WHERE status IN ('queued', 'retrying') AND n > 0"
+            " GROUP BY queue, type"
+        )
+        types: dict[str, dict[str, int]] = {}
+        for queue, name, number in await self._read(lambda db: db.execute(sql).fetchall()):
+            types.setdefault(queue, {})[name] = number
+        return types
+
     async def oldest_queued_at(self) -> dict[str, datetime]:
         """Return since when the oldest queued job of each queue has been waiting; queues without one are left out."""
         sql = (

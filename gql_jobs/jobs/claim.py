@@ -102,6 +102,17 @@ def _due(last: Message, failed: Failed) -> datetime:
     return min(failed.next_attempt_at, last.at + delay)
 
 
+def startable_since(stored_at: datetime, last: Message | None) -> datetime:
+    """Return since when a job that could start now could have started: since it was stored, or since its last event.
+
+    :param stored_at: when the submission was stored.
+    :param last: the job's last event, or None.
+    """
+    if last is None:
+        return stored_at
+    return max(stored_at, _due(last, last.body) if isinstance(last.body, Failed) else last.at)
+
+
 def _take_over(submission: Submission, last: Message, now: datetime) -> Start | Exhausted:
     """Return what follows an attempt whose lease has run out: its worker is lost, and the attempt counts as failed."""
     body = last.body

@@ -96,7 +96,7 @@ class Registry:
         """
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
-        if not _QUEUE.fullmatch(job_type.queue):
+        if not is_queue_name(job_type.queue):
             raise ValueError(f"The queue name {job_type.queue!r} must match {_QUEUE.pattern}.")
         if job_type.handler.count(":") != 1:
             raise ValueError(f"The handler {job_type.handler!r} must be written as module:function.")
@@ -128,6 +128,11 @@ class Registry:
 
 def _is_within(number: Any, kinds: tuple[type, ...], least: float, most: float) -> bool:
     return type(number) in kinds and bool(least <= number <= most)
+
+
+def is_queue_name(text: str) -> bool:
+    """Return whether a queue can have this name."""
+    return _QUEUE.fullmatch(text) is not None
 
 
 registry = Registry()

@@ -131,6 +131,11 @@ def queue_subjects(queue: str, priority: JobPriority) -> str:
     return f"jobs.*.queued.{queue}.{priority}"
 
 
+def submissions_of_queue(queue: str) -> str:
+    """Match the submissions of all jobs of one queue, whatever their priority."""
+    return f"jobs.*.queued.{queue}.*"
+
+
 def consumer_name(queue: str, priority: JobPriority) -> str:
     """Return the name of the durable pull consumer of one queue and priority."""
     return f"queue-{queue}-{priority}"

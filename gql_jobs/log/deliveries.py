@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from copy import copy
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from gql_jobs.jetstream.client import Received, SubjectSubscription
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
-from gql_jobs.jetstream.ordered_consumer import ack_tokens
+from gql_jobs.jetstream.ordered_consumer import ack_tokens, time_of
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobPriority
@@ -79,6 +80,11 @@ class Delivery:
         later.reply, later.delivered = reply, int(delivered)
         later.deadline = self._clock() + lease
         return later
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the submission was stored, by the server's clock: for a scheduled job, when it was due."""
+        return time_of(int(ack_tokens(self.reply)[4]))
 
     def submission(self) -> Submission:
         """Return the submission.

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -21,14 +21,28 @@ HEARTBEAT_EVERY = 5.0
 """Seconds between two heartbeats of a worker."""
 _MIN_INTERVAL = 0.5
 """Seconds between two heartbeats at least, however often ``changed`` is set."""
+ANSWERS_WITHIN = 1.5
+"""Seconds in which a worker that is asked for a heartbeat sends one, however recent its last one is."""
 GONE_AFTER = 14.0
 """Seconds without a heartbeat after which a worker counts as gone: two may be lost and the third late."""
+
+
+MAX_TYPE_NAME = 100
+"""Characters of a type's name in ``unable``; names of types that nobody knows may be of any length."""
+
+
+class LeftType(msgspec.Struct, frozen=True, rename="camel"):
+    """A type of which a worker leaves jobs to others, because it cannot read them, with the ``reason`` of one job."""
+
+    job_type: str
+    reason: str
 
 
 class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
     """A worker's own state. It runs ``running`` jobs of at most ``concurrency``, of ``job_types``.
 
-    ``leaving``: the process ends, and this is its last heartbeat.
+    ``known_types``: all types that it can run, also those that are made for other queues than its own; ``unable``: of
+    which it meets jobs that it cannot read. ``leaving``: the process ends, and this is its last heartbeat.
     """
 
     id: str
@@ -39,6 +53,8 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
     started_at: Moment
     leaving: bool = False
     job_types: tuple[str, ...] = ()
+    known_types: tuple[str, ...] = ()
+    unable: tuple[LeftType, ...] = ()
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
@@ -52,6 +68,23 @@ class WorkerSeen(msgspec.Struct, frozen=True):
     started_at: datetime
     last_seen_at: datetime
     job_types: tuple[str, ...] = ()
+    known_types: tuple[str, ...] = ()
+    unable: tuple[LeftType, ...] = ()
+
+    def can_run(self, queue: str, job_type: str) -> bool:
+        """Return whether it says of itself that it runs all jobs of that type from that queue."""
+        known = self.known_types or self.job_types
+        return (
+            queue in self.queues
+            and job_type in known
+            and all(one.job_type != job_type[:MAX_TYPE_NAME] for one in self.unable)
+        )
+
+
+def unserved_types(queue: str, types: Iterable[str], workers: Iterable[WorkerSeen]) -> list[str]:
+    """Return those of the types, sorted, of which none of the workers says that it runs all jobs from that queue."""
+    serving = [worker for worker in workers if queue in worker.queues]
+    return sorted(name for name in types if not any(worker.can_run(queue, name) for worker in serving))
 
 
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
@@ -87,6 +120,8 @@ class Presence:
             started_at=beat.started_at,
             last_seen_at=datetime.now(UTC),
             job_types=beat.job_types,
+            known_types=beat.known_types,
+            unable=beat.unable,
         )
         self._seen[beat.id] = (asyncio.get_running_loop().time(), worker)
 
@@ -106,6 +141,16 @@ async def watch_workers(connection: Connection) -> AsyncIterator[Presence]:
         yield presence
     finally:
         await connection.unsubscribe(subscription)
+
+
+async def ask_workers(connection: Connection) -> list[WorkerSeen]:
+    """Ask all workers for a heartbeat, and return those that have answered within ``ANSWERS_WITHIN`` seconds.
+
+    :raises QueueUnavailable: if the server is away.
+    """
+    async with watch_workers(connection) as presence:
+        await asyncio.sleep(ANSWERS_WITHIN)
+        return presence.workers()
 
 
 async def publish_heartbeats(

@@ -4,15 +4,18 @@ First the configurations, then the functions that apply them, then those that re
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import field
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jetstream.stored_messages import NO_STREAM
+from gql_jobs.jetstream.stored_messages import NO_STREAM, last_message
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import codec
@@ -28,6 +31,9 @@ _NOT_YET = frozenset({10005, 10008})
 """Error numbers of a cluster without a leader, or with too few servers for the copies: both pass while it starts."""
 _TIMEOUT = 10.0
 """Seconds for each call that changes a stream or a consumer."""
+_LIST_TIMEOUT = 30.0
+"""Seconds for each page of a list."""
+_PULL_CONSUMER = re.compile(rf"queue-([a-z0-9_-]+)-(?:{'|'.join(JobPriority)})")
 
 
 class UnsuitableServer(GqlJobsError):
@@ -227,7 +233,7 @@ class StreamInfo(msgspec.Struct):
 
     created: str
     state: StreamState
-    config: dict[str, Any] = msgspec.field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 async def stream_info(connection: Connection, stream: str = codec.JOBS_STREAM) -> StreamInfo:
@@ -290,7 +296,7 @@ class _Account(msgspec.Struct):
     """What the account stores in all streams and object stores, in bytes, each replica counted."""
 
     storage: int = 0
-    limits: _Limits = msgspec.field(default_factory=_Limits)
+    limits: _Limits = field(default_factory=_Limits)
 
 
 class StoreUse(msgspec.Struct, frozen=True):
@@ -320,3 +326,74 @@ async def store_use(connection: Connection, settings: Settings) -> StoreUse:
     if account_limit <= 0:
         return on_one_server
     return max(on_one_server, StoreUse(account.storage, account_limit), key=lambda use: use.share)
+
+
+class _Last(msgspec.Struct):
+    last_active: datetime | None = None
+
+
+class ConsumerInfo(msgspec.Struct):
+    """The server's state of a consumer.
+
+    ``num_pending``: messages that were never delivered; ``num_ack_pending``: deliveries that are not acknowledged;
+    ``num_waiting``: pulls that wait for a delivery.
+    """
+
+    name: str
+    num_pending: int = 0
+    num_ack_pending: int = 0
+    num_redelivered: int = 0
+    num_waiting: int = 0
+    delivered: _Last = field(default_factory=_Last)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class _Consumers(msgspec.Struct):
+    total: int
+    consumers: list[ConsumerInfo] | None = None
+
+
+async def consumers(connection: Connection) -> list[ConsumerInfo]:
+    """Return the consumers of the stream ``JOBS``.
+
+    :raises ApiError: if there is no such stream.
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    found: list[ConsumerInfo] = []
+    while True:
+        with queue_errors():
+            answer = await connection.api(f"CONSUMER.LIST.{codec.JOBS_STREAM}", {"offset": len(found)}, _LIST_TIMEOUT)
+        page = msgspec.json.decode(answer, type=_Consumers)
+        found += page.consumers or []
+        if not page.consumers or len(found) >= page.total:
+            return found
+
+
+async def stored_queues(connection: Connection, queues: Iterable[str]) -> list[str]:
+    """Return those of the queues that the server knows: they have a pull consumer, or a job was submitted to them.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    consumed = {queue_of_consumer(consumer.name) for consumer in await consumers(connection)}
+    found: list[str] = []
+    for queue in queues:
+        with queue_errors():
+            submitted = await last_message(connection, codec.JOBS_STREAM, codec.submissions_of_queue(queue))
+        if queue in consumed or submitted is not None:
+            found.append(queue)
+    return found
+
+
+async def waiting_queues(connection: Connection) -> set[str]:
+    """Return the queues with jobs that were not delivered yet, or of which a delivery was not acknowledged.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    waiting = [one.name for one in await consumers(connection) if one.num_pending or one.num_ack_pending]
+    return {queue for queue in map(queue_of_consumer, waiting) if queue is not None}
+
+
+def queue_of_consumer(name: str) -> str | None:
+    """Return the queue of a pull consumer; None for a consumer of another kind."""
+    match = _PULL_CONSUMER.fullmatch(name)
+    return match[1] if match is not None else None

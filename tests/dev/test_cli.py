@@ -66,9 +66,9 @@ async def test_a_folder_of_the_user_s_that_is_called_workers_is_not_run(tmp_path
     (tmp_path / "workers").mkdir()
     for name in ("__init__.py", "__main__.py"):
         (tmp_path / "workers" / name).write_text("raise SystemExit('another program')")
-    code, _, err = await _run("worker", "--queues", "nowhere", cwd=tmp_path)
+    code, _, err = await _run("worker", "--queues", "no.where", cwd=tmp_path)
     assert code == 2
-    assert "nowhere" in err
+    assert "no.where" in err
     assert "another program" not in err
 
 

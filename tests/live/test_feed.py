@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gql_jobs.doctor.inspection import consumers
 from gql_jobs.index.index import DamagedIndex, Index, open_index
 from gql_jobs.index.reader import open_reader
 from gql_jobs.jetstream.connection import Connection
@@ -28,7 +27,7 @@ from gql_jobs.live.tally import UNKNOWN, Tally
 from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, folded
-from gql_jobs.log.streams import ensure_streams, stream_info
+from gql_jobs.log.streams import consumers, ensure_streams, stream_info
 from gql_jobs.settings import Settings
 from tests.by_hand import report, say
 from tests.deadline import until

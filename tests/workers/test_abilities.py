@@ -1,7 +1,6 @@
 """A worker that lacks what a type's handler needs leaves its jobs to others."""
 
 import logging
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -63,14 +62,3 @@ async def test_it_still_drops_what_was_cancelled(
     await runtime.commands.cancel(job_id)
     async with running_worker(settings):
         await done_with(runtime.connection)
-
-
-async def test_a_type_that_nobody_knows_is_a_dead_letter_at_once(
-    runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    job_id = await create(runtime, trace=tmp_path / "trace")
-    monkeypatch.delitem(runtime.registry._types, "probe")  # noqa: SLF001
-    async with running_worker(settings, ("default",)):
-        job = await ended(runtime, job_id)
-    assert (job.status, job.attempt) == (JobStatus.DEAD_LETTER, 1)
-    assert [(error.type, error.retryable) for error in job.errors] == [("UnknownJobType", False)]

@@ -2,22 +2,18 @@
 
 import re
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Raw
 from msgspec.structs import replace
 
 from gql_jobs import JobContext, PermanentError, TransientError
-from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.model import JobStatus, new_job_id
-from gql_jobs.log import codec
-from gql_jobs.log.job_log import JobLog, Write, whole_job
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.model import JobStatus
 from gql_jobs.web.runtime import Runtime
 from tests.workers.stories import (
-    assert_one_end,
     create,
     dead_letter,
     done_with,
@@ -25,7 +21,6 @@ from tests.workers.stories import (
     handled_by,
     history,
     kinds,
-    request,
 )
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -178,32 +173,6 @@ async def test_used_up_retries_are_a_dead_letter_with_payload_and_every_error(ru
 async def test_the_number_of_retries_is_the_job_s_own(runtime: Runtime, max_retries: int) -> None:
     job = await ended(runtime, await create(runtime, fail_attempts=99, max_retries=max_retries))
     assert (job.status, job.attempt, len(job.errors)) == (JobStatus.DEAD_LETTER, max_retries + 1, max_retries + 1)
-
-
-async def _submitted(runtime: Runtime, job_log: JobLog, **changes: Any) -> str:
-    """A job that this API would not have made, as another version or process may have."""
-    spec = replace(request(runtime).spec(datetime.now(UTC), runtime.settings), **changes)
-    job_id = new_job_id()
-    subject = codec.queued_subject(job_id, spec.queue, spec.priority)
-    await job_log.append(Write(job_id, subject, Submission(spec=spec), whole_job(job_id, 0)))
-    return job_id
-
-
-async def test_a_type_that_the_worker_does_not_know_is_a_dead_letter(runtime: Runtime, job_log: JobLog) -> None:
-    job_id = await _submitted(runtime, job_log, type="forgotten")
-    letter = await dead_letter(runtime.connection, job_id)
-    assert (letter["errors"][0]["type"], letter["errors"][0]["retryable"]) == ("UnknownJobType", False)
-    assert "'forgotten'" in letter["errors"][0]["message"]
-
-
-@pytest.mark.parametrize("payload", [b'{"steps":"many"}', b"[]", b"null"])
-async def test_a_stored_payload_that_does_not_fit_is_a_dead_letter(
-    runtime: Runtime, job_log: JobLog, payload: bytes
-) -> None:
-    job_id = await _submitted(runtime, job_log, payload=Raw(payload))
-    letter = await dead_letter(runtime.connection, job_id)
-    assert (letter["errors"][0]["type"], letter["errors"][0]["retryable"]) == ("InvalidPayload", False)
-    await assert_one_end(runtime.connection, job_id)
 
 
 async def test_a_function_that_its_module_lacks_is_a_failure_that_is_tried_again(

@@ -14,7 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
-from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.jobs.registry import Registry, is_queue_name, load_job_types
 from gql_jobs.logs import configure_logging, redact
 from gql_jobs.processes.event_loop import tune_memory
 from gql_jobs.processes.lock import keep_private
@@ -43,7 +43,7 @@ def run_worker() -> None:
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         keep_private(settings.data_dir)
         registry = load_job_types(tuple(arguments.imports))
-        queues = _queues(arguments.queues, registry)
+        queues = _queues(arguments.queues)
         tune_memory()
         uvloop.run(_work(settings, registry, queues))
     except (GqlJobsError, ImportError, ValueError) as error:
@@ -78,13 +78,14 @@ async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...])
         os._exit(0)
 
 
-def _queues(listed: str | None, registry: Registry) -> tuple[str, ...]:
+def _queues(listed: str | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in (listed or "").split(",") if name.strip()))
-    unknown = [name for name in names if name not in registry.queues]
-    if unknown:
-        known = ", ".join(registry.queues)
-        raise ValueError(f"No job type uses the queue {unknown[0]!r}; there are: {known}.")
-    return names or tuple(registry.queues)
+    for name in names:
+        if not is_queue_name(name):
+            raise ValueError(
+                f"{name[:100]!r} is no name of a queue: those have 1 to 63 of the characters a-z, 0-9, _ and -."
+            )
+    return names
 
 
 def _sentence(error: Exception) -> str:
@@ -95,7 +96,9 @@ def _sentence(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gql-jobs worker", description="Runs jobs.")
-    parser.add_argument("--queues", help="queues to serve, separated by commas (default: all)")
+    parser.add_argument(
+        "--queues", help="queues to serve, separated by commas; also those of earlier versions (default: all)"
+    )
     parser.add_argument("--concurrency", type=int, help="jobs to run at a time")
     parser.add_argument("--import", dest="imports", action="append", default=[], help="module with job types")
     return parser

@@ -79,7 +79,9 @@ class Attempts:
                     await context.restore()
                 on_stop = partial(self._receipts.delivered, claimed)
                 max_result = self._log.max_payload - HEADROOM
-                ran = await self._execution.run(claimed.spec, context, max_result, lease.stopped, on_stop)
+                ran = await self._execution.run(
+                    claimed.spec, claimed.payload, context, max_result, stopped=lease.stopped, on_stop=on_stop
+                )
 
                 recorded = await self._records.record(claimed, ran)
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from pydantic import BaseModel
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
-from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start
+from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start, startable_since
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
 from gql_jobs.jobs.model import JobError, Spec
@@ -27,7 +28,7 @@ from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, queue_errors
 from gql_jobs.logs import job_fields
 from gql_jobs_worker.abilities import Abilities
-from gql_jobs_worker.execution import fitting, with_errors
+from gql_jobs_worker.execution import HandlerExecution, Unable, fitting, with_errors
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.telemetry import Counts, log_event
 
@@ -35,10 +36,6 @@ log = logging.getLogger(__name__)
 
 NEWER_DELAY = 60.0
 """Seconds until a submission of a newer version is delivered again: a worker of that version may take it."""
-UNABLE_DELAY = 0.5
-"""Seconds, times the deliveries so far, until a job that cannot be run here is delivered again."""
-MAX_UNABLE_DELAY = 10.0
-"""Seconds that this delay has at most."""
 LAST_EVENT_PAUSE = 0.5
 """Seconds between two tries to read a job's last event."""
 ANSWER_TIMEOUT = 1.0
@@ -53,14 +50,16 @@ _YES, _NO = b"+", b"-"
 class Claimed(Struct, frozen=True):
     """An attempt that this worker has recorded as started.
 
-    ``attempt``: its number, 1 for the first; ``errors``: of the attempts before it; ``progress`` (in percent) and
-    ``message``: what they reported last; ``started_at``: seconds of the event loop's clock; ``may_have_saved``: whether
-    there may be a checkpoint to go on from; ``fields``: of the log lines about the attempt.
+    ``payload``: as its model, or why no worker could read it; ``attempt``: its number, 1 for the first; ``errors``: of
+    the attempts before it; ``progress`` (in percent) and ``message``: what they reported last; ``started_at``: seconds
+    of the event loop's clock; ``may_have_saved``: whether there may be a checkpoint to go on from; ``fields``: of the
+    log lines about the attempt.
     """
 
     lease: Lease
     job_id: str
     spec: Spec
+    payload: BaseModel | Unable
     submission_seq: int
     attempt: int
     started_seq: int
@@ -81,9 +80,17 @@ class Claims:
     """Claims deliveries for one worker."""
 
     def __init__(
-        self, job_log: JobLog, worker_id: str, abilities: Abilities, takeovers: "Takeovers", counts: Counts
+        self,
+        job_log: JobLog,
+        worker_id: str,
+        *,
+        execution: HandlerExecution,
+        abilities: Abilities,
+        takeovers: "Takeovers",
+        counts: Counts,
     ) -> None:
         self._log = job_log
+        self._execution = execution
         self._worker_id = worker_id
         self._abilities = abilities
         self._takeovers = takeovers
@@ -114,30 +121,70 @@ class Claims:
         :raises QueueUnavailable: if the stream cannot be read within the lease.
         """
         spec = lease.submission.spec
-        decision: Decision = first_start(lease.submission)
         able = self._abilities.known.get(spec.type)
         if able is None:
-            able = await self._abilities.can_run(spec.type)
-        if lease.delivery.redelivered or not able:
-            # What has happened decides first: a job that has ended is dropped by any worker.
+            able = await self._abilities.can_import(spec.type)
+        # Before the start: a job that cannot be read here costs no attempt.
+        payload = self._execution.read(spec) if able else None
+        if payload is None or isinstance(payload, Unable):
+            return await self._pass_on(lease, payload)
+        decision: Decision = first_start(lease.submission)
+        if lease.delivery.redelivered:
             decision = await self._decide(lease, await self._last_event(lease))
         while isinstance(decision, Start | Exhausted):
             decision = await self._takeovers.ask_worker(decision, lease)
             if not isinstance(decision, Start):
                 break
-            if not able:
-                self._counts.unable += 1
-                return Wait(min(UNABLE_DELAY * lease.delivery.delivered, MAX_UNABLE_DELAY))
             try:
-                return await self._start(lease, decision)
+                return await self._start(lease, decision, payload)
             except Superseded as superseded:
                 decision = await self._decide(lease, superseded.last)
+        return await self._settle(lease, decision)
+
+    async def _pass_on(self, lease: Lease, unable: Unable | None) -> Claimed | Wait | Drop | Leave:
+        """Leave a job to workers that can run it, or start its last attempt if nobody could read it for too long.
+
+        :param unable: None if only a library is missing here.
+        """
+        delivery, spec = lease.delivery, lease.submission.spec
+        self._counts.unable += 1
+        delay = self._abilities.leave(spec, unable, delivery.delivered)
+        waited = (datetime.now(UTC) - delivery.stored_at).total_seconds()
+        gives_up = unable is not None and self._abilities.may_give_up(waited)
+        if not gives_up and not self._abilities.looks_into(delivery.delivered):
+            return Wait(delay)
+        # What has happened decides first: a job that has ended is dropped by any worker.
+        last = await self._last_event(lease)
+        decision = await self._decide(lease, last)
+        if isinstance(decision, Start | Exhausted):
+            decision = await self._takeovers.ask_worker(decision, lease)
+        if not isinstance(decision, Start):
+            return await self._settle(lease, decision)
+        if unable is None or not gives_up or not await self._is_given_up(lease, last):
+            return Wait(delay)
+        try:
+            return await self._start(lease, decision, unable)
+        except Superseded:
+            return Wait(delay)
+
+    async def _settle(self, lease: Lease, decision: Exhausted | Wait | Drop | Leave) -> Wait | Drop | Leave:
         if isinstance(decision, Exhausted):
             return await self._dead_letter(lease, decision)
         if isinstance(decision, Leave):
             self._counts.passed_on += lease.delivery.redelivered
             log.info("job %s is run by another worker", lease.job_id, extra=lease.fields)
         return decision
+
+    async def _is_given_up(self, lease: Lease, last: JobMessage | None) -> bool:
+        """Return whether nobody could read a job for so long, by the server's clock, that its next start is its last."""
+        if not self._abilities.nobody_can(lease.submission.spec):
+            return False
+        try:
+            now = await self._log.server_time()
+        except QueueUnavailable:
+            return False
+        since = startable_since(lease.delivery.stored_at, last.read() if last is not None else None)
+        return self._abilities.may_give_up((now - since).total_seconds())
 
     async def _last_event(self, lease: Lease) -> JobMessage | None:
         """Return the job's last event; try again while the lease lasts: NATS may be restarting."""
@@ -162,7 +209,7 @@ class Claims:
                 now = await self._log.server_time()
         return decide(lease.submission, delivery.seq, last, redelivered=delivery.redelivered, now=now)
 
-    async def _start(self, lease: Lease, start: Start) -> Claimed:
+    async def _start(self, lease: Lease, start: Start, payload: BaseModel | Unable) -> Claimed:
         """Record the start under its fence.
 
         :raises Superseded: if something has happened to the job meanwhile.
@@ -187,6 +234,7 @@ class Claims:
             lease=lease,
             job_id=lease.job_id,
             spec=spec,
+            payload=payload,
             submission_seq=lease.submission_seq,
             attempt=start.attempt,
             started_seq=seq,

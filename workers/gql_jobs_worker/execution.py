@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
+from pydantic import BaseModel
 
 from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, RefusedValue, TransientError
 from gql_jobs.jobs.handler import JobContext
@@ -78,6 +79,13 @@ class Failure(Struct, frozen=True):
     message: str
     retryable: bool = True
     retry_after: float | None = None
+
+
+class Unable(Struct, frozen=True):
+    """A job cannot be read here, though perhaps by other code: ``reason`` is a sentence, ``type`` that of its error."""
+
+    type: str
+    reason: str
 
 
 class Stop(StrEnum):
@@ -142,23 +150,33 @@ class HandlerExecution:
         self._registry = registry
         self._processes = processes
 
+    def read(self, spec: Spec) -> BaseModel | Unable:
+        """Return a job's payload as the model of its type; ``Unable`` if this code knows none that fits."""
+        job_type = self._registry.get(spec.type)
+        if job_type is None:
+            return Unable("UnknownJobType", f"No job type {spec.type[:100]!r} is registered here.")
+        return read_payload(job_type, bytes(spec.payload))
+
     async def run(
         self,
         spec: Spec,
+        payload: BaseModel | Unable,
         context: HandlerContext,
         max_result: int,
+        *,
         stopped: "asyncio.Future[Stop]",
         on_stop: Callable[["asyncio.Future[Stop]"], None],
     ) -> Ran:
         """Run a job's handler and close its context; nothing that a handler does is raised.
 
+        :param payload: as ``read`` has returned it; a job that is ``Unable`` to run fails for good.
         :param max_result: bytes of the result's JSON.
         :param stopped: done when the handler has to stop, with the reason.
         :param on_stop: called with ``stopped`` as soon as that is done, unless the handler has ended before.
         """
         stopped.add_done_callback(on_stop)
         try:
-            outcome, ending = await self._outcome(spec, context, max_result, stopped)
+            outcome, ending = await self._outcome(spec, payload, context, max_result, stopped)
         finally:
             stopped.remove_done_callback(on_stop)
             # What was reported last is stored with the event of the outcome.
@@ -166,16 +184,21 @@ class HandlerExecution:
         return Ran(outcome, ending, context.percent, context.message)
 
     async def _outcome(
-        self, spec: Spec, context: HandlerContext, max_result: int, stopped: "asyncio.Future[Stop]"
+        self,
+        spec: Spec,
+        payload: BaseModel | Unable,
+        context: HandlerContext,
+        max_result: int,
+        stopped: "asyncio.Future[Stop]",
     ) -> tuple[Succeeded | Failure | Stop, Receipt]:
         job_type = self._registry.get(spec.type)
-        if job_type is None:
-            message = f"No job type {spec.type!r} is registered here."
-            return Failure("UnknownJobType", message, retryable=False), Receipt.FINISHED
-        payload = bytes(spec.payload)
+        if job_type is None or isinstance(payload, Unable):
+            assert isinstance(payload, Unable)
+            return Failure(payload.type, payload.reason, retryable=False), Receipt.FINISHED
         handling: Coroutine[Any, Any, Succeeded | Failure]
         if job_type.cpu_bound:
-            handling, stopped_by = self._processes.run_handler(job_type, payload, context, max_result), Receipt.KILLED
+            stored = bytes(spec.payload)
+            handling, stopped_by = self._processes.run_handler(job_type, stored, context, max_result), Receipt.KILLED
         else:
             invocation = prepare(job_type, payload, context)
             if isinstance(invocation, Failure):
@@ -397,14 +420,18 @@ class Invocation(NamedTuple):
     payload: Any
 
 
-def prepare(job_type: JobType, payload: bytes, context: JobContext) -> Invocation | Failure:
-    """Return the handler of a type and a stored payload as its model, or the failure that the attempt ends with."""
+def read_payload(job_type: JobType, payload: bytes) -> BaseModel | Unable:
+    """Return a stored payload as the model of its type, or why it does not fit."""
     try:
-        fields = read(job_type.payload, payload)
+        return read(job_type.payload, payload)
     except ModelMismatch as error:
-        return Failure("InvalidPayload", f"The stored payload does not fit its model. {error}", retryable=False)
+        return Unable("InvalidPayload", f"The stored payload does not fit its model. {error}")
+
+
+def prepare(job_type: JobType, payload: BaseModel, context: JobContext) -> Invocation | Failure:
+    """Return the handler of a type with the payload for it, or the failure that the attempt ends with."""
     try:
-        return Invocation(load_handler(job_type.handler), fields)
+        return Invocation(load_handler(job_type.handler), payload)
     except (Exception, SystemExit) as error:  # noqa: BLE001
         # A module may raise anything when it is imported; another worker may have what this one lacks.
         if isinstance(error, ModuleNotFoundError) and error.name is not None:

@@ -191,11 +191,8 @@ class Intake:
         :param slots: how many jobs may run at a time.
         :param leases: a redelivery of what has a lease renews that, and is never returned by ``next``.
         """
-        self._consumers = [
-            PullConsumer(connection, queue, priority, ack_wait=ack_wait, deliver=self._on_delivery, lost=self.drop_held)
-            for queue in queues
-            for priority in _BY_RANK
-        ]
+        self._ack_wait = ack_wait
+        self._consumers: list[PullConsumer] = []
         self._held: dict[JobPriority, deque[tuple[PullConsumer, Delivery]]] = {p: deque() for p in _BY_RANK}
         self._arrived = asyncio.Event()
         self._connection = connection
@@ -204,6 +201,23 @@ class Intake:
         self._starts = 0
         self._job_seconds = 1.0
         connection.on_reconnect.append(self._reconnected)
+        for queue in queues:
+            self.add_queue(queue)
+
+    def add_queue(self, queue: str) -> None:
+        """Pull the deliveries of one more queue, whose consumers exist."""
+        self._consumers += [
+            PullConsumer(
+                self._connection,
+                queue,
+                priority,
+                ack_wait=self._ack_wait,
+                deliver=self._on_delivery,
+                lost=self.drop_held,
+            )
+            for priority in _BY_RANK
+        ]
+        self._arrived.set()
 
     @property
     def held(self) -> list[Delivery]:

@@ -9,17 +9,31 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
-from gql_jobs.jetstream.connection import connect
+from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.registry import Registry
+from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.codec import Unreadable
 from gql_jobs.log.deliveries import Delivery
-from gql_jobs.log.heartbeats import Heartbeat, publish_heartbeat, publish_heartbeats
-from gql_jobs.log.job_log import JobLog, open_job_log
-from gql_jobs.log.streams import StreamInfo, ensure_consumers, ensure_streams, make_missing, stream_info
+from gql_jobs.log.heartbeats import Heartbeat, ask_workers, publish_heartbeat, publish_heartbeats
+from gql_jobs.log.job_log import JobLog, open_job_log, queue_errors
+from gql_jobs.log.streams import (
+    StreamInfo,
+    ensure_consumers,
+    ensure_streams,
+    make_missing,
+    stored_queues,
+    stream_info,
+    waiting_queues,
+)
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
 from gql_jobs_worker.abilities import Abilities, open_abilities
@@ -41,6 +55,10 @@ RELEASE_TIMEOUT = 15.0
 """Seconds that handlers get to stop, and their outcomes to be recorded, in stage two."""
 
 
+ADOPT_EVERY = 30.0
+"""Seconds between two looks for queues that no job type uses any more, and that nobody serves."""
+
+
 class Pool:
     """Runs jobs of ``queues``, at most ``settings.num_workers`` at a time."""
 
@@ -52,11 +70,13 @@ class Pool:
         settings: Settings,
         queues: tuple[str, ...],
         *,
+        adopts: bool,
         stop_fetching: asyncio.Event,
         hand_back: asyncio.Event,
     ) -> None:
         """Put the parts of a worker together.
 
+        :param adopts: whether queues of earlier versions are served, too, if jobs wait there that no worker takes.
         :param stop_fetching: set to begin stage one of the shutdown.
         :param hand_back: set to begin stage two before the grace period is over.
         """
@@ -69,6 +89,7 @@ class Pool:
         self._connection = job_log.connection
         self._settings = settings
         self._queues = queues
+        self._adopts = adopts
         self._abilities = abilities
         self._leases = Leases(self.id, self.counts)
         self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._leases)
@@ -78,7 +99,14 @@ class Pool:
             job_log,
             ArtifactStore(job_log, settings),
             leases=self._leases,
-            claims=Claims(job_log, self.id, abilities, self._takeovers, self.counts),
+            claims=Claims(
+                job_log,
+                self.id,
+                execution=execution,
+                abilities=abilities,
+                takeovers=self._takeovers,
+                counts=self.counts,
+            ),
             execution=execution,
             records=Records(job_log, settings, self.id, receipts, self.counts),
             receipts=receipts,
@@ -117,6 +145,8 @@ class Pool:
                 group.create_task(publish_heartbeats(self._connection, self._heartbeat, self._changed)),
                 group.create_task(keep_leases(self._job_log, leases, self._intake, ack_wait, busy=self._slots.locked)),
             ]
+            if self._adopts:
+                background.append(group.create_task(self._adopt_queues()))
             fetching = group.create_task(self._fetch())
             await self._stop_fetching.wait()
             fetching.cancel()
@@ -152,6 +182,20 @@ class Pool:
             else:
                 if stream.created != created:
                     return stream.created
+
+    async def _adopt_queues(self) -> None:
+        """Serve queues that no job type uses any more as soon as nobody else does; never return."""
+        while True:
+            try:
+                for queue in await abandoned_queues(self._connection, self._queues, self._abilities.known_types()):
+                    await ensure_consumers(self._connection, (queue,), self._settings.ack_wait)
+                    self._queues = (*self._queues, queue)
+                    self._intake.add_queue(queue)
+                    self._changed.set()
+                    log.info("jobs wait in the queue %s of an earlier version, which is served here from now on", queue)
+            except (GqlJobsError, ApiError) as error:
+                log.debug("queues of earlier versions cannot be looked for: %s", error)
+            await asyncio.sleep(ADOPT_EVERY)
 
     async def _fetch(self) -> None:
         while True:
@@ -208,11 +252,34 @@ class Pool:
             hostname=socket.gethostname(),
             queues=self._queues,
             job_types=self._abilities.types(self._queues),
+            known_types=self._abilities.known_types(),
+            unable=self._abilities.unable(),
             concurrency=self.capacity,
             running=self.running,
             started_at=self._started_at,
             leaving=leaving,
         )
+
+
+async def abandoned_queues(connection: Connection, served: tuple[str, ...], known_types: tuple[str, ...]) -> list[str]:
+    """Return the queues, but for those ``served`` here, with jobs that wait, that no worker serves and that are ours.
+
+    Ours are those whose newest job is of one of the types that are known here: an installation may have several codes.
+
+    :raises QueueUnavailable: if the server does not answer.
+    """
+    candidates = await waiting_queues(connection) - set(served)
+    if candidates:
+        candidates -= {queue for worker in await ask_workers(connection) for queue in worker.queues}
+    found: list[str] = []
+    for queue in sorted(candidates):
+        with queue_errors():
+            newest = await last_message(connection, codec.JOBS_STREAM, codec.submissions_of_queue(queue))
+        with suppress(Unreadable):
+            submission = codec.decode_body(Kind.QUEUED, newest.data) if newest is not None else None
+            if isinstance(submission, Submission) and submission.spec.type in known_types:
+                found.append(queue)
+    return found
 
 
 async def run_pool(
@@ -226,25 +293,37 @@ async def run_pool(
 ) -> None:
     """Connect to NATS, run a pool until its shutdown is over, and close the connection.
 
+    :param queues: what to serve; empty for the queues of all job types, and those of earlier versions that nobody
+        serves.
     :param stop_fetching: set to begin stage one of the shutdown.
     :param hand_back: set to begin stage two at once.
     :param started: set here once the pool runs; before that, cancelling this coroutine is enough.
     :raises UnsuitableServer: if the NATS server is too old.
+    :raises ValueError: for a queue that neither a job type uses nor the server knows.
     """
+    adopts, queues = not queues, queues or tuple(registry.queues)
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
+        await _check_queues(connection, registry, queues)
         await ensure_consumers(connection, queues, settings.ack_wait)
         stream = await stream_info(connection)
         async with (
             open_job_log(connection) as job_log,
             open_cpu_processes(settings) as processes,
-            open_abilities(registry, processes) as abilities,
+            open_abilities(registry, processes, partial(ask_workers, connection), settings.unable_timeout) as abilities,
         ):
             show_progress(settings.log_progress)
             asyncio.get_running_loop().set_task_factory(start_task)
             execution = HandlerExecution(registry, processes)
             pool = Pool(
-                job_log, execution, abilities, settings, queues, stop_fetching=stop_fetching, hand_back=hand_back
+                job_log,
+                execution,
+                abilities,
+                settings,
+                queues,
+                adopts=adopts,
+                stop_fetching=stop_fetching,
+                hand_back=hand_back,
             )
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
@@ -253,3 +332,14 @@ async def run_pool(
                 async with in_background(lag.run()):
                     await pool.run(stream)
             log.info("worker %s has stopped", pool.id)
+
+
+async def _check_queues(connection: Connection, registry: Registry, queues: tuple[str, ...]) -> None:
+    of_earlier_versions = [queue for queue in queues if queue not in registry.queues]
+    if not of_earlier_versions:
+        return
+    stored = await stored_queues(connection, of_earlier_versions)
+    for queue in of_earlier_versions:
+        if queue not in stored:
+            known = ", ".join(registry.queues)
+            raise ValueError(f"No job type uses the queue {queue!r}, and no job was ever in it; there are: {known}.")

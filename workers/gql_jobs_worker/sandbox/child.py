@@ -30,6 +30,7 @@ from gql_jobs_worker.execution import (
     Failure,
     Reports,
     Succeeded,
+    Unable,
     awaited,
     checkpoint_json,
     end_copy,
@@ -37,6 +38,7 @@ from gql_jobs_worker.execution import (
     missing_import,
     must_be_awaited,
     prepare,
+    read_payload,
     refuse_waiting_on_a_loop,
     result_of,
 )
@@ -158,7 +160,11 @@ class _ThisProcess:
         )
 
     def _outcome(self, job: CpuJob, context: "ChildContext") -> Succeeded | Failure:
-        invocation = prepare(job.job_type, job.payload, context)
+        payload = read_payload(job.job_type, job.payload)
+        if isinstance(payload, Unable):
+            # The worker could read it: the model's code does not do the same everywhere.
+            return Failure(payload.type, payload.reason, retryable=False)
+        invocation = prepare(job.job_type, payload, context)
         if isinstance(invocation, Failure):
             return invocation
         self.send(Began())
