@@ -42,8 +42,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     Middleware that is added to it sees every request and socket of every route. It runs under any ASGI server, and
     mounted in another application whose lifespan enters ``app.router.lifespan_context(app)`` (docs/embedding.md).
 
-    ``app.state`` has the ``opener`` of the runtime, the ``connections`` to be closed when the process stops, and, once
-    the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
+    ``app.state`` has the ``opener`` of the runtime, the ``connections`` to be closed when the process stops, the
+    ``budget`` of bytes, and, once the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
 
     :param imports: modules that register job types, beside the installed ones.
     :raises ImportError: naming the module that could not be imported.
@@ -86,6 +86,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = WrappedFastAPI(wrap, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.connections = endpoint.connections
+    app.state.budget = endpoint.budget
     app.state.opener = opener
     app.state.metrics = ApiMetrics(opener, schema.operations.times, endpoint.socket_counts, lag)
     app.include_router(health_router)

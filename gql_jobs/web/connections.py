@@ -17,6 +17,9 @@ from typing import Literal, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+CONNECTION_EXTENSION = "gql_jobs.connection"
+"""An extension of the HTTP scope, with two functions: ``close`` closes the connection once everything sent is written,
+so that the response stays unfinished; ``lasts`` is called for a response that is a stream."""
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address that identify a client, which is free to choose the rest."""
 _CLOSED_PER_SECOND = 500
@@ -86,6 +89,9 @@ class AdmittedResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
+        lasts = scope.get("extensions", {}).get(CONNECTION_EXTENSION, {}).get("lasts")
+        if lasts is not None:
+            lasts()
         with self._admission.admitted(scope):
             await self._response(scope, receive, send)
 
@@ -205,6 +211,32 @@ def budget_for(largest: int) -> ByteBudget:
     return ByteBudget(_LARGEST_AT_A_TIME * largest, _LARGEST_PER_CLIENT * largest)
 
 
+class Rate:
+    """How often something may happen: so many times at once, and so many more each second.
+
+    :param burst: how many times at once.
+    :param per_second: how many times a second in the long run.
+    """
+
+    __slots__ = ("_burst", "_left", "_per_second", "_since")
+
+    def __init__(self, burst: int, per_second: int) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._left = float(burst)
+        self._since: float | None = None
+
+    def spend(self, number: int, now: float) -> bool:
+        """Count ``number`` times more; return whether that is not too often.
+
+        :param now: seconds of a clock that only goes forward.
+        """
+        passed = now - self._since if self._since is not None else 0.0
+        self._since = now
+        self._left = min(self._burst, self._left + passed * self._per_second) - number
+        return self._left >= 0
+
+
 class PlainConnection(Protocol):
     """A connection that carries neither a socket nor a stream, as ``PlainConnections`` sees it."""
 
@@ -243,9 +275,15 @@ class PlainConnections:
         has_room = len(own) < self._most_per_client or _gives_way(own)
         if has_room and self._total >= self._most:
             has_room = self._make_room(len(own))
-        self._open.setdefault(client, {})[connection] = None
-        self._total += 1
+        self.count(client, connection)
         return has_room
+
+    def count(self, client: str, connection: PlainConnection) -> None:
+        """Count a connection, whether or not there is room for it. It may be called twice."""
+        own = self._open.setdefault(client, {})
+        if connection not in own:
+            own[connection] = None
+            self._total += 1
 
     def ended(self, client: str, connection: PlainConnection) -> None:
         """Count it no more: it has ended, or carries something that lasts. It may be called twice."""

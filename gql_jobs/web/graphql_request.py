@@ -154,7 +154,8 @@ def body_too_large(limit: int, size: int | None = None) -> Response:
     :param size: the bytes that the request declares; None where it does not.
     """
     error = PayloadTooLarge("The request body", size, limit)
-    return error_response(413, error.message, **error.extensions)
+    # Closed, because the rest of the body would have to be read before the next request.
+    return error_response(413, error.message, headers={"Connection": "close"}, **error.extensions)
 
 
 def too_busy() -> Response:

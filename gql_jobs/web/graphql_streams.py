@@ -16,8 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.engine.operations import Result
-from gql_jobs.web.connections import Connections
-from gql_jobs.web.uvicorn_protocols import CLOSE_EXTENSION
+from gql_jobs.web.connections import CONNECTION_EXTENSION, Connections
 
 _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
@@ -211,7 +210,7 @@ class _TimedResults:
 
 def _close_of(scope: Scope) -> Callable[[], None] | None:
     """Return what closes the connection; None under a server that does not have our extension."""
-    close: Callable[[], None] | None = scope.get("extensions", {}).get(CLOSE_EXTENSION, {}).get("close")
+    close: Callable[[], None] | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION, {}).get("close")
     return close
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
+from typing import NamedTuple
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -19,6 +22,7 @@ from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.app import PATH, WrappedFastAPI, create_app
+from gql_jobs.web.connections import PlainConnections
 from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
 
@@ -28,6 +32,10 @@ _CLOSE_CONNECTIONS_WITHIN = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""
 _END_REQUESTS_WITHIN = 5
 """Seconds that open requests get after that."""
+_OWN_DESCRIPTORS = 40
+"""Descriptors that the process needs beside its clients': the index, NATS, the event loop, files that it sends."""
+_LEAST_CONNECTIONS = 16
+"""Connections without which it is not worth to start."""
 _METRICS = "/metrics"
 _OWN_PATHS = frozenset({_METRICS, "/healthz", "/readyz"})
 _ELSEWHERE = (
@@ -45,10 +53,12 @@ def serve(
     :param joins: when to listen at a port that is shared with other processes; None if it is not shared.
     :raises ImportError: naming the module of job types that could not be imported.
     :raises CannotListen: if the port cannot be had.
+    :raises TooFewDescriptors: if the process may have too few open files.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
     :raises FolderInUse, OSError: if the data folder cannot be used.
     :raises SystemExit: with code 1 if a part has failed that all answers depend on.
     """
+    raise_descriptor_limit(settings)
     server = http_server(settings, imports)
     listen_here = partial(listen, host, port, shared=joins is not None)
     listeners = [] if joins == "when-ready" else listen_here()
@@ -80,10 +90,16 @@ def _announce(graphql: str, settings: Settings) -> None:
 
 
 def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
-    """Return the server that ``serve`` runs, not started yet; its ``run`` takes the listening sockets."""
-    app = create_app(settings, imports)
+    """Return the server that ``serve`` runs, not started yet; its ``run`` takes the listening sockets.
+
+    :raises TooFewDescriptors: if the process may have so few open files that it could serve hardly anybody.
+    """
+    room = _room(settings)
+    app = create_app(settings.model_copy(update=room.lasting), imports)
     config = ServerConfig(
         app.outermost,
+        plain=PlainConnections(room.plain, min(settings.max_sockets_per_client, room.plain_per_client)),
+        budget=app.state.budget,
         write_timeout=settings.write_timeout,
         request_timeout=settings.request_timeout,
         interface="asgi3",
@@ -103,6 +119,48 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         server_header=False,
     )
     return HttpServer(config, app)
+
+
+class TooFewDescriptors(OSError):
+    """The process may have so few open files that it could serve hardly anybody; the message says how many it needs."""
+
+
+class _Room(NamedTuple):
+    """How the descriptors of the process are shared out: what one kind of connection takes, it takes from no other."""
+
+    lasting: dict[str, int]
+    """The settings about sockets and streams, where they have to be lower."""
+    plain: int
+    plain_per_client: int
+
+
+def _room(settings: Settings) -> _Room:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = limit - _OWN_DESCRIPTORS if limit != resource.RLIM_INFINITY else 2 * settings.max_sockets
+    if room < _LEAST_CONNECTIONS:
+        needed = _OWN_DESCRIPTORS + _LEAST_CONNECTIONS
+        raise TooFewDescriptors(
+            f"The process may open {limit} files, and an API process needs {needed} at the least, better thousands: "
+            "raise the limit (ulimit -n, LimitNOFILE)."
+        )
+    sockets = min(settings.max_sockets, room * 3 // 4)
+    plain = min(settings.max_sockets, room - sockets)
+    lasting = {"max_sockets": sockets, "max_sockets_per_client": min(settings.max_sockets_per_client, -(-sockets // 2))}
+    if sockets < settings.max_sockets:
+        log.info("%d sockets and streams at most: the process may open %d files", sockets, limit)
+    return _Room(lasting, plain, -(-plain * 3 // 4))
+
+
+def raise_descriptor_limit(settings: Settings) -> None:
+    """Raise the limit of open files to what the settings need, as far as the process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * settings.max_sockets + _OWN_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Some systems allow less than they say.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class HttpServer(uvicorn.Server):

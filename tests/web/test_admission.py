@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 from starlette.types import Scope
 
-from gql_jobs.web.connections import Admission
+from gql_jobs.web.connections import Admission, PlainConnections
 
 
 def _from(host: str | None) -> Scope:
@@ -38,3 +38,48 @@ def test_what_counts_as_one_client(first: str | None, second: str | None, *, is_
     with admission.admitted(_from(first)):
         assert (admission.rejection(_from(second)) is not None) is is_one
     assert admission.rejection(_from(second)) is None
+
+
+class _Connection:
+    """A connection that tells what it is doing, and when it was ended."""
+
+    def __init__(self, plain: PlainConnections, client: str, *, idle: bool = True, unfinished: bool = False) -> None:
+        self.is_idle = idle
+        self.is_unfinished = unfinished
+        self.is_open = True
+        self._plain = plain
+        self._client = client
+        self.is_admitted = plain.admit(client, self)
+
+    def give_way(self) -> None:
+        self.is_open = False
+        self._plain.ended(self._client, self)
+
+
+def test_a_connection_above_the_limit_of_its_client_takes_the_place_of_an_idle_one() -> None:
+    plain = PlainConnections(10, 2)
+    busy, idle = _Connection(plain, "a", idle=False), _Connection(plain, "a")
+    other = _Connection(plain, "b")
+    new = _Connection(plain, "a", idle=False)
+    assert new.is_admitted
+    assert (busy.is_open, idle.is_open, other.is_open) == (True, False, True)
+    assert not _Connection(plain, "a").is_admitted
+
+
+def test_a_connection_above_the_limit_of_all_takes_the_place_of_one_of_the_client_that_has_most() -> None:
+    plain = PlainConnections(4, 4)
+    held = [_Connection(plain, "a") for _ in range(3)]
+    other = _Connection(plain, "b")
+    assert _Connection(plain, "c").is_admitted
+    assert [connection.is_open for connection in held] == [False, True, True]
+    assert other.is_open
+
+
+def test_where_none_is_idle_one_gives_way_that_is_held_up_by_a_client_with_more() -> None:
+    plain = PlainConnections(3, 3)
+    busy = _Connection(plain, "a", idle=False)
+    held_up = [_Connection(plain, "a", idle=False, unfinished=True) for _ in range(2)]
+    assert _Connection(plain, "b", idle=False).is_admitted
+    assert [connection.is_open for connection in (busy, *held_up)] == [True, False, True]
+    assert not _Connection(plain, "b", idle=False).is_admitted
+    assert held_up[1].is_open

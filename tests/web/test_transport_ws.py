@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.api.operations import CANCEL, CREATE, asked, create
 from tests.deadline import until
+from tests.scraped import reader, scrape
 from tests.serving import HOST, PROTOCOL, Data, ServedApi, hear, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -286,6 +287,11 @@ async def test_a_socket_that_is_lost_amid_its_operations_is_no_news(
         for number in range(20):
             await _subscribe(opened, str(number), query, **({"input": asked()} if query == CREATE else {}))
         opened.transport.abort()
+
+    async def is_over() -> bool:
+        return reader(await scrape(wire.http))("gql_jobs_sockets") == 0
+
+    await until(is_over, "the socket and its operations have ended")
     await wire.subscribers(0)
     await until(lambda: not any("_Connection._run" in str(task) for task in asyncio.all_tasks()), "no operation runs")
     # asyncio itself warns of writes that come before it has noticed; a traceback would be an error's.
