@@ -91,17 +91,19 @@ class Losses:
         :raises ApiError: | GqlJobsError: | Unavailable: if the server refuses or does not answer.
         """
         connection = self._log.connection
+        # Before the stream is asked: what is stored meanwhile is read before its answer is here.
+        position = self._feed.position
         stream = await make_missing(connection, self._settings, self._queues)
         if stream.created != self._index.stream_created:
             self._void(
                 f"The stream of jobs was deleted, or its store wiped, while this process followed it; it is a new one "
                 f"since {stream.created}."
             )
-        self._behind = self._behind + 1 if stream.state.last_seq < self._feed.position else 0
+        self._behind = self._behind + 1 if stream.state.last_seq < position else 0
         if self._behind >= _BEHIND_AT_LEAST:
             self._void(
                 f"The stream of jobs ends at {stream.state.last_seq}, although it has gone as far as "
-                f"{self._feed.position}: an older copy of it was restored, or its newest messages are lost."
+                f"{position}: an older copy of it was restored, or its newest messages are lost."
             )
         # Expiries are applied before their deletions are taken for losses.
         if not self._feed.caught_up or not await self._feed.wait_for(stream.state.last_seq, _CAUGHT_UP_WITHIN):
