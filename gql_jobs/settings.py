@@ -346,6 +346,14 @@ class Settings(BaseSettings):
         description="Values that an operation may ask for, with the sizes of lists counted.",
         json_schema_extra=API,
     )
+    max_reading_time: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Seconds of each second that new documents of one client may take to be parsed and validated; "
+        "0 for any.",
+        json_schema_extra=API,
+    )
     max_operation_rows: int = Field(
         10_000,
         ge=100,

@@ -104,6 +104,8 @@ class Context:
     resume_after: str | None = None
     """The cursor that the transport resumes from (``Last-Event-ID``). It is newer than the argument ``after``: a client
     that reconnects by itself repeats the request as it first was."""
+    client: Callable[[], str | None] = lambda: None
+    """Returns who asks, as one of those whose share of the time is limited; None for nobody."""
     budget: Budget = field(default_factory=Budget)
     """What the operation may still read and show; the engine sets it before resolvers run."""
 

@@ -1,6 +1,7 @@
 """GraphQL at one path: over HTTP as one response or as a stream of them, and over WebSockets."""
 
 import logging
+from functools import partial
 
 from graphql import OperationType
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,7 @@ from gql_jobs.web.connections import (
     Connections,
     SocketCounts,
     budget_for,
+    client_of,
 )
 from gql_jobs.web.graphql_request import (
     EVENT_STREAM,
@@ -143,6 +145,7 @@ class GraphQLEndpoint:
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
         context = self._new_context()
         context.is_abandoned = request.is_disconnected
+        context.client = partial(client_of, request.scope)
         operation = self._operations.operation(await read_operation(request), context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")

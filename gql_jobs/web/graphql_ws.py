@@ -322,6 +322,7 @@ class _Connection:
             return
         context = self._new_context()
         context.connection_params = self._parameters
+        context.client = lambda: self._client
         running = _Running(
             operation_id, self._operations.operation(request, context), HeldBytes(self._budget, self._client)
         )

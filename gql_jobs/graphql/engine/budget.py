@@ -1,4 +1,4 @@
-"""What one operation may use while it runs: rows that are read for it, and bytes of its result.
+"""What one operation may use while it runs, rows that are read and bytes of its result; and a client's time before.
 
 ``complexity`` measures what a document asks for before it runs; how long the lists turn out to be is known only then.
 Each operation, and each event of a subscription, has a ``Budget`` of its own in its context. Resolvers take from it
@@ -6,17 +6,28 @@ what they are about to read or to show, so that an operation ends at the first r
 writes no more than what is left of the bytes.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, json
 
 from gql_jobs.jobs.errors import ErrorCode, GqlJobsError
 
+_T = TypeVar("_T")
 _R = TypeVar("_R", bound=Callable[..., Any])
 
 _LARGEST_INT = 2**31 - 1
 """The largest number that an error can show: GraphQL's Int."""
+_SAVED_SECONDS = 4.0
+"""Seconds of which a client may have saved its share."""
+_MAX_CLIENTS = 10_000
+"""Clients whose time is known."""
+_MAX_REFUSALS = 1000
+_MAX_REFUSALS_SIZE = 1 << 20
+"""Refusals that are kept, and their bytes."""
 FEW_ROWS = 8
 """Rows up to which a result needs no ``encode_result``: what so few can hold is bounded by what a job may hold."""
 
@@ -59,6 +70,10 @@ class OperationLimits(Protocol):
     @property
     def max_operation_bytes(self) -> int:
         """Return how many bytes its result may have."""
+
+    @property
+    def max_reading_time(self) -> float:
+        """Return how many seconds of each second the new documents of one client may take to be read; 0 for any."""
 
     @property
     def query_timeout(self) -> float:
@@ -166,3 +181,64 @@ def spends_only(resolver: _R) -> _R:
 def only_spends_budget(resolver: Callable[..., Any]) -> bool:
     """Return whether the resolver was marked by ``spends_only``."""
     return getattr(resolver, "only_spends", False)
+
+
+class ReadingTimes:
+    """The time that clients have new documents read for them: the CPU that parsing, measuring and validating takes.
+
+    A client may take a share of every second, and what it has not taken of the last seconds besides.
+
+    :param share: seconds of each second; 0 for any.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By client, how many seconds were spent, less what time has made good, and when that was so."""
+
+    def is_exhausted(self, client: str) -> bool:
+        """Return whether the client has to wait before another new document is read for it."""
+        return self._share > 0 and self._left(client) > self._share * _SAVED_SECONDS
+
+    @contextmanager
+    def spent(self, client: str | None) -> Iterator[None]:
+        """Count the CPU that the block takes as the client's; None counts for nobody."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            if client is not None and self._share > 0:
+                self._spent[client] = (self._left(client) + time.thread_time() - began, time.monotonic())
+                self._spent.move_to_end(client)
+                if len(self._spent) > _MAX_CLIENTS:
+                    self._spent.popitem(last=False)
+
+    def _left(self, client: str) -> float:
+        seconds, at = self._spent.get(client, (0.0, 0.0))
+        return max(seconds - (time.monotonic() - at) * self._share, 0.0)
+
+
+class Refusals(Generic[_T]):
+    """The refusals of texts that were refused lately, by the texts' digests: a text is not read twice for one."""
+
+    def __init__(self) -> None:
+        self._refusals: OrderedDict[bytes, tuple[_T, int]] = OrderedDict()
+        self._size = 0
+
+    def find(self, digest: bytes) -> _T | None:
+        """Return the refusal of that text, or None."""
+        found = self._refusals.get(digest)
+        if found is None:
+            return None
+        self._refusals.move_to_end(digest)
+        return found[0]
+
+    def keep(self, digest: bytes, refusal: _T, size: int) -> None:
+        """Keep a refusal of ``size`` bytes; the oldest are dropped when there are too many, or too many bytes."""
+        if digest in self._refusals:
+            return
+        self._refusals[digest] = (refusal, size)
+        self._size += size
+        while self._size > _MAX_REFUSALS_SIZE or len(self._refusals) > _MAX_REFUSALS:
+            _, (_, dropped) = self._refusals.popitem(last=False)
+            self._size -= dropped

@@ -5,10 +5,11 @@ each fragment. ``documents`` compares the complexity with the limits. The docume
 before it is validated, which costs more.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from graphql import (
+    DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
@@ -18,16 +19,19 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    Node,
     NullValueNode,
     OperationDefinitionNode,
     SelectionNode,
     SelectionSetNode,
     VariableNode,
+    Visitor,
     get_named_type,
     get_nullable_type,
     is_composite_type,
     is_introspection_type,
     is_list_type,
+    visit,
 )
 from msgspec import Struct
 from msgspec.structs import replace
@@ -229,3 +233,61 @@ class Measurement:
         if isinstance(node, IntValueNode):
             return float(node.value)  # int() refuses a number of more than 4300 digits
         return None if isinstance(node, NullValueNode) else node
+
+
+# The shape of a document. Some rules of validation compare everything in a set with everything else in it, so that is
+# bounded before.
+
+
+def without_repetitions(document: DocumentNode) -> DocumentNode:
+    """Return the document without fields that stand in the same set before, by nothing but their names."""
+    if all(len(_distinct(node)) == len(node.selections) for level in _levels(document) for node in level):
+        return document
+
+    class Folding(Visitor):
+        def leave_selection_set(self, node: SelectionSetNode, *_args: Any) -> Any:
+            kept = _distinct(node)
+            return SelectionSetNode(selections=kept, loc=node.loc) if len(kept) < len(node.selections) else None
+
+    return cast("DocumentNode", visit(document, Folding()))
+
+
+def most_selections(document: DocumentNode) -> int:
+    """Return how many selections the largest set of a document has, with those of inline fragments in it."""
+    return max((sum(len(node.selections) for node in level) for level in _levels(document)), default=0)
+
+
+def _levels(document: DocumentNode) -> Iterator[list[SelectionSetNode]]:
+    """Yield each set of selections, with the sets of the inline fragments in it."""
+    waiting = [_set_of(definition) for definition in document.definitions]
+    while waiting:
+        root = waiting.pop()
+        if root is None:
+            continue
+        level = [root]
+        for node in level:
+            for selection in node.selections:
+                if isinstance(selection, InlineFragmentNode):
+                    level.append(selection.selection_set)
+                elif isinstance(selection, FieldNode):
+                    waiting.append(selection.selection_set)
+        yield level
+
+
+def _set_of(node: Node) -> SelectionSetNode | None:
+    """Return the selections of an operation or a fragment; None for a definition of another kind."""
+    return node.selection_set if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode) else None
+
+
+def _distinct(node: SelectionSetNode) -> tuple[SelectionNode, ...]:
+    found: dict[object, SelectionNode] = {}
+    for selection in node.selections:
+        found.setdefault(_words(selection), selection)
+    return tuple(found.values())
+
+
+def _words(selection: SelectionNode) -> object:
+    """Return what a field is that consists of its name alone; all other selections are equal to themselves only."""
+    if not isinstance(selection, FieldNode) or selection.alias or selection.arguments or selection.directives:
+        return id(selection)
+    return id(selection) if selection.selection_set else selection.name.value

@@ -24,6 +24,7 @@ from graphql import (
     GraphQLSchema,
     GraphQLSyntaxError,
     OperationDefinitionNode,
+    OperationType,
     get_nullable_type,
     get_operation_ast,
     is_input_object_type,
@@ -31,12 +32,13 @@ from graphql import (
     type_from_ast,
     validate,
 )
-from msgspec import Struct, field
+from graphql.validation.rules import overlapping_fields_can_be_merged
+from msgspec import Struct, field, json
 
-from gql_jobs.graphql.engine.budget import OperationLimits, TooComplex
-from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep
-from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, coded, located
-from gql_jobs.jobs.errors import MAX_FAULTS, shortened
+from gql_jobs.graphql.engine.budget import OperationLimits, ReadingTimes, Refusals, TooComplex
+from gql_jobs.graphql.engine.complexity import Complexity, Measurement, TooDeep, most_selections, without_repetitions
+from gql_jobs.graphql.engine.errors import DocumentError, ErrorCodes, bounded, coded, located
+from gql_jobs.jobs.errors import MAX_FAULTS, ErrorCode, shortened
 
 MAX_CACHED_DOCUMENTS = 1000
 """Documents that are cached."""
@@ -48,6 +50,15 @@ INTROSPECTION_DEPTH = 20
 """Levels of an introspection query; GraphiQL and graphql-codegen ask for 15."""
 _TOKEN_BYTES = 1024
 """Bytes of memory for each token of a document, with its part of the syntax tree and of the plans."""
+MAX_SELECTIONS = 500
+"""Selections in one set, those of inline fragments in it included."""
+MAX_DEFINITIONS = 150
+"""Operations and fragments in a document."""
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 50_000
+_EXHAUSTED = (
+    "The documents of this client have taken too much time to be read. "
+    "Send the same document each time, with values in its variables, or try again later."
+)
 MAX_LIST = 10_000
 """Items of a list in the variables, where nothing else is said."""
 MAX_INPUT_VALUES = 100_000
@@ -57,11 +68,12 @@ _ABORTED = "Parsing aborted."
 
 
 class OperationRejected(Exception):
-    """An operation is not run. ``errors`` say why, each with its code."""
+    """An operation is not run. ``errors`` say why, each with its code; ``type`` is its type where that is known."""
 
-    def __init__(self, errors: list[GraphQLError]) -> None:
+    def __init__(self, errors: list[GraphQLError], operation_type: OperationType | None = None) -> None:
         super().__init__(*errors)
         self.errors = errors
+        self.type = operation_type
 
 
 class OperationRequest(Struct, frozen=True):
@@ -204,6 +216,14 @@ class ReadOperation(NamedTuple):
     variables: dict[str, Any]
     known: KnownDocument | None = None
     """The valid document with what is cached for it; None until the operation is checked, if it was not cached."""
+    client: str | None = None
+    """For whom a new document is read."""
+    is_named: bool = False
+    """Whether the request names the operation."""
+
+
+def _nobody() -> None:
+    return None
 
 
 class Documents:
@@ -224,6 +244,8 @@ class Documents:
         self._codes = codes
         self._limits = limits
         self._parse_options = _parse_options(limits) if limits is not None else {}
+        self._times = ReadingTimes(limits.max_reading_time if limits is not None else 0)
+        self._refusals: Refusals[OperationRejected] = Refusals()
         self._sizes = InputSizes(schema, lists)
         self._cached: OrderedDict[str, KnownDocument] = OrderedDict()
         self._cached_bytes = 0
@@ -232,37 +254,76 @@ class Documents:
     def __len__(self) -> int:
         return len(self._cached)
 
-    def read(self, request: OperationRequest) -> ReadOperation:
+    def read(self, request: OperationRequest, client: Callable[[], str | None] = _nobody) -> ReadOperation:
         """Return the operation that a request asks for.
 
-        :raises OperationRejected: if its document cannot be read or found, or it leaves open which operation is meant.
+        :param client: returns who asks, for whom new documents are read only so much of the time; None for nobody.
+        :raises OperationRejected: if its document cannot be read or found, or it leaves open which operation is meant,
+            or was rejected before.
         """
         text = self._text_of(request)
         known = self.find(text)
-        document = known.document if known is not None else self._parse(text)
+        if known is not None:
+            return self._read(request, text, known.document, known)
+        key = _refusal_key(text, request.operation_name)
+        refusal = self._refusals.find(key)
+        if refusal is not None:
+            raise OperationRejected(refusal.errors, refusal.type)
+        who = client()
+        if who is not None and self._times.is_exhausted(who):
+            raise OperationRejected([coded(GraphQLError(_EXHAUSTED), ErrorCode.RATE_LIMITED)])
+        try:
+            with self._times.spent(who):
+                return self._read(request, text, self._parse(text), None, who)
+        except OperationRejected as rejected:
+            raise self._kept(key, rejected) from None
+
+    def _read(
+        self,
+        request: OperationRequest,
+        text: str,
+        document: DocumentNode,
+        known: KnownDocument | None,
+        client: str | None = None,
+    ) -> ReadOperation:
         node = _chosen(document, request.operation_name)
         name = node.name.value if node.name else None
-        return ReadOperation(text, document, node, name, _declared(node, request.variables or {}), known)
+        declared = _declared(node, request.variables or {})
+        return ReadOperation(text, document, node, name, declared, known, client, request.operation_name is not None)
+
+    def _kept(self, key: bytes, rejected: OperationRejected) -> OperationRejected:
+        """Keep a refusal that follows from the text alone, without the document, and return it."""
+        refusal = OperationRejected(bounded(rejected.errors), rejected.type)
+        self._refusals.keep(key, refusal, sum(len(json.encode(error.formatted)) for error in refusal.errors))
+        return refusal
 
     def check(self, operation: ReadOperation) -> ReadOperation:
         """Return the operation with what is cached for its document, once it is valid and within the limits.
 
         :raises OperationRejected: if it is not.
         """
-        if self._limits is not None:
-            too_much = self._excess(operation, self._limits)
-            if too_much is not None:
-                raise OperationRejected([located(too_much)])
-        if operation.known is None:
-            operation = operation._replace(known=self._valid(operation))
+        if operation.known is not None:
+            self._refuse_excess(operation)
+        else:
+            with self._times.spent(operation.client):
+                self._refuse_excess(operation)
+                operation = operation._replace(known=self._valid(operation))
         if operation.variables:
             self._measure_variables(operation)
         return operation
 
+    def _refuse_excess(self, operation: ReadOperation) -> None:
+        if self._limits is not None:
+            too_much = self._excess(operation, self._limits)
+            if too_much is not None:
+                raise OperationRejected([located(too_much)])
+
     def _valid(self, operation: ReadOperation) -> KnownDocument:
         errors = validate(self._schema, operation.document, self._codes.rules, max_errors=MAX_FAULTS)
         if errors:
-            raise OperationRejected(self._codes.of_validation(errors))
+            rejected = OperationRejected(self._codes.of_validation(errors), operation.node.operation)
+            given_name = operation.name if operation.is_named else None
+            raise self._kept(_refusal_key(operation.text, given_name), rejected)
         return self._cache(operation.text, operation.document)
 
     def _measure_variables(self, operation: ReadOperation) -> None:
@@ -303,12 +364,20 @@ class Documents:
 
     def _parse(self, text: str) -> DocumentNode:
         try:
-            return graphql.parse(text, **self._parse_options)
+            document = graphql.parse(text, **self._parse_options)
         except GraphQLSyntaxError as error:
             raise OperationRejected([_aborted(error) or coded(error, DocumentError.GRAPHQL_PARSE_FAILED)]) from None
         except RecursionError:
             message = "The document is nested too deeply to be read."
             raise rejection(message, DocumentError.GRAPHQL_PARSE_FAILED) from None
+        document = without_repetitions(document)
+        for measure, actual, limit in (
+            ("number of operations and fragments", len(document.definitions), MAX_DEFINITIONS),
+            ("number of selections in one set", most_selections(document), MAX_SELECTIONS),
+        ):
+            if actual > limit:
+                raise OperationRejected([located(TooComplex(measure, limit, actual))])
+        return document
 
     def _excess(self, operation: ReadOperation, limits: OperationLimits) -> TooComplex | None:
         """Return the limit that an operation exceeds, or None; an operation of a cached document is measured once."""
@@ -355,6 +424,10 @@ def _weight(text: str, document: DocumentNode) -> int:
         tokens += 1
         token = token.next
     return (tokens or len(text)) * _TOKEN_BYTES + sys.getsizeof(text) * 2
+
+
+def _refusal_key(text: str, name: str | None) -> bytes:
+    return sha256(json.encode([text.encode("utf-8", "surrogatepass"), name])).digest()
 
 
 def digest(text: str) -> str:

@@ -9,7 +9,7 @@ it, runs it (``fast_path``) and makes its JSON. Every error in a result has its 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -62,6 +62,10 @@ class OperationContext(Protocol):
     budget: Budget
     """What the resolvers of this operation, or of one event of it, may still use; set before they run."""
 
+    @property
+    def client(self) -> Callable[[], str | None]:
+        """Returns what returns who asks, None if nobody knows; called only where a new document has to be read."""
+
 
 class Operation(Struct, frozen=True):
     """One operation, ready to be run once."""
@@ -74,7 +78,7 @@ class Operation(Struct, frozen=True):
     @property
     def type(self) -> OperationType | None:
         """Return its type; None if it was rejected when it was read, which its result then reports."""
-        return None if isinstance(self.read, OperationRejected) else self.read.node.operation
+        return self.read.type if isinstance(self.read, OperationRejected) else self.read.node.operation
 
 
 class Result:
@@ -161,7 +165,7 @@ class Operations:
         :param context: the ``info.context`` of its resolvers, of this operation alone.
         """
         try:
-            return Operation(context, self.documents.read(request))
+            return Operation(context, self.documents.read(request, context.client))
         except OperationRejected as rejected:
             return Operation(context, rejected)
 
