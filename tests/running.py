@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.settings import Settings
 from gql_jobs_worker.pool import run_pool
 from tests.child_processes import running_process
@@ -35,13 +35,17 @@ class RunningWorker:
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, queues: tuple[str, ...] | None = None) -> AsyncIterator[RunningWorker]:
-    """A pool within this process; running jobs are handed back when the block ends."""
-    registry = load_job_types()
+async def running_worker(
+    settings: Settings, queues: tuple[str, ...] | None = None, registry: Registry | None = None
+) -> AsyncIterator[RunningWorker]:
+    """A pool within this process; running jobs are handed back when the block ends.
+
+    :param registry: the job types that it knows; by default those of this process.
+    """
     worker = RunningWorker()
     pool = run_pool(
         settings,
-        registry,
+        registry or load_job_types(),
         queues or (),
         stop_fetching=worker.stop_fetching,
         hand_back=worker.hand_back,

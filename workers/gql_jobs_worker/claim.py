@@ -176,7 +176,7 @@ class Claims:
         return decision
 
     async def _is_given_up(self, lease: Lease, last: JobMessage | None) -> bool:
-        """Return whether nobody could read a job for so long, by the server's clock, that its next start is its last."""
+        """Return whether nobody could read a job for too long, by the server's clock: its next start is its last."""
         if not self._abilities.nobody_can(lease.submission.spec):
             return False
         try:
