@@ -10,14 +10,16 @@ Bodies are JSON. Unknown fields are ignored; the caller decides what to do about
 import re
 from base64 import urlsafe_b64encode
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
-from gql_jobs.jobs.messages import Body, Kind, Message
-from gql_jobs.jobs.model import JobPriority
+from gql_jobs.jobs.messages import AttemptBody, Body, Kind, Message
+from gql_jobs.jobs.model import JobError, JobPriority
+
+_B = TypeVar("_B", bound=AttemptBody)
 
 JOBS_STREAM = "JOBS"
 DEAD_LETTERS_STREAM = "jobs-dlq"
@@ -253,3 +255,47 @@ class JobMessage(StoredMessage, frozen=True):
         :raises Unreadable: if it is not a message of this version.
         """
         return read_message(self.subject, self.data, self.seq, self.at, self.nonce)
+
+
+# What an event has room for: the errors of a job's attempts are cut to it.
+
+MAX_MESSAGE_BYTES = 4000
+"""Bytes of one error's message, as JSON."""
+MAX_TYPE_BYTES = 200
+"""Bytes of one error's type, as JSON."""
+MAX_ERRORS_BYTES = 96 * 1024
+"""Bytes of all errors of a submission, as JSON; less where an event has no room for so many."""
+HEADER_BYTES = 1024
+"""Bytes that the headers of an event never exceed."""
+_MIN_MESSAGE_BYTES = 60
+"""Bytes to which an older error's message is cut at most; after that, whole errors are left out."""
+
+
+def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple[JobError, ...]:
+    """Return the errors cut to ``room`` bytes of JSON: older messages are shortened, then older errors left out."""
+    limit = MAX_MESSAGE_BYTES
+    while len(msgspec.json.encode(errors)) > room and len(errors) > 1:
+        limit //= 2
+        if limit < _MIN_MESSAGE_BYTES:
+            errors = errors[1:]
+        else:
+            errors = (
+                *(msgspec.structs.replace(e, message=cut_text(e.message, limit)) for e in errors[:-1]),
+                errors[-1],
+            )
+    return errors
+
+
+def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
+    """Return the event with as much of the errors as fits into a message of ``max_payload`` bytes."""
+    room = max_payload - HEADER_BYTES - len(encode_body(body))
+    return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
+
+
+def cut_text(text: str, limit: int) -> str:
+    """Return a text that takes at most ``limit`` bytes as JSON, without lone surrogates."""
+    # Lone surrogates are no UTF-8 and would make the event unstorable. Shortened before that: it may be megabytes.
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
+    while len(msgspec.json.encode(text)) > limit:
+        text = text[: max(len(text) * 3 // 4 - 1, 0)] + "…"
+    return text

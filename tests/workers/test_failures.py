@@ -1,5 +1,6 @@
 """What becomes of a job whose attempt fails."""
 
+import asyncio
 import re
 import subprocess
 from datetime import timedelta
@@ -111,6 +112,22 @@ async def test_of_an_exception_that_was_not_raised_on_purpose_clients_see_its_ty
     assert record.exc_info is not None
     assert record.exc_info[1] is raised
     assert "hunter2" not in str(await dead_letter(runtime.connection, job_id))
+
+
+async def test_what_one_task_of_a_group_raises_on_purpose_is_what_the_handler_has_raised(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def step() -> None:
+        raise PermanentError("There is no such page.")
+
+    async def handler(_: JobContext, __: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(step())
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime))
+    assert job.error is not None
+    assert (job.status, job.error.message) == (JobStatus.DEAD_LETTER, "There is no such page.")
 
 
 @pytest.mark.parametrize("raised", [PermanentError, TransientError])

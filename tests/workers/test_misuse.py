@@ -76,7 +76,7 @@ async def test_a_cpu_bound_handler_that_ends_oddly_is_a_failure_in_words_and_the
     assert said in job.error.message
 
 
-@pytest.mark.parametrize("name", ["close_low_descriptors", "close_output", "leave_the_folder"])
+@pytest.mark.parametrize("name", ["close_low_descriptors", "close_output", "leave_the_folder", "lower_the_limits"])
 async def test_a_cpu_bound_handler_that_damages_its_process_ends_and_the_next_job_finds_none_of_it(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

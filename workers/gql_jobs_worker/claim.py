@@ -23,12 +23,12 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.log import codec
-from gql_jobs.log.codec import JobMessage, Newer, Unreadable
+from gql_jobs.log.codec import JobMessage, Newer, Unreadable, fitting, with_errors
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, queue_errors
 from gql_jobs.logs import job_fields
 from gql_jobs_worker.abilities import Abilities
-from gql_jobs_worker.execution import HandlerExecution, Unable, fitting, with_errors
+from gql_jobs_worker.execution import HandlerExecution, Unable
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.telemetry import Counts, log_event
 

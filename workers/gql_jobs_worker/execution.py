@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache, partial
 from math import isfinite, isnan, nan
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -30,16 +30,14 @@ from pydantic import BaseModel
 
 from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, RefusedValue, TransientError
 from gql_jobs.jobs.handler import JobContext
-from gql_jobs.jobs.messages import AttemptBody, Receipt
+from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
-from gql_jobs.log.codec import encode_body
+from gql_jobs.log.codec import MAX_MESSAGE_BYTES, MAX_TYPE_BYTES, cut_text
 from gql_jobs.logs import current_job, redact
 
 log = logging.getLogger(__name__)
-
-_B = TypeVar("_B", bound=AttemptBody)
 
 HANDLER = "job "
 """The prefix of the names of handlers' tasks and threads."""
@@ -51,16 +49,6 @@ MAX_RETRY_AFTER = 7 * 86_400.0
 """Seconds that a handler can ask to wait before the next attempt; a point in time instead of a delay is far above."""
 MAX_MESSAGE = 1000
 """Characters of a progress message."""
-MAX_MESSAGE_BYTES = 4000
-"""Bytes of one error's message, as JSON."""
-MAX_TYPE_BYTES = 200
-"""Bytes of one error's type, as JSON."""
-MAX_ERRORS_BYTES = 96 * 1024
-"""Bytes of all errors of a submission, as JSON; less where an event has no room for so many."""
-HEADER_BYTES = 1024
-"""Bytes that the headers of an event never exceed."""
-_MIN_MESSAGE_BYTES = 60
-"""Bytes to which an older error's message is cut at most; after that, whole errors are left out."""
 
 
 class Succeeded(Struct, frozen=True):
@@ -550,6 +538,9 @@ def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") 
     Only errors that are raised on purpose show their message: nobody wrote those of others for clients, and they may
     hold anything, such as the URL of a request. They are logged, under a reference that the message names.
     """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        # A group of tasks wraps what one of them has raised on purpose.
+        (error,) = error.exceptions
     on_purpose = isinstance(error, HandlerError | AttemptStoppedError)
     return Failure(
         type=type(error).__name__,
@@ -598,42 +589,16 @@ def _for_the_log(error: BaseException, handler_log: "logging.LoggerAdapter[Any]"
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # an exception's own code may fail as well
+    except BaseException:  # noqa: BLE001  # an exception's own code may fail as well
         return ""
 
 
 def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
     """Return the error as it is stored: without secrets, its message cut to size."""
     return JobError(
-        message=_cut(redact(failure.message[: 4 * MAX_MESSAGE_BYTES]), MAX_MESSAGE_BYTES),
-        type=_cut(failure.type, MAX_TYPE_BYTES),
+        message=cut_text(redact(failure.message[: 4 * MAX_MESSAGE_BYTES]), MAX_MESSAGE_BYTES),
+        type=cut_text(redact(failure.type[: 4 * MAX_TYPE_BYTES]), MAX_TYPE_BYTES),
         attempt=attempt,
         at=at,
         retryable=failure.retryable,
     )
-
-
-def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple[JobError, ...]:
-    """Return the errors cut to ``room`` bytes of JSON: older messages are shortened, then older errors left out."""
-    limit = MAX_MESSAGE_BYTES
-    while len(msgspec.json.encode(errors)) > room and len(errors) > 1:
-        limit //= 2
-        if limit < _MIN_MESSAGE_BYTES:
-            errors = errors[1:]
-        else:
-            errors = (*(msgspec.structs.replace(e, message=_cut(e.message, limit)) for e in errors[:-1]), errors[-1])
-    return errors
-
-
-def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
-    """Return the event with as much of the errors as fits into a message of ``max_payload`` bytes."""
-    room = max_payload - HEADER_BYTES - len(encode_body(body))
-    return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
-
-
-def _cut(text: str, limit: int) -> str:
-    # Lone surrogates are no UTF-8 and would make the event unstorable. Shortened before that: it may be megabytes.
-    text = text[: limit + 1].encode("utf-8", "replace").decode()
-    while len(msgspec.json.encode(text)) > limit:
-        text = text[: max(len(text) * 3 // 4 - 1, 0)] + "…"
-    return text

@@ -15,11 +15,12 @@ from gql_jobs.jobs.claim import TERMINAL, Drop, Leave, Wait
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
 from gql_jobs.log import codec
+from gql_jobs.log.codec import with_errors
 from gql_jobs.log.job_log import JobLog, Superseded, Write
 from gql_jobs.settings import Settings
 from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed
-from gql_jobs_worker.execution import Failure, Ran, Stop, Succeeded, job_error, with_errors
+from gql_jobs_worker.execution import Failure, Ran, Stop, Succeeded, job_error
 from gql_jobs_worker.telemetry import Counts, log_event, shown_seconds
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import os
 import pickle
 import resource
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -67,8 +68,11 @@ NICENESS = 10
 """What is added to the niceness of these processes, below the worker and the API."""
 CONNECTION_CLOSED = 77
 """The exit code of a process whose handler has closed its connection to the worker."""
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+"""What a handler may lower for itself, but not for the next one."""
 _HIGH_FD = 100
-"""The connection's descriptor is this or a higher one, out of the way of handlers that close all low ones."""
+"""The connection's descriptor is this or a higher one, out of the way of handlers that close all low ones; where a
+process may have few, a lower one."""
 _BURST = 100
 """Progress reports that leave the process at once; as many come back in ``_BURST / _RATE`` s."""
 _RATE = 20
@@ -105,7 +109,9 @@ class _ThisProcess:
     """The connection to the worker, and what handlers must leave as it is."""
 
     def __init__(self, memory_limit: int) -> None:
-        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = _HIGH_FD if most == resource.RLIM_INFINITY else min(_HIGH_FD, most // 2)
+        high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, lowest)
         self._connection = socket.socket(fileno=high)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -128,7 +134,7 @@ class _ThisProcess:
                 found.append(None)
             else:
                 found.append((stat.st_dev, stat.st_ino))
-        return tuple(found)
+        return (*found, *(resource.getrlimit(limit) for limit in _LIMITS))
 
     @property
     def is_copy(self) -> bool:
@@ -195,6 +201,8 @@ class _ThisProcess:
         """Return whether the next handler will find the process as the first one did; go back to its folder."""
         try:
             os.chdir(self._folder)
+            # An alarm that a handler has set would end the process while the next one runs.
+            signal.setitimer(signal.ITIMER_REAL, 0)
             if any(stream is not None and stream.closed for stream in self._streams):
                 return False
         except OSError:
