@@ -60,8 +60,8 @@ class JobContext(Protocol):
 
         :param name: such as ``report.pdf`` or ``output/processed.jpg``.
         :param data: the bytes, a file to read, or an open binary file; never held in memory as a whole.
-        :param content_type: guessed from the name's extension if left out.
-        :raises ValueError: for an invalid name, or a file that is too large.
+        :param content_type: a media type such as ``text/csv``; guessed from the name's extension if left out.
+        :raises ValueError: for an invalid name or content type, or a file that is too large.
         :raises TransientError: if it could not be stored.
         """
 

@@ -17,6 +17,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _KEY_NAMESPACE = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
 
 _CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
+_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_MEDIA_TYPE = re.compile(rf'{_NAME}/{_NAME}([ \t]*;[ \t]*{_NAME}=({_NAME}|"[ !#-\[\]-~]*"))*')
+"""A media type as RFC 9110 has it, without escapes in quotes."""
 
 MAX_RETRIES = 100
 """Attempts after the first, at most."""
@@ -262,9 +265,24 @@ def artifact_name(path: str) -> str:
     return name
 
 
+def media_type(text: str) -> str:
+    """Return the media type that a file is given, such as ``text/csv; charset=utf-8``.
+
+    :raises ValueError: if it is none, or could not be sent as a header: longer than ``MAX_MEDIA_TYPE``, or with
+        characters that are not allowed in one, such as line breaks.
+    """
+    if not isinstance(text, str) or len(text) > MAX_MEDIA_TYPE or not _MEDIA_TYPE.fullmatch(text):
+        raise ValueError(f"A content type is a media type such as text/csv, of at most {MAX_MEDIA_TYPE} characters.")
+    return text
+
+
 def content_type_of(name: str) -> str:
     """Return the media type for the name's extension; ``application/octet-stream`` if it is unknown."""
     for extension, media_type in _MEDIA_TYPES.items():
         if name.lower().endswith(extension):
             return media_type
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+MAX_MEDIA_TYPE = 255
+"""Characters that the content type of an artifact may have."""

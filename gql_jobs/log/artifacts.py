@@ -16,7 +16,7 @@ from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError, Ob
 from gql_jobs.jetstream.object_store import Bucket, bucket_stream, open_bucket
 from gql_jobs.jobs.errors import QueueUnavailable, RefusedValue
 from gql_jobs.jobs.messages import Saved
-from gql_jobs.jobs.model import Artifact, artifact_name
+from gql_jobs.jobs.model import Artifact, artifact_name, media_type
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import Fence, JobLog
@@ -42,11 +42,11 @@ class ArtifactStore:
         """Store all of ``source``, then its record; the bytes of an older file of that name are removed.
 
         :param fence: under which the record is written: the attempt's.
-        :raises ValueError: for an invalid name, or a file over the limit ``max_artifact_bytes``.
+        :raises ValueError: for an invalid name or content type, or a file over the limit ``max_artifact_bytes``.
         :raises FenceRefused: if the job has a newer event, so that the attempt no longer has it.
         :raises QueueUnavailable: if it could not be stored.
         """
-        name = artifact_name(name)
+        name, content_type = artifact_name(name), media_type(content_type)
         subject = codec.artifact_subject(job_id, name)
         older = await self._log.last(subject)
         # An object of its own each time: until the new record is stored, the old one refers to the old bytes.

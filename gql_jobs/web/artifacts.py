@@ -5,9 +5,12 @@ with ranges and streaming.
 """
 
 import asyncio
+import logging
 import os
+import re
 import secrets
 import time
+from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote
@@ -17,17 +20,21 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse
 
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.model import Artifact, parse_job_id
+from gql_jobs.jobs.model import Artifact, media_type, parse_job_id
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.web.graphql_request import error_response
 from gql_jobs.web.runtime import RuntimeOpener
 
+log = logging.getLogger(__name__)
 artifacts_router = APIRouter()
 
 _INLINE = frozenset(
     {"image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/pdf", "text/plain", "text/csv"}
 )
 """Media types that a browser may show; any other is sent as a download, since it could run as a page of this origin."""
+_DIGEST = re.compile("[0-9a-f]{64}")
+_TRIES = 3
+"""How often a file is fetched that is removed again before it can be sent."""
 _IN_USE = 600.0
 """Seconds for which a cached file is not removed, because a response may still be reading it."""
 
@@ -47,13 +54,24 @@ class ArtifactCache:
         :raises KeyError: if the object store does not have them any more.
         :raises QueueUnavailable: if they cannot be read now.
         """
+        if not _DIGEST.fullmatch(artifact.sha256):
+            raise KeyError(artifact.name)
         path = self._folder / artifact.sha256
-        async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
-            if not path.exists():
-                await self._fetch(artifact, path)
-                await asyncio.to_thread(self._trim)
-        os.utime(path)
-        return path
+        for _ in range(_TRIES):
+            try:
+                async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
+                    if not path.exists():
+                        await self._fetch(artifact, path)
+                        await asyncio.to_thread(self._trim)
+                os.utime(path)
+            except FileNotFoundError:
+                # Another process has removed the file, or somebody the folder.
+                continue
+            except OSError as error:
+                log.warning("the file %s cannot be kept in %s: %s", artifact.name, self._folder, error)
+                break
+            return path
+        raise QueueUnavailable("The file cannot be read at the moment; try again.")
 
     async def _fetch(self, artifact: Artifact, path: Path) -> None:
         # Written under another name until it is complete: processes may share the folder, and may be killed.
@@ -70,7 +88,13 @@ class ArtifactCache:
         return path.open("xb")
 
     def _trim(self) -> None:
-        files = [(entry.stat(), Path(entry)) for entry in os.scandir(self._folder) if entry.is_file()]
+        files = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                # One that is being written is renamed meanwhile.
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        files.append((entry.stat(), Path(entry)))
         total = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
             if total <= self._max_bytes or time.time() - stat.st_mtime < _IN_USE:
@@ -86,23 +110,44 @@ async def send_artifact(request: Request, job_id: str, name: str) -> Response:
     known = parse_job_id(job_id)
     try:
         runtime = opener.runtime
-        cache: ArtifactCache = request.app.state.artifact_cache
         found = await runtime.artifact(known, name) if known is not None else None
-        path = await cache.file(found) if found is not None else None
+        if found is None:
+            return _not_found()
+        headers = _headers(found)
+        if _has_it(request.headers.get("if-none-match", ""), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        if request.method == "HEAD":
+            # The record says it all, and the file need not be fetched.
+            size = {"Content-Length": str(found.size_bytes), "Accept-Ranges": "bytes"}
+            return Response(headers={**headers, **size}, media_type=_content_type(found))
+        cache: ArtifactCache = request.app.state.artifact_cache
+        path = await cache.file(found)
     except QueueUnavailable as error:
         return error_response(503, error.message, error.code)
     except KeyError:
-        found, path = None, None
-    if found is None or path is None:
-        return error_response(404, "There is no such artifact.", "NOT_FOUND")
-    headers = _headers(found)
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=found.content_type)
+        return _not_found()
+    return FileResponse(path, headers=headers, media_type=_content_type(found))
+
+
+def _not_found() -> Response:
+    return error_response(404, "There is no such artifact.", "NOT_FOUND")
+
+
+def _has_it(if_none_match: str, etag: str) -> bool:
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return not tags.isdisjoint({etag, "*"})
+
+
+def _content_type(found: Artifact) -> str:
+    try:
+        return media_type(found.content_type)
+    except ValueError:
+        # It was saved by an earlier version, and no header can have it.
+        return "application/octet-stream"
 
 
 def _headers(found: Artifact) -> dict[str, str]:
-    inline = found.content_type in _INLINE
+    inline = _content_type(found).partition(";")[0].strip().lower() in _INLINE
     disposition = "inline" if inline else "attachment"
     headers = {
         "ETag": f'"{found.sha256}"',

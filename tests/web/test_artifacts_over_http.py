@@ -1,13 +1,21 @@
 """The files of jobs over HTTP."""
 
+import asyncio
 import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
+from gql_jobs.jobs.model import Artifact, media_type
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.settings import Settings
+from gql_jobs.web.artifacts import ArtifactCache
+from gql_jobs.web.runtime import Runtime
 from tests.job_types.probe_jobs import ProbePayload
 from tests.serving import ServedApi, serving
 
@@ -69,12 +77,135 @@ async def test_what_a_client_has_already_is_not_sent_again(api: ServedApi) -> No
     url = await saved(api, "zeros.bin")
     answer = await api.http.get(url, headers={"If-None-Match": f'"{DIGEST}"'})
     assert (answer.status_code, answer.content) == (304, b"")
+    for tags in f'"other", W/"{DIGEST}"', "*":
+        assert (await api.http.get(url, headers={"If-None-Match": tags})).status_code == 304
+    assert (await api.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
 async def test_head_says_what_get_would_send(api: ServedApi) -> None:
-    answer = await api.http.head(await saved(api, "zeros.bin"))
+    url = await saved(api, "zeros.bin")
+    answer = await api.http.head(url)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(SIZE)
+    sent = (await api.http.get(url)).headers
+    assert {name: sent[name] for name in answer.headers} == dict(answer.headers)
+
+
+async def test_what_needs_no_bytes_fetches_none(api: ServedApi, settings: Settings) -> None:
+    url = await saved(api, "zeros.bin")
+    assert (await api.http.head(url)).status_code == 200
+    assert (await api.http.get(url, headers={"If-None-Match": f'"{DIGEST}"'})).status_code == 304
+    assert not (settings.data_dir / "artifacts").exists()
+
+
+class _Slow:
+    """A store whose files come when they are let go."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def read(self, artifact: Artifact, target: BinaryIO) -> None:
+        await self.go.wait()
+        target.write(artifact.name.encode())
+
+
+def _artifact(name: str, content_type: str = "text/plain") -> Artifact:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return Artifact(name, content_type, len(name), digest, datetime(2030, 1, 1, tzinfo=UTC), name)
+
+
+async def test_files_that_are_fetched_at_once_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store: Any = _Slow()
+    caches = [ArtifactCache(store, tmp_path, 1 << 20) for _ in range(2)]
+    scandir = os.scandir
+
+    def renamed_meanwhile(path: Path) -> Any:
+        entries = list(scandir(path))
+        for entry in entries:
+            if entry.name.startswith("."):
+                os.rename(entry, tmp_path / "renamed")  # noqa: PTH104
+        return Entries(entries)
+
+    class Entries(list[Any]):
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    one, other = _artifact("one"), _artifact("other")
+    fetches = [asyncio.create_task(cache.file(file)) for cache in caches for file in (one, one, other)]
+    store.go.set()
+    for path in await asyncio.gather(*fetches):
+        assert path.read_bytes() in {b"one", b"other"}
+    (tmp_path / ".partial").write_bytes(b"")
+    monkeypatch.setattr(os, "scandir", renamed_meanwhile)
+    assert (await caches[0].file(_artifact("third"))).read_bytes() == b"third"
+
+
+async def test_a_file_that_is_removed_amid_its_fetch_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = _Slow()
+    store.go.set()
+    cache = ArtifactCache(store, tmp_path, 1 << 20)
+    trim = cache._trim  # noqa: SLF001
+    removed: list[Path] = []
+
+    def remove_once() -> None:
+        trim()
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            shutil.rmtree(tmp_path)
+
+    monkeypatch.setattr(cache, "_trim", remove_once)
+    assert (await cache.file(_artifact("one"))).read_bytes() == b"one"
+    assert removed
+
+
+@pytest.mark.parametrize("text", ["text/csv", "text/csv; charset=utf-8", 'a/b;c="d e"', "application/vnd.x+json"])
+def test_a_content_type_is_a_media_type(text: str) -> None:
+    assert media_type(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "text",
+        "text/",
+        "a/b\r\nSet-Cookie: c=d",
+        "a/b\n",
+        'a/b; c="d\r\n"',
+        "a/ä",
+        "a/b;",
+        "a/b\x00",
+        "a/" + "b" * 300,
+    ],
+)
+def test_what_no_header_can_have_is_no_content_type(text: str) -> None:
+    with pytest.raises(ValueError, match="A content type is a media type"):
+        media_type(text)
+
+
+@pytest.mark.parametrize("kept", ["text/html\r\nX-Evil: 1", "ä/ö", "text/plain\x00"])
+async def test_a_file_that_was_kept_with_an_odd_content_type_is_offered_for_saving(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    url = await saved(api, "zeros.txt")
+    found = await api.runtime.artifact(url.split("/")[2], "zeros.txt")
+    assert found is not None
+    odd = Artifact(found.name, kept, found.size_bytes, found.sha256, found.created_at, found.object)
+
+    async def artifact(_self: Runtime, _job_id: str, _name: str) -> Artifact:
+        return odd
+
+    monkeypatch.setattr(Runtime, "artifact", artifact)
+    answer = await api.http.get(url)
+    assert (answer.status_code, answer.content) == (200, bytes(SIZE))
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment;")
+    assert "x-evil" not in answer.headers
 
 
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "script.js", "feed.xml", "unknown"])

@@ -109,6 +109,17 @@ async def test_a_file_that_is_not_complete_is_not_visible(runtime: Runtime, monk
     assert await objects(runtime) == 0
 
 
+async def test_a_content_type_that_cannot_be_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(context: JobContext, _: ProbePayload) -> ProbeResult:
+        await context.save_artifact("report.txt", b"", "text/plain\r\nX-Evil: 1")
+        return ProbeResult(attempt=context.attempt)
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime, max_retries=0))
+    assert not runtime.index.artifacts(job.id)
+    assert "A content type is a media type" in job.errors[-1].message
+
+
 @pytest.mark.parametrize("name", ["../up", "a//b", "a\\b", "", "nul\x00", "x" * 300, "a/./b"])
 async def test_a_name_that_cannot_be_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     async def handler(context: JobContext, _: ProbePayload) -> ProbeResult:

@@ -17,7 +17,7 @@ import msgspec
 from gql_jobs.jetstream.errors import FenceRefused
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, RefusedValue, TransientError
 from gql_jobs.jobs.messages import Progress
-from gql_jobs.jobs.model import Artifact, artifact_name, content_type_of
+from gql_jobs.jobs.model import Artifact, artifact_name, content_type_of, media_type
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import encode_body
@@ -109,15 +109,14 @@ class AttemptContext:
     ) -> Artifact:
         """Keep a file with the job; see ``JobContext``."""
         try:
-            artifact_name(name)
+            kept_as = media_type(content_type or content_type_of(artifact_name(name)))
         except ValueError as error:
             raise RefusedValue(str(error)) from None
-        media_type = content_type or content_type_of(name)
         if isinstance(data, Path):
             with await asyncio.to_thread(data.open, "rb") as file:
-                return await self._on_the_loop(self._save(name, file, media_type))
+                return await self._on_the_loop(self._save(name, file, kept_as))
         source = BytesIO(data) if isinstance(data, bytes) else data
-        return await self._on_the_loop(self._save(name, source, media_type))
+        return await self._on_the_loop(self._save(name, source, kept_as))
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine on the event loop from a handler's thread; return its result or raise its error.
