@@ -24,6 +24,7 @@ from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.registry import Registry, install_advice, load_job_types
 from gql_jobs.logs import configure_logging, redact
 from gql_jobs.processes.children import StartFailed
+from gql_jobs.processes.event_loop import raise_file_limit
 from gql_jobs.processes.listening import CannotListen
 from gql_jobs.processes.lock import FolderInUse, keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
@@ -133,7 +134,9 @@ def run_worker(*, queues: str | None, concurrency: int | None, processes: int | 
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
 @_data_dir
-@click.option("--workers", type=click.IntRange(1, 1000), help="Jobs at a time. Default: 3.")
+@click.option(
+    "--concurrency", "--workers", "concurrency", type=click.IntRange(1, 1000), help="Jobs at a time. Default: 3."
+)
 @click.option("--nats-port", type=_PORT, default=0, show_default=True, help="0 takes a free one.")
 @click.option("--monitor-port", type=_PORT, help="Of NATS. Default: 8222, or a free one where that is taken.")
 @_imports
@@ -142,7 +145,7 @@ def dev(
     host: str,
     port: int,
     data_dir: Path | None,
-    workers: int | None,
+    concurrency: int | None,
     nats_port: int,
     monitor_port: int | None,
     imports: tuple[str, ...],
@@ -152,7 +155,7 @@ def dev(
         _require("aiosmtpd", "aiosmtplib")
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
-        settings = _settings(data_dir=data_dir, num_workers=workers)
+        settings = _settings(data_dir=data_dir, num_workers=concurrency)
         _job_types(imports)
         _prepare(settings)
         sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports))))
@@ -232,6 +235,7 @@ def _prepare(settings: Settings) -> bool:
     """
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
     keep_private(settings.data_dir)
+    raise_file_limit()
     return stop_with_parent()
 
 

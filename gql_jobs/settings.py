@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,10 @@ _PREFIX = "GQL_JOBS_"
 _ENV_FILE = ".env"
 _NO_SETTINGS = frozenset({"GQL_JOBS_PARENT_PIPE", "GQL_JOBS_URL", "GQL_JOBS_CHAOS_RUNS"})
 """Variables with the prefix that are none of the settings: a parent's for its children, and those of examples."""
+_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+"""Variables that Kubernetes sets for each Service, so also for one that is called ``gql-jobs`` or ``gql-jobs-api``."""
+_ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
+"""How the value of its variable ``…_PORT`` begins."""
 _SHOWN = 100
 """Characters of a refused value that are shown."""
 
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
         None,
         repr=False,
         description="NATS server, or several, separated by commas. Without it `dev` starts the embedded one, and "
-        "`api` and `worker` look for `nats://127.0.0.1:4222`.",
+        "`api` and `worker` look for the one that runs in the data folder, or else for `nats://127.0.0.1:4222`.",
         json_schema_extra=API_WORKER,
     )
 
@@ -175,7 +179,11 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="Worker processes. `dev` has one.", json_schema_extra=WORKER
     )
     num_workers: int = Field(
-        3, ge=1, le=1000, description="Jobs that one worker process runs at a time.", json_schema_extra=WORKER
+        3,
+        ge=1,
+        le=1000,
+        description="Concurrency: jobs that one worker process runs at a time.",
+        json_schema_extra=WORKER,
     )
     max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.", json_schema_extra=API)
     base_retry_delay: float = Field(
@@ -357,11 +365,16 @@ class Settings(BaseSettings):
     max_operation_rows: int = Field(
         10_000,
         ge=100,
+        le=_MOST,
         description="Items of lists (jobs, events, files, workers) that may be read for an operation while it runs.",
         json_schema_extra=API,
     )
     max_operation_bytes: int = Field(
-        8 << 20, ge=1 << 16, description="Bytes that the result of an operation may have.", json_schema_extra=API
+        8 << 20,
+        ge=1 << 16,
+        le=_MOST_BYTES,
+        description="Bytes that the result of an operation may have.",
+        json_schema_extra=API,
     )
     graphiql: bool = Field(True, description="Serve GraphiQL at /graphql.", json_schema_extra=API)
     plain_fields: bool = Field(
@@ -538,13 +551,15 @@ def _env_file() -> dict[str, str | None]:
     return dotenv_values(_ENV_FILE)
 
 
-def _unknown_settings(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each name with the prefix, in whatever case, that is no setting."""
+def _unknown_settings(variables: Mapping[str, str | None]) -> list[str]:
+    """Return a sentence for each variable with the prefix, in whatever case, that is no setting."""
     known = {name.upper() for name in Settings.model_fields}
     sentences = []
-    for variable in names:
+    for variable, value in variables.items():
         name = variable.upper().removeprefix(_PREFIX)
         if not variable.upper().startswith(_PREFIX) or name in known or _PREFIX + name in _NO_SETTINGS:
+            continue
+        if _OF_KUBERNETES.search(variable) or (name.endswith("PORT") and _ADDRESS_OF_KUBERNETES.match(value or "")):
             continue
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {_PREFIX}{nearest[0]}?" if nearest else "docs/settings.md lists all there are."

@@ -1,6 +1,7 @@
 """What the demo says where it cannot show anything. That it shows everything is what `make demo` checks."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -25,7 +26,7 @@ async def test_it_says_that_there_is_no_worker(settings: Settings, monkeypatch: 
     async with serving(settings) as api:
         arguments = program.parser().parse_args(["--only", "email", "--url", f"http://127.0.0.1:{api.port}"])
         with pytest.raises(Broken, match="No worker serves the queue default: start one with `gql-jobs worker`"):
-            await program.run_demo(arguments)
+            await program.run_demo(arguments, settings)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,14 @@ async def test_it_keeps_its_server_until_it_is_interrupted_where_that_is_asked_f
             assert [(await client.get(link)).status_code for link in links] == [200, 200, 200]
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def test_it_says_which_setting_is_none(tmp_path: Path) -> None:
+    environment = {**os.environ, "GQL_JOBS_NUM_WORKER": "9"}
+    command = (sys.executable, "-m", "gql_jobs.demo", "--only", "email")
+    async with running_process(*command, cwd=tmp_path, stdout=PIPE, stderr=PIPE, env=environment) as process:
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (
+        1,
+        "demo: GQL_JOBS_NUM_WORKER is no setting; did you mean GQL_JOBS_NUM_WORKERS?\n",
+    )

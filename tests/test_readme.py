@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
@@ -18,8 +19,21 @@ from gql_jobs.settings import Settings
 from tests.child_processes import all_ended, tree
 from tests.deadline import until
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-SCHEMA = parse_schema((Path(__file__).parents[1] / "schema.graphql").read_text())
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SETTINGS = ROOT / "docs" / "settings.md"
+COMMON = (
+    *("nats_url", "nats_password", "data_dir", "num_workers", "max_retries"),
+    *("process_timeout", "retention", "allowed_hosts", "cors_origins", "smtp_host"),
+)
+"""The settings that the README shows; all of them stand in docs/settings.md."""
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+SCHEMA = parse_schema((ROOT / "schema.graphql").read_text())
 EXAMPLES = re.findall(r"```graphql\n(.*?)```", README, re.DOTALL)
 MODULES = dict(re.findall(r"```python\n# (my_app/\w+\.py)\n(.*?)```", README, re.DOTALL))
 SMS = re.findall(r"```graphql sms\n(.*?)```", README, re.DOTALL)
@@ -38,8 +52,26 @@ def test_every_root_field_has_an_example() -> None:
 
 
 def test_the_configuration_table_lists_every_setting() -> None:
-    shown = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
-    assert shown == settings_table()
+    assert _between_marks(SETTINGS.read_text()) == settings_table(Settings.model_fields)
+
+
+def test_the_readme_shows_the_common_settings_and_where_the_others_are() -> None:
+    assert _between_marks(README) == settings_table(COMMON)
+    assert "(docs/settings.md)" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_says_where_its_program_is(document: Path) -> None:
+    lost = []
+    for block in re.findall(r"^```console\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE):
+        commands = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+        if not any("bin/activate" in command for command in commands):
+            lost += [command for command in commands if re.match(r"(\w+=\S+ )*(gql-jobs|python|pytest|pip)\b", command)]
+    assert lost == []
+
+
+def _between_marks(text: str) -> str:
+    return text.split("<!-- settings -->\n")[1].split("<!-- /settings -->", maxsplit=1)[0]
 
 
 def test_a_whole_job_type_takes_at_most_25_lines() -> None:
@@ -99,10 +131,11 @@ async def _process_picture(client: httpx.AsyncClient, url: str) -> None:
     await until(ended, "the picture is processed", within=30)
 
 
-def settings_table() -> str:
-    """The README's table of settings; ``python -m tests.test_readme`` writes it anew."""
+def settings_table(names: Iterable[str]) -> str:
+    """A table of settings; ``python -m tests.test_readme`` writes those of the README and of docs/settings.md anew."""
     rows = ["| variable | default | read by | meaning |", "|---|---|---|---|"]
-    for name, info in Settings.model_fields.items():
+    for name in names:
+        info = Settings.model_fields[name]
         default = "" if info.default in (None, (), PydanticUndefined) else f"`{info.default}`"
         extra = info.json_schema_extra
         assert isinstance(extra, dict), f"{name} does not say who reads it"
@@ -110,8 +143,12 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-if __name__ == "__main__":
-    before, rest = README.split("<!-- settings -->\n")
+def _renew(document: Path, table: str) -> None:
+    before, rest = document.read_text().split("<!-- settings -->\n")
     after = rest.split("<!-- /settings -->")[1]
-    text = f"{before}<!-- settings -->\n{settings_table()}<!-- /settings -->{after}"
-    (Path(__file__).parents[1] / "README.md").write_text(text)
+    document.write_text(f"{before}<!-- settings -->\n{table}<!-- /settings -->{after}")
+
+
+if __name__ == "__main__":
+    _renew(ROOT / "README.md", settings_table(COMMON))
+    _renew(SETTINGS, settings_table(Settings.model_fields))

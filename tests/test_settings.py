@@ -77,6 +77,31 @@ def test_a_name_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch) 
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GQL_JOBS_SERVICE_HOST", "10.0.0.1"),
+        ("GQL_JOBS_SERVICE_PORT", "80"),
+        ("GQL_JOBS_SERVICE_PORT_HTTP", "80"),
+        ("GQL_JOBS_PORT", "tcp://10.0.0.1:80"),
+        ("GQL_JOBS_API_PORT", "tcp://10.0.0.1:80"),
+        ("GQL_JOBS_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert Settings()
+
+
+@pytest.mark.parametrize("name", ["GQL_JOBS_METRIC_PORT", "GQL_JOBS_PORT"])
+def test_a_port_that_is_no_setting_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "9100")
+    with pytest.raises(ValidationError, match=f"{name} is no setting; did you mean GQL_JOBS_"):
+        Settings()
+
+
 def test_a_setting_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("gql_jobs_num_workers", "9")
     assert Settings().num_workers == 9

@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 import httpx
 from gql.transport.exceptions import TransportError
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from gql_jobs.demo.api import Api, open_api
 from gql_jobs.demo.promises import KINDS, Broken, Promise, picture_server, promises
+from gql_jobs.settings import Settings, setting_problems
 
 _START_WITHIN = 120.0
 """Seconds in which ``gql-jobs dev`` has to be ready."""
@@ -195,21 +197,26 @@ class Demo:
 
 
 @contextlib.asynccontextmanager
-async def dev_server() -> AsyncIterator[str]:
+async def dev_server(settings: Settings) -> AsyncIterator[str]:
     """Run a ``gql-jobs dev`` in a folder of its own until the block ends; yield its GraphQL endpoint.
 
     :raises Broken: if it does not become ready, or does not end with 0.
     """
-    with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder:
+    last = "Mailbox" if settings.nats_url else "Monitoring"
+    with tempfile.TemporaryDirectory(prefix="gql-jobs-demo-") as folder, tempfile.TemporaryFile() as kept:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
         # On a terminal its log would disturb the bars.
-        log = asyncio.subprocess.DEVNULL if sys.stdout.isatty() else None
+        log = kept if sys.stdout.isatty() else None
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
         )
         assert process.stdout is not None
         try:
-            yield await asyncio.wait_for(_announced(process.stdout), _START_WITHIN)
+            api = await asyncio.wait_for(_announced(process.stdout, last), _START_WITHIN)
+            if api is None:
+                kept.seek(0)
+                raise Broken(f"gql-jobs dev ended before it was ready. {kept.read().decode(errors='replace')[-1000:]}")
+            yield api
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -219,27 +226,28 @@ async def dev_server() -> AsyncIterator[str]:
         raise Broken(f"gql-jobs dev ended with {process.returncode}.")
 
 
-async def _announced(lines: asyncio.StreamReader) -> str:
-    """Show what ``dev`` prints until its last line about where things are; return the address of the API."""
+async def _announced(lines: asyncio.StreamReader, last: str) -> str | None:
+    """Show what ``dev`` prints up to the line of that name; return the API's address, or None if it ends before."""
     api = ""
     async for line in lines:
         print(line.decode(), end="", flush=True)  # noqa: T201
         name, _, address = line.decode().strip().partition(" ")
         api = address.strip() if name == "API" else api
-        if name == "Monitoring":
+        if name == last:
             return api
-    raise Broken("gql-jobs dev ended before it was ready.")
+    return None
 
 
-async def run_demo(arguments: argparse.Namespace) -> None:
+async def run_demo(arguments: argparse.Namespace, settings: Settings) -> None:
     """Run the demo as the command line says.
 
+    :param settings: what a ``gql-jobs dev`` of its own reads too.
     :raises Broken: where a promise does not hold.
     """
     kinds = (arguments.only,) if arguments.only else KINDS
     async with contextlib.AsyncExitStack() as stack:
         pictures = stack.enter_context(picture_server(_SLOW if arguments.slow else 0.0)) if "image" in kinds else ""
-        url = arguments.url or await stack.enter_async_context(dev_server())
+        url = arguments.url or await stack.enter_async_context(dev_server(settings))
         api = await stack.enter_async_context(open_api(url))
         stays = arguments.url is not None or arguments.keep
         await Demo(api, url, promises(kinds, pictures, arguments.count), stays=stays).run()
@@ -289,7 +297,11 @@ def run_command() -> None:
     """Run the demo; exit with 1 if a promise does not hold or the server does not answer as it should."""
     arguments = parser().parse_args()
     try:
-        asyncio.run(run_demo(arguments))
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit("\n".join(f"demo: {problem}" for problem in setting_problems(error)))
+    try:
+        asyncio.run(run_demo(arguments, settings))
     except* (Broken, TimeoutError) as failures:
         sys.exit(f"demo: {'; '.join(str(failure) or 'timed out' for failure in failures.exceptions)}")
     except* (OSError, httpx.HTTPError, TransportError) as failures:

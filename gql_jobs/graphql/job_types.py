@@ -96,7 +96,7 @@ class Artifact:
     name: str = strawberry.field(description="Its path among the job's files.")
     url: str = strawberry.field(description="Where it can be fetched: a path below the API's address.")
     content_type: str = strawberry.field(description="Its media type.")
-    size_bytes: int = strawberry.field(description="Its size.")
+    size_bytes: int = strawberry.field(description="Bytes of the whole file.")
     sha256: str = strawberry.field(description="Its SHA-256, in hexadecimal digits.")
     created_at: datetime = strawberry.field(description="When it was saved.")
 
@@ -110,7 +110,7 @@ class Job:
     """The fields that every job has, read from ``source`` when they are selected."""
 
     source: strawberry.Private[model.Job]
-    id: strawberry.ID = computed(description="A UUID.")
+    id: strawberry.ID = computed(description="A random UUID, given when the job was created.")
     type: str = computed(description="The name of the job type, as `email`.")
     queue: str = computed(description="The queue that workers take it from.")
     status: JobStatus = computed(description="Where the job stands.")
@@ -382,7 +382,7 @@ class JobQueued(JobEvent):
 class JobStarted(JobEvent):
     """Kind ``started``."""
 
-    worker_id: str = computed(description="The worker.")
+    worker_id: str = computed(description="Which worker process runs the attempt, as `workers` lists it.")
     attempt: int = computed(description="The attempt's number; the first is 1.")
     supersedes: int | None = computed(
         description="The attempt this one replaces because its worker was lost; null where none was."
@@ -485,7 +485,7 @@ class JobEdge:
     """A job in a connection, with its cursor, as Relay defines it."""
 
     cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
-    node: Job = strawberry.field(description="The job.")
+    node: Job = strawberry.field(description="What stands at this place of the list.")
 
 
 @strawberry.type(description="Where a page lies in its list.")

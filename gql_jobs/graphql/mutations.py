@@ -95,7 +95,7 @@ def create_job_input(registered: RegisteredTypes) -> type[Any]:
         member = strawberry.field(
             name=payload_member(job_type),
             graphql_type=shape.type | None,
-            description=job_type.description or f"A job of type `{name}`.",
+            description=job_type.description or f"Ask for a job of type `{name}`.",
             default=strawberry.UNSET,
         )
         members.append(named_field(name, member))
@@ -107,7 +107,7 @@ def create_job_input(registered: RegisteredTypes) -> type[Any]:
         description="The payload of a job: exactly one member, which also says the job's type.",
     )
 
-    @strawberry.input(name="CreateJobInput", description="A job to create.")
+    @strawberry.input(name="CreateJobInput", description="What is to be done, when, how urgently and how often.")
     class CreateJobInput(JobCreation):
         payload: Any = strawberry.field(
             graphql_type=payload_type, description="What to do: exactly one member, named after the job type."
@@ -183,7 +183,7 @@ def _as_shown(invalid: InvalidRequest, path: str) -> GqlJobsError:
 class CreateJobPayload:
     """What ``createJob`` returns."""
 
-    job: Job = strawberry.field(description="The job.")
+    job: Job = strawberry.field(description="As it is stored now: new, or the one that had the key.")
     deduplicated: bool = strawberry.field(description="True if the idempotency key had made the job before.")
 
 
@@ -199,14 +199,14 @@ class CreateJobsPayload:
 class CancelJobPayload:
     """What ``cancelJob`` returns."""
 
-    job: Job = strawberry.field(description="The job.")
+    job: Job = strawberry.field(description="As it is after the cancellation.")
 
 
 @strawberry.type(description="A job that runs again.")
 class RetryJobPayload:
     """What ``retryJob`` returns."""
 
-    job: Job = strawberry.field(description="The job.")
+    job: Job = strawberry.field(description="As it is now, with attempts of its own before it.")
 
 
 @strawberry.type(description="The outcome of retrying many jobs.")

@@ -276,8 +276,7 @@ class PayloadTypes:
             )
             for field_name, info in model.model_fields.items()
         ]
-        description = _own_doc(model) or f"The fields of `{model.__name__}`."
-        return create_type(name, fields, is_input=is_input, description=description)
+        return create_type(name, fields, is_input=is_input, description=_own_doc(model))
 
     def _shape(self, kind: FieldKind, stem: str, *, is_input: bool) -> Shape:
         match kind:
@@ -297,9 +296,9 @@ class PayloadTypes:
         key = (enum, False, None)
         if key not in self._made:
             name = self._names.choose(enum.__name__, enum, stem)
-            description = _own_doc(enum) or f"The values of `{enum.__name__}`."
-            values = {member.name: f"The value `{member.value}`." for member in enum} | value_docs(enum)
-            self._made[key] = describe_enum(enum, description, values, name=name)
+            # A description that only repeats a name would stand in the way of those that say something.
+            values = {each.name: f"The value `{each.value}`." for each in enum if each.value != each.name}
+            self._made[key] = describe_enum(enum, _own_doc(enum), values | value_docs(enum), name=name)
         return enum
 
 
@@ -313,7 +312,7 @@ def field_name_of(field_name: str, info: FieldInfo) -> str:
 
 
 def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
-    shown, description = field_name_of(name, info), _description(name, info)
+    shown, description = field_name_of(name, info), _description(info)
     if not shape.plain:
         return strawberry.field(name=shown, graphql_type=shape.type, description=description)
 
@@ -325,22 +324,20 @@ def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
 
 def _input_field(name: str, info: FieldInfo, shape: Shape) -> Any:
     """Return the field; one with a default may be left out, for pydantic knows the default."""
-    shown, description = field_name_of(name, info), _description(name, info)
+    shown, description = field_name_of(name, info), _description(info)
     if info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
         return strawberry.field(name=shown, graphql_type=shape.type, description=description)
     if not info.is_required() and info.default_factory is None and info.default is not None:
         value = info.default.name if isinstance(info.default, Enum) else info.default
-        description = f"{description} Default: `{value}`."
+        description = f"{description or ''} Default: `{value}`.".lstrip()
     return strawberry.field(
         name=shown, graphql_type=shape.type | None, description=description, default=strawberry.UNSET
     )
 
 
-def _description(name: str, info: FieldInfo) -> str:
-    if info.description:
-        return info.description
-    words = name.replace("_", " ").strip()
-    return f"{(info.title or words).capitalize()}."
+def _description(info: FieldInfo) -> str | None:
+    """Return what the model says of a field, or None: its name would say no more than it does already."""
+    return info.description or (f"{info.title.removesuffix('.')}." if info.title else None)
 
 
 def _own_doc(cls: type) -> str | None:

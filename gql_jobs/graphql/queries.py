@@ -46,7 +46,7 @@ class StatusCount:
 class Queue:
     """A queue and the numbers of its jobs."""
 
-    name: str = strawberry.field(description="Its name.")
+    name: str = strawberry.field(description="What job types and workers call it.")
     counts: list[StatusCount] = strawberry.field(description="How many of its jobs are in each state, zeros included.")
     oldest_queued_at: datetime | None = strawberry.field(
         description="Since when its oldest waiting job waits; null if none does."

@@ -133,7 +133,7 @@ def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
         ),
     }
     new_type = types.new_class(f"{stem}Job", (Job,), {}, lambda namespace: namespace.update(members))
-    description = job_type.description or f"A job of type `{job_type.name}`."
+    description = job_type.description or f"A job of type `{job_type.name}`, with its own payload and result."
     return strawberry.type(new_type, name=f"{stem}Job", description=description)
 
 

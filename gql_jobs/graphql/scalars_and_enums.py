@@ -166,7 +166,7 @@ describe_enum(
 
 describe_enum(
     ErrorCode,
-    "The values of `extensions.code` in errors.",
+    "Why something was refused or failed: `extensions.code` of an error, which stays the same from release to release.",
     {
         "INVALID_PAYLOAD": (
             "The payload does not fit its job type; `extensions.fields` lists path and message of each fault. "

@@ -1,17 +1,24 @@
-"""The event loop of a process that serves: background tasks, the loop's lag, and how memory is given back."""
+"""The event loop of a process that serves: background tasks, the loop's lag, memory given back, open files."""
 
 import asyncio
 import ctypes
 import gc
+import logging
+import resource
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 _SAMPLE_INTERVAL = 0.1
 """Seconds between two samples of the loop's lag."""
 _WINDOW = 15.0
 """Seconds over which the worst sample is kept: the usual interval between two scrapes by Prometheus."""
+_FILES_WANTED = 65_536
+_FEW_FILES = 256
+"""Open files, connections among them, below which a busy process soon has none left."""
 _YOUNGEST_THRESHOLD = 10_000
 """New objects after which the youngest generation is collected; Python's default is reached by one or two requests."""
 _M_MMAP_THRESHOLD = -3
@@ -70,3 +77,15 @@ def tune_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files and connections as it may, and warn where that is few; call it once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # a system may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if 0 <= soft < _FEW_FILES:
+        log.warning("only %d files and connections may be open at a time here: raise the limit (ulimit -n)", soft)

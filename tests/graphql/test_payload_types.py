@@ -160,9 +160,9 @@ def test_descriptions_come_from_the_model_and_defaults_are_named(schema: Any) ->
     assert isinstance(tree, GraphQLObjectType)
     assert box.description == "A box."
     assert box.fields["edgeLength"].description == "In metres."
-    assert box.fields["colour"].description == "Colour. Default: `RED`."
-    assert tree.description == "The fields of `Tree`."
-    assert tree.fields["name"].description == "Name."
+    assert box.fields["colour"].description == "Default: `RED`."
+    assert tree.description is None
+    assert tree.fields["name"].description is None
     assert str(tree.fields["children"].type) == "[JSON!]!"
 
 

@@ -1,6 +1,8 @@
 """The schema as a whole: complete, described, and what clients rely on."""
 
+import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,20 @@ from tests.shipped import shipped_schema, shipped_types
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT.parent / "shared" / "contract.graphql"
 EXAMPLES = sorted((ROOT / "tests" / "queries").glob("*.graphql"))
+
+
+_EMPTY_WORDS = {"", "a", "an", "the", "of", "it", "its", "this", "that", "is", "to", "in", "value", "field", "type"}
+"""Words that say nothing by themselves, as they are without an s at their end."""
+
+
+class Quality(Enum):
+    LOW = "LOW"
+    HIGH = "h"
+
+
+class Bare(Model):
+    code: int
+    quality: Quality = Quality.LOW
 
 
 class Message(Model):
@@ -75,6 +91,49 @@ def _undescribed(schema: GraphQLSchema) -> Iterator[str]:
 
 def test_everything_is_described() -> None:
     assert list(_undescribed(_core())) == []
+
+
+def _words(text: str) -> set[str]:
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text.replace("_", " "))
+    return {word.rstrip("s") for word in re.findall(r"[a-z0-9]+", spaced.lower())} - _EMPTY_WORDS
+
+
+def _repeated(schema: GraphQLSchema) -> Iterator[str]:
+    """What has a description in which no word is new to somebody who has read its name and that of its type."""
+    for name, kind in schema.type_map.items():
+        if is_introspection_type(kind) or is_specified_scalar_type(kind):
+            continue
+        described = {name: kind.description}
+        if isinstance(kind, GraphQLEnumType):
+            described |= {f"{name}.{value}": v.description for value, v in kind.values.items()}
+        if isinstance(kind, GraphQLInputObjectType | GraphQLObjectType | GraphQLInterfaceType):
+            described |= {f"{name}.{field}": f.description for field, f in kind.fields.items()}
+        for place, text in described.items():
+            if text and not _words(text) - _words(place.replace(".", " ")):
+                yield place
+
+
+def test_no_description_merely_repeats_its_name() -> None:
+    assert list(_repeated(_core())) == []
+
+
+def test_what_a_model_does_not_describe_has_no_description_made_up() -> None:
+    registry = Registry()
+    registry.add(JobType("bare", Bare, Bare, "nowhere:handle"))
+    schema = build_schema(schemas.sdl(registry))
+    assert list(_repeated(schema)) == []
+    bare, quality = schema.type_map["BarePayloadInput"], schema.type_map["Quality"]
+    assert isinstance(bare, GraphQLInputObjectType)
+    assert isinstance(quality, GraphQLEnumType)
+    assert (bare.description, quality.description) == (None, None)
+    assert {name: field.description for name, field in bare.fields.items()} == {
+        "code": None,
+        "quality": "Default: `LOW`.",
+    }
+    assert {name: value.description for name, value in quality.values.items()} == {
+        "LOW": None,
+        "HIGH": "The value `h`.",
+    }
 
 
 def test_names_that_every_schema_has_are_reserved() -> None:

@@ -12,8 +12,10 @@ import nats
 import psutil
 import pytest
 
+from gql_jobs.jetstream.connection import connect
 from gql_jobs.jetstream.server import EmbeddedServerError, embedded_server
 from gql_jobs.processes.lock import FolderInUse
+from gql_jobs.settings import Settings
 from tests.child_processes import all_ended
 
 _PARENT = """
@@ -106,3 +108,21 @@ async def test_a_kill_9_of_its_keepers_leaves_no_server_and_the_folder_free(tmp_
         if parent.returncode is None:
             parent.kill()
         await parent.wait()
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost", "127.0.0.1"])
+async def test_it_listens_at_whatever_a_host_is_called(tmp_path: Path, host: str) -> None:
+    async with embedded_server(tmp_path, host=host) as server:
+        client = await nats.connect(server.url)
+        await client.close()
+        async with asyncio.timeout(20), connect(Settings(nats_url=server.address, data_dir=tmp_path), "owner") as owner:
+            assert owner.connected
+
+
+@pytest.mark.parametrize("name", ["josé", "日本", "a b", 'quo"te', "back\\slash", "per%cent", "#hash"])
+async def test_its_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    async with embedded_server(tmp_path / name) as server:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(name="KEPT", subjects=["kept"])
+        await client.close()
+    assert (tmp_path / name / "nats/jetstream").is_dir()

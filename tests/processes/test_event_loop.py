@@ -1,7 +1,10 @@
-"""The memory of a process that serves: its garbage collector, and what it gives back."""
+"""The memory of a process that serves, and its open files."""
 
+import resource
 import subprocess
 import sys
+
+import pytest
 
 PROGRAM = """
 import gc
@@ -45,3 +48,23 @@ def test_what_large_blocks_took_goes_back_to_the_system() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert left("tuned") < 10 < left()
+
+
+LIMITED = """
+import resource, sys
+from gql_jobs.logs import configure_logging
+from gql_jobs.processes.event_loop import raise_file_limit
+configure_logging("WARNING", "text")
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("hard", "warned"), [(64, True), (1024, False)])
+def test_as_many_files_may_be_open_as_the_machine_allows_and_few_are_named(hard: int, *, warned: bool) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        pytest.skip("this machine allows fewer")
+    ran = subprocess.run([sys.executable, "-c", LIMITED, str(hard)], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) == hard
+    assert ("only 64 files and connections may be open" in ran.stderr) is warned

@@ -19,7 +19,7 @@ from tests.chromium import CHROMIUM, FLAGS
 from tests.running_dev import running_dev
 
 SCREENSHOT = os.environ.get("SCREENSHOT")
-"""Where to keep what the browser shows; the picture in docs/ is made so."""
+"""Where to keep what the browser shows."""
 built = pytest.mark.skipif(not (graphiql.FILES / "graphiql.js").is_file(), reason="not built: make graphiql")
 
 

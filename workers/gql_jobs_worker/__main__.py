@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.registry import Registry, is_queue_name, load_job_types
 from gql_jobs.logs import configure_logging, redact
-from gql_jobs.processes.event_loop import tune_memory
+from gql_jobs.processes.event_loop import raise_file_limit, tune_memory
 from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings, setting_problems
@@ -42,6 +42,7 @@ def run_worker() -> None:
         settings = Settings(**overrides)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         keep_private(settings.data_dir)
+        raise_file_limit()
         registry = load_job_types(tuple(arguments.imports))
         queues = _queues(arguments.queues)
         tune_memory()

@@ -141,18 +141,18 @@ def selection_below(info: "strawberry.Info[Any, Any]") -> tuple[list[FieldNode],
     return raw.field_nodes, raw.fragments
 
 
-def describe_enum(enum: _E, description: str, values: Mapping[str, str], *, name: str | None = None) -> _E:
+def describe_enum(enum: _E, description: str | None, values: Mapping[str, str], *, name: str | None = None) -> _E:
     """Make a GraphQL enum of an existing class, in place, and return the class.
 
     Strawberry takes the descriptions of values only from classes written for it, and ours belong to ``jobs`` or to
     whoever wrote a job type.
 
-    :param values: the descriptions by the values' names.
+    :param values: the descriptions by the values' names, of those that have one.
     :param name: of the GraphQL enum, where it is not the class's own.
     """
     described: Any = strawberry.enum(enum, name=name, description=description)
     for value in described.__strawberry_definition__.values:
-        value.description = values[value.name]
+        value.description = values.get(value.name)
     return enum
 
 
