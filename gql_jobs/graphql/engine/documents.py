@@ -63,6 +63,8 @@ MAX_LIST = 10_000
 """Items of a list in the variables, where nothing else is said."""
 MAX_INPUT_VALUES = 100_000
 """Items of lists and fields of objects in the variables of one operation."""
+_LONGEST_NAME = 255
+"""Characters of a field's name in the variables; to look for names like a longer one takes long."""
 _ABORTED = "Parsing aborted."
 """The end of the parser's message where a document exceeds its limits, which is no syntax error."""
 
@@ -96,7 +98,7 @@ Size = Callable[[Any, int], int]
 
 
 class TooMany(Exception):
-    """A value has more items than are taken. ``path``: where it is, from the innermost part on."""
+    """A value has more items, or a longer name, than is taken. ``path``: where it is, from the innermost part on."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -171,6 +173,11 @@ def _object_size(fields: dict[str, Size], most: int) -> Size:
             return left
         if len(value) > most:
             raise TooMany(f"The object has {len(value)} fields, far more than there are.")
+        if value and max(map(len, value)) > _LONGEST_NAME:
+            longest = max(value, key=len)
+            excess = TooMany(f"There is no field with a name of {len(longest)} characters.")
+            excess.path.append(shortened(longest))
+            raise excess
         left = _less(left, len(value))
         for name, measure in fields.items():
             part = value.get(name)

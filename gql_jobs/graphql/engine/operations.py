@@ -272,6 +272,8 @@ class Operations:
             context_value=operation.context,
             raw_variable_values=checked.variables,
             operation_name=checked.name,
+            # The errors of variables are found anew, with their places.
+            hide_suggestions=True,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # it takes any value
         )
         if isinstance(executor, list):
