@@ -61,14 +61,14 @@ class Queue:
     )
 
 
-@strawberry.type(description="A job type of which a worker cannot read some jobs: it leaves those to other workers.")
+@strawberry.type(description="A job type of which a worker cannot run some jobs: it leaves those to other workers.")
 class UnableType:
-    """A type that a worker has met jobs of which it cannot read, within the last minutes."""
+    """A type of which a worker has met jobs that it cannot run, within the last minutes."""
 
     job_type: str = strawberry.field(description="The type's name, cut to 100 characters.")
     reason: str = strawberry.field(
-        description="Why it cannot read one of them: the type is not registered there, or the payload does not fit the "
-        "model as that worker has it."
+        description="Why it cannot run one of them: the type is not registered there, the payload does not fit the model "
+        "as that worker has it, or the handler lacks a library there."
     )
 
 
@@ -84,8 +84,8 @@ class Worker:
         "a library there."
     )
     unable: list[UnableType] = strawberry.field(
-        description="The types of which it has lately met jobs that it cannot read: it leaves them QUEUED for workers "
-        "that can, and none is a dead letter before nobody could for a day (`GQL_JOBS_UNABLE_TIMEOUT`)."
+        description="The types of which it has lately met jobs that it cannot run: it leaves them QUEUED for workers "
+        "that can. One that nobody could read for a day is a dead letter (`GQL_JOBS_UNABLE_TIMEOUT`)."
     )
     concurrency: int = strawberry.field(description="How many jobs it runs at a time.")
     running: int = strawberry.field(description="How many jobs it runs now.")

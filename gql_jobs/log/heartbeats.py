@@ -32,7 +32,7 @@ MAX_TYPE_NAME = 100
 
 
 class LeftType(msgspec.Struct, frozen=True, rename="camel"):
-    """A type of which a worker leaves jobs to others, because it cannot read them, with the ``reason`` of one job."""
+    """A type of which a worker leaves jobs to others, because it cannot run them, with the ``reason`` of one job."""
 
     job_type: str
     reason: str
@@ -42,7 +42,7 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
     """A worker's own state. It runs ``running`` jobs of at most ``concurrency``, of ``job_types``.
 
     ``known_types``: all types that it can run, also those that are made for other queues than its own; ``unable``: of
-    which it meets jobs that it cannot read. ``leaving``: the process ends, and this is its last heartbeat.
+    which it meets jobs that it cannot run. ``leaving``: the process ends, and this is its last heartbeat.
     """
 
     id: str

@@ -8,8 +8,9 @@ from msgspec import Raw
 from gql_jobs.jobs.model import new_job_id
 from gql_jobs.log.commands import creation
 from gql_jobs.log.job_log import JobLog
+from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, FIND, RETRY, WATCH, create, ended, find
-from tests.running import RunningWorker
+from tests.running import RunningWorker, running_worker
 from tests.serving import ServedApi
 from tests.stories import spec
 
@@ -73,12 +74,16 @@ async def test_an_unknown_job_can_be_watched_cancelled_and_retried(api: ServedAp
 
 
 @pytest.mark.parametrize(("type_name", "payload"), STRANGE[:2])
-async def test_a_worker_dead_letters_what_it_cannot_read(
-    api: ServedApi, job_log: JobLog, worker: RunningWorker, type_name: str, payload: bytes
+async def test_what_no_worker_can_read_is_queued_until_it_is_given_up_and_can_be_cancelled_and_retried_then(
+    api: ServedApi, job_log: JobLog, settings: Settings, type_name: str, payload: bytes
 ) -> None:
-    assert worker.task is not None
     job_id = await _stored(job_log, type_name, payload)
-    job = await ended(api, job_id, "DEAD_LETTER")
+    async with running_worker(settings.model_copy(update={"unable_timeout": 1.0})):
+        job = await ended(api, job_id, "DEAD_LETTER")
     assert job["error"]["retryable"] is False
     assert job["attempt"] == 1
     assert (await api.ask(FIND, id=job_id))["job"]["__typename"] == "UnknownJob"
+    assert (await api.ask(RETRY, id=job_id))["retryJob"]["job"]["status"] == "QUEUED"
+    async with running_worker(settings):
+        assert (await api.ask(FIND, id=job_id))["job"]["status"] == "QUEUED"
+        assert (await api.ask(CANCEL, id=job_id))["cancelJob"]["job"]["status"] == "CANCELLED"

@@ -34,6 +34,8 @@ SURVEY_AGE = 30.0
 """Seconds for which it counts what other workers said of themselves."""
 SHOWN_FOR = 120.0
 """Seconds after its last such job for which a type is named in the worker's heartbeats."""
+MAX_LEFT = 1000
+"""Types that a worker remembers to have left to others; what came to a stream may be of any number of types."""
 MAX_SHOWN = 50
 """Types in one heartbeat of which jobs are left to others, at most."""
 
@@ -68,6 +70,7 @@ class Abilities:
         self._began = self._clock()
         self._checks: dict[str, asyncio.Task[bool]] = {}
         self._left: dict[str, tuple[str, float]] = {}
+        self._missing: dict[str, str] = {}
         self._next_offer = 0.0
         self._survey: asyncio.Task[tuple[float, list[WorkerSeen]]] | None = None
         self.known: dict[str, bool] = {}
@@ -94,11 +97,12 @@ class Abilities:
         :param why: None if the handler lacks a library, which has been logged already.
         :param deliveries: of the job so far.
         """
-        now = self._clock()
-        if why is not None:
-            if spec.type not in self._left:
-                log.warning("jobs of type %s are left to other workers: %s", spec.type, why.reason)
-            self._left[spec.type] = (why.reason, now)
+        now, name = self._clock(), spec.type[:MAX_TYPE_NAME]
+        if why is not None and name not in self._left:
+            log.warning("jobs of type %s are left to other workers: %s", name, why.reason)
+        if name not in self._left and len(self._left) >= MAX_LEFT:
+            del self._left[next(iter(self._left))]
+        self._left[name] = (why.reason if why is not None else self._missing.get(name, ""), now)
         self._next_offer = max(self._next_offer, now) + 1 / MAX_RATE
         return max(min(FIRST_DELAY * deliveries, MAX_DELAY), self._next_offer - now)
 
@@ -137,7 +141,7 @@ class Abilities:
     def unable(self) -> tuple[LeftType, ...]:
         """Return the types of which jobs are left to other workers at present, each with the reason of one."""
         since = self._clock() - SHOWN_FOR
-        recent = [LeftType(name[:MAX_TYPE_NAME], reason) for name, (reason, last) in self._left.items() if last > since]
+        recent = [LeftType(name, reason) for name, (reason, last) in self._left.items() if last > since]
         return tuple(recent[-MAX_SHOWN:])
 
     async def close(self) -> None:
@@ -154,6 +158,7 @@ class Abilities:
             missing = missing_import(job_type.handler)
         self.known[job_type.name] = missing is None
         if missing is not None:
+            self._missing[job_type.name] = f"Its handler cannot be imported: {missing}."
             log.warning("jobs of type %s are left to other workers: %s", job_type.name, missing)
         return missing is None
 
