@@ -67,8 +67,8 @@ class UnableType:
 
     job_type: str = strawberry.field(description="The type's name, cut to 100 characters.")
     reason: str = strawberry.field(
-        description="Why it cannot run one of them: the type is not registered there, the payload does not fit the model "
-        "as that worker has it, or the handler lacks a library there."
+        description="Why it cannot run one of them: the type is not registered there, the payload does not fit the "
+        "model as that worker has it, or the handler lacks a library there."
     )
 
 

@@ -48,7 +48,7 @@ async def test_it_hands_the_job_on_until_an_able_worker_comes(
         assert "email" in worker.job_types
         await until(lambda: type_name not in runtime.presence.workers()[0].job_types, "it says what it cannot run")
         (unable,) = runtime.presence.workers()[0].unable
-        assert unable.reason == "Its handler cannot be imported: No module named 'not_installed_here'."
+        assert unable.reason == "not_installed_here is not installed."
         async with worker_process(settings):
             job = await ended(runtime, job_id, within=30)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)

@@ -158,7 +158,7 @@ class Abilities:
             missing = missing_import(job_type.handler)
         self.known[job_type.name] = missing is None
         if missing is not None:
-            self._missing[job_type.name] = f"Its handler cannot be imported: {missing}."
+            self._missing[job_type.name] = missing
             log.warning("jobs of type %s are left to other workers: %s", job_type.name, missing)
         return missing is None
 
