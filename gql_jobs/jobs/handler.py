@@ -47,7 +47,7 @@ class JobContext(Protocol):
     async def checkpoint(self, data: Any) -> None:
         """Keep JSON data, at most 256 KiB, for the next attempt. Returns when it is stored, however long NATS is away.
 
-        :raises ValueError: if the data is no JSON, has a number that is infinite or NaN, or is too large.
+        :raises RefusedValue: a ``ValueError``, if the data is no JSON, has a number that is infinite or NaN, or is too large.
         :raises TransientError: if it could not be stored.
         """
 
@@ -61,9 +61,12 @@ class JobContext(Protocol):
         :param name: such as ``report.pdf`` or ``output/processed.jpg``.
         :param data: the bytes, a file to read, or an open binary file; never held in memory as a whole.
         :param content_type: a media type such as ``text/csv``; guessed from the name's extension if left out.
-        :raises ValueError: for an invalid name or content type, or a file that is too large.
+        :raises RefusedValue: a ``ValueError``, for an invalid name or content type, or a file that is too large.
         :raises TransientError: if it could not be stored.
         """
 
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine such as ``context.checkpoint(…)`` from the thread of a plain handler, and wait for it."""
+        """Run a coroutine such as ``context.checkpoint(…)`` from the thread of a plain handler, and wait for it.
+
+        :raises PermanentError: in a coroutine, which awaits the step itself: waiting would stop the event loop.
+        """
