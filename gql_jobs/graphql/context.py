@@ -13,6 +13,7 @@ from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import JobDefaults
+from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
 from gql_jobs.live.watch import Watch
 from gql_jobs.log.commands import JobCommands
@@ -99,6 +100,8 @@ class Context:
     """
     is_abandoned: Callable[[], Awaitable[bool]] = _never
     """Whether the client has gone or has ended the operation, so that a long mutation may stop between two steps."""
+    turn: Turn | None = None
+    """The right of a subscription to answer, where others answer over the same connection."""
     connection_params: dict[str, object] | None = None
     """The payload of ``connection_init``, for an operation on a WebSocket."""
     resume_after: str | None = None

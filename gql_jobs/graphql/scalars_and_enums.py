@@ -126,12 +126,13 @@ describe_enum(
 
 describe_enum(
     JobPriority,
-    "Which job starts first when workers are busy.",
+    "Which job starts first when workers are busy. Of sixteen starts of a worker, each priority below CRITICAL has "
+    "some to itself while a job of it waits, so that none is starved.",
     {
-        "LOW": "After all others, but never starved.",
-        "NORMAL": "The default.",
-        "HIGH": "Before NORMAL and LOW.",
-        "CRITICAL": "Before all others.",
+        "LOW": "After all others, but for one start of sixteen.",
+        "NORMAL": "The default: after HIGH and CRITICAL, but for two starts of sixteen.",
+        "HIGH": "Before NORMAL and LOW, and after CRITICAL but for three starts of sixteen.",
+        "CRITICAL": "Before all others, but for the starts that those have to themselves.",
     },
 )
 

@@ -66,7 +66,9 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        return PresentedEvents(presenter(info), await info.context.services().watch.job(job_id, _cursor(info, after)))
+        events = await info.context.services().watch.job(job_id, _cursor(info, after))
+        events.turn = info.context.turn
+        return PresentedEvents(presenter(info), events)
 
     @strawberry.subscription(
         description=(
@@ -93,6 +95,7 @@ class Subscription:
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
         events = await info.context.services().watch.all(filter_of(filter), _cursor(info, after))
+        events.turn = info.context.turn
         return PresentedEvents(presenter(info), events)
 
 

@@ -8,7 +8,7 @@ waited longest where subscribers together hold too much: what has been read for 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
@@ -40,6 +40,16 @@ Predicate = Callable[[Event], bool]
 """Whether something holds for an event."""
 
 
+class Turn(Protocol):
+    """The right to answer, of one of several readers whose answers go over one connection."""
+
+    async def begin(self) -> None:
+        """Wait until it is this reader's; return at once if it is already."""
+
+    def end(self) -> None:
+        """Pass it on, if it is this reader's."""
+
+
 class Subscriber:
     """The events of one job, or of all, from the moment it was made: an async iterator for one reader.
 
@@ -64,6 +74,7 @@ class Subscriber:
         "ends_after",
         "job_id",
         "matches",
+        "turn",
     )
 
     def __init__(self, bus: "EventBus", job_id: str | None, cursor: Cursor) -> None:
@@ -89,6 +100,11 @@ class Subscriber:
         """Which events are handed out; None for all."""
         self.ends_after: Predicate | None = None
         """Called with each terminal event after it was handed out; if it returns true, iteration ends."""
+        self.turn: Turn | None = None
+        """Begun before an event is handed out, and ended when there is none; the reader ends it once it has answered.
+
+        So that a reader who cannot send has nothing made for it but what is bounded here.
+        """
 
     def start_after(self, cursor: Cursor) -> None:
         """Hand out first what the index holds behind that cursor. Call it before the first event is read."""
@@ -101,6 +117,7 @@ class Subscriber:
         # The position before it, so that it is read again if it is dropped.
         self.cursor = Cursor(seq, nth - 1) if nth else Cursor(seq - 1, _LAST_NTH)
         self._replayed = [event]
+        self._bus.held.hold_replay(self, event.job.weight)
 
     def put(self, event: Event, weight: int) -> None:
         """Buffer an event; never waits. Newer progress of a job replaces older.
@@ -140,20 +157,13 @@ class Subscriber:
         if self.ends_after is not None and self._terminal is not None and self.ends_after(self._terminal):
             self.close()
         while not self._closed:
-            if self._replayed:
-                event = self._replayed.pop()
-                if not self._replayed:
-                    self._bus.held.release_replay(self)
-            elif self._must_replay:
-                await self._replay()
+            if not (self._replayed or self._must_replay or self._buffer):
+                await self._wait()
                 continue
-            elif self._buffer:
-                event = self._unbuffer(next(iter(self._buffer)))
-            else:
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
-                continue
-            if event.cursor <= self.cursor:
+            if self.turn is not None:
+                await self.turn.begin()
+            event = await self._replayed_or_buffered()
+            if event is None or event.cursor <= self.cursor:
                 continue
             self.cursor = event.cursor
             if self.matches is not None and not self.matches(event):
@@ -171,6 +181,23 @@ class Subscriber:
         if not self._closed:
             self._failure = reason
             self.close()
+
+    async def _wait(self) -> None:
+        if self.turn is not None:
+            self.turn.end()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    async def _replayed_or_buffered(self) -> Event | None:
+        """Return the next event, which may be one that was handed out already; None if there is none after all."""
+        if not self._replayed and self._must_replay:
+            await self._replay()
+        if self._replayed:
+            event = self._replayed.pop()
+            if not self._replayed:
+                self._bus.held.release_replay(self)
+            return event
+        return self._unbuffer(next(iter(self._buffer))) if self._buffer and not self._must_replay else None
 
     def close(self) -> None:
         """Leave the bus and end the iteration, also of a reader that waits for an event now."""

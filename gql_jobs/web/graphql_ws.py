@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from graphql import GraphQLError, OperationType
+from graphql import OperationType
 from msgspec import Struct
 from msgspec.json import encode
 from starlette.types import Message, Receive, Scope, Send
@@ -243,6 +244,7 @@ class _Connection:
         self._held: HeldBytes | None = None
         """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
+        self._turns = _Turns()
         self._completed_mutations = 0
         """How many mutations still run although the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -316,16 +318,14 @@ class _Connection:
             raise Violation(BAD_REQUEST, f"Invalid message: {malformed}") from None
         if len(self._running) + self._completed_mutations >= self._limits.operations:
             most = self._limits.operations
-            await self._refuse(
-                operation_id, f"{most} operations run on this socket, which is the limit; complete one of them."
-            )
+            message = f"{most} operations run on this socket, which is the limit; complete one of them."
+            await self._refuse(operation_id, message)
             return
         context = self._new_context()
         context.connection_params = self._parameters
         context.client = lambda: self._client
-        running = _Running(
-            operation_id, self._operations.operation(request, context), HeldBytes(self._budget, self._client)
-        )
+        operation = self._operations.operation(request, context)
+        running = _Running(operation_id, operation, HeldBytes(self._budget, self._client), self._turns)
         try:
             fits = _hold(running, size)
         except PayloadTooLarge as error:
@@ -335,13 +335,13 @@ class _Connection:
             running.held.release()
             await self._refuse(operation_id, f"{BUSY[0].upper()}{BUSY[1:]}.")
             return
-        context.is_abandoned = running.is_abandoned
+        context.is_abandoned, context.turn = running.is_abandoned, running
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
 
     async def _refuse(self, operation_id: str, message: str) -> None:
-        error = GraphQLError(message, extensions={"code": ErrorCode.RATE_LIMITED.value})
-        await self._writer.error(operation_id, [dict(error.formatted)])
+        error = {"message": message, "extensions": {"code": ErrorCode.RATE_LIMITED.value}}
+        await self._writer.error(operation_id, [error])
 
     async def _run(self, running: "_Running") -> None:
         try:
@@ -353,11 +353,19 @@ class _Connection:
                         self._free_id(running)
                         await self._writer.error(running.id, result.formatted_errors)
                         return
+                    if running.operation.type is OperationType.QUERY and not running.held.resize(len(result.payload)):
+                        self._free_id(running)
+                        del result
+                        await self._refuse(running.id, f"{BUSY[0].upper()}{BUSY[1:]}.")
+                        return
                     await self._writer.next(running.id, result.payload)
+                    del result
+                    running.end()
             if self._is_current(running):
                 self._free_id(running)
                 await self._writer.complete(running.id)
         finally:
+            running.end()
             running.held.release()
             self._free_id(running)
             self.renew_timeout()
@@ -393,17 +401,54 @@ class _Connection:
         return task
 
 
+class _Turns:
+    """Which subscription of a socket makes and sends a result now, and which ones wait for that."""
+
+    __slots__ = ("holder", "waiting")
+
+    def __init__(self) -> None:
+        self.holder: _Running | None = None
+        self.waiting: deque[tuple[_Running, asyncio.Future[None]]] = deque()
+
+
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
-    __slots__ = ("held", "id", "operation", "task", "was_stopped")
+    __slots__ = ("_turns", "held", "id", "operation", "task", "was_stopped")
 
-    def __init__(self, operation_id: str, operation: Operation, held: HeldBytes) -> None:
+    def __init__(self, operation_id: str, operation: Operation, held: HeldBytes, turns: "_Turns") -> None:
         self.id = operation_id
         self.operation = operation
         self.held = held
         self.task: asyncio.Task[None] | None = None
         self.was_stopped = False
+        self._turns = turns
+
+    async def begin(self) -> None:
+        """Wait until this subscription may make a result: none does while that of another one is not sent."""
+        turns = self._turns
+        if turns.holder is None:
+            turns.holder = self
+        elif turns.holder is not self:
+            passed = asyncio.get_running_loop().create_future()
+            turns.waiting.append((self, passed))
+            try:
+                await passed
+            except asyncio.CancelledError:
+                self.end()
+                raise
+
+    def end(self) -> None:
+        """Let the subscription make a result that has waited longest, if it is this one's turn."""
+        turns = self._turns
+        if turns.holder is not self:
+            return
+        turns.holder = None
+        while turns.waiting and turns.holder is None:
+            following, passed = turns.waiting.popleft()
+            if not passed.done():
+                turns.holder = following
+                passed.set_result(None)
 
     async def is_abandoned(self) -> bool:
         """Return whether the client has completed the operation, or its socket has ended."""

@@ -11,10 +11,11 @@ from contextlib import aclosing
 import pytest
 from graphql.execution.collect_fields import FieldDetails
 
+from gql_jobs.graphql.engine.operations import Result, ResultCache
 from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, FEED, RETRY, ahead, asked, create, create_many, ended, kinds, lifecycle
 from tests.running import RunningWorker, running_worker
-from tests.serving import HOST, Data, ServedApi, hear, say, serving
+from tests.serving import HOST, Data, ServedApi, hear, say, serving, subscribed
 
 PADDED = "subscription { jobEvents { __typename cursor job { id rawPayload } } }"
 LIFE = ["JobQueued", "JobStarted", "JobCompleted"]
@@ -34,6 +35,55 @@ async def test_the_first_event_of_all_needs_no_earlier_one(api: ServedApi) -> No
         event = await asyncio.wait_for(first, 10)
         assert (event["__typename"], event["job"]["id"]) == ("JobQueued", job["id"])
     await api.subscribers(0)
+
+
+async def test_a_socket_that_is_not_read_has_one_subscription_make_a_result_at_a_time(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each of them would show is large; nobody else is delayed, and all of it comes when it is read."""
+    jobs = [await create(api, {"gate": f"{number}{'x' * 800_000}"}) for number in range(40)]
+    made: list[str | None] = []
+    usual = ResultCache.keep
+
+    def counted(self: ResultCache, result: Result) -> Result:
+        made.append(result.cursor)
+        return usual(self, result)
+
+    monkeypatch.setattr(ResultCache, "keep", counted)
+    document = "subscription ($id: ID!) { jobProgress(id: $id) { job { id rawPayload } } }"
+    async with api.raw_socket(max_queue=1, max_size=None) as unread, api.socket() as other:
+        for number, job in enumerate(jobs):
+            payload = {"query": document, "variables": {"id": job["id"]}}
+            await say(unread, id=str(number), type="subscribe", payload=payload)
+        await api.subscribers(40)
+        # Another socket is answered meanwhile, also about the same jobs.
+        async with aclosing(subscribed(other, document, id=jobs[-1]["id"])) as events:
+            assert (await anext(events))["job"]["id"] == jobs[-1]["id"]
+        assert len(made) < 30
+        told = [await hear(unread) for _ in jobs]
+    assert [message["payload"]["data"]["jobProgress"]["job"]["id"] for message in told] == [job["id"] for job in jobs]
+    await api.subscribers(0)
+    assert api.runtime.bus.held.bytes == 0
+
+
+async def test_answers_of_queries_that_wait_on_a_socket_count_for_their_client(
+    settings: Settings,
+) -> None:
+    async with serving(settings.model_copy(update={"max_body_bytes": 1 << 20})) as api:
+        job = await create(api, {"gate": "x" * 900_000})
+        async with api.raw_socket(max_queue=1, max_size=None) as unread:
+            query = {"query": f'{{ job(id: "{job["id"]}") {{ rawPayload }} }}'}
+            for number in range(30):
+                await say(unread, id=str(number), type="subscribe", payload=query)
+            ends: dict[str, Data] = {}
+            while len(ends) < 30:
+                message = await hear(unread)
+                ends.setdefault(message["id"], message)
+        refused = [
+            message["payload"][0]["extensions"]["code"] for message in ends.values() if message["type"] == "error"
+        ]
+        assert 0 < len(refused) < 30
+        assert set(refused) == {"RATE_LIMITED"}
 
 
 async def test_the_server_filters_by_the_state_as_of_each_event(api: ServedApi, worker: RunningWorker) -> None:

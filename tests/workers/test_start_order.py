@@ -64,6 +64,57 @@ async def test_low_jobs_get_one_of_sixteen_starts_under_a_flood(
     assert [starts.index(job_id) for job_id in low] == [15, 31, 47, 63, 79]
 
 
+@pytest.mark.parametrize(
+    "flooded",
+    [
+        (above, below, turns)
+        for below, turns in ((P.HIGH, [5, 9, 13]), (P.NORMAL, [7, 11, 23]), (P.LOW, [15, 31, 47]))
+        for above in P
+        if above.rank > below.rank
+    ],
+    ids=str,
+)
+async def test_each_priority_has_its_share_under_a_flood_of_any_above_it(
+    runtime: Runtime,
+    settings: Settings,
+    workers: AsyncExitStack,
+    tmp_path: Path,
+    flooded: tuple[JobPriority, JobPriority, list[int]],
+) -> None:
+    above, below, turns = flooded
+    trace = tmp_path / "trace"
+    flood = await create_many(runtime, 60, priority=above, trace=trace)
+    few = await create_many(runtime, 3, priority=below, trace=trace)
+    await workers.enter_async_context(running_worker(settings))
+    await all_ended(runtime, [*flood, *few], within=30)
+    starts = _starts(trace)
+    assert [starts.index(job_id) for job_id in few] == turns
+
+
+async def test_a_share_counts_across_the_queues_of_a_worker(
+    runtime: Runtime, settings: Settings, workers: AsyncExitStack, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    flood = await create_many(runtime, 60, priority=P.CRITICAL, trace=trace)
+    few = [await create(runtime, "probe_thread", priority=P.HIGH, trace=trace) for _ in range(3)]
+    await workers.enter_async_context(running_worker(settings))
+    await all_ended(runtime, [*flood, *few], within=30)
+    starts = _starts(trace)
+    assert [starts.index(job_id) for job_id in few] == [5, 9, 13]
+
+
+async def test_all_priorities_that_wait_have_their_shares_and_the_top_has_the_rest(
+    runtime: Runtime, settings: Settings, workers: AsyncExitStack, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    waiting = {of: await create_many(runtime, 40, priority=of, trace=trace) for of in P}
+    await workers.enter_async_context(running_worker(settings))
+    await all_ended(runtime, [job_id for jobs in waiting.values() for job_id in jobs], within=30)
+    first = _starts(trace)[:64]
+    shares = {of: sum(job_id in first for job_id in jobs) for of, jobs in waiting.items()}
+    assert shares == {P.CRITICAL: 40, P.HIGH: 12, P.NORMAL: 8, P.LOW: 4}
+
+
 async def test_only_the_named_queues_are_served(runtime: Runtime, settings: Settings, workers: AsyncExitStack) -> None:
     await workers.enter_async_context(running_worker(settings, ("threads",)))
     left = await create(runtime)

@@ -23,8 +23,11 @@ from gql_jobs_worker.telemetry import Counts
 
 log = logging.getLogger(__name__)
 
-LOW_SHARE = 16
-"""One start in so many is a LOW job's, if one waits: busy higher priorities must not starve it."""
+SHARES = {JobPriority.HIGH: (5, 9, 13), JobPriority.NORMAL: (7, 11), JobPriority.LOW: (15,)}
+"""Of sixteen starts in a row, those that a priority below the top has before all others, if a job of it waits.
+
+Else the highest priority that waits starts: busy higher ones must not starve the lower ones.
+"""
 MAX_HOLD = 2.0
 """Seconds that a delivery is held while no slot is free; then it is handed back for other workers."""
 MAX_AHEAD = 256
@@ -36,6 +39,8 @@ LEASE_CHECKS = 6
 _RETRY_PAUSE = 0.5
 """Seconds until a consumer without an open pull is polled again."""
 _BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPriority.LOW)
+_ORDERS = [sorted(_BY_RANK, key=lambda priority: start not in SHARES.get(priority, ())) for start in range(16)]
+"""For each of sixteen starts in a row, which priority is looked at first, second, third and last."""
 
 
 class Lease:
@@ -296,10 +301,7 @@ class Intake:
             log.debug("the lane %s is not open: NATS is away", consumer.name)
 
     def _pick(self) -> Delivery | None:
-        order = _BY_RANK
-        if self._starts % LOW_SHARE == LOW_SHARE - 1:
-            order = (JobPriority.LOW, *_BY_RANK[:3])
-        for priority in order:
+        for priority in _ORDERS[self._starts % len(_ORDERS)]:
             waiting = self._held[priority]
             while waiting:
                 _, delivery = waiting.popleft()

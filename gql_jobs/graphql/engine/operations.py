@@ -211,6 +211,8 @@ class Operations:
                         executor = executor or self._build(checked, operation)
                         result = await self._event_result(executor, checked, operation.context, event, cache)
                     yield result
+                    # They may be large, and the next event may be long in coming.
+                    del event, result
         except Exception as error:  # noqa: BLE001 -- whatever it is becomes an error in a result
             yield self._refused(self._coded([located(error)], checked))
 
