@@ -19,6 +19,7 @@ from gql_jobs.web.connections import ByteBudget, Connections, CountedSocket, Hel
 from gql_jobs.web.graphql_request import (
     BUSY,
     MalformedRequest,
+    TooManyValues,
     decode_json,
     keep_subscription,
     memory_of,
@@ -30,6 +31,7 @@ PROTOCOL = "graphql-transport-ws"
 
 # The close codes of the protocol, and those of WebSockets in general that are used here.
 GOING_AWAY = 1001
+MESSAGE_TOO_BIG = 1009
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 BAD_REQUEST = 4400
@@ -479,6 +481,8 @@ def _text(message: Message) -> str:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         message = decode_json(text)
+    except TooManyValues as error:
+        raise Violation(MESSAGE_TOO_BIG, f"The message {error}") from None
     except json.JSONDecodeError:
         raise Violation(BAD_REQUEST, "Invalid message: it is no JSON") from None
     if not isinstance(message, dict):

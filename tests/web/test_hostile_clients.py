@@ -311,6 +311,30 @@ async def test_a_client_that_sends_a_whole_message_above_the_limit_reads_1009(ap
             assert await _close_code(reader) == 1009
 
 
+# Values that take more than their text.
+
+MANY = b'{"query":"{__typename}","variables":{"a":[' + b"[]," * 1_000_000 + b"1]}}"
+
+
+async def test_a_body_of_very_many_values_is_refused_before_it_is_read(api: ServedApi) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await api.http.post("/graphql", content=MANY, headers=headers)
+    assert answer.status_code == 413
+    (error,) = answer.json()["errors"]
+    assert error["extensions"]["code"] == "PAYLOAD_TOO_LARGE"
+    assert error["message"] == "The body has more than 1000000 commas and brackets; send less at a time."
+    half = MANY.replace(b"[],", b"", 550_000)
+    assert (await api.http.post("/graphql", content=half, headers=headers)).status_code == 200
+
+
+async def test_a_message_of_very_many_values_closes_the_socket(api: ServedApi) -> None:
+    async with api.raw_socket() as opened:
+        await opened.send(f'{{"id":"1","type":"subscribe","payload":{MANY.decode()}}}')
+        async with asyncio.timeout(20):
+            await opened.wait_closed()
+        assert opened.close_code == 1009
+
+
 # Old and odd HTTP.
 
 
