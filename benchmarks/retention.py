@@ -20,6 +20,7 @@ from benchmarks.figures import show
 from benchmarks.stock import finish
 from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import EXPIRED_EVENT_TTL
@@ -37,7 +38,7 @@ PAYLOAD = {"to": "ann@example.org", "subject": "Hello", "body": "x" * 100}
 async def _create(runtime: Runtime, seconds: list[float], refused: list[str]) -> None:
     job_type = runtime.registry.get("email")
     assert job_type is not None
-    payload = job_type.validate(PAYLOAD)
+    payload = accept(job_type.payload, PAYLOAD)
     while True:
         began = time.perf_counter()
         try:

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 
 from benchmarks.stack import EMAIL
 from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
+from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
@@ -57,7 +58,7 @@ def _submissions() -> Iterator[tuple[str, Body]]:
     registry = load_job_types(("benchmarks.job_types",))
     job_type = registry.get("noop")
     assert job_type is not None
-    request = JobRequest.of(job_type, job_type.validate(EMAIL))
+    request = JobRequest.of(job_type, accept(job_type.payload, EMAIL))
     settings = Settings()
     while True:
         job_id = str(uuid.uuid4())

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Raw
+from pydantic import BaseModel
 
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import (
@@ -25,6 +26,7 @@ from gql_jobs.jobs.messages import (
     Submission,
 )
 from gql_jobs.jobs.model import Artifact, Job, JobError, JobPriority, Spec
+from gql_jobs.jobs.payloads import AcceptedPayload, accept
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.requests import JobRequest
 from tests.job_types.probe_jobs import ProbePayload
@@ -50,7 +52,12 @@ KIND_OF: dict[type[Body], Kind] = {
 
 def request(payload: ProbePayload | None = None, **options: Any) -> JobRequest:
     """A valid creation of type ``probe``."""
-    return JobRequest.of(_TYPES["probe"], payload or ProbePayload(), **options)
+    return JobRequest.of(_TYPES["probe"], accepted(payload or ProbePayload()), **options)
+
+
+def accepted(payload: BaseModel) -> AcceptedPayload:
+    """The payload, given with those fields that were set."""
+    return accept(type(payload), payload.model_dump(by_alias=True, exclude_unset=True))
 
 
 def spec(**changes: Any) -> Spec:

@@ -5,13 +5,14 @@ from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.web.runtime import Runtime
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import RunningWorker
+from tests.stories import accepted
 
 
 async def test_a_job_is_created_run_watched_and_found(runtime: Runtime, worker: RunningWorker) -> None:
     assert worker.task is not None
     probe = runtime.registry.get("probe")
     assert probe is not None
-    created = await runtime.commands.create(JobRequest.of(probe, ProbePayload(fail_attempts=1, steps=2)))
+    created = await runtime.commands.create(JobRequest.of(probe, accepted(ProbePayload(fail_attempts=1, steps=2))))
     kinds = [event.kind async for event in await runtime.watch.job(created.job.id)]
     assert kinds[-1] is Kind.COMPLETED
     found = await runtime.job(created.job.id)

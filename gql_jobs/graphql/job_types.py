@@ -29,6 +29,7 @@ from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
+from gql_jobs.jobs.payloads import masked
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.types import artifact_url
 
@@ -136,11 +137,16 @@ class Job:
         description="How long the last attempt ran, in milliseconds; null until the job has ended."
     )
 
-    @strawberry.field(description="The payload as stored: the JSON of the type's payload.")
+    @strawberry.field(
+        description="The payload as stored: what the client sent, and values that the server drew for it. Secrets are "
+        "shown as stars; handlers get them as they are."
+    )
     @spends_only
     def raw_payload(self, info: Info) -> JSON:
-        """Return the stored payload as a JSON value."""
-        return _json(self.source.spec.payload, info.context.budget)
+        """Return the stored payload as a JSON value, with stars in the places of secrets."""
+        spec = self.source.spec
+        value = _json(spec.payload, info.context.budget)
+        return JSON(masked(value, spec.secrets)) if spec.secrets else value
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
     @spends_only

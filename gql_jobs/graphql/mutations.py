@@ -4,6 +4,7 @@ Which payloads there are is known only when a schema is made, so each schema has
 """
 
 import asyncio
+import logging
 import time
 from asyncio import TaskGroup
 from collections import deque
@@ -13,7 +14,6 @@ from typing import Annotated, Any
 
 import strawberry
 from msgspec.structs import replace
-from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
@@ -23,13 +23,17 @@ from gql_jobs.graphql.engine.errors import PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
 from gql_jobs.graphql.job_types import Job, presenter
+from gql_jobs.graphql.payload_types import shown_path
 from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
 from gql_jobs.jobs import model
-from gql_jobs.jobs.errors import GqlJobsError, InvalidArgument, InvalidPayload, InvalidState, NotFound
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, InvalidState, NotFound
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
+from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
 from gql_jobs.log.commands import Created
+
+log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 1000
 """Jobs that ``createJobs`` takes at most."""
@@ -125,13 +129,13 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
 
     :param given: what the client gave, by the Python names of the fields; what was left out is left out.
     :param path: where the input stands in the arguments, for the errors.
-    :raises InvalidPayload: if the payload does not fit its model, or cannot be written as JSON.
+    :raises InvalidPayload: if the payload does not fit its model, or cannot be stored.
     :raises InvalidArgument: for any other value outside its limits.
     """
     # GraphQL has made sure that there is exactly one member.
     ((name, fields),) = given["payload"].items()
     job_type = registered.job_types[name]
-    payload = validated_payload(job_type, fields, f"{path}.payload.{payload_member(job_type)}")
+    payload = accepted_payload(job_type, fields, f"{path}.payload.{payload_member(job_type)}")
     try:
         return JobRequest.of(
             job_type,
@@ -147,32 +151,27 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
         raise _as_shown(invalid, path) from None
 
 
-def validated_payload(job_type: JobType, fields: dict[str, Any], path: str) -> BaseModel:
-    """Return the payload validated as its type's model.
+def accepted_payload(job_type: JobType, given: dict[str, Any], path: str) -> AcceptedPayload:
+    """Return the payload as it will be stored, once its type's model has read that.
 
+    :param given: what the client gave, under the aliases of the fields.
     :param path: where the payload stands in the arguments; it is prefixed to each field's own.
     :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
     """
     try:
-        return job_type.validate(fields)
-    except ValidationError as error:
+        return accept(job_type.payload, given)
+    except ModelMismatch as mismatch:
+        if mismatch.unexpected is not None:
+            log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
+        faults = [(shown_path(job_type.payload, fault.path), fault.message) for fault in mismatch.faults]
         raise InvalidPayload(
-            [
-                {"path": ".".join((path, *map(_shown_name, fault["loc"]))), "message": fault["msg"]}
-                for fault in error.errors(include_url=False, include_input=False, include_context=False)
-            ]
+            [{"path": ".".join([path, *map(str, below)]), "message": message} for below, message in faults]
         ) from None
 
 
-def _shown_name(part: str | int) -> str:
-    return to_camel(part) if isinstance(part, str) else str(part)
-
-
-def _as_shown(invalid: InvalidRequest, path: str) -> GqlJobsError:
+def _as_shown(invalid: InvalidRequest, path: str) -> InvalidArgument:
     name = _NAMES.get(invalid.field, to_camel(invalid.field))
     message = invalid.problem.format(name)
-    if invalid.field == "payload":
-        return InvalidPayload([{"path": f"{path}.{name}", "message": message}])
     return InvalidArgument(f"{path}.{name}" if invalid.index is None else f"{path}.{name}.{invalid.index}", message)
 
 

@@ -11,11 +11,12 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from pathlib import PurePath
@@ -30,6 +31,7 @@ from pydantic import (
     EmailStr,
     FutureDate,
     FutureDatetime,
+    Json,
     NaiveDatetime,
     NameEmail,
     PastDate,
@@ -39,11 +41,14 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError
 from strawberry.scalars import JSON
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.engine.strawberry_internals import describe_enum, named_field
+from gql_jobs.graphql.engine.strawberry_internals import GIVEN_AS, describe_enum, named_field
+from gql_jobs.graphql.scalars_and_enums import WRITTEN, written_json, written_text
+from gql_jobs.jobs.errors import Unrepresentable
+from gql_jobs.jobs.registry import keys_of
 
 
 class OptionalKind(NamedTuple):
@@ -90,16 +95,25 @@ _SAME_AS: dict[Any, type[Any]] = {
     PastDatetime: datetime,
     FutureDatetime: datetime,
     AwareDatetime: datetime,
-    NaiveDatetime: datetime,
 }
-_TEXTS = (AnyUrl, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address, IPv6Address)
+_TEXTS = (AnyUrl, NaiveDatetime, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address, IPv6Address)
+
+
+_JSON_TEXT: Any = Json
+
+
+def kind_of(info: FieldInfo, *, is_input: bool = True) -> FieldKind:
+    """Return the kind of a field's values. ``Json[…]`` is given as text and shown as what is in it."""
+    if any(of is _JSON_TEXT or type(of) is _JSON_TEXT for of in info.metadata):
+        return TextKind() if is_input else OptionalKind(JsonKind())
+    return field_kind(info.annotation)
 
 
 def field_kind(annotation: Any) -> FieldKind:
     """Return the kind of an annotation as pydantic has resolved it; constraints and aliases are ignored."""
     annotation = _bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Any:
+    if annotation in {Any, object, types.NoneType}:
         return OptionalKind(JsonKind())
     if origin in {Union, types.UnionType}:
         return _union(arguments)
@@ -138,13 +152,19 @@ def _list(arguments: tuple[Any, ...]) -> FieldKind:
 
 def _class(cls: type[Any]) -> FieldKind:
     if issubclass(cls, Enum):
-        return EnumKind(cls)
+        return EnumKind(cls) if all(map(_is_value_name, cls.__members__)) else JsonKind()
     if issubclass(cls, BaseModel):
         return ModelKind(cls)
     if issubclass(cls, _TEXTS):
         return TextKind()
     return next((scalar for scalar in _SCALARS if issubclass(cls, scalar)), JsonKind())
 
+
+def _is_value_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name not in {"true", "false", "null"}
+
+
+_NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 
 RESERVED = frozenset(
     {
@@ -233,11 +253,43 @@ class TypeNames:
         raise ValueError(f"The GraphQL type names {name!r} and '{stem}{name}' are both taken; rename {owner!r}.")
 
 
+def is_object(model: type[BaseModel]) -> bool:
+    """Return whether a model is an object with fields in GraphQL; others are JSON."""
+    return not issubclass(model, RootModel) and bool(model.model_fields)
+
+
 class Shape(NamedTuple):
-    """A Strawberry annotation; ``plain``: whether values have to be converted to plain JSON values for an answer."""
+    """A Strawberry annotation, and what GraphQL is given for a value.
+
+    ``show`` raises Unrepresentable for a number that is beyond the type, anything else for a value that is not of its
+    kind.
+    """
 
     type: Any
-    plain: bool = False
+    show: Callable[[Any], Any]
+
+
+class Shown:
+    """An object for GraphQL, with an attribute for each field; one whose value cannot be written raises its error."""
+
+    __slots__ = ("__dict__", "_lacking", "_refused")
+
+    def __init__(self, values: dict[str, Any], refused: frozenset[str], *, lacking: bool) -> None:
+        self.__dict__ = values
+        self._refused = refused
+        self._lacking = lacking
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._refused:
+            raise Unrepresentable(name)
+        raise AttributeError(name)
+
+
+def is_lacking(shown: Any) -> bool:
+    """Return whether a value lacks a field that may not be null, so that GraphQL would make all of it null."""
+    if isinstance(shown, list):
+        return any(map(is_lacking, shown))
+    return isinstance(shown, Shown) and shown._lacking  # noqa: SLF001  # fields have no such names
 
 
 class PayloadTypes:
@@ -245,7 +297,8 @@ class PayloadTypes:
 
     def __init__(self, names: TypeNames) -> None:
         self._names = names
-        self._made: dict[tuple[type, bool, str | None], Any] = {}
+        self._made: dict[tuple[type, bool, str | None], Shape] = {}
+        self._enums: dict[type[Enum], type[Enum]] = {}
         self._in_progress: set[type] = set()
 
     def output(self, model: type[BaseModel], name: str) -> Shape:
@@ -257,52 +310,58 @@ class PayloadTypes:
         return self._model(model, is_input=True, name=name, stem=name.removesuffix("Input"))
 
     def _model(self, model: type[BaseModel], *, is_input: bool, name: str | None, stem: str) -> Shape:
-        if issubclass(model, RootModel) or not model.model_fields or model in self._in_progress:
-            return Shape(JSON, plain=True)
+        if not is_object(model) or model in self._in_progress:
+            return Shape(JSON, _dumped)
         key = (model, is_input, name)
         if key not in self._made:
             if name is None:
-                name = self._names.choose(model.__name__ + ("Input" if is_input else ""), model, stem)
+                name = self._names.choose(graphql_name(model.__name__) + ("Input" if is_input else ""), model, stem)
             self._in_progress.add(model)
             self._made[key] = self._make(model, name, stem, is_input=is_input)
             self._in_progress.discard(model)
-        return Shape(self._made[key])
+        return self._made[key]
 
-    def _make(self, model: type[BaseModel], name: str, stem: str, *, is_input: bool) -> type:
+    def _make(self, model: type[BaseModel], name: str, stem: str, *, is_input: bool) -> Shape:
         make = _input_field if is_input else _output_field
+        kinds = {name: kind_of(info, is_input=is_input) for name, info in model.model_fields.items()}
+        if not is_input:
+            kinds = {name: _with_default(kind, model.model_fields[name].default) for name, kind in kinds.items()}
+        shapes = {name: self._shape(kind, stem, is_input=is_input) for name, kind in kinds.items()}
         fields = [
-            named_field(
-                field_name, make(field_name, info, self._shape(field_kind(info.annotation), stem, is_input=is_input))
-            )
+            named_field(field_name, make(field_name, info, shapes[field_name]))
             for field_name, info in model.model_fields.items()
         ]
-        return create_type(name, fields, is_input=is_input, description=_own_doc(model))
+        _check_shown_names(model)
+        shown_fields = [(name, shapes[name].show, isinstance(kind, OptionalKind)) for name, kind in kinds.items()]
+        return Shape(
+            create_type(name, fields, is_input=is_input, description=_own_doc(model)),
+            partial(_shown_model, shown_fields),
+        )
 
     def _shape(self, kind: FieldKind, stem: str, *, is_input: bool) -> Shape:
         match kind:
-            case OptionalKind(of) | ListKind(of):
-                inner, plain = self._shape(of, stem, is_input=is_input)
-                return Shape(types.GenericAlias(list, inner) if isinstance(kind, ListKind) else inner | None, plain)
+            case OptionalKind(of):
+                inner = self._shape(of, stem, is_input=is_input)
+                return Shape(inner.type | None, partial(_shown_or_null, inner.show))
+            case ListKind(of):
+                inner = self._shape(of, stem, is_input=is_input)
+                return Shape(types.GenericAlias(list, inner.type), partial(_shown_list, inner.show))
             case ModelKind(model):
                 return self._model(model, is_input=is_input, name=None, stem=stem)
             case EnumKind(enum):
-                return Shape(self._enum(enum, stem))
+                return Shape(self._enum(enum, stem), enum)
             case TextKind() | JsonKind():
-                return Shape(str if isinstance(kind, TextKind) else JSON, plain=True)
+                return Shape(str, written_text) if isinstance(kind, TextKind) else Shape(JSON, written_json)
             case _:
-                return Shape(kind)
+                return Shape(kind, WRITTEN[kind])
 
     def _enum(self, enum: type[Enum], stem: str) -> type[Enum]:
-        key = (enum, False, None)
-        if key not in self._made:
-            name = self._names.choose(enum.__name__, enum, stem)
+        if enum not in self._enums:
+            name = self._names.choose(graphql_name(enum.__name__), enum, stem)
             # A description that only repeats a name would stand in the way of those that say something.
             values = {each.name: f"The value `{each.value}`." for each in enum if each.value != each.name}
-            self._made[key] = describe_enum(enum, _own_doc(enum), values | value_docs(enum), name=name)
+            self._enums[enum] = describe_enum(enum, _own_doc(enum), values | value_docs(enum), name=name)
         return enum
-
-
-_NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 
 
 def field_name_of(field_name: str, info: FieldInfo) -> str:
@@ -311,28 +370,112 @@ def field_name_of(field_name: str, info: FieldInfo) -> str:
     return alias if alias is not None and _NAME.fullmatch(alias) else to_camel(field_name)
 
 
+def shown_path(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str | int]:
+    """Return a path in a payload's JSON as clients write it: with the names of fields in GraphQL."""
+    shown: list[str | int] = []
+    kind: FieldKind = ModelKind(model)
+    above: set[type] = set()
+    for part in path:
+        while isinstance(kind, OptionalKind):
+            kind = kind.of
+        if isinstance(kind, ModelKind) and is_object(kind.model) and kind.model not in above:
+            above.add(kind.model)
+            known = kind.model.model_fields.items()
+            found = [(name, info) for name, info in known if part in keys_of(name, info)]
+            shown.append(field_name_of(*found[0]) if found else part)
+            kind = kind_of(found[0][1]) if found else JsonKind()
+        else:
+            shown.append(part)
+            kind = kind.of if isinstance(kind, ListKind) else JsonKind()
+    return shown
+
+
+def _check_shown_names(model: type[BaseModel]) -> None:
+    shown = [field_name_of(name, info) for name, info in model.model_fields.items()]
+    twice = next((name for name in shown if shown.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"Two fields of the model {model.__name__} are {twice!r} in GraphQL; rename one of them.")
+
+
+def graphql_name(name: str) -> str:
+    """Return the name of a class as one of GraphQL: ``Box[int]`` is ``BoxInt``."""
+    if _NAME.fullmatch(name):
+        return name
+    words = re.split(r"[^0-9A-Za-z]+", name)
+    joined = "".join(word[:1].upper() + word[1:] for word in words)
+    return joined if _NAME.fullmatch(joined) else f"Type{joined}"
+
+
 def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
-    shown, description = field_name_of(name, info), _description(info)
-    if not shape.plain:
-        return strawberry.field(name=shown, graphql_type=shape.type, description=description)
-
-    def resolve(root: Any) -> Any:
-        return to_jsonable_python(getattr(root, name), by_alias=True)
-
-    return strawberry.field(resolver=resolve, graphql_type=shape.type, name=shown, description=description)
+    return strawberry.field(name=field_name_of(name, info), graphql_type=shape.type, description=_description(info))
 
 
 def _input_field(name: str, info: FieldInfo, shape: Shape) -> Any:
     """Return the field; one with a default may be left out, for pydantic knows the default."""
     shown, description = field_name_of(name, info), _description(info)
+    metadata = {GIVEN_AS: keys_of(name, info)[0]}
     if info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
-        return strawberry.field(name=shown, graphql_type=shape.type, description=description)
+        return strawberry.field(name=shown, graphql_type=shape.type, description=description, metadata=metadata)
     if not info.is_required() and info.default_factory is None and info.default is not None:
-        value = info.default.name if isinstance(info.default, Enum) else info.default
-        description = f"{description or ''} Default: `{value}`.".lstrip()
+        description = f"{description or ''} Default: `{_default_text(info.default)}`.".lstrip()
     return strawberry.field(
-        name=shown, graphql_type=shape.type | None, description=description, default=strawberry.UNSET
+        name=shown,
+        graphql_type=shape.type | None,
+        description=description,
+        default=strawberry.UNSET,
+        metadata=metadata,
     )
+
+
+# What GraphQL is given for a value. Models run code of their users, so nothing is taken for granted.
+
+
+def _with_default(kind: FieldKind, default: Any) -> FieldKind:
+    """Return the kind of a field in answers: it is null where its default is a number beyond GraphQL's."""
+    if kind in {int, float} and isinstance(default, int | float):
+        try:
+            WRITTEN[kind](default)
+        except Unrepresentable:
+            return OptionalKind(kind)
+    return kind
+
+
+def _shown_model(fields: list[tuple[str, Callable[[Any], Any], bool]], value: Any) -> Shown:
+    values: dict[str, Any] = {}
+    refused: set[str] = set()
+    for name, show, _ in fields:
+        try:
+            values[name] = show(getattr(value, name))
+        except Unrepresentable:
+            refused.add(name)
+        except (PydanticSerializationError, UnicodeDecodeError):
+            # Such as bytes that are no text, and that only their field knows how to write.
+            written = type(value).__pydantic_serializer__.to_python(value, mode="json", include={name})
+            values[name] = show(written[name])
+    lacking = bool(refused) or any(is_lacking(values[name]) for name, _, may_be_null in fields if not may_be_null)
+    return Shown(values, frozenset(refused), lacking=lacking)
+
+
+def _shown_or_null(show: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return None if value is None else show(value)
+    except Unrepresentable:
+        return None
+
+
+def _shown_list(show: Callable[[Any], Any], value: Any) -> list[Any]:
+    return [show(item) for item in value]
+
+
+def _dumped(value: BaseModel) -> Any:
+    return value.model_dump(mode="json", by_alias=True, warnings=False)
+
+
+def _default_text(value: Any) -> str:
+    try:
+        return value.name if isinstance(value, Enum) else str(value)
+    except Exception:  # noqa: BLE001  # classes of users may fail to be written
+        return type(value).__name__
 
 
 def _description(info: FieldInfo) -> str | None:

@@ -4,7 +4,6 @@ A job that its type cannot describe (any more) becomes an UnknownJob; presenting
 """
 
 import types
-from enum import Enum
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -16,15 +15,23 @@ from pydantic.alias_generators import to_camel, to_pascal
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.job_types import Job, UnknownJob
-from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames
+from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, is_lacking
 from gql_jobs.jobs import model
-from gql_jobs.jobs.payloads import ModelMismatch, read
+from gql_jobs.jobs.errors import Unrepresentable
+from gql_jobs.jobs.payloads import read
 from gql_jobs.jobs.registry import JobType, Registry
 
 _MAX_CACHED = 20_000
-"""Checks that are cached; then the cache is emptied."""
-_INT_END = 2**31
-"""GraphQL's Int has 32 bits."""
+"""Objects that are cached; then the cache is emptied."""
+_MAX_CACHED_TEXT = 1024
+"""Bytes of a payload or result whose object is cached."""
+_MAX_CACHED_BYTES = 4 * 1024 * 1024
+"""Bytes of all payloads and results whose objects are cached."""
+_UNKNOWN = object()
+_LARGE = object()
+"""In the place of an object that is read again where it is selected."""
+_UNREADABLE = object()
+"""In the place of the object of a payload or result that its model cannot describe."""
 
 
 class RegisteredTypes:
@@ -45,40 +52,53 @@ class RegisteredTypes:
         for job_type in self.job_types.values():
             for part in ("Job", "Payload", "Result", "PayloadInput"):
                 names.reserve(type_stem(job_type) + part, job_type)
-        self.objects = {name: _object(job_type, payload_types) for name, job_type in self.job_types.items()}
-        self.inputs = {
-            name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
-            for name, job_type in self.job_types.items()
+        # In an order of their own: the names of nested types must not depend on which type was registered first.
+        ordered = sorted(self.job_types.values(), key=_order)
+        self._parts = {job_type.name: _parts(job_type, payload_types) for job_type in ordered}
+        inputs = {
+            job_type.name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
+            for job_type in ordered
         }
-        self._is_readable: dict[tuple[type[BaseModel], bytes], bool] = {}
+        self.inputs = {name: inputs[name] for name in self.job_types}
+        self.objects = {name: _object(job_type, *self._parts[name]) for name, job_type in self.job_types.items()}
+        self._cached: dict[tuple[_Part, bytes], Any] = {}
+        self._cached_bytes = 0
 
     def present(self, job: model.Job) -> Job:
         """Return the job as an object of its type, or an UnknownJob. Never fails."""
         job_type = self.job_types.get(job.spec.type)
-        if job_type is None or not self._fits(job_type, job):
-            return UnknownJob(source=job)
-        return cast("Job", self.objects[job_type.name](source=job))
+        if job_type is not None:
+            of_payload, of_result = self._parts[job_type.name]
+            payload = self._shown(of_payload, job.spec.payload)
+            result = self._shown(of_result, job.result) if job.result is not None else None
+            if payload is not _UNREADABLE and result is not _UNREADABLE:
+                shown = self.objects[job_type.name](source=job, shown_payload=payload, shown_result=result)
+                return cast("Job", shown)
+        return UnknownJob(source=job)
 
     def present_unread(self, job: model.Job) -> Job:
         """Return a job that was read without payload and result as an object whose type nobody may ask for."""
         return cast("Job", self.objects.get(job.spec.type, UnknownJob)(source=job))
 
-    def _fits(self, job_type: JobType, job: model.Job) -> bool:
-        return self._reads(job_type.payload, job.spec.payload) and (
-            job.result is None or self._reads(job_type.result, job.result)
-        )
-
-    def _reads(self, model_class: type[BaseModel], stored: Raw) -> bool:
+    def _shown(self, part: "_Part", stored: Raw) -> Any:
         # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is a digest
         # made here: the hash beside a payload may be wrong in a message that a foreign writer has stored.
-        key = (model_class, blake2b(stored, digest_size=20).digest())
-        is_readable = self._is_readable.get(key)
-        if is_readable is None:
-            is_readable = _reads(model_class, bytes(stored))
-            if len(self._is_readable) >= _MAX_CACHED:
-                self._is_readable.clear()
-            self._is_readable[key] = is_readable
-        return is_readable
+        key = (part, blake2b(stored, digest_size=20).digest())
+        shown = self._cached.get(key, _UNKNOWN)
+        if shown is _UNKNOWN:
+            shown = part.show(bytes(stored))
+            size = len(stored) if len(stored) <= _MAX_CACHED_TEXT else 0
+            if len(self._cached) >= _MAX_CACHED or self._cached_bytes + size > _MAX_CACHED_BYTES:
+                self._cached.clear()
+                self._cached_bytes = 0
+            self._cached_bytes += size
+            self._cached[key] = shown if size or shown is _UNREADABLE else _LARGE
+        return shown
+
+
+def _order(job_type: JobType) -> tuple[bool, str]:
+    # The types that come with gql-jobs first, whose names are documented.
+    return not job_type.payload.__module__.startswith("gql_jobs."), job_type.name
 
 
 def type_stem(job_type: JobType) -> str:
@@ -91,53 +111,69 @@ def payload_member(job_type: JobType) -> str:
     return to_camel(job_type.name)
 
 
-def _reads(model_class: type[BaseModel], stored: bytes) -> bool:
-    try:
-        return _expressible(read(model_class, stored))
-    except (ModelMismatch, RecursionError):
-        return False
+class _Part:
+    """The payload or the result of a job type. One that ``may_be_null`` may lack a field that GraphQL cannot write."""
+
+    def __init__(self, model_class: type[BaseModel], shape: Shape, *, may_be_null: bool) -> None:
+        self._model = model_class
+        self._may_be_null = may_be_null
+        self.shape = shape
+
+    def show(self, stored: bytes) -> Any:
+        """Return the object for GraphQL, or ``_UNREADABLE``, whatever code of the model does."""
+        try:
+            shown = self.shape.show(read(self._model, stored))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # models run code of their users
+            return _UNREADABLE
+        return shown if self._may_be_null or not is_lacking(shown) else _UNREADABLE
+
+    def selected(self, name: str, shown: Any, stored: Raw, budget: Budget) -> Any:
+        """Return the object where it is selected.
+
+        :raises Unrepresentable: if the model could read it a moment ago, and no more.
+        """
+        budget.take(size=len(stored))
+        shown = self.show(bytes(stored)) if shown is _LARGE else shown
+        if shown is _UNREADABLE:
+            raise Unrepresentable(name)
+        return shown
 
 
-def _expressible(value: Any) -> bool:
-    """Return whether GraphQL can write the value: an Int beyond 32 bits would turn the whole page into an error."""
-    if isinstance(value, BaseModel):
-        return all(_expressible(part) for part in value.__dict__.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(_expressible(item) for item in value)
-    return not isinstance(value, int) or isinstance(value, Enum) or -_INT_END <= value < _INT_END
+def _parts(job_type: JobType, payload_types: PayloadTypes) -> tuple[_Part, _Part]:
+    payload = payload_types.output(job_type.payload, f"{type_stem(job_type)}Payload")
+    result = payload_types.output(job_type.result, f"{type_stem(job_type)}Result")
+    return _Part(job_type.payload, payload, may_be_null=False), _Part(job_type.result, result, may_be_null=True)
 
 
-def _object(job_type: JobType, payload_types: PayloadTypes) -> type[Any]:
+def _object(job_type: JobType, payload: _Part, result: _Part) -> type[Any]:
     stem = type_stem(job_type)
-    payload = payload_types.output(job_type.payload, f"{stem}Payload")
-    result = payload_types.output(job_type.result, f"{stem}Result")
 
     @spends_only
     def read_payload(root: Any, info: Info) -> Any:
-        return _shown(payload, job_type.payload, root.source.spec.payload, info.context.budget)
+        return payload.selected("payload", root.shown_payload, root.source.spec.payload, info.context.budget)
 
     @spends_only
     def read_result(root: Any, info: Info) -> Any:
         stored = root.source.result
-        return _shown(result, job_type.result, stored, info.context.budget) if stored is not None else None
+        return result.selected("result", root.shown_result, stored, info.context.budget) if stored is not None else None
 
+    private = cast("Any", strawberry.Private)[Any]
     members = {
         "__module__": __name__,
+        "__annotations__": {"shown_payload": private, "shown_result": private},
+        "shown_payload": None,
+        "shown_result": None,
         "payload": strawberry.field(
-            resolver=read_payload, graphql_type=payload.type, description="What was asked for, as created."
+            resolver=read_payload, graphql_type=payload.shape.type, description="What was asked for, as created."
         ),
         "result": strawberry.field(
             resolver=read_result,
-            graphql_type=result.type | None,
+            graphql_type=result.shape.type | None,
             description="What came of it; null until the job has completed.",
         ),
     }
     new_type = types.new_class(f"{stem}Job", (Job,), {}, lambda namespace: namespace.update(members))
     description = job_type.description or f"A job of type `{job_type.name}`, with its own payload and result."
     return strawberry.type(new_type, name=f"{stem}Job", description=description)
-
-
-def _shown(shape: Shape, model_class: type[BaseModel], stored: Raw, budget: Budget) -> Any:
-    budget.take(size=len(stored))
-    value = read(model_class, bytes(stored))
-    return value.model_dump(mode="json", by_alias=True) if shape.plain else value

@@ -3,20 +3,24 @@
 Most enums belong to other packages, which know nothing of GraphQL; they are given their descriptions here, in place.
 """
 
+import math
 from collections.abc import Callable
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import partial
 from operator import methodcaller
 from typing import Any, cast
 from uuid import UUID
 
 import strawberry
+from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
 from gql_jobs.graphql.engine.errors import CODES
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
+from gql_jobs.jobs.errors import Unrepresentable
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import OrderField
 
@@ -31,6 +35,11 @@ def _reader(parse: Callable[[str], object], expected: str) -> Callable[[Any], ob
         raise ValueError(f"expected {expected}")
 
     return read
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _same(value: Any) -> Any:
@@ -52,9 +61,10 @@ def _decimal(value: Any) -> Decimal:
 SCALARS: dict[object, ScalarDefinition] = {
     datetime: strawberry.scalar(
         name="DateTime",
-        description="A moment in ISO 8601, as `2026-01-31T12:00:00Z`. All moments of jobs carry their offset.",
+        description="A moment in ISO 8601, as `2026-01-31T12:00:00Z`. Without an offset it is taken for UTC; in "
+        "answers it always has one.",
         serialize=methodcaller("isoformat"),
-        parse_value=_reader(datetime.fromisoformat, "a moment in ISO 8601, as 2026-01-31T12:00:00Z"),
+        parse_value=_reader(_moment, "a moment in ISO 8601, as 2026-01-31T12:00:00Z"),
     ),
     date: strawberry.scalar(
         name="Date",
@@ -89,6 +99,76 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
 }
 """The scalars by their Python types, for ``StrawberryConfig.scalar_map``."""
+
+
+# The values of payloads and results, whose models run code of their users: nothing is taken for granted of them.
+
+_INT_END = 2**31
+"""GraphQL's Int has 32 bits."""
+
+
+def written_json(value: Any) -> Any:
+    """Return a value as a JSON value.
+
+    :raises TypeError: if it is null.
+    """
+    written = to_jsonable_python(value, by_alias=True, fallback=str)
+    if written is None:
+        raise TypeError("null where none may be")
+    return written
+
+
+def written_text(value: Any) -> str:
+    """Return a value that is a string in JSON.
+
+    :raises TypeError: if it is none.
+    """
+    return _written_string(written_json(value))
+
+
+def _exactly(of: type[Any], value: Any) -> Any:
+    if not isinstance(value, of) or (of is not bool and isinstance(value, bool)):
+        raise TypeError(f"{type(value).__name__} where {of.__name__} has to be")
+    return value
+
+
+def _written_string(value: Any) -> str:
+    # Of a subclass, what it holds: it may say something else of itself.
+    return str.__str__(_exactly(str, value))
+
+
+def _written_int(value: Any) -> int:
+    if not -_INT_END <= _exactly(int, value) < _INT_END:
+        raise Unrepresentable("a number")
+    return int(value)
+
+
+def _written_float(value: Any) -> float:
+    try:
+        number = float(value if isinstance(value, float) else _exactly(int, value))
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise Unrepresentable("a number")
+    return number
+
+
+def _written_moment(value: Any) -> datetime:
+    moment: datetime = _exactly(datetime, value)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+WRITTEN: dict[Any, Callable[[Any], Any]] = {
+    **{scalar: partial(_exactly, scalar) for scalar in (bool, date, time, UUID, Decimal)},
+    str: _written_string,
+    int: _written_int,
+    float: _written_float,
+    datetime: _written_moment,
+}
+"""What returns a value of a scalar as GraphQL can write it, by the scalar's Python type.
+
+Each raises Unrepresentable for a number that is beyond the type, and TypeError for a value of another type.
+"""
 
 
 class SortDirection(StrEnum):
@@ -196,6 +276,9 @@ describe_enum(
             "cost, …) above `extensions.limit`."
         ),
         "TIMEOUT": "The query took too long and was given up.",
+        "UNREPRESENTABLE": (
+            "A number of a payload or a result is beyond GraphQL's Int or Float; `rawPayload` or `rawResult` has it."
+        ),
         "INTERNAL": "Something unexpected went wrong; the details are in the server's log.",
         "BAD_REQUEST": "The request is not one of GraphQL over HTTP, or not one that this transport serves.",
         "GRAPHQL_PARSE_FAILED": "The document is no GraphQL.",

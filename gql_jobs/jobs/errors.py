@@ -8,7 +8,8 @@
     ├── NotFound                 NOT_FOUND              jobId
     ├── IdempotencyConflict      IDEMPOTENCY_CONFLICT   existingJobId
     ├── QueueFull                QUEUE_FULL
-    └── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
+    ├── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
+    └── Unrepresentable          UNREPRESENTABLE
 
     HandlerError                 raised by handlers
     ├── TransientError           the attempt failed, the next one may not: retried with backoff
@@ -41,6 +42,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     TOO_COMPLEX = "TOO_COMPLEX"
     TIMEOUT = "TIMEOUT"
+    UNREPRESENTABLE = "UNREPRESENTABLE"
     INTERNAL = "INTERNAL"
 
 
@@ -155,6 +157,15 @@ class QueueUnavailable(GqlJobsError):
 
     def __init__(self, message: str, job_id: str | None = None) -> None:
         super().__init__(message, jobId=job_id)
+
+
+class Unrepresentable(GqlJobsError):
+    """A number of a payload or a result is beyond what GraphQL's Int or Float can hold."""
+
+    code = ErrorCode.UNREPRESENTABLE
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The value of {name} is beyond this type of GraphQL; rawPayload or rawResult has it.")
 
 
 class HandlerError(Exception):

@@ -115,8 +115,10 @@ class JobError(Struct, frozen=True, gc=False, rename="camel"):
 class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What a client asked for: fixed at creation and part of every submission of the job.
 
-    ``payload`` is the canonical JSON of the payload model, ``payload_hash`` the SHA-256 of type and payload,
-    ``timeout`` is in seconds.
+    ``payload`` is what the client sent, as JSON under the aliases of the model's fields, and what factories of defaults
+    drew; ``secrets`` are the places in it that clients are not shown, as JSON pointers in which ``*`` is every item.
+    ``request_hash`` is the SHA-256 of the type and what the client sent, ``payload_hash`` that of the type and the
+    payload with its defaults, which jobs without the other are compared by. ``timeout`` is in seconds.
     """
 
     type: str
@@ -130,6 +132,8 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     tags: tuple[str, ...] = ()
     run_at: Moment | None = None
     idempotency_key: str | None = None
+    request_hash: str | None = None
+    secrets: tuple[str, ...] = ()
 
 
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

@@ -1,28 +1,38 @@
 """How payloads and results become stored JSON, and how stored JSON is read by the models of this version.
 
-Models change while jobs are in flight: what one version has stored, another one reads. Models also run code of their
-users (validators, serializers, factories of defaults), which is never trusted to be total: whatever it raises is a
-``ModelMismatch``, in a sentence for each field.
+Stored is what the client has sent, under the aliases of the fields, and what factories of defaults drew; nothing that a
+model has made of it. So whoever reads it (the API, a worker) gets what was validated at the creation, which has read
+these very bytes. Models change while jobs are in flight: what one version has stored, another one reads. Models also
+run code of their users (validators, serializers, factories), which is never trusted to be total: whatever it raises is
+a ``ModelMismatch``, with a sentence for each field.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json, to_jsonable_python
 
 from gql_jobs.jobs.errors import MAX_FAULTS
+from gql_jobs.jobs.registry import Node, keys_of, parts_of
 
 _M = TypeVar("_M", bound=BaseModel)
 
 _MAX_WORDS = 300
 """Characters of one fault's message, at most."""
+MASK = "**********"
+"""What clients are shown in the place of a secret."""
+_MAX_SECRETS = 64
+"""Places of secrets in one payload that are told apart; if there are more, the whole fields are secret."""
 _SAID_BY_USERS = ("value_error", "assertion_error")
 """The kinds of faults whose message follows the first comma of pydantic's."""
+_HALVES = "A text has half of a surrogate pair, which UTF-8 cannot hold."
+_NO_JSON = "The value is nested too deeply, or no JSON."
+_SECRETS: tuple[Any, ...] = (SecretStr, SecretBytes, Secret)
 
 
 class FieldFault(NamedTuple):
@@ -45,6 +55,271 @@ class ModelMismatch(ValueError):
         super().__init__(" ".join(map(str, faults)))
         self.faults = faults
         self.unexpected = unexpected
+
+
+# A payload that is created.
+
+
+class AcceptedPayload(NamedTuple):
+    """A payload that its model has read from the JSON that is stored.
+
+    ``sent``: the JSON as the client gave it, without anything that a default has added. ``secrets``: the places of
+    secret values in ``stored``, as ``masked`` takes them. ``value``: what a handler will be given.
+    """
+
+    stored: bytes
+    sent: bytes
+    secrets: tuple[str, ...]
+    value: BaseModel
+
+
+def accept(model: type[BaseModel], given: Any) -> AcceptedPayload:
+    """Return a payload that may be stored.
+
+    :param given: what the client gave, under the aliases of the fields; dates, enums and the like as such.
+    :raises ModelMismatch: if it does not fit the model, cannot be written as JSON, or a default could not be stored.
+    """
+    sent = b""
+    try:
+        sent = _strict_json(given)
+        value = _validated(model, sent)
+        if not _has_factories_or_secrets(model):
+            return AcceptedPayload(sent, sent, (), value)
+        return _accepted(model, sent, value)
+    except ValidationError as error:
+        raise mismatch_of(error, sent) from None
+    except (ModelMismatch, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _unexpected(error) from error
+
+
+def _strict_json(value: Any) -> bytes:
+    """Return JSON, which has no infinity and no halves of characters."""
+    try:
+        written = to_json(value, inf_nan_mode="constants")
+        if b"Infinity" in written or b"NaN" in written:
+            msgspec.json.decode(written)
+    except msgspec.DecodeError:
+        raise ModelMismatch([FieldFault(_infinite(value) or (), "JSON has no such number.")]) from None
+    except (ValueError, RecursionError) as error:
+        raise ModelMismatch([FieldFault((), _HALVES if "surrogate" in str(error) else _NO_JSON)]) from None
+    return written
+
+
+def _infinite(value: Any) -> tuple[str | int, ...] | None:
+    """Return the path to the first number that is not finite."""
+    if isinstance(value, float):
+        return () if value != value or value in (float("inf"), float("-inf")) else None  # noqa: PLR0124
+    inside: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        below = _infinite(item)
+        if below is not None:
+            return (key, *below)
+    return None
+
+
+@cache
+def _has_factories_or_secrets(model: type[BaseModel]) -> bool:
+    """Return whether a payload may have secrets, or values that a factory drew: only then it is looked through."""
+    return any("default_factory" in node or _may_be_secret(node) for node, _ in parts_of(model))
+
+
+def _may_be_secret(node: Node) -> bool:
+    # Secrets are made by functions of pydantic's own, or by those of users.
+    function = (node.get("function") or {}).get("function") if node["type"].startswith("function-") else None
+    module = str(getattr(function, "__module__", ""))
+    return function is not None and (module == "pydantic.types" or module.partition(".")[0] != "pydantic")
+
+
+def _accepted(model: type[BaseModel], sent: bytes, value: BaseModel) -> AcceptedPayload:
+    """Return the payload with what factories drew as a part of its JSON, and the places of its secrets."""
+    for as_declared in (False, True):
+        seen = _Seen(msgspec.json.decode(sent), as_declared=as_declared)
+        seen.look(value, seen.json, ())
+        if not seen.drawn:
+            return AcceptedPayload(sent, sent, seen.secrets(), value)
+        stored = _strict_json(seen.json)
+        try:
+            again = _validated(model, stored)
+            read_back = _Seen(msgspec.json.decode(stored), as_declared=as_declared)
+            read_back.look(again, read_back.json, ())
+            if not read_back.drawn and all(_plain(_at(again, path)) == _plain(drawn) for path, drawn in seen.drawn):
+                return AcceptedPayload(stored, sent, seen.secrets(), again)
+        except (ValidationError, LookupError, AttributeError):
+            continue
+    drawn_twice = "What the default_factory of this field drew does not read back as it was drawn; give the field."
+    raise ModelMismatch([FieldFault(_keys(path), drawn_twice) for path, _ in seen.drawn[:MAX_FAULTS]])
+
+
+class _Step(NamedTuple):
+    """A step from a value to one in it: the key or index in the JSON, and the attribute, key or index in the value."""
+
+    key: str | int
+    part: Any
+
+
+_Path = tuple[_Step, ...]
+_NOWHERE = object()
+"""In the place of the JSON of a value whose place is not known."""
+
+
+def _keys(path: _Path) -> tuple[str | int, ...]:
+    return tuple(step.key for step in path)
+
+
+def _at(value: Any, path: _Path) -> Any:
+    for step in path:
+        if isinstance(value, RootModel):
+            value = value.root
+        value = getattr(value, step.part) if _fields_of(value) is not None else value[step.part]
+    return value
+
+
+class _Seen:
+    """A validated value beside its JSON, looked through for secrets and for what factories drew.
+
+    :param as_declared: write what was drawn as its field's serializer does, not by its own type.
+    """
+
+    def __init__(self, json: Any, *, as_declared: bool) -> None:
+        self.json = json
+        self.drawn: list[tuple[_Path, Any]] = []
+        self._as_declared = as_declared
+        self._secret: dict[tuple[str, ...], None] = {}
+
+    def look(self, value: Any, written: Any, path: _Path) -> None:
+        """Look through a value that has been read from ``written``, and add to that what factories drew."""
+        if isinstance(value, _SECRETS):
+            # Of a list, all items: how many there are is of no use to anybody.
+            self._secret[tuple("*" if isinstance(step.key, int) else step.key for step in path)] = None
+        elif isinstance(value, RootModel):
+            self.look(value.root, written, path)
+        elif (known := _fields_of(value)) is not None:
+            self._look_at_fields(value, known, written, path)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                spelled = key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str))
+                found = isinstance(written, dict) and spelled in written
+                self.look(
+                    item,
+                    written[spelled] if found else _NOWHERE,
+                    (*path, _Step(spelled, key)) if found else path,
+                )
+        elif isinstance(value, list | tuple | deque):
+            found = isinstance(written, list) and len(written) == len(value)
+            for number, item in enumerate(value):
+                self.look(
+                    item, written[number] if found else _NOWHERE, (*path, _Step(number, number)) if found else path
+                )
+        elif isinstance(value, set | frozenset):
+            for item in value:
+                self.look(item, _NOWHERE, path)
+
+    def _look_at_fields(self, value: Any, known: "dict[str, _Known]", written: Any, path: _Path) -> None:
+        given = getattr(value, "model_fields_set", ())
+        for name, field in known.items():
+            if not hasattr(value, name):
+                continue
+            item = getattr(value, name)
+            key = next((k for k in field.keys if isinstance(written, dict) and k in written), None)
+            if key is not None:
+                self.look(item, written[key], (*path, _Step(key, name)))
+            elif not field.has_factory or name in given:
+                self.look(item, _NOWHERE, path)
+            elif isinstance(written, dict):
+                here = (*path, _Step(field.keys[0], name))
+                written[field.keys[0]] = _declared(value, name) if self._as_declared else _plain(item)
+                self.drawn.append((here, item))
+                self.look(item, written[field.keys[0]], here)
+            elif item or not isinstance(item, list | dict | set | frozenset | tuple | str):
+                problem = f"What the default_factory of {name} drew cannot be stored; give it."
+                raise ModelMismatch([FieldFault(_keys(path), problem)])
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the places of secrets as JSON pointers, in which ``*`` stands for every item."""
+        places = list(self._secret)
+        if len(places) > _MAX_SECRETS:
+            places = list(dict.fromkeys(place[:1] for place in places))
+        if len(places) > _MAX_SECRETS:
+            places = [()]
+        return tuple("".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in place) for place in places)
+
+
+class _Known(NamedTuple):
+    """A field of a model or a dataclass: the keys that it is read from, the one for storing it first."""
+
+    keys: tuple[str, ...]
+    has_factory: bool
+
+
+def _fields_of(value: Any) -> dict[str, _Known] | None:
+    """Return the fields of a model or a dataclass; None for any other value."""
+    cls: Any = type(value)
+    return _known_fields(cls) if isinstance(value, BaseModel) or is_dataclass(cls) else None
+
+
+@cache
+def _known_fields(cls: Any) -> dict[str, _Known]:
+    infos: dict[str, FieldInfo] = getattr(cls, "__pydantic_fields__", {})
+    known = {name: _Known(keys_of(name, info), info.default_factory is not None) for name, info in infos.items()}
+    if is_dataclass(cls):
+        for field in fields(cls):
+            known.setdefault(field.name, _Known((field.name,), field.default_factory is not MISSING))
+    return known
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that a factory drew as JSON, whatever serializers there are: secrets in clear."""
+    if isinstance(value, (*_SECRETS, RootModel)):
+        inside: Any = value
+        return _plain(inside.root if isinstance(value, RootModel) else inside.get_secret_value())
+    known = _fields_of(value)
+    if known is not None:
+        extras = getattr(value, "model_extra", None) or {}
+        own = {field.keys[0]: _plain(getattr(value, name)) for name, field in known.items()}
+        return {**own, **{key: _plain(item) for key, item in extras.items()}}
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str)): _plain(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | deque):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_plain, value), key=to_json)
+    return to_jsonable_python(value, fallback=str)
+
+
+def _declared(holder: Any, name: str) -> Any:
+    """Return the value of a field as the serializer of its model writes it."""
+    written = type(holder).__pydantic_serializer__.to_python(holder, mode="json", round_trip=True, include={name})
+    return written[name]
+
+
+def masked(value: Any, secrets: tuple[str, ...]) -> Any:
+    """Return a payload's JSON value with stars in the places of secrets.
+
+    :param secrets: JSON pointers, in which ``*`` stands for every item.
+    """
+    for pointer in secrets:
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+        value = _with_mask(value, parts)
+    return value
+
+
+def _with_mask(value: Any, parts: list[str]) -> Any:
+    if not parts:
+        return MASK
+    first, *rest = parts
+    if isinstance(value, dict) and first in value:
+        return {**value, first: _with_mask(value[first], rest)}
+    if isinstance(value, list) and first == "*":
+        return [_with_mask(item, rest) for item in value]
+    return value
+
+
+# Reading what is stored.
 
 
 def read(model: type[_M], stored: bytes) -> _M:
@@ -81,6 +356,15 @@ def _read_tolerantly(model: type[_M], stored: bytes, refusal: ValidationError) -
     return _validated(model, msgspec.json.encode(value))
 
 
+@cache
+def keeps_unknown_fields(model: type[BaseModel]) -> bool:
+    """Return whether the model, or one below it, keeps fields that it does not know (``extra="allow"``)."""
+    return any(
+        node.get("extra_behavior") == "allow" or (node.get("config") or {}).get("extra_fields_behavior") == "allow"
+        for node, _ in parts_of(model)
+    )
+
+
 def _remove(value: Any, path: tuple[str | int, ...]) -> None:
     *parents, last = path
     for part in parents:
@@ -89,8 +373,72 @@ def _remove(value: Any, path: tuple[str | int, ...]) -> None:
         value.pop(last, None)
 
 
+# A result.
+
+
+def write(model: type[BaseModel], returned: Any) -> bytes:
+    """Return the JSON of what a handler returned, once it has been read back as the same.
+
+    :raises ModelMismatch: if it does not fit the result model, or does not read back.
+    """
+    try:
+        result = model.model_validate({} if returned is None and not model.model_fields else returned)
+    except ValidationError as error:
+        raise _mismatch(error, returned if isinstance(returned, dict | list) else _NOWHERE) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _unexpected(error) from error
+    try:
+        return _read_back(model, result, by_alias=True)
+    except ModelMismatch as refused:
+        try:
+            # Written under its own names where serialization has other aliases than validation.
+            return _read_back(model, result, by_alias=False)
+        except ModelMismatch:
+            raise refused from None
+
+
+def _read_back(model: type[BaseModel], result: BaseModel, *, by_alias: bool) -> bytes:
+    stored = b""
+    try:
+        stored = _written(result, by_alias=by_alias)
+        again = _written(_validated(model, stored), by_alias=by_alias)
+    except ValidationError as error:
+        problem = mismatch_of(error, stored).faults
+        raise ModelMismatch([FieldFault((), "What is stored of it could not be read back."), *problem]) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if isinstance(error, ValueError) and "surrogate" in str(error):
+            raise ModelMismatch([FieldFault((), _HALVES)]) from None
+        raise _unexpected(error) from error
+    if again != stored:
+        different = _first_difference(msgspec.json.decode(stored), msgspec.json.decode(again))
+        raise ModelMismatch([FieldFault(different, "It reads back as another value than it was stored as.")])
+    return stored
+
+
+def _written(result: BaseModel, *, by_alias: bool) -> bytes:
+    # JSON has no infinity: a message that contained it would be unreadable.
+    dumped = result.model_dump(mode="json", by_alias=by_alias, round_trip=True, warnings=False)
+    return to_json(_sorted(dumped), inf_nan_mode="null")
+
+
+def _first_difference(one: Any, other: Any) -> tuple[str | int, ...]:
+    inside: Any = ()
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        inside = one
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        inside = range(len(one))
+    for key in inside:
+        if one[key] != other[key]:
+            return (key, *_first_difference(one[key], other[key]))
+    return ()
+
+
 def canonical_json(model: BaseModel) -> bytes:
-    """Return the JSON that is stored: keys sorted, no spaces, so that equal payloads are equal bytes.
+    """Return a model's JSON with all defaults: keys sorted, no spaces, so that equal models are equal bytes.
 
     :raises ValueError: for a value that JSON cannot hold, such as half of a surrogate pair.
     """
@@ -104,11 +452,6 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-def payload_hash(type_name: str, payload: bytes | Raw) -> str:
-    """Return the SHA-256, in hexadecimal, of type and canonical payload: equal for requests that repeat each other."""
-    return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
-
-
 # Faults, in words.
 
 
@@ -120,11 +463,13 @@ def mismatch_of(error: ValidationError, data: bytes) -> ModelMismatch:
     try:
         value: Any = msgspec.json.decode(data)
     except (ValueError, RecursionError):
-        value = None
+        value = _NOWHERE
+    return _mismatch(error, value)
+
+
+def _mismatch(error: ValidationError, value: Any) -> ModelMismatch:
     found = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_FAULTS]
-    return ModelMismatch(
-        [FieldFault(place(fault["loc"], value), _sentence(fault["type"], fault["msg"])) for fault in found]
-    )
+    return ModelMismatch([FieldFault(place(one["loc"], value), _sentence(one["type"], one["msg"])) for one in found])
 
 
 def place(location: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
@@ -140,8 +485,8 @@ def place(location: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
             elif number < len(location) - 1 or part == "[key]":
                 continue
         elif isinstance(value, list) and isinstance(part, int):
-            value = value[part] if part < len(value) else None
-        elif isinstance(value, dict | list) or not isinstance(part, int):
+            value = value[part] if part < len(value) else _NOWHERE
+        elif value is not _NOWHERE:
             continue
         path.append(part)
     return tuple(path)
@@ -158,102 +503,3 @@ def _sentence(kind: str, message: str) -> str:
 
 def _unexpected(error: BaseException) -> ModelMismatch:
     return ModelMismatch([FieldFault((), f"The model's own code failed with {type(error).__name__}.")], error)
-
-
-# The core schemas that pydantic makes of models: what kinds of values there are in a model, at any depth.
-
-Node = Mapping[str, Any]
-"""A core schema, or a part of one."""
-
-_NO_INPUT = frozenset(
-    {"serialization", "metadata", "python_schema", "strict_schema", "config", "default", "computed_fields", "members"}
-)
-"""The members of core schemas that have no part in reading JSON."""
-
-
-class Place(NamedTuple):
-    """Where a part of a model's core schema is: ``field`` of ``model``, the innermost ones.
-
-    ``union``: the place of the union that it is a choice of, without a discriminator. ``converted``: whether code of
-    users may have made its input of what the JSON has.
-    """
-
-    model: str
-    field: str = ""
-    union: "Place | None" = None
-    converted: bool = False
-
-    def __str__(self) -> str:
-        return f"The field {self.field!r} of the model {self.model}" if self.field else f"The model {self.model}"
-
-
-def parts_of(model: type[BaseModel]) -> Iterator[tuple[Node, Place]]:
-    """Yield all parts of a model's core schema that JSON is read with; a definition once for each kind of place.
-
-    :raises ValueError: if the model is not complete, because an annotation names what is not there.
-    """
-    if not model.__pydantic_complete__:
-        try:
-            model.model_rebuild()
-        except Exception as error:
-            raise ValueError(f"The model {model.__name__} is not complete: {error}") from error
-    return _walk(model.__pydantic_core_schema__, Place(model.__name__), {}, set())
-
-
-def _walk(
-    node: Node, at: Place, definitions: dict[str, Node], seen: set[tuple[str, bool, bool]]
-) -> Iterator[tuple[Node, Place]]:
-    kind = node["type"]
-    if kind == "definition-ref":
-        key = (node["schema_ref"], at.union is not None, at.converted)
-        if key not in seen and key[0] in definitions:
-            seen.add(key)
-            yield from _walk(definitions[key[0]], at, definitions, seen)
-        return
-    if kind == "definitions":
-        definitions.update({one["ref"]: one for one in node["definitions"]})
-        yield from _walk(node["schema"], at, definitions, seen)
-        return
-    yield node, at
-    if kind in _OBJECTS and isinstance(node.get("cls"), type):
-        at = at._replace(model=node["cls"].__name__)
-    elif kind == "union":
-        at = at._replace(union=at)
-    elif kind in _CONVERSIONS:
-        at = at._replace(converted=True)
-    for field, below in _below(node):
-        yield from _walk(below, at if field is None else at._replace(field=field), definitions, seen)
-
-
-_OBJECTS = frozenset({"model", "dataclass", "typed-dict"})
-"""The kinds of schemas that read a JSON object field by field."""
-_CONVERSIONS = frozenset({"function-before", "function-wrap", "json"})
-
-
-def _below(node: Node) -> Iterator[tuple[str | None, Node]]:
-    """Yield the schemas in a schema, those of fields with their names."""
-    for key, value in node.items():
-        if key == "fields" and isinstance(value, dict):
-            yield from value.items()
-        elif key == "choices" and isinstance(value, dict):
-            yield from ((None, choice) for choice in value.values())
-        elif key not in _NO_INPUT:
-            for one in value if isinstance(value, list) else [value]:
-                # A choice of a union may have a label.
-                inner = one[0] if isinstance(one, tuple) and one else one
-                if isinstance(inner, dict) and isinstance(inner.get("type"), str):
-                    yield (inner["name"] if inner["type"] == "dataclass-field" else None), inner
-
-
-def reads_fields(node: Node) -> bool:
-    """Return whether a schema reads a JSON object field by field: that of a model, a dataclass, a TypedDict."""
-    return node["type"] in _OBJECTS and not node.get("root_model", False)
-
-
-@cache
-def keeps_unknown_fields(model: type[BaseModel]) -> bool:
-    """Return whether the model, or one below it, keeps fields that it does not know (``extra="allow"``)."""
-    return any(
-        node.get("extra_behavior") == "allow" or (node.get("config") or {}).get("extra_fields_behavior") == "allow"
-        for node, _ in parts_of(model)
-    )

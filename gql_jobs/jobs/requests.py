@@ -4,12 +4,13 @@ The filter serves pages, counts, bulk retries and live events. A ``JobRequest`` 
 checked; ``spec`` fills in its defaults. Nothing is stored here.
 """
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Raw, Struct
-from pydantic import BaseModel
 
 from gql_jobs.jobs.model import (
     MAX_RETRIES,
@@ -22,7 +23,7 @@ from gql_jobs.jobs.model import (
     job_id_for_key,
     new_job_id,
 )
-from gql_jobs.jobs.payloads import canonical_json, payload_hash
+from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json
 from gql_jobs.jobs.registry import JobType
 
 _T = TypeVar("_T")
@@ -115,11 +116,15 @@ class JobDefaults(Protocol):
 class JobRequest(Struct, frozen=True):
     """A creation within its limits; make it with ``of``. Requests with one ``idempotency_key`` have one job id.
 
-    ``payload`` is canonical JSON, ``timeout`` in seconds; None stands for the default of the type, then the setting's.
+    ``payload`` is the JSON that is stored, ``secrets`` the places of secrets in it, ``timeout`` in seconds; None stands
+    for the default of the type, then the setting's.
     """
 
     job_type: JobType
     payload: bytes
+    payload_hash: str
+    request_hash: str | None = None
+    secrets: tuple[str, ...] = ()
     priority: JobPriority = JobPriority.NORMAL
     idempotency_key: str | None = None
     run_at: datetime | None = None
@@ -131,7 +136,7 @@ class JobRequest(Struct, frozen=True):
     def of(
         cls,
         job_type: JobType,
-        payload: BaseModel,
+        payload: AcceptedPayload,
         *,
         priority: JobPriority = JobPriority.NORMAL,
         idempotency_key: str | None = None,
@@ -142,7 +147,7 @@ class JobRequest(Struct, frozen=True):
     ) -> "JobRequest":
         """Return a creation that is within the limits.
 
-        :raises InvalidRequest: for a value outside its limits, or a payload that JSON cannot hold.
+        :raises InvalidRequest: for a value outside its limits.
         """
         if idempotency_key is not None:
             _check_text("idempotency_key", idempotency_key, "{}")
@@ -156,7 +161,12 @@ class JobRequest(Struct, frozen=True):
             _check_text("tags", tag, "A tag", index)
         return cls(
             job_type=job_type,
-            payload=_json(payload),
+            payload=payload.stored,
+            payload_hash=_compared_by_older_jobs(job_type.name, payload)
+            if idempotency_key is not None
+            else payload_hash(job_type.name, payload.stored),
+            request_hash=request_hash(job_type.name, payload.sent) if idempotency_key is not None else None,
+            secrets=payload.secrets,
             priority=priority,
             idempotency_key=idempotency_key,
             run_at=_run_at(run_at),
@@ -169,10 +179,11 @@ class JobRequest(Struct, frozen=True):
         """Return the id that follows from the key; without a key a new one at each call."""
         return job_id_for_key(self.idempotency_key) if self.idempotency_key is not None else new_job_id()
 
-    @property
-    def hash(self) -> str:
-        """The SHA-256 of type and payload, in hexadecimal."""
-        return payload_hash(self.job_type.name, self.payload)
+    def repeats(self, earlier: "JobRequest | Spec") -> bool:
+        """Return whether a request or a job with the same key asks for the same as this request."""
+        if earlier.request_hash is not None and self.request_hash is not None:
+            return earlier.request_hash == self.request_hash
+        return earlier.payload_hash == self.payload_hash
 
     def spec(self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None) -> Spec:
         """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``now`` is left out.
@@ -184,7 +195,7 @@ class JobRequest(Struct, frozen=True):
         return Spec(
             type=job_type.name,
             payload=Raw(self.payload),
-            payload_hash=self.hash,
+            payload_hash=self.payload_hash,
             queue=job_type.queue,
             priority=self.priority,
             max_retries=_first_given(self.max_retries, job_type.max_retries, defaults.max_retries),
@@ -193,6 +204,8 @@ class JobRequest(Struct, frozen=True):
             tags=self.tags,
             run_at=self.run_at if self.run_at is not None and self.run_at > (now or created_at) else None,
             idempotency_key=self.idempotency_key,
+            request_hash=self.request_hash,
+            secrets=self.secrets,
         )
 
 
@@ -200,14 +213,6 @@ def _first_given(mine: _T | None, of_type: _T | None, setting: _T) -> _T:
     if mine is not None:
         return mine
     return of_type if of_type is not None else setting
-
-
-def _json(payload: BaseModel) -> bytes:
-    try:
-        return canonical_json(payload)
-    except (ValueError, RecursionError) as error:
-        # Escaped, because ``problem`` is a format string.
-        raise InvalidRequest("payload", str(error).replace("{", "{{").replace("}", "}}")) from None
 
 
 def _check_text(field: str, text: str, name: str, index: int | None = None) -> None:
@@ -225,3 +230,35 @@ def _run_at(moment: datetime | None) -> datetime | None:
     # The first day of the calendar cannot be written in UTC from every offset. Nothing else is said here about what has
     # passed: this machine's clock may be wrong.
     return max(moment, _FIRST_DAY).astimezone(UTC)
+
+
+# Which requests are the same: what the client sent, whatever defaults the model has by now.
+
+
+def request_hash(type_name: str, sent: bytes) -> str:
+    """Return the SHA-256, in hexadecimal, of the type and what the client sent, however its JSON was written."""
+    canonical = msgspec.json.encode(_canonical(msgspec.json.decode(sent)), order="sorted")
+    return payload_hash(type_name, canonical)
+
+
+def _canonical(value: Any) -> Any:
+    """Return a JSON value in which equal numbers are written alike."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    return [_canonical(item) for item in value] if isinstance(value, list) else value
+
+
+def payload_hash(type_name: str, payload: bytes | Raw) -> str:
+    """Return the SHA-256, in hexadecimal, of type and canonical payload: equal for requests that repeat each other."""
+    return hashlib.sha256(type_name.encode() + b"\n" + bytes(payload)).hexdigest()
+
+
+def _compared_by_older_jobs(type_name: str, payload: AcceptedPayload) -> str:
+    """Return the hash that jobs without a ``request_hash`` are compared by: of the payload with all its defaults."""
+    try:
+        whole = canonical_json(payload.value)
+    except Exception:  # noqa: BLE001  # a serializer of users may fail: then no older job had this payload
+        whole = payload.stored
+    return payload_hash(type_name, whole)

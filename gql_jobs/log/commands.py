@@ -130,7 +130,7 @@ class JobCommands:
         firsts: dict[str, JobRequest] = {}
         for request in requests:
             key = request.idempotency_key
-            if key is not None and firsts.setdefault(key, request).hash != request.hash:
+            if key is not None and not request.repeats(firsts.setdefault(key, request)):
                 existing = await self.find(request.job_id())
                 raise IdempotencyConflict(key, existing.id if existing is not None else None)
         distinct = [r for r in requests if r.idempotency_key is None or firsts[r.idempotency_key] is r]
@@ -247,7 +247,7 @@ class JobCommands:
                 existing = await self.find(write.job_id)
         if existing is None:
             raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
-        if existing.spec.payload_hash != request.hash:
+        if not request.repeats(existing.spec):
             raise IdempotencyConflict(request.idempotency_key or "", existing.id)
         return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 

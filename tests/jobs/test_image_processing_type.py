@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.graphql.mutations import validated_payload
+from gql_jobs.graphql.mutations import accepted_payload
 from gql_jobs.jobs.errors import InvalidPayload
 from gql_jobs.jobs.payloads import canonical_json
 from gql_jobs.jobs.registry import load_job_types
@@ -22,7 +22,7 @@ GOOD: dict[str, Any] = {
 def _validate(**changes: Any) -> ImageProcessingPayload:
     job_type = load_job_types().get("image_processing")
     assert job_type is not None
-    payload = validated_payload(job_type, GOOD | changes, "input.payload.imageProcessing")
+    payload = accepted_payload(job_type, GOOD | changes, "input.payload.imageProcessing").value
     assert isinstance(payload, ImageProcessingPayload)
     return payload
 

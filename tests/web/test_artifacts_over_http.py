@@ -18,6 +18,7 @@ from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.runtime import Runtime
 from tests.job_types.probe_jobs import ProbePayload
 from tests.serving import ServedApi, serving
+from tests.stories import accepted
 
 pytestmark = pytest.mark.usefixtures("worker")
 SIZE = 300_000
@@ -35,7 +36,7 @@ async def saved(api: ServedApi, name: str, size: int = SIZE) -> str:
     """The URL of a file of zeros that a job has saved."""
     probe = api.runtime.registry.get("probe")
     assert probe is not None
-    request = JobRequest.of(probe, ProbePayload(artifact=name, artifact_bytes=size))
+    request = JobRequest.of(probe, accepted(ProbePayload(artifact=name, artifact_bytes=size)))
     job_id = (await api.runtime.commands.create(request)).job.id
     async for _ in await api.runtime.watch.job(job_id):
         pass

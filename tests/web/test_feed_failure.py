@@ -12,6 +12,7 @@ from gql_jobs.web.server import http_server
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import JOB_TYPES
+from tests.stories import accepted
 
 
 async def test_an_api_process_ends_when_its_index_cannot_be_written(
@@ -26,6 +27,6 @@ async def test_an_api_process_ends_when_its_index_cannot_be_written(
 
     monkeypatch.setattr(Index, "apply", broken)
     probe = runtime.registry.get("probe")
-    await runtime.commands.create(JobRequest.of(probe, ProbePayload()))
+    await runtime.commands.create(JobRequest.of(probe, accepted(ProbePayload())))
     await asyncio.wait_for(serving, 10)
     assert server.app.state.opener.failed.is_set()

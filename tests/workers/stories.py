@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic.alias_generators import to_camel
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import StoredMessage, last_message, messages_of
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
+from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
@@ -44,10 +46,10 @@ def request(
     """What a client asks for; ``payload`` are the fields of the type's model, paths as text."""
     job_type = runtime.registry.get(type_name)
     assert job_type is not None
-    fields = {key: str(value) if isinstance(value, Path) else value for key, value in payload.items()}
+    fields = {to_camel(key): str(value) if isinstance(value, Path) else value for key, value in payload.items()}
     return JobRequest.of(
         job_type,
-        job_type.validate(fields),
+        accept(job_type.payload, fields),
         priority=priority,
         max_retries=max_retries,
         timeout=timeout,

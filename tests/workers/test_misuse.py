@@ -22,6 +22,7 @@ from tests.child_processes import all_ended
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload, ProbeResult
 from tests.running import RunningWorker, running_worker, worker_process
+from tests.stories import accepted
 from tests.workers import misuse
 from tests.workers.stories import create, ended, handled_by
 from tests.workers.test_cpu_processes import handler_processes, result
@@ -293,7 +294,7 @@ async def test_what_a_cpu_bound_handler_has_started_ends_with_it_in_whatever_ses
     handler = "tests.workers.misuse:start_programs"
     job_type = JobType("programs", ProbePayload, ProbeResult, handler=handler, queue="cpu", cpu_bound=True)
     payload = ProbePayload(trace=str(trace), gate=None if how == "worker stopped" else str(tmp_path / "gate"))
-    asked = JobRequest.of(job_type, payload, timeout=5.0 if how == "timed out" else 60.0, max_retries=0)
+    asked = JobRequest.of(job_type, accepted(payload), timeout=5.0 if how == "timed out" else 60.0, max_retries=0)
     async with worker_process(settings, "--import", "tests.workers.misuse_jobs") as process:
         job_id = (await runtime.commands.create(asked)).job.id
         await until(trace.exists, "the programs are started", within=30)

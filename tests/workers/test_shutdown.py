@@ -13,6 +13,7 @@ from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.running import running_worker, worker_process
+from tests.stories import accepted
 from tests.workers.stories import (
     all_ended,
     assert_one_end,
@@ -157,7 +158,7 @@ async def test_handlers_that_ignore_their_cancellation_do_not_keep_the_worker(
     async with worker_process(_grace(settings, 0), "--import", "tests.workers.endless_jobs") as process:
         jobs = [
             await create(runtime, gate=tmp_path / "never", deaf=True),
-            (await runtime.commands.create(JobRequest.of(in_thread, Model()))).job.id,
+            (await runtime.commands.create(JobRequest.of(in_thread, accepted(Model())))).job.id,
         ]
         await running(runtime, *jobs, within=20)
         process.terminate()

@@ -21,6 +21,7 @@ from gql_jobs_worker.telemetry import log_event, show_progress
 from tests.by_hand import say
 from tests.deadline import until
 from tests.running import worker_process
+from tests.stories import accepted
 from tests.workers.stories import create, ended, handled_by, running
 
 JOB_ID = "550e8400-e29b-41d4-a716-446655440000"
@@ -171,7 +172,7 @@ async def test_every_json_line_about_a_job_has_its_id_attempt_type_and_worker(
     monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "json")
     # Known to the worker only.
     job_type = JobType(type_name, payload=Model, result=Model, handler="registered:elsewhere")
-    asked = JobRequest.of(job_type, Model(), max_retries=1)
+    asked = JobRequest.of(job_type, accepted(Model()), max_retries=1)
     async with worker_process(settings, "--import", "tests.workers.breaking_jobs", stderr=PIPE) as process:
         job_id = (await runtime.commands.create(asked)).job.id
         lines = await _json_lines(process, job_id, "[event] Job dead-letter")

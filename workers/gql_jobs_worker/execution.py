@@ -32,7 +32,7 @@ from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentErr
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.model import JobError, Spec
-from gql_jobs.jobs.payloads import ModelMismatch, canonical_json, read
+from gql_jobs.jobs.payloads import ModelMismatch, read, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.log.codec import MAX_MESSAGE_BYTES, MAX_TYPE_BYTES, cut_text
 from gql_jobs.logs import current_job, redact
@@ -412,8 +412,9 @@ def read_payload(job_type: JobType, payload: bytes) -> BaseModel | Unable:
     """Return a stored payload as the model of its type, or why it does not fit."""
     try:
         return read(job_type.payload, payload)
-    except ModelMismatch as error:
-        return Unable("InvalidPayload", f"The stored payload does not fit its model. {error}")
+    except ModelMismatch as mismatch:
+        _log_unexpected(mismatch, job_type)
+        return Unable("InvalidPayload", f"The stored payload does not fit its model. {mismatch}")
 
 
 def prepare(job_type: JobType, payload: BaseModel, context: JobContext) -> Invocation | Failure:
@@ -427,6 +428,11 @@ def prepare(job_type: JobType, payload: BaseModel, context: JobContext) -> Invoc
         else:
             why = _for_the_log(error, context.log)
         return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {why}")
+
+
+def _log_unexpected(mismatch: ModelMismatch, job_type: JobType) -> None:
+    if mismatch.unexpected is not None:
+        log.error("the code of a model of %s failed", job_type.name, exc_info=mismatch.unexpected)
 
 
 @cache
@@ -522,9 +528,10 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
         message = "The handler returned a generator, which nobody runs: a handler returns its result, without yield."
         return Failure("InvalidResult", message, retryable=False)
     try:
-        result = canonical_json(job_type.result.model_validate(value))
-    except Exception as error:  # noqa: BLE001  # models may run code of their own, or hold what is no JSON
-        message = f"The handler's result does not fit {job_type.result.__name__}: {error}"
+        result = write(job_type.result, value)
+    except ModelMismatch as mismatch:
+        _log_unexpected(mismatch, job_type)
+        message = f"The handler's result does not fit {job_type.result.__name__}. {mismatch}"
         return Failure("InvalidResult", message, retryable=False)
     if len(result) > max_bytes:
         message = f"The result has {len(result)} bytes; the limit is {max_bytes}."

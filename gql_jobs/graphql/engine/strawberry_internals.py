@@ -29,6 +29,9 @@ from strawberry.types.field import StrawberryField
 
 _E = TypeVar("_E", bound=type[Enum])
 
+GIVEN_AS = "given as"
+"""The key of a field's metadata that names it in the dictionaries of input objects."""
+
 
 class Resolver(NamedTuple):
     """The function behind a field, and what it is called with before the field's arguments, in this order."""
@@ -43,7 +46,8 @@ def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
     """Return the graphql-core schema of a Strawberry schema.
 
     Its inputs are coerced by graphql-core alone: arguments are named as the resolvers' parameters are, and an input
-    object is a dictionary of what the client gave, by the Python names of its fields. A @oneOf input is checked by
+    object is a dictionary of what the client gave, by the Python names of its fields, or by the names in their metadata
+    (``GIVEN_AS``). A @oneOf input is checked by
     graphql-core too: Strawberry's own check raises an error that has no path and hides the ones beside it.
     """
     core = schema._schema  # noqa: SLF001
@@ -52,7 +56,8 @@ def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
             definition = named.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
             named.is_one_of = definition.is_one_of
             for member in named.fields.values():
-                member.out_name = _definition(member).python_name
+                definition = _definition(member)
+                member.out_name = definition.metadata.get(GIVEN_AS, definition.python_name)
         elif isinstance(named, GraphQLObjectType | GraphQLInterfaceType):
             for field in named.fields.values():
                 for argument in field.args.values():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.graphql.mutations import validated_payload
+from gql_jobs.graphql.mutations import accepted_payload
 from gql_jobs.jobs.errors import InvalidPayload
 from gql_jobs.jobs.payloads import canonical_json
 from gql_jobs.jobs.registry import load_job_types
@@ -21,7 +21,7 @@ def _validated(start: Any, end: Any, kind: str = "PDF") -> ReportGenerationPaylo
     job_type = load_job_types().get("report_generation")
     assert job_type is not None
     fields = {"report_type": "MONTHLY_SALES", "format": kind, "date_range": {"start": start, "end": end}}
-    payload = validated_payload(job_type, fields, "payload")
+    payload = accepted_payload(job_type, fields, "payload").value
     assert isinstance(payload, ReportGenerationPayload)
     return payload
 
