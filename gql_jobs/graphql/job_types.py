@@ -145,8 +145,8 @@ class Job:
     def raw_payload(self, info: Info) -> JSON:
         """Return the stored payload as a JSON value, with stars in the places of secrets."""
         spec = self.source.spec
-        value = _json(spec.payload, info.context.budget)
-        return JSON(masked(value, spec.secrets)) if spec.secrets else value
+        payload = masked(spec.payload, spec.secrets) if spec.secrets else spec.payload
+        return _json(payload, info.context.budget)
 
     @strawberry.field(description="The result as stored; null until the job has completed.")
     @spends_only

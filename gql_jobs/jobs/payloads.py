@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Raw
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json, to_jsonable_python
@@ -297,15 +298,19 @@ def _declared(holder: Any, name: str) -> Any:
     return written[name]
 
 
-def masked(value: Any, secrets: tuple[str, ...]) -> Any:
-    """Return a payload's JSON value with stars in the places of secrets.
+def masked(stored: Raw, secrets: tuple[str, ...]) -> Raw:
+    """Return a payload's JSON with stars in the places of secrets; nothing but stars if it is no JSON.
 
     :param secrets: JSON pointers, in which ``*`` stands for every item.
     """
-    for pointer in secrets:
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-        value = _with_mask(value, parts)
-    return value
+    try:
+        value = msgspec.json.decode(stored)
+        for pointer in secrets:
+            parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+            value = _with_mask(value, parts)
+    except (ValueError, RecursionError):
+        value = MASK
+    return Raw(msgspec.json.encode(value))
 
 
 def _with_mask(value: Any, parts: list[str]) -> Any:
