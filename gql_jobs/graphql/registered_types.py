@@ -28,8 +28,8 @@ _MAX_CACHED_TEXT = 1024
 _MAX_CACHED_BYTES = 4 * 1024 * 1024
 """Bytes of all payloads and results whose objects are cached."""
 _UNKNOWN = object()
-_LARGE = object()
-"""In the place of an object that is read again where it is selected."""
+_UNREAD = object()
+"""In the place of an object that is read where it is selected."""
 _UNREADABLE = object()
 """In the place of the object of a payload or result that its model cannot describe."""
 
@@ -92,7 +92,7 @@ class RegisteredTypes:
                 self._cached.clear()
                 self._cached_bytes = 0
             self._cached_bytes += size
-            self._cached[key] = shown if size or shown is _UNREADABLE else _LARGE
+            self._cached[key] = shown if size or shown is _UNREADABLE else _UNREAD
         return shown
 
 
@@ -135,7 +135,7 @@ class _Part:
         :raises Unrepresentable: if the model could read it a moment ago, and no more.
         """
         budget.take(size=len(stored))
-        shown = self.show(bytes(stored)) if shown is _LARGE else shown
+        shown = self.show(bytes(stored)) if shown is _UNREAD else shown
         if shown is _UNREADABLE:
             raise Unrepresentable(name)
         return shown
@@ -163,8 +163,8 @@ def _object(job_type: JobType, payload: _Part, result: _Part) -> type[Any]:
     members = {
         "__module__": __name__,
         "__annotations__": {"shown_payload": private, "shown_result": private},
-        "shown_payload": None,
-        "shown_result": None,
+        "shown_payload": _UNREAD,
+        "shown_result": _UNREAD,
         "payload": strawberry.field(
             resolver=read_payload, graphql_type=payload.shape.type, description="What was asked for, as created."
         ),

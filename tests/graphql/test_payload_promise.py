@@ -69,12 +69,10 @@ from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.log.codec import decode_body, encode_body
 from gql_jobs.settings import Settings
-from gql_jobs_worker.execution import Failure, prepare
-from tests.handler_context import FolderContext
+from gql_jobs_worker.execution import read_payload
 
 SECRET = "do not tell"  # noqa: S105
 JOB_ID = "018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42"
-CONTEXT = FolderContext(Path())
 QUICK = settings(
     deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
@@ -443,10 +441,9 @@ def hold(made: type[BaseModel], payload: Any) -> dict[str, Any]:
     spec = stored.spec
     validated = made.model_validate_json(bytes(spec.payload), by_alias=True, by_name=True)
     for _ in range(2):
-        invocation = prepare(api.job_type, bytes(spec.payload), CONTEXT)
-        assert not isinstance(invocation, Failure), invocation
-        assert invocation.payload == validated
-        assert type(invocation.payload) is made
+        handed = read_payload(api.job_type, bytes(spec.payload))
+        assert handed == validated
+        assert type(handed) is made
     assert api.request(payload).repeats(spec)
     answer = api.answer(spec)
     assert answer["__typename"] == "MadeJob"

@@ -167,7 +167,7 @@ async def test_whatever_is_logged_while_a_handler_runs_says_of_which_job_by_what
         handler="registered:elsewhere",
         queue="cpu" if type_name == "logging_cpu" else "threads",
     )
-    asked = JobRequest.of(job_type, ProbePayload(), max_retries=0)
+    asked = JobRequest.of(job_type, accepted(ProbePayload()), max_retries=0)
     async with worker_process(settings, "--import", "tests.workers.misuse_jobs", stderr=PIPE) as process:
         job_id = (await runtime.commands.create(asked)).job.id
         await ended(runtime, job_id, within=30)
