@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from gql_jobs import Model
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.jobs.payloads import read
+from gql_jobs.jobs.payloads import accept, read
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.settings import Settings
@@ -206,7 +206,7 @@ async def _worker_of(settings: Settings, job_type: JobType | None) -> AsyncItera
 
 
 async def _create(runtime: Runtime, job_type: JobType, fields: dict[str, Any]) -> str:
-    return (await runtime.commands.create(JobRequest.of(job_type, job_type.validate(fields)))).job.id
+    return (await runtime.commands.create(JobRequest.of(job_type, accept(job_type.payload, fields)))).job.id
 
 
 async def _runs(
