@@ -139,3 +139,24 @@ async def test_a_refused_checkpoint_leaves_the_last_one(runtime: Runtime, monkey
     job = await ended(runtime, await create(runtime))
     assert (job.errors[0].type, _saved(job)) == ("RefusedValue", "small")
     assert f"the limit is {LIMIT}" in job.errors[0].message
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    "stored",
+    [b"no JSON", b"[1, NaN]", b"\xff", b"[" * 100_000, b"1" * 5000],
+    ids=["text", "NaN", "no UTF-8", "deep", "digits"],
+)
+async def test_a_checkpoint_that_this_version_cannot_read_is_logged_and_the_attempt_begins_from_nothing(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stored: bytes
+) -> None:
+    async def handler(context: JobContext, _: Any) -> dict[str, Any]:
+        if context.attempt == 1:
+            await runtime.connection.request(codec.checkpoint_subject(context.job_id), stored)
+            raise ValueError
+        return {"attempt": context.attempt, "saved": context.saved}
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime))
+    assert (job.status, job.attempt, _saved(job)) == (JobStatus.COMPLETED, 2, None)
+    assert "the checkpoint of an earlier attempt cannot be read" in caplog.text

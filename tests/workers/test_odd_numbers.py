@@ -77,13 +77,26 @@ async def test_a_delay_that_cannot_be_waited_is_cut_or_ignored_and_the_handler_s
     await runtime.commands.cancel(job_id)
 
 
+class _Odder(TransientError):
+    """Its delay raises."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "Busy.")
+
+    @property
+    def retry_after(self) -> float:  # type: ignore[override]
+        """Fail."""
+        raise ZeroDivisionError
+
+
 @pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("odd", [_Odd, _Odder])
 async def test_an_error_without_the_delay_that_its_class_promises_is_an_error_like_others(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, odd: type[TransientError]
 ) -> None:
     async def handler(context: JobContext, _: Any) -> dict[str, int]:
         if context.attempt == 1:
-            raise _Odd
+            raise odd()  # type: ignore[call-arg]
         return {"attempt": context.attempt}
 
     handled_by(monkeypatch, handler)

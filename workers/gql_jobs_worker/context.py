@@ -144,7 +144,11 @@ class AttemptContext:
                 await asyncio.sleep(STORE_PAUSE)
                 continue
             if stored is not None:
-                self.saved = msgspec.json.decode(stored.data)
+                try:
+                    self.saved = msgspec.json.decode(stored.data)
+                except (ValueError, RecursionError) as error:
+                    # Of other code than this: the attempt begins from nothing rather than never.
+                    self.log.warning("the checkpoint of an earlier attempt cannot be read: %s", error)
             return
 
     def request_stop(self) -> None:

@@ -559,12 +559,13 @@ def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") 
 
 def _asked_delay(error: TransientError, handler_log: "logging.LoggerAdapter[Any]") -> float | None:
     """Return the seconds that a handler asked to wait; None if it asked for nothing, or for what is no such time."""
-    asked: Any = getattr(error, "retry_after", None)
-    if asked is None:
-        return None
+    asked: Any = None
     try:
+        asked = getattr(error, "retry_after", None)
+        if asked is None:
+            return None
         seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)
-    except Exception:  # noqa: BLE001  # numbers of other libraries run code of their own
+    except Exception:  # noqa: BLE001  # errors and numbers of users run code of their own
         seconds = nan
     if seconds <= MAX_RETRY_AFTER:
         if seconds >= 0:
