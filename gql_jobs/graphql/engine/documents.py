@@ -27,6 +27,7 @@ from graphql import (
     OperationType,
     get_nullable_type,
     get_operation_ast,
+    is_enum_type,
     is_input_object_type,
     is_list_type,
     type_from_ast,
@@ -64,7 +65,7 @@ MAX_LIST = 10_000
 MAX_INPUT_VALUES = 100_000
 """Items of lists and fields of objects in the variables of one operation."""
 _LONGEST_NAME = 255
-"""Characters of a field's name in the variables; to look for names like a longer one takes long."""
+"""Characters of the name of a field or an enum's value; to look for names like a longer one takes long."""
 _ABORTED = "Parsing aborted."
 """The end of the parser's message where a document exceeds its limits, which is no syntax error."""
 
@@ -130,6 +131,8 @@ class InputSizes:
         of = get_nullable_type(of)
         if is_list_type(of):
             return _list_size(self._size(of.of_type, MAX_LIST), most)
+        if is_enum_type(of):
+            return _enum_size
         if not is_input_object_type(of):
             return None
         if of.name not in self._objects:
@@ -165,6 +168,12 @@ def _list_size(of_item: Size | None, most: int) -> Size:
         return left
 
     return size
+
+
+def _enum_size(value: Any, left: int) -> int:
+    if isinstance(value, str) and len(value) > _LONGEST_NAME:
+        raise TooMany(f"There is no value with a name of {len(value)} characters.")
+    return left
 
 
 def _object_size(fields: dict[str, Size], most: int) -> Size:

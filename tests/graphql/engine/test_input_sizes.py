@@ -65,6 +65,8 @@ TOO_MANY: dict[str, tuple[str, dict[str, Any]]] = {
     "filter.ids": (PAGE, {"filter": {"ids": ["x"] * 1_000_000}}),
     "filter": (PAGE, {"filter": {str(n): 1 for n in range(100_000)}}),
     "input.tags": (CREATE, {"input": {"payload": {"probe": {}}, "tags": ["a"] * 33}}),
+    f"filter.{'x' * 92}…": (PAGE, {"filter": {"x" * 1_000_000: 1}}),
+    "filter.status.1": (PAGE, {"filter": {"status": ["QUEUED", "x" * 1_000_000]}}),
     "inputs": (CREATE_MANY, {"inputs": [{}] * (MAX_LIST + 1)}),
     "inputs.3913": (CREATE_MANY, {"inputs": [{"payload": {"probe": {}}, "tags": ["a"] * 20}] * MAX_LIST}),
 }
