@@ -136,7 +136,8 @@ def settings_table(names: Iterable[str]) -> str:
     rows = ["| variable | default | read by | meaning |", "|---|---|---|---|"]
     for name in names:
         info = Settings.model_fields[name]
-        default = "" if info.default in (None, (), PydanticUndefined) else f"`{info.default}`"
+        given = ",".join(info.default) if isinstance(info.default, tuple) else info.default
+        default = "" if given in (None, "", PydanticUndefined) else f"`{given}`"
         extra = info.json_schema_extra
         assert isinstance(extra, dict), f"{name} does not say who reads it"
         rows.append(f"| `GQL_JOBS_{name.upper()}` | {default} | {extra['read_by']} | {info.description} |")
