@@ -334,7 +334,7 @@ class Index:
             self._fail(
                 UnusableIndex(
                     f"the index {self.path} cannot be read or written ({error}): see that its disk has room and takes "
-                    "writes; it is gone on with, or built anew, when this process is started again"
+                    "writes, then start this process again"
                 )
             )
         return self.failure

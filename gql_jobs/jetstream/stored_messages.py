@@ -85,6 +85,15 @@ async def last_message(connection: Connection, stream: str, subject_filter: str)
     return await _get(connection, stream, {"last_by_subj": subject_filter})
 
 
+async def message_at(connection: Connection, stream: str, seq: int) -> StoredMessage | None:
+    """Return the message of that sequence, or None if it does not exist (any more).
+
+    :raises ApiError: if there is no such stream.
+    :raises Unavailable: if the leader does not answer.
+    """
+    return await _get(connection, stream, {"seq": seq})
+
+
 async def messages_of(
     connection: Connection, stream: str, subject_filter: str, first_seq: int = 1
 ) -> AsyncIterator[StoredMessage]:

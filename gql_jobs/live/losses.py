@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from gql_jobs.index.index import Index
 from gql_jobs.index.reader import Reader
 from gql_jobs.jetstream.errors import ApiError, StreamReplaced, Unavailable
-from gql_jobs.jetstream.stored_messages import subjects_page
+from gql_jobs.jetstream.stored_messages import message_at, subjects_page
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.messages import Expired, Kind, Message
 from gql_jobs.live.bus import EventBus
@@ -154,6 +154,7 @@ class Losses:
         """Fold jobs again from what is left of them in the stream; those that have changed since are left alone."""
         lost = []
         for job_id in job_ids:
+            await self._compare_place(job_id)
             history = await self._log.history(job_id)
             # What the index does not know yet may have replaced what is missed: a fired schedule, an expiry.
             if not await self._feed.wait_for(max((m.seq for m in history), default=0), _CAUGHT_UP_WITHIN):
@@ -166,6 +167,23 @@ class Losses:
             what = f"Messages of {len(lost)} jobs were purged or deleted from the stream: {shown}."
             log.error("%s They are now what is left of them", what)
             self._index.note_loss(what)
+
+    async def _compare_place(self, job_id: str) -> None:
+        """Look whose message stands where the index has the job's last event.
+
+        :raises StreamReplaced: if it is another job's: the stream goes on from an older copy, and jobs that were stored
+            in the place of lost ones are not in the index.
+        """
+        job = self._index.job(job_id)
+        if job is None:
+            return
+        seq = max(job.event_seq, job.submission_seq)
+        stored = await message_at(self._log.connection, codec.JOBS_STREAM, seq)
+        if stored is not None and codec.job_of_subject(stored.subject) != job_id:
+            self._void(
+                f"The stream of jobs has another message at {seq} than was read there: an older copy of it was "
+                "restored and has grown since."
+            )
 
     def _take_out(self, job_id: str, history: Sequence[JobMessage]) -> bool:
         """Put what the messages make in the place of the job; return whether it was another one, or more of it."""

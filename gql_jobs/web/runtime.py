@@ -302,8 +302,10 @@ class RuntimeOpener:
             if isinstance(cause, _PERMANENT) and not self._was_opened and not _is_full(cause):
                 self.startup_error = cause
                 log.debug("the API cannot start: %s", cause)
-            elif isinstance(cause, UnusableIndex | OSError):
+            elif isinstance(cause, UnusableIndex):
                 self._end(cause)
+            elif isinstance(cause, OSError):
+                log.critical("the API cannot go on: a file in %s takes no writes: %s", self._settings.data_dir, cause)
             else:
                 # The process has to end: without its feed it would answer from an index that is never updated.
                 log.critical("the API cannot go on", exc_info=error)

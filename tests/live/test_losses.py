@@ -4,8 +4,9 @@ import asyncio
 import io
 import logging
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import msgspec
@@ -14,14 +15,15 @@ from gql.transport.exceptions import TransportQueryError
 
 from gql_jobs.doctor.examination import examine
 from gql_jobs.jetstream.connection import Connection, connect
+from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jetstream.stored_messages import messages_of
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, JobStatus
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
-from gql_jobs.log.job_log import JobLog, job_events
-from gql_jobs.log.streams import missing_consumers, stream_info
+from gql_jobs.log.job_log import JobLog, job_events, open_job_log
+from gql_jobs.log.streams import ensure_streams, missing_consumers, stream_info
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import open_runtime
 from tests.api.operations import CANCEL, CREATE, FEED, FIND, WATCH, asked, create, page
@@ -198,6 +200,41 @@ async def test_a_wiped_store_is_said_to_be_lost_by_a_process_that_starts_afterwa
     assert "The 1 jobs that were known are gone." in caplog.text
     async with open_runtime(settings, JOB_TYPES) as runtime:
         assert GONE in (await runtime.checks())["history"].message
+
+
+async def test_a_stream_that_went_on_from_an_older_copy_is_read_again_from_its_beginning(
+    settings: Settings, operator: Connection
+) -> None:
+    async with open_runtime(settings, JOB_TYPES) as runtime:
+        old = [await runtime.commands.create(request()) for _ in range(2)]
+        assert await runtime.feed.wait_for(old[-1].last_seq, 5)
+        path = runtime.index.path
+    # Another history under the same identity, longer than the one that was read.
+    await _delete_stream(operator)
+    await ensure_streams(operator, settings)
+    async with open_job_log(operator) as job_log:
+        new = [await JobCommands(job_log, settings).create(request()) for _ in range(3)]
+    with closing(sqlite3.connect(path)) as database, database:
+        created = (await stream_info(operator)).created
+        database.execute("UPDATE meta SET value = ? WHERE key = 'stream_created'", (created,))
+    async with serving(settings) as api:
+        await _rebuilt(api)
+        assert {node["id"] for node in (await page(api))["nodes"]} == {made.id for made in new}
+
+
+async def test_a_worker_alone_makes_a_deleted_stream_anew(
+    operator: Connection, connection: Connection, worker: RunningWorker
+) -> None:
+    await asyncio.wait_for(worker.started.wait(), 10)
+    await _delete_stream(operator)
+
+    async def there() -> bool:
+        try:
+            return not await missing_consumers(connection, load_job_types(JOB_TYPES).queues)
+        except ApiError:
+            return False
+
+    await until(there, "the stream and its consumers are there again", within=20)
 
 
 async def test_a_new_installation_has_lost_nothing(settings: Settings) -> None:
