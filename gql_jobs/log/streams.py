@@ -5,7 +5,7 @@ First the configurations, then the functions that apply them, then those that re
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,11 @@ OLDEST_SERVER = (2, 12, 0)
 _NAME_IN_USE = 10058
 _NOT_YET = frozenset({10005, 10008})
 """Error numbers of a cluster without a leader, or with too few servers for the copies: both pass while it starts."""
+_FOLDER_GONE = "no such file or directory"
+"""What the server says of a consumer that was created while another one of its name was being deleted.
+
+The folder of the new one went with the old one: it delivers, but whatever changes it is refused from then on.
+"""
 _TIMEOUT = 10.0
 """Seconds for each call that changes a stream or a consumer."""
 _LIST_TIMEOUT = 30.0
@@ -112,18 +117,34 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
                 await update_stream(connection, config)
 
 
-async def ensure_consumers(connection: Connection, queues: Iterable[str], ack_wait: float) -> None:
+async def ensure_consumers(
+    connection: Connection, queues: Iterable[str], ack_wait: float, *, only: Container[str] | None = None
+) -> None:
     """Create or update the consumers of every priority of the queues.
 
+    :param only: the names of those that are wanted; None for all.
     :raises UnsuitableServer: if the server refuses.
     :raises QueueUnavailable: if it does not answer.
     """
     for queue in queues:
         for priority in JobPriority:
             config = consumer_config(queue, priority, ack_wait)
-            body = {"stream_name": codec.JOBS_STREAM, "config": config}
-            with _refusals_explained(connection, f"the consumer {config['durable_name']}"):
-                await connection.api(f"CONSUMER.CREATE.{codec.JOBS_STREAM}.{config['durable_name']}", body, _TIMEOUT)
+            name = config["durable_name"]
+            if only is not None and name not in only:
+                continue
+            with _refusals_explained(connection, f"the consumer {name}"):
+                try:
+                    await _create_consumer(connection, config)
+                except ApiError as error:
+                    if _FOLDER_GONE not in error.description:
+                        raise
+                    await connection.api(f"CONSUMER.DELETE.{codec.JOBS_STREAM}.{name}", timeout=_TIMEOUT)
+                    await _create_consumer(connection, config)
+
+
+async def _create_consumer(connection: Connection, config: dict[str, Any]) -> None:
+    body = {"stream_name": codec.JOBS_STREAM, "config": config}
+    await connection.api(f"CONSUMER.CREATE.{codec.JOBS_STREAM}.{config['durable_name']}", body, _TIMEOUT)
 
 
 async def make_missing(connection: Connection, settings: Settings, queues: Iterable[str]) -> "StreamInfo":
@@ -149,7 +170,7 @@ async def make_missing(connection: Connection, settings: Settings, queues: Itera
             info = await stream_info(connection, stream)
     if gone := await missing_consumers(connection, queues):
         log.error("consumers of the stream %s are gone and are made anew: %s", codec.JOBS_STREAM, ", ".join(gone))
-        await ensure_consumers(connection, queues, settings.ack_wait)
+        await ensure_consumers(connection, queues, settings.ack_wait, only=gone)
     return info
 
 
