@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gql_jobs.processes.event_loop import tune_memory
-from gql_jobs.processes.listening import listen, listen_from, url
+from gql_jobs.processes.listening import CannotListen, listen, listen_from, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
@@ -58,7 +57,6 @@ def serve(
     :raises FolderInUse, OSError: if the data folder cannot be used.
     :raises SystemExit: with code 1 if a part has failed that all answers depend on.
     """
-    raise_descriptor_limit(settings)
     server = http_server(settings, imports)
     listen_here = partial(listen, host, port, shared=joins is not None)
     listeners = [] if joins == "when-ready" else listen_here()
@@ -121,7 +119,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
     return HttpServer(config, app)
 
 
-class TooFewDescriptors(OSError):
+class TooFewDescriptors(CannotListen):
     """The process may have so few open files that it could serve hardly anybody; the message says how many it needs."""
 
 
@@ -149,18 +147,6 @@ def _room(settings: Settings) -> _Room:
     if sockets < settings.max_sockets:
         log.info("%d sockets and streams at most: the process may open %d files", sockets, limit)
     return _Room(lasting, plain, -(-plain * 3 // 4))
-
-
-def raise_descriptor_limit(settings: Settings) -> None:
-    """Raise the limit of open files to what the settings need, as far as the process may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * settings.max_sockets + _OWN_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        # Some systems allow less than they say.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class HttpServer(uvicorn.Server):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import resource
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -18,8 +19,8 @@ from websockets.asyncio.client import connect
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.connections import Rate
-from gql_jobs.web.server import TooFewDescriptors, http_server
 from gql_jobs.web.uvicorn_protocols import MOST_QUEUED
+from tests.child_processes import running_process
 from tests.deadline import until
 from tests.serving import HOST, PROTOCOL, Api, ServedApi, api_process, free_port, hear, say, serving, without_nats
 
@@ -247,10 +248,14 @@ async def test_sockets_leave_descriptors_for_requests(settings: Settings) -> Non
         await _is_served(api)
 
 
-def test_a_start_with_too_few_descriptors_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 32))
-    with pytest.raises(TooFewDescriptors, match="may open 32 files, and an API process needs 56 at the least"):
-        http_server(Settings(), ())
+async def test_a_start_with_too_few_descriptors_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "gql_jobs", "api", "--port", "0", "--data-dir", str(tmp_path))
+    async with running_process(*command, preexec_fn=partial(_allow, 50), stderr=asyncio.subprocess.PIPE) as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            said = (await process.stderr.read()).decode()
+        assert await process.wait() == 2
+    assert "Error: The process may open 50 files, and an API process needs 56 at the least" in said
 
 
 # Refusals reach a client that is still sending.
