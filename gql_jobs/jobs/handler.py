@@ -47,7 +47,8 @@ class JobContext(Protocol):
     async def checkpoint(self, data: Any) -> None:
         """Keep JSON data, at most 256 KiB, for the next attempt. Returns when it is stored, however long NATS is away.
 
-        :raises RefusedValue: a ``ValueError``, if the data is no JSON, has a number that is infinite or NaN, or is too large.
+        :raises RefusedValue: a ``ValueError``, if the data is no JSON, has a number that is infinite or NaN, or is too
+            large.
         :raises TransientError: if it could not be stored.
         """
 
