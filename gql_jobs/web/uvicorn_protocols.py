@@ -388,6 +388,11 @@ _WRITABLE = asyncio.Event()
 _WRITABLE.set()
 
 
+def _empty(frame: Frame) -> None:
+    """Take its data from a frame that was handled: the parser keeps the frame until the next one is there."""
+    frame.data = b""
+
+
 class SocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, with other closes for faulty clients and less memory for an open socket.
 
@@ -521,6 +526,21 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             else:
                 self.transport.resume_reading()
         return message
+
+    def handle_text(self, event: Frame) -> None:
+        """Take a frame of text."""
+        super().handle_text(event)
+        _empty(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Take a frame of bytes."""
+        super().handle_bytes(event)
+        _empty(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a further part of a message."""
+        super().handle_cont(event)
+        _empty(event)
 
     def handle_parser_exception(self) -> None:
         """Close a faulty socket so that its client reads why, although it may still be sending."""

@@ -308,10 +308,13 @@ class Documents:
         return ReadOperation(text, document, node, name, declared, known, client, request.operation_name is not None)
 
     def _kept(self, key: bytes, rejected: OperationRejected) -> OperationRejected:
-        """Keep a refusal that follows from the text alone, without the document, and return it."""
-        refusal = OperationRejected(bounded(rejected.errors), rejected.type)
-        self._refusals.keep(key, refusal, sum(len(json.encode(error.formatted)) for error in refusal.errors))
-        return refusal
+        """Keep a refusal that follows from the text alone, without the document, and return one to raise.
+
+        The one that is raised gets a traceback, and with it the whole request.
+        """
+        kept = OperationRejected(bounded(rejected.errors), rejected.type)
+        self._refusals.keep(key, kept, sum(len(json.encode(error.formatted)) for error in kept.errors))
+        return OperationRejected(kept.errors, kept.type)
 
     def check(self, operation: ReadOperation) -> ReadOperation:
         """Return the operation with what is cached for its document, once it is valid and within the limits.

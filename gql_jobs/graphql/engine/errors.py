@@ -92,6 +92,21 @@ def located(error: Exception) -> GraphQLError:
     return error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
 
 
+def forget_calls(error: GraphQLError) -> None:
+    """Take the tracebacks from an error that was logged, if it had to be, and from what it was made of.
+
+    They hold the calls in which it was raised, and these what they were given, which may hold the error again: a request
+    of megabytes would stay until the next collection of garbage.
+    """
+    found: BaseException | None = error
+    seen = set()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        found.__traceback__ = None
+        original = found.original_error if isinstance(found, GraphQLError) else None
+        found = original or found.__cause__ or found.__context__
+
+
 Parts = tuple[str | int, ...]
 
 

@@ -30,7 +30,7 @@ from gql_jobs.graphql.engine.documents import (
     ReadOperation,
     rejection,
 )
-from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, bounded, located
+from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, bounded, forget_calls, located
 from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor, call_resolvers, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.jobs.errors import ErrorCode
@@ -100,6 +100,8 @@ class Result:
         cursor: str | None = None,
         encoded: bytes | None = None,
     ) -> None:
+        for error in errors or ():
+            forget_calls(error)
         self.data = data
         self.errors = bounded(errors) if errors else errors
         self.refused = refused
@@ -167,7 +169,7 @@ class Operations:
         try:
             return Operation(context, self.documents.read(request, context.client))
         except OperationRejected as rejected:
-            return Operation(context, rejected)
+            return Operation(context, rejected.with_traceback(None))
 
     async def result(self, operation: Operation) -> Result:
         """Run a query or a mutation and return its result; raise nothing.
@@ -218,7 +220,8 @@ class Operations:
 
     def _checked(self, operation: Operation) -> ReadOperation:
         if isinstance(operation.read, OperationRejected):
-            raise operation.read
+            # Another one: this one would hold this call, and with it the operation that holds it.
+            raise OperationRejected(operation.read.errors, operation.read.type)
         return self.documents.check(operation.read)
 
     async def _execute(self, operation: Operation) -> Result:
@@ -321,7 +324,10 @@ class Operations:
         return Budget() if limits is None else Budget(limits.max_operation_rows, limits.max_operation_bytes)
 
     def _coded(self, errors: list[GraphQLError], checked: ReadOperation) -> list[GraphQLError]:
-        return self._codes.of_execution(errors, checked.document, checked.node, checked.variables)
+        coded = self._codes.of_execution(errors, checked.document, checked.node, checked.variables)
+        for error in errors:
+            forget_calls(error)
+        return coded
 
     def _refused(self, errors: list[GraphQLError]) -> Result:
         self.times.count_errors(errors)

@@ -155,7 +155,13 @@ async def test_an_operation_ends_at_the_first_byte_too_many(context: Context, qu
 
 @pytest.mark.parametrize(
     "query",
-    ["query ($id: ID!) { job(id: $id) { id events { cursor } } }", "query ($id: ID!) { job(id: $id) { unknown } }"],
+    [
+        "query ($id: ID!) { job(id: $id) { id events { cursor } } }",
+        "query ($id: ID!) { job(id: $id) { unknown } }",
+        "query ($id: ID!) { job(id: $id) { events(first: -1) { cursor } } }",
+        "query ($id: Int!) { jobs(first: $id) { totalCount } }",
+        "{ jobs { nodes { ",
+    ],
 )
 async def test_an_operation_is_freed_at_its_end_with_all_that_it_was_given(context: Context, query: str) -> None:
     await _schema().execute(query, {"id": JOB}, context)
