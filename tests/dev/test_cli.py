@@ -105,19 +105,24 @@ async def test_a_taken_port_is_a_sentence(tmp_path: Path, command: str) -> None:
         port = server.sockets[0].getsockname()[1]
         code, out, err = await _run(command, "--port", str(port), cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert err == f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use); choose another with --port.\n"
+    sentence = f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use); choose another with --port.\n"
+    assert err.endswith(sentence)
+    assert "Traceback" not in err
 
 
 async def test_a_host_of_another_machine_is_a_sentence(tmp_path: Path) -> None:
     code, _, err = await _run("api", "--host", "192.0.2.1", cwd=tmp_path)
     assert code == 2
-    assert err == "Error: Cannot listen on 192.0.2.1:8000 (Cannot assign requested address).\n"
+    assert err.endswith("Error: Cannot listen on 192.0.2.1:8000 (Cannot assign requested address).\n")
+    assert "Traceback" not in err
 
 
 async def test_a_data_folder_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     code, _, err = await _run("api", "--port", "0", "--data-dir", "data/below", cwd=tmp_path)
-    assert (code, err) == (2, "Error: data/below: Not a directory.\n")
+    assert code == 2
+    assert err.endswith("Error: data/below: Not a directory.\n")
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("command", [("api", "--port", "0"), ("worker",)])
