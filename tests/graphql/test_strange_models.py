@@ -104,7 +104,7 @@ class Before(Model):
 
 class After(Before):
     speakers: int | None = None
-    token: str = "never drawn twice"
+    room: str = "main hall"
 
 
 def _request(made: type[Model], given: dict[str, Any]) -> JobRequest:
@@ -165,13 +165,14 @@ def test_a_result_is_stored_only_if_it_reads_back_as_it_was() -> None:
         write(Before, {})
 
 
+def _outer(number: int) -> type[Model]:
+    fields: dict[str, Any] = {f"field_{number}": (int, 1)}
+    inner: Any = create_model("Inner", __base__=Model, **fields)
+    return create_model(f"Outer{number}", __base__=Model, inner=(inner, ...))
+
+
 def test_names_of_nested_types_do_not_depend_on_the_order_of_registration() -> None:
-    models = [
-        create_model(
-            f"Outer{n}", __base__=Model, inner=(create_model("Inner", __base__=Model, **{f"f{n}": (int, 1)}), ...)
-        )
-        for n in range(2)
-    ]
+    models = [_outer(number) for number in range(2)]
     types = [JobType(f"type_{n}", made, made, "nowhere:run") for n, made in enumerate(models)]
     found = []
     for ordered in (types, types[::-1]):
