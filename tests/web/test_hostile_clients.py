@@ -223,11 +223,11 @@ async def test_idle_connections_give_way_to_others_where_descriptors_are_few(set
         api_process(settings, free_port(), preexec_fn=partial(_allow, files)) as (api, process),
         AsyncExitStack() as stack,
     ):
-        for number in range(400):
+        for number in range(2 * files):
             _, writer = await stack.enter_async_context(_connected(api.port))
             if number % 2:
                 writer.write(b"GET /graphql?query={__typename} HTTP/1.1\r\nHo")
-            if number % 100 == 99:
+            if number % 50 == 49:
                 await _is_served(api)
         await _is_served(api)
         async with api.raw_socket() as opened:
