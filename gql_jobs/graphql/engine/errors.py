@@ -95,8 +95,8 @@ def located(error: Exception) -> GraphQLError:
 def forget_calls(error: GraphQLError) -> None:
     """Take the tracebacks from an error that was logged, if it had to be, and from what it was made of.
 
-    They hold the calls in which it was raised, and these what they were given, which may hold the error again: a request
-    of megabytes would stay until the next collection of garbage.
+    They hold the calls in which it was raised, and these what they were given, which may hold the error again: a
+    request of megabytes would stay until the next collection of garbage.
     """
     found: BaseException | None = error
     seen = set()
