@@ -14,7 +14,7 @@ from gql_jobs.jobs.model import Job, JobError, JobStatus
 from gql_jobs.log.codec import fitting
 from gql_jobs.log.commands import HEADROOM
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.execution import Failure, job_error
+from gql_jobs_worker.failures import Failure, job_error
 from tests.workers.stories import create, dead_letter, done_with, ended, handled_by, lane_info, request
 
 pytestmark = pytest.mark.usefixtures("worker")

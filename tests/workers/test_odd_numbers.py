@@ -15,7 +15,8 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.execution import MAX_RETRY_AFTER, Reports, checkpoint_json
+from gql_jobs_worker.execution import Reports, checkpoint_json
+from gql_jobs_worker.failures import MAX_RETRY_AFTER
 from tests.by_hand import say
 from tests.handler_context import FolderContext
 from tests.running import running_worker

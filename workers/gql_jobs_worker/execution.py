@@ -11,31 +11,29 @@ import importlib
 import inspect
 import logging
 import os
-import secrets
 import sys
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
-from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache, partial
-from math import isfinite, isnan, nan
+from math import isfinite
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
 from pydantic import BaseModel
 
-from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, RefusedValue, TransientError
+from gql_jobs.jobs.errors import PermanentError, RefusedValue
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Receipt
-from gql_jobs.jobs.model import JobError, Spec
+from gql_jobs.jobs.model import Spec
 from gql_jobs.jobs.payloads import ModelMismatch, read, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
-from gql_jobs.log.codec import MAX_MESSAGE_BYTES, MAX_TYPE_BYTES, cut_text
 from gql_jobs.logs import current_job, redact
+from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +43,6 @@ STOP_GRACE = 5.0
 """Seconds that a handler has to end after it has been cancelled."""
 MAX_CHECKPOINT = 256 * 1024
 """Bytes of a checkpoint's JSON."""
-MAX_RETRY_AFTER = 7 * 86_400.0
-"""Seconds that a handler can ask to wait before the next attempt; a point in time instead of a delay is far above."""
 MAX_MESSAGE = 1000
 """Characters of a progress message."""
 
@@ -55,18 +51,6 @@ class Succeeded(Struct, frozen=True):
     """The handler returned a value that fits its result model; ``result`` is its JSON."""
 
     result: bytes
-
-
-class Failure(Struct, frozen=True):
-    """The attempt failed. ``type`` names the exception or the reason; ``message`` is for clients.
-
-    ``retryable``: false if no later attempt can succeed; ``retry_after``: seconds that the handler asked to wait.
-    """
-
-    type: str
-    message: str
-    retryable: bool = True
-    retry_after: float | None = None
 
 
 class Unable(Struct, frozen=True):
@@ -426,7 +410,7 @@ def prepare(job_type: JobType, payload: BaseModel, context: JobContext) -> Invoc
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             why = f"there is no module {error.name}."
         else:
-            why = _for_the_log(error, context.log)
+            why = log_unexpected(error, context.log)
         return Failure("HandlerNotFound", f"The handler {job_type.handler} cannot be loaded: {why}")
 
 
@@ -484,11 +468,11 @@ class Reports:
             self._percent = round(float(min(max(percent, 0), 100)))
         except Exception:  # noqa: BLE001  # numbers of other libraries run code of their own
             if not self._has_warned:
-                self._context.log.warning("progress was reported as %s, which is no number of percent", _shown(percent))
+                self._context.log.warning("progress was reported as %s, which is no number of percent", shown(percent))
             self._has_warned = True
         if message is None:
             return self._percent, None
-        text = message if isinstance(message, str) else _shown(message)
+        text = message if isinstance(message, str) else shown(message)
         # Cut after that: half a secret is not recognised. Lone surrogates are no UTF-8 and would make this and the
         # job's last event unstorable.
         return self._percent, redact(text[: 4 * MAX_MESSAGE])[:MAX_MESSAGE].encode("utf-8", "replace").decode()
@@ -519,7 +503,7 @@ def _has_infinity(value: Any) -> bool:
     return isinstance(value, float) and not isfinite(value)
 
 
-# After the handler: its result as JSON, or its errors cut to what an event can hold.
+# After the handler: its result as JSON.
 
 
 def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Failure:
@@ -537,76 +521,3 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
         message = f"The result has {len(result)} bytes; the limit is {max_bytes}."
         return Failure("ResultTooLarge", message, retryable=False)
     return Succeeded(result)
-
-
-def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
-    """Return the failure of an attempt whose handler raised. It is retryable unless that was a ``PermanentError``.
-
-    Only errors that are raised on purpose show their message: nobody wrote those of others for clients, and they may
-    hold anything, such as the URL of a request. They are logged, under a reference that the message names.
-    """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        # A group of tasks wraps what one of them has raised on purpose.
-        (error,) = error.exceptions
-    on_purpose = isinstance(error, HandlerError | AttemptStoppedError)
-    return Failure(
-        type=type(error).__name__,
-        message=_text_of(error) or type(error).__name__ if on_purpose else _for_the_log(error, handler_log),
-        retryable=not isinstance(error, PermanentError),
-        retry_after=_asked_delay(error, handler_log) if isinstance(error, TransientError) else None,
-    )
-
-
-def _asked_delay(error: TransientError, handler_log: "logging.LoggerAdapter[Any]") -> float | None:
-    """Return the seconds that a handler asked to wait; None if it asked for nothing, or for what is no such time."""
-    asked: Any = None
-    try:
-        asked = getattr(error, "retry_after", None)
-        if asked is None:
-            return None
-        seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)
-    except Exception:  # noqa: BLE001  # errors and numbers of users run code of their own
-        seconds = nan
-    if seconds <= MAX_RETRY_AFTER:
-        if seconds >= 0:
-            return seconds
-        handler_log.warning("retry_after is %s; a negative delay is ignored", _shown(asked))
-        return None
-    if isnan(seconds):
-        handler_log.warning("retry_after is %s, which is no number of seconds, and is ignored", _shown(asked))
-        return None
-    handler_log.warning("retry_after is %s s; it is cut to %g s, the longest delay", _shown(asked), MAX_RETRY_AFTER)
-    return MAX_RETRY_AFTER
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)[:100]
-    except Exception:  # noqa: BLE001  # a value's own code may fail as well
-        return f"a {type(value).__name__}"
-
-
-def _for_the_log(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> str:
-    """Log an exception with its traceback under a new reference; return a sentence that names its type and that."""
-    reference = secrets.token_hex(4)
-    fields = {"reference": reference}
-    handler_log.error("the attempt failed unexpectedly: reference %s", reference, exc_info=error, extra=fields)
-    return f"{type(error).__name__[:100]} was raised; the worker's log says more, under the reference {reference}."
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:  # noqa: BLE001  # an exception's own code may fail as well
-        return ""
-
-
-def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
-    """Return the error as it is stored: without secrets, its message cut to size."""
-    return JobError(
-        message=cut_text(redact(failure.message[: 4 * MAX_MESSAGE_BYTES]), MAX_MESSAGE_BYTES),
-        type=cut_text(redact(failure.type[: 4 * MAX_TYPE_BYTES]), MAX_TYPE_BYTES),
-        attempt=attempt,
-        at=at,
-        retryable=failure.retryable,
-    )

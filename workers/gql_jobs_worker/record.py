@@ -20,7 +20,8 @@ from gql_jobs.log.job_log import JobLog, Superseded, Write
 from gql_jobs.settings import Settings
 from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed
-from gql_jobs_worker.execution import Failure, Ran, Stop, Succeeded, job_error
+from gql_jobs_worker.execution import Ran, Stop, Succeeded
+from gql_jobs_worker.failures import Failure, job_error
 from gql_jobs_worker.telemetry import Counts, log_event, shown_seconds
 
 log = logging.getLogger(__name__)

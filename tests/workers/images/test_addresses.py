@@ -2,7 +2,7 @@
 
 import pytest
 
-from gql_jobs_worker.images.addresses import AllowedNetworks
+from gql_jobs_worker.images.transport import AllowedNetworks
 
 LOOPBACK = ["127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "::1%lo"]
 PRIVATE = [

@@ -11,9 +11,8 @@ from io import BytesIO
 import pytest
 
 from gql_jobs.jobs.errors import PermanentError, TransientError
-from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.download import DownloadLimits, download, retry_after
-from gql_jobs_worker.images.transport import Resolve, resolve
+from gql_jobs_worker.images.transport import AllowedNetworks, Resolve, resolve
 from tests.file_server import Answer, FileServer, file_server
 
 Fetch = Callable[..., Awaitable[bytes]]

@@ -13,10 +13,10 @@ from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
 from gql_jobs_worker.handlers import environment_settings
-from gql_jobs_worker.images.addresses import AllowedNetworks
 from gql_jobs_worker.images.download import DownloadLimits, ReportReceived, download
 from gql_jobs_worker.images.operations import first_box, steps
 from gql_jobs_worker.images.pictures import read_picture, write_picture
+from gql_jobs_worker.images.transport import AllowedNetworks
 
 _DOWNLOADED, _READ, _CHANGED, _WRITTEN = 50, 60, 90, 95
 """Progress in percent at the end of each part of the work."""

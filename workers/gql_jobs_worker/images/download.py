@@ -15,8 +15,7 @@ from typing import BinaryIO
 import httpx
 
 from gql_jobs.jobs.errors import HandlerError, PermanentError, TransientError
-from gql_jobs_worker.images.addresses import AllowedNetworks
-from gql_jobs_worker.images.transport import CheckedTransport, Resolve, resolve
+from gql_jobs_worker.images.transport import AllowedNetworks, CheckedTransport, Resolve, resolve
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds that ``Retry-After`` is capped at."""

@@ -28,14 +28,12 @@ from gql_jobs.jobs.model import Artifact
 from gql_jobs.logs import JobLogger, configure_logging, log_whole_process_as
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import (
-    Failure,
     Reports,
     Succeeded,
     Unable,
     awaited,
     checkpoint_json,
     end_copy,
-    failure_of,
     missing_import,
     must_be_awaited,
     prepare,
@@ -43,6 +41,7 @@ from gql_jobs_worker.execution import (
     refuse_waiting_on_a_loop,
     result_of,
 )
+from gql_jobs_worker.failures import Failure, failure_of
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,

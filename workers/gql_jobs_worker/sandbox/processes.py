@@ -22,7 +22,8 @@ from pathlib import Path
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.settings import Settings
-from gql_jobs_worker.execution import Failure, HandlerContext, Succeeded
+from gql_jobs_worker.execution import HandlerContext, Succeeded
+from gql_jobs_worker.failures import Failure
 from gql_jobs_worker.sandbox.child import CONNECTION_CLOSED
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,

@@ -12,7 +12,7 @@ import msgspec
 
 from gql_jobs.jobs.model import Artifact
 from gql_jobs.jobs.registry import JobType
-from gql_jobs_worker.execution import Failure
+from gql_jobs_worker.failures import Failure
 
 LENGTH = struct.Struct("!I")
 """The head of a frame: how many bytes of JSON follow."""
