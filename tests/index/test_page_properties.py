@@ -36,8 +36,8 @@ facts = st.fixed_dictionaries(
 arrivals = st.lists(st.tuples(facts, st.integers(0, 2)), max_size=8)
 
 
-def _some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...] | None]:
-    return st.none() | st.lists(st.sampled_from(values), unique=True).map(tuple)
+def _some(values: tuple[Any, ...]) -> st.SearchStrategy[frozenset[Any] | None]:
+    return st.none() | st.lists(st.sampled_from(values), unique=True).map(frozenset)
 
 
 filters = st.builds(

@@ -149,15 +149,16 @@ async def test_a_file_that_is_removed_amid_its_fetch_is_fetched_again(
 ) -> None:
     store: Any = _Slow()
     store.go.set()
-    cache = ArtifactCache(store, tmp_path, 1 << 20)
+    folder = tmp_path / "files"
+    cache = ArtifactCache(store, folder, 1 << 20)
     trim = cache._trim  # noqa: SLF001
     removed: list[Path] = []
 
     def remove_once() -> None:
         trim()
         if not removed:
-            removed.extend(tmp_path.iterdir())
-            shutil.rmtree(tmp_path)
+            removed.extend(folder.iterdir())
+            shutil.rmtree(folder)
 
     monkeypatch.setattr(cache, "_trim", remove_once)
     assert (await cache.file(_artifact("one"))).read_bytes() == b"one"
