@@ -11,7 +11,9 @@ stands in a text without any of these is not recognised, which is why texts that
 to them.
 """
 
+import base64
 import copy
+import html
 import json
 import logging
 import re
@@ -220,7 +222,7 @@ def _with_short_values(record: logging.LogRecord) -> logging.LogRecord:
 
 def _short(value: Any) -> Any:
     text = _text(value)
-    return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+    return value if len(text) <= _MAX_VALUE else f"{redact_beginning(text, _MAX_VALUE)}…"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -231,8 +233,7 @@ def _message(record: logging.LogRecord) -> str:
         message = f"{_text(record.msg)} {_text(record.args)}"
     if len(message) <= MAX_LINE:
         return redact(message)
-    # Cut behind what is shown first: half a secret is not recognised.
-    return f"{redact(message[: 2 * MAX_LINE])[:MAX_LINE]}… ({len(message)} characters)"
+    return f"{redact_beginning(message, MAX_LINE)}… ({len(message)} characters)"
 
 
 def _job_of(record: logging.LogRecord) -> str:
@@ -273,10 +274,10 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
     text = "\n".join(parts)
-    if len(text) > MAX_TRACEBACK:
-        half = MAX_TRACEBACK // 2
-        text = f"{text[:half]}\n… ({len(text) - 2 * half} characters)\n{text[-half:]}"
-    return redact(text)
+    if len(text) <= MAX_TRACEBACK:
+        return redact(text)
+    half = MAX_TRACEBACK // 2
+    return f"{redact_beginning(text, half)}\n… ({len(text) - 2 * half} characters)\n{_redact_end(text, half)}"
 
 
 def _of_exception(formatter: logging.Formatter, exc_info: Any) -> str:
@@ -311,7 +312,7 @@ class _JsonLine(logging.Formatter):
 def _without_secrets(value: Any, depth: int = 5) -> Any:
     """Return the value of a field without its secrets; what is no text and holds none is left as it is."""
     if isinstance(value, str):
-        return redact(value[:MAX_LINE])
+        return redact_beginning(value, MAX_LINE)
     if depth and type(value) is dict:
         return {
             name: HIDDEN if isinstance(name, str) and names_secret(name) else _without_secrets(one, depth - 1)
@@ -326,7 +327,7 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(redact(_text(value)[:MAX_LINE]))
+        return json.dumps(redact_beginning(_text(value), MAX_LINE))
 
 
 def _text(value: Any) -> str:
@@ -344,15 +345,15 @@ SHORTEST = 4
 """Characters of the shortest value that is hidden wherever it stands: a shorter one is part of ordinary words."""
 
 _NAME = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|access|private|secret|account|encryption)[-_.]?key"
+    r"(?:pass(?:word|wd|phrase|code)|(?<![a-z])pass|pwd|secret|token|(?:api|access|private|secret|account|encryption)[-_.]?key"
     r"(?:[-_.]?id)?|signature|credentials?|authorization|cookie|session[-_.]?(?:id|key)|jwt)(?:[-_]?\d+)?"
 )
 # Bounded, as all repetitions here: what is searched may have been made to be slow to search.
 _VALUE = (
-    r"""(?:\\+"[^"\\]{0,4000}\\+"|\\*"(?:[^"\\]|\\.){0,4000}"|\\*'(?:[^'\\]|\\.){0,4000}'"""
+    r"""(?:\\+"[^"\\]{0,4000}\\+"|[^\s&"'<>,;:=]{0,40}(?:\\*"(?:[^"\\]|\\.){0,4000}"|\\*'(?:[^'\\]|\\.){0,4000}')"""
     r"""|[^\s&"'<>]{0,4000}[^\s&"'<>,;.)\]}\\])"""
 )
-_EQUALS = r"\s{0,3}(?:=|%(?:25){0,3}3d)\s{0,3}"
+_EQUALS = r"\s{0,3}(?::?=>?|%(?:25){0,3}3d)\s{0,3}"
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), shown)
@@ -368,34 +369,57 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(\b(?:bearer|basic)\s{1,3})(?=[a-z~-]{0,200}[\d._+/=])[\w.~+/=-]{6,4000}", rf"\1{HIDDEN}"),
         (rf"""(\\*["'][\w.-]{{0,60}}{_NAME}\\*["']\s{{0,3}}[:=]\s{{0,3}}){_VALUE}""", rf"\1{HIDDEN}"),
         (rf"""(--?[\w-]{{0,60}}{_NAME}["']?(?:\s{{1,3}}|,\s{{0,3}})["']?)[^\s"',\]]{{1,4000}}""", rf"\1{HIDDEN}"),
+        (rf"""(\(b?["'][\w.-]{{0,60}}{_NAME}["'],\s{{0,3}}){_VALUE}""", rf"\1{HIDDEN}"),
         (rf"({_NAME}{_EQUALS}){_VALUE}", rf"\1{HIDDEN}"),
+        # Behind a colon people write sentences, too: a value has a digit there.
+        (rf"""({_NAME}:\s{{0,3}})(?=[^\s]{{0,200}}\d)(?=[^\s]{{6}}){_VALUE}""", rf"\1{HIDDEN}"),
+        (r"""([\s"']-u["']?(?:\s{1,3}|,\s{0,3})["']?[^\s"':]{1,200}:)[^\s"',\]]{1,4000}""", rf"\1{HIDDEN}"),
         (rf"((?:[?&;]|%26|%3f)(?:key|sig|auth|pass|pw|sid|sas){_EQUALS}){_VALUE}", rf"\1{HIDDEN}"),
     )
 )
 _SUSPICIOUS = re.compile(
-    r"://|p(?:ass|w)|s(?:e(?:cret|ssion)|i[gd]|as)|token|key|cred|auth|cookie|jwt|eyj|b(?:earer|asic)"
+    r"://|p(?:ass|w)| -u|'-u|s(?:e(?:cret|ssion)|i[gd]|as)|token|key|cred|auth|cookie|jwt|eyj|b(?:earer|asic)"
 )
 """Part of whatever a pattern finds, in lower case: searched first, because most texts have none of it."""
+_LONGEST = 5000
+"""Characters of the longest secret that is recognised by its end, with its name in front."""
 _SECRET_NAME = re.compile(rf"(?:.*[-_.])?{_NAME}", re.IGNORECASE)
 
+_URL_SAFE = str.maketrans("+/", "-_")
 _values: set[str] = set()
 _known: re.Pattern[str] | None = None
 
 
 def hide_values(values: Iterable[str]) -> None:
-    """Have these values hidden wherever they stand from now on, as they are and percent-encoded or decoded.
+    """Have these values hidden from now on: as they are, and as URLs, JSON, HTML, code and base64 spell them.
 
     Values shorter than ``SHORTEST`` are left out. Adds to what was given before.
     """
     global _known  # noqa: PLW0603  # what a process knows to be secret grows, once, at its start
     for value in values:
         for text in (value, unquote(value)):
-            spelled = {text, quote(text), quote(text, safe=""), quote_plus(text), repr(text)[1:-1]}
-            _values.update(spelling for spelling in spelled if len(spelling) >= SHORTEST)
+            if len(text) >= SHORTEST:
+                _values.update(_spellings(text))
     if _values:
         # The longest first: one value may begin with another.
         listed = "|".join(re.escape(value) for value in sorted(_values, key=len, reverse=True))
         _known = re.compile(listed)
+
+
+def _spellings(text: str) -> set[str]:
+    quoted = {quote(text), quote(text, safe=""), quote_plus(text)}
+    quoted |= {re.sub("%..", lambda escape: escape[0].lower(), one) for one in quoted} | {quote(one) for one in quoted}
+    found = {text, *quoted, html.escape(text), repr(text)[1:-1], repr(text.encode("utf-8", "replace"))[2:-1]}
+    found |= {text.encode("unicode_escape").decode(), text.replace("'", "'\"'\"'")}  # the second as a shell has it
+    for ascii_only in (True, False):
+        as_json = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        found |= {as_json, json.dumps(as_json)[1:-1]}
+    body = text.encode("utf-8", "replace")
+    for before in range(3):
+        # Behind anything, as in ``user:password``, and so without the characters at its ends that bits of others share.
+        encoded = base64.b64encode(bytes(before) + body).decode()[(before * 8 + 5) // 6 : (before + len(body)) * 8 // 6]
+        found |= {encoded, encoded.translate(_URL_SAFE)}
+    return {one for one in found if len(one) >= SHORTEST}
 
 
 def names_secret(name: str) -> bool:
@@ -411,3 +435,19 @@ def redact(text: str) -> str:
         for pattern, shown in _PATTERNS:
             text = pattern.sub(shown, text)
     return text
+
+
+def redact_beginning(text: str, most: int) -> str:
+    """Return the first ``most`` characters of a text, or fewer, without its secrets, also where one is cut in two."""
+    if len(text) <= most:
+        return redact(text)
+    # Half a secret is not recognised: more is searched than is shown, and what is next to the cut is never shown.
+    searched = redact(text[: most + _LONGEST])
+    return searched[: max(min(most, len(searched) - _LONGEST), 0)] if len(text) > most + _LONGEST else searched[:most]
+
+
+def _redact_end(text: str, most: int) -> str:
+    """Return the last ``most`` characters of a text, or fewer, as ``redact_beginning`` does."""
+    searched = redact(text[-most - _LONGEST :])
+    shown = min(most, len(searched) - _LONGEST)
+    return searched[-shown:] if shown > 0 else ""

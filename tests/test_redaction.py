@@ -1,11 +1,19 @@
 """Secrets are taken out of whatever is shown."""
 
+import base64
+import html
+import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import quote
 
 import pytest
 
-from gql_jobs.logs import redact
+from gql_jobs import logs
+from gql_jobs.logs import hide_values, redact, redact_beginning
 from gql_jobs.settings import Settings, url_secrets
 
 WITH_A_SECRET = [
@@ -32,6 +40,17 @@ WITH_A_SECRET = [
     "X-Api-Key: hunter2",
     "Cookie: session=hunter2",
     "AWS_SECRET_ACCESS_KEY=hunter2",
+    "{'password': b'hunter2'}",
+    "{'token': ['hunter2']}",
+    "Settings(smtp_password=SecretStr('hunter2'))",
+    "[(b'x-api-key', b'hunter2')]",
+    '{"pass": "hunter2"}',
+    "DB_PASS=hunter2",
+    "tool --pass hunter2",
+    "password: hunter2",
+    "the token := hunter2",
+    "curl -u ada:hunter2 https://api.example",
+    "Command '['curl', '-u', 'ada:hunter2']' returned non-zero exit status 1.",
     "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
 ]
 
@@ -50,6 +69,8 @@ def test_a_secret_is_recognised_by_where_it_stands(text: str) -> None:
         "The SMTP server refused the recipient: 550 5.1.1 No such recipient here",
         "Invalid password: it must have 8 characters",
         "Basic information is missing",
+        "The bypass=1 went by the compass: 12345678",
+        "tokens: 3 of 5",
         "The model answered with max_tokens=500",
         "[event] Job started: 550e8400... (type=email, attempt=1)",
         "Sending to ada@example.com...",
@@ -79,6 +100,53 @@ print(redact("it says p#w/1 and p%23w%2F1 and p%23w/1, then mail-pass, then shop
     }
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "it says *** and *** and ***, then ***, then ***\n"
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A secret value that this process knows, with what code, JSON, HTML and URLs escape."""
+    monkeypatch.setattr(logs, "_known", None)
+    monkeypatch.setattr(logs, "_values", set())
+    value = "hun#ter2é/x&\"'<q>"
+    hide_values([value])
+    return value
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        repr,
+        json.dumps,
+        partial(json.dumps, ensure_ascii=False),
+        lambda value: json.dumps({"said": json.dumps(value)}),
+        html.escape,
+        shlex.quote,
+        lambda value: repr(value.encode()),
+        lambda value: quote(value, safe="").lower(),
+        lambda value: quote(quote(value, safe="")),
+        lambda value: base64.b64encode(value.encode()).decode(),
+        lambda value: base64.urlsafe_b64encode(f"\0ada\0{value}".encode()).decode(),
+        lambda value: base64.b64encode(f"ada:{value}:more".encode()).decode(),
+        lambda value: str(ExceptionGroup(value, [KeyError(value)])),
+    ],
+)
+def test_a_known_secret_is_hidden_however_it_is_spelled(known: str, spell: Callable[[str], str]) -> None:
+    shown = redact(f"before {spell(known)} after")
+    assert "***" in shown
+    assert "ter2" not in shown
+    assert "VyM" not in shown  # of its base64
+
+
+@pytest.mark.parametrize("secret", ["nats://ada:{}@host", "{}", 'password="{}"'])
+@pytest.mark.parametrize("most", [100, 8192])
+def test_no_cut_shows_a_part_of_a_secret(known: str, secret: str, most: int) -> None:
+    value = known.replace('"', "")
+    hide_values([value])
+    for before in range(most - len(secret) - len(known), most + 1):
+        text = "x" * before + " " + secret.format(value) + " more" * 3000
+        shown = redact_beginning(text, most)
+        assert len(shown) <= most
+        assert "hu" not in shown
 
 
 def test_the_secrets_of_settings_are_passwords_and_those_of_urls() -> None:

@@ -6,11 +6,14 @@ import logging
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +257,116 @@ def generator(_: JobContext, __: Any) -> Iterator[Any]:
 
 async def async_generator(_: JobContext, __: Any) -> Any:
     yield RESULT
+
+
+# What a CPU-bound handler changes of its process, and what the next one finds.
+
+
+def show_the_process(_: JobContext, __: Any) -> dict[str, Any]:
+    mask = os.umask(0o77)
+    os.umask(mask)
+    timers = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+    found = {
+        "umask": mask,
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+        "handled": [str(signal.getsignal(number))[:20] for number in sorted(signal.valid_signals())],
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "timers": [signal.getitimer(timer) for timer in timers],
+        "limits": [resource.getrlimit(limit) for limit in range(16)] if sys.platform == "linux" else [],
+        "nice": os.nice(0),
+        "path": list(sys.path),
+        "depth": sys.getrecursionlimit(),
+        "log": [logging.getLogger().level, len(logging.getLogger().handlers), logging.root.manager.disable],
+        "open": len(os.listdir("/dev/fd")) < 100,  # noqa: PTH208
+    }
+    return {**RESULT, "saved": found}
+
+
+def change_the_umask(_: JobContext, __: Any) -> dict[str, Any]:
+    os.umask(0)
+    return RESULT
+
+
+def change_the_environment(_: JobContext, __: Any) -> dict[str, Any]:
+    os.environ["TENANT"] = "a"
+    del os.environ["PATH"]
+    return RESULT
+
+
+def leave_for_a_folder_that_goes(_: JobContext, __: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+    return RESULT
+
+
+def ignore_and_block_signals(_: JobContext, __: Any) -> dict[str, Any]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    return RESULT
+
+
+def leave_timers_that_raise(_: JobContext, __: Any) -> dict[str, Any]:
+    def rise(*_: object) -> None:
+        raise TimeoutError
+
+    for number, timer in ((signal.SIGALRM, signal.ITIMER_REAL), (signal.SIGPROF, signal.ITIMER_PROF)):
+        signal.signal(number, rise)
+        signal.setitimer(timer, 0.05, 0.001)
+    return RESULT
+
+
+def lower_other_limits(_: JobContext, __: Any) -> dict[str, Any]:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))
+    return RESULT
+
+
+def be_nicer(_: JobContext, __: Any) -> dict[str, Any]:
+    os.nice(3)
+    return RESULT
+
+
+def change_the_interpreter(_: JobContext, __: Any) -> dict[str, Any]:
+    sys.path.clear()
+    sys.setrecursionlimit(80)
+    logging.disable(logging.CRITICAL)
+    logging.basicConfig(force=True, level=logging.CRITICAL)
+    return RESULT
+
+
+def open_all_descriptors(_: JobContext, __: Any) -> dict[str, Any]:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with suppress(OSError):
+        while True:
+            os.open(os.devnull, os.O_RDONLY)
+    return RESULT
+
+
+def leave_threads(_: JobContext, __: Any) -> dict[str, Any]:
+    for _number in range(20):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return RESULT
+
+
+def write_to_all_sockets(_: JobContext, payload: Any) -> dict[str, Any]:
+    """Write what is no message, or one that claims to be of four gigabytes, to the connection to the worker."""
+    for fd in range(3, 200):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, b"\xff\xff\xff\xff" if payload.steps else b"\0\0\0\7garbage")
+    threading.Event().wait()
+    return RESULT
+
+
+def kill_the_guard(_: JobContext, payload: Any) -> dict[str, Any]:
+    """Kill the guard, once a program in a session of its own runs."""
+    command = [sys.executable, "-c", "import time; time.sleep(120)", payload.trace]
+    subprocess.Popen(command, start_new_session=True)
+    Path(payload.trace).write_text("started")
+    while payload.gate is not None and not Path(payload.gate).exists():
+        threading.Event().wait(0.02)
+    os.kill(os.getppid(), signal.SIGKILL)
+    threading.Event().wait()
+    return RESULT

@@ -263,6 +263,76 @@ async def test_processes_that_end_before_the_handler_begins_are_tried_a_few_time
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "change_the_umask",
+        "change_the_environment",
+        "leave_for_a_folder_that_goes",
+        "ignore_and_block_signals",
+        "leave_timers_that_raise",
+        "lower_other_limits",
+        "be_nicer",
+        "change_the_interpreter",
+        "open_all_descriptors",
+    ],
+)
+async def test_whatever_a_cpu_bound_handler_changes_of_its_process_the_next_job_finds_none_of_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async def found(name: str) -> Any:
+        with monkeypatch.context() as patched:
+            run_in_processes(runtime, patched, name)
+            job = await ended(runtime, await create(runtime, "probe_cpu", max_retries=0))
+        assert job.error is None
+        return result(job)["saved"]
+
+    before = await found("show_the_process")
+    for _ in range(2):
+        await found(name)
+    after = await found("show_the_process")
+    mark = "_GQL_JOBS_HANDLERS"
+    assert {**after, "environment": {**after["environment"], mark: ""}} == {
+        **before,
+        "environment": {**before["environment"], mark: ""},
+    }
+
+
+async def test_a_process_in_which_many_threads_are_left_is_replaced(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in_processes(runtime, monkeypatch, "leave_threads")
+    await ended(runtime, await create(runtime, "probe_cpu"))
+    processes = handler_processes()
+    await all_ended(processes)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+async def test_what_a_cpu_bound_handler_writes_to_its_connection_is_a_failure_in_words_and_the_next_job_runs(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    job = await _ran(runtime, monkeypatch, "write_to_all_sockets", steps=steps)
+    assert job.error is not None
+    assert (job.status, job.attempt, job.error.type) == (JobStatus.DEAD_LETTER, 1, "ProcessDied")
+    assert "wrote to the connection" in job.error.message
+
+
+async def test_when_the_guard_of_a_cpu_bound_handler_is_killed_nothing_that_it_guarded_survives(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trace, gate = tmp_path / "trace", tmp_path / "gate"
+    run_in_processes(runtime, monkeypatch, "kill_the_guard")
+    job_id = await create(runtime, "probe_cpu", max_retries=0, trace=trace, gate=gate)
+    await until(trace.exists, "the program is started", within=30)
+    programs = _programs(trace)
+    assert programs
+    gate.touch()
+    job = await ended(runtime, job_id)
+    assert job.error is not None
+    assert job.error.type == "ProcessDied"
+    await all_ended([*programs, *handler_processes()])
+
+
+@pytest.mark.parametrize(
     ("name", "last"), [("report_and_die", (59, "step 59")), ("report_and_return", (100, "step 499"))]
 )
 async def test_what_a_cpu_bound_handler_reports_last_is_never_lost(

@@ -32,7 +32,7 @@ from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.model import Spec
 from gql_jobs.jobs.payloads import ModelMismatch, read, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
-from gql_jobs.logs import current_job, redact
+from gql_jobs.logs import current_job, redact_beginning
 from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown
 
 log = logging.getLogger(__name__)
@@ -473,9 +473,8 @@ class Reports:
         if message is None:
             return self._percent, None
         text = message if isinstance(message, str) else shown(message)
-        # Cut after that: half a secret is not recognised. Lone surrogates are no UTF-8 and would make this and the
-        # job's last event unstorable.
-        return self._percent, redact(text[: 4 * MAX_MESSAGE])[:MAX_MESSAGE].encode("utf-8", "replace").decode()
+        # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
+        return self._percent, redact_beginning(text, MAX_MESSAGE).encode("utf-8", "replace").decode()
 
 
 def checkpoint_json(data: Any) -> bytes:

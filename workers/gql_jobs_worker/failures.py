@@ -14,10 +14,12 @@ from msgspec import Struct
 from gql_jobs.jobs.errors import AttemptStoppedError, HandlerError, PermanentError, TransientError
 from gql_jobs.jobs.model import JobError
 from gql_jobs.log.codec import MAX_MESSAGE_BYTES, MAX_TYPE_BYTES, cut_text
-from gql_jobs.logs import redact
+from gql_jobs.logs import redact_beginning
 
 MAX_RETRY_AFTER = 7 * 86_400.0
 """Seconds that a handler can ask to wait before the next attempt; a point in time instead of a delay is far above."""
+_MAX_TEXT = 65_536
+"""Characters of an exception's text that are looked at; far fewer are stored."""
 
 
 class Failure(Struct, frozen=True):
@@ -41,10 +43,11 @@ def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         # A group of tasks wraps what one of them has raised on purpose.
         (error,) = error.exceptions
+    name = type(error).__name__[:_MAX_TEXT]
     on_purpose = isinstance(error, HandlerError | AttemptStoppedError)
     return Failure(
-        type=type(error).__name__,
-        message=_text_of(error) or type(error).__name__ if on_purpose else log_unexpected(error, handler_log),
+        type=name,
+        message=_text_of(error)[:_MAX_TEXT] or name if on_purpose else log_unexpected(error, handler_log),
         retryable=not isinstance(error, PermanentError),
         retry_after=_asked_delay(error, handler_log) if isinstance(error, TransientError) else None,
     )
@@ -75,7 +78,7 @@ def _asked_delay(error: TransientError, handler_log: "logging.LoggerAdapter[Any]
 def shown(value: Any) -> str:
     """Return what a user's value looks like, for a sentence of the log: its ``repr``, or its type if that fails."""
     try:
-        return repr(value)[:100]
+        return redact_beginning(repr(value), 100)
     except Exception:  # noqa: BLE001  # a value's own code may fail as well
         return f"a {type(value).__name__}"
 
@@ -85,7 +88,8 @@ def log_unexpected(error: BaseException, handler_log: "logging.LoggerAdapter[Any
     reference = secrets.token_hex(4)
     fields = {"reference": reference}
     handler_log.error("the attempt failed unexpectedly: reference %s", reference, exc_info=error, extra=fields)
-    return f"{type(error).__name__[:100]} was raised; the worker's log says more, under the reference {reference}."
+    name = redact_beginning(type(error).__name__, 100)
+    return f"{name} was raised; the worker's log says more, under the reference {reference}."
 
 
 def _text_of(error: BaseException) -> str:
@@ -98,8 +102,8 @@ def _text_of(error: BaseException) -> str:
 def job_error(failure: Failure, attempt: int, at: datetime) -> JobError:
     """Return the error as it is stored: without secrets, its message cut to size."""
     return JobError(
-        message=cut_text(redact(failure.message[: 4 * MAX_MESSAGE_BYTES]), MAX_MESSAGE_BYTES),
-        type=cut_text(redact(failure.type[: 4 * MAX_TYPE_BYTES]), MAX_TYPE_BYTES),
+        message=cut_text(redact_beginning(failure.message, MAX_MESSAGE_BYTES + 1), MAX_MESSAGE_BYTES),
+        type=cut_text(redact_beginning(failure.type, MAX_TYPE_BYTES + 1), MAX_TYPE_BYTES),
         attempt=attempt,
         at=at,
         retryable=failure.retryable,

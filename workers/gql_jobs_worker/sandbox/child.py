@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
@@ -67,8 +68,13 @@ NICENESS = 10
 """What is added to the niceness of these processes, below the worker and the API."""
 CONNECTION_CLOSED = 77
 """The exit code of a process whose handler has closed its connection to the worker."""
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_LIMITS = tuple({limit for name, limit in vars(resource).items() if name.startswith("RLIMIT_")})
 """What a handler may lower for itself, but not for the next one."""
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_MOST_LEFT_OPEN = 64
+"""Descriptors that handlers may leave open before their process is replaced."""
+_MOST_LEFT_RUNNING = 16
+"""Threads that handlers may leave running before their process is replaced."""
 _HIGH_FD = 100
 """The connection's descriptor is this or a higher one, out of the way of handlers that close all low ones; where a
 process may have few, a lower one."""
@@ -117,9 +123,10 @@ class _ThisProcess:
         os.close(null)
         self._id = os.getpid()
         self._memory_limit = memory_limit
-        self._folder = os.getcwd()  # noqa: PTH109
+        self._may_take = resource.getrlimit(resource.RLIMIT_AS)
         self._identity = self._identities(high)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._open = _open_descriptors()
         self._lock = threading.Lock()
         # A copy that keeps the connection would keep the worker from seeing that this process has ended.
         os.register_at_fork(after_in_child=self._connection.close)
@@ -133,7 +140,7 @@ class _ThisProcess:
                 found.append(None)
             else:
                 found.append((stat.st_dev, stat.st_ino))
-        return (*found, *(resource.getrlimit(limit) for limit in _LIMITS))
+        return (*found, os.nice(0), *(resource.getrlimit(limit) for limit in _LIMITS))
 
     @property
     def is_copy(self) -> bool:
@@ -144,15 +151,16 @@ class _ThisProcess:
         """Run one attempt and send how it ended."""
         log_whole_process_as(order.fields)
         log = JobLogger(order.type_name, order.fields)
-        context: ChildContext | None = None
+        surroundings = _Surroundings()
         try:
             job: CpuJob = pickle.loads(order.job)  # noqa: S301  # from the worker, which has started this process
         except BaseException as error:  # noqa: BLE001  # the module of a job type may do anything when it is imported
             outcome: Succeeded | Failure = failure_of(error, log)
         else:
             context = ChildContext(self, job, log)
-            outcome = self._outcome(job, context)
+            outcome = self._outcome(job, context, surroundings)
             context.close()
+        intact = surroundings.restore() and self._is_intact()
         self._flush_output()
         succeeded = isinstance(outcome, Succeeded)
         self.send(
@@ -160,11 +168,11 @@ class _ThisProcess:
                 result=outcome.result if isinstance(outcome, Succeeded) else None,
                 failure=None if succeeded else outcome,  # type: ignore[arg-type]
                 memory=_memory(),
-                reusable=self._is_intact() and not (isinstance(outcome, Failure) and outcome.type == "MemoryError"),
+                reusable=intact and not (isinstance(outcome, Failure) and outcome.type == "MemoryError"),
             )
         )
 
-    def _outcome(self, job: CpuJob, context: "ChildContext") -> Succeeded | Failure:
+    def _outcome(self, job: CpuJob, context: "ChildContext", surroundings: "_Surroundings") -> Succeeded | Failure:
         payload = read_payload(job.job_type, job.payload)
         if isinstance(payload, Unable):
             # The worker could read it: the model's code does not do the same everywhere.
@@ -172,6 +180,8 @@ class _ThisProcess:
         invocation = prepare(job.job_type, payload, context)
         if isinstance(invocation, Failure):
             return invocation
+        # What its module has done to the process when it was imported was done for all of its jobs.
+        surroundings.take()
         self.send(Began())
         try:
             self._limit_memory(self._memory_limit)
@@ -179,8 +189,10 @@ class _ThisProcess:
             end_copy(self._id)
             if must_be_awaited(value):
                 value = asyncio.run(awaited(value))
+            _stop_timers()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
             end_copy(self._id, error)
+            _stop_timers()
             self._limit_memory(0)
             if isinstance(error, MemoryError) and self._memory_limit:
                 limit = f"GQL_JOBS_PROCESS_MEMORY_LIMIT allows {self._memory_limit} bytes"
@@ -192,19 +204,16 @@ class _ThisProcess:
     def _limit_memory(self, limit: int) -> None:
         """Limit the address space to ``limit`` bytes, 0 for none: only handlers have one, to report on them is free."""
         if self._memory_limit:
-            _, hard = resource.getrlimit(resource.RLIMIT_AS)
-            lower = limit and (hard == resource.RLIM_INFINITY or limit < hard)
-            resource.setrlimit(resource.RLIMIT_AS, (limit if lower else hard, hard))
+            soft, hard = self._may_take
+            lower = limit and (soft == resource.RLIM_INFINITY or limit < soft)
+            with suppress(OSError, ValueError):  # the handler has lowered it for good
+                resource.setrlimit(resource.RLIMIT_AS, (limit if lower else soft, hard))
 
     def _is_intact(self) -> bool:
-        """Return whether the next handler will find the process as the first one did; go back to its folder."""
-        try:
-            os.chdir(self._folder)
-            # An alarm that a handler has set would end the process while the next one runs.
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            if any(stream is not None and stream.closed for stream in self._streams):
-                return False
-        except OSError:
+        """Return whether nothing that cannot be put back keeps the next handler from this process."""
+        if any(stream is not None and stream.closed for stream in self._streams):
+            return False
+        if _open_descriptors() > self._open + _MOST_LEFT_OPEN or threading.active_count() > 1 + _MOST_LEFT_RUNNING:
             return False
         same = (sys.stdin, sys.stdout, sys.stderr) == self._streams
         return same and self._identities(self._connection.fileno()) == self._identity
@@ -248,6 +257,67 @@ class _ThisProcess:
                 os._exit(0)
             parts += part
         return bytes(parts)
+
+
+class _Surroundings:
+    """What a handler may change for all that runs in the process after it, and what can be put back."""
+
+    def __init__(self) -> None:
+        root = logging.getLogger()
+        self._logging = (root.level, list(root.handlers))
+        self.take()
+
+    def take(self) -> None:
+        """Remember how it is now, but for the log."""
+        self._folder = os.getcwd()  # noqa: PTH109
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._environment = dict(os.environ)
+        self._path = list(sys.path)
+        self._recursion_limit = sys.getrecursionlimit()
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self._cores = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+
+    def restore(self) -> bool:
+        """Have it be so again; return whether that was possible."""
+        _stop_timers()
+        try:
+            for number, handling in self._signals.items():
+                # What was not set by Python is None, and cannot be set by it.
+                if handling is not None and signal.getsignal(number) != handling:
+                    signal.signal(number, handling)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+            sys.setrecursionlimit(self._recursion_limit)
+            sys.path[:] = self._path
+            os.umask(self._umask)
+            os.chdir(self._folder)
+            if os.environ != self._environment:
+                os.environ.clear()
+                os.environ.update(self._environment)
+                time.tzset()
+            if sys.platform == "linux" and os.sched_getaffinity(0) != self._cores:
+                os.sched_setaffinity(0, self._cores)
+            root = logging.getLogger()
+            logging.disable(logging.NOTSET)
+            root.handlers[:] = self._logging[1]
+            root.setLevel(self._logging[0])
+        except Exception:  # noqa: BLE001  # what is put back is the handler's now, and may do anything
+            return False
+        return True
+
+
+def _stop_timers() -> None:
+    # One that a handler has set would interrupt, or end, what runs after it.
+    for timer in _TIMERS:
+        signal.setitimer(timer, 0)
+
+
+def _open_descriptors() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208
+    except OSError:
+        return 1 << 30  # none is left to look
 
 
 class ChildContext:
@@ -369,7 +439,7 @@ _ERRORS: dict[str, type[Exception]] = {
 def _memory() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except FileNotFoundError:
-        # There is no /proc on macOS; its peak, which is in bytes there, is the best that can be had.
+    except OSError:
+        # There is no /proc on macOS, or no descriptor left for it. The peak, in bytes there, is the best to be had.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * resource.getpagesize()

@@ -10,14 +10,18 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import uuid
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+import msgspec
 
 from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
 from gql_jobs.jobs.registry import JobType
@@ -25,6 +29,7 @@ from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import HandlerContext, Succeeded
 from gql_jobs_worker.failures import Failure
 from gql_jobs_worker.sandbox.child import CONNECTION_CLOSED
+from gql_jobs_worker.sandbox.guard import kill_marked
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
@@ -53,6 +58,10 @@ _ENDS_WITHIN = 10.0
 """Seconds after which a guard that does not end is killed; it kills what it guards within half of that."""
 _PAUSE = 0.2
 """Seconds after a process that ended before its handler began, times the tries."""
+_MARK = "_GQL_JOBS_HANDLERS"
+"""The environment variable by which all that is below one guard is known."""
+_FRAME_HEADROOM = 1 << 20
+"""Bytes that a frame may have beside twice its largest result: a checkpoint, or an error's message."""
 _DRAIN = 1.0
 """Seconds for which what a process that is gone has sent is read; it is there already."""
 ENVIRONMENT = (
@@ -76,15 +85,25 @@ def environment_for_handlers(environment: Mapping[str, str], more: tuple[str, ..
     }
 
 
+class GarbledConnection(Exception):
+    """A process has sent what is no message."""
+
+
 class _Process:
     """One process: its guard, the connection to it, and how many jobs it has run."""
 
     def __init__(
-        self, guard: Process, control: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        guard: Process,
+        control: socket.socket,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        mark: str,
     ) -> None:
         """Watch a process that has been started.
 
         :param control: a duplicate of the connection's socket, to end it whatever waits to be written.
+        :param mark: the value of the variable by which all that it starts is known.
         """
         self._guard = guard
         self._control = control
@@ -93,8 +112,16 @@ class _Process:
         self.jobs = 0
         self.began = False
         """Whether the handler of the attempt that runs has been called."""
-        self.ended = asyncio.create_task(guard.wait(), name="end of a handler's process")
+        self.max_frame = _FRAME_HEADROOM
+        self.ended = asyncio.create_task(self._end(mark), name="end of a handler's process")
         """Done when the process and whatever it started have ended, with the exit code; a signal's is negative."""
+
+    async def _end(self, mark: str) -> int:
+        code = await self._guard.wait()
+        if code == -signal.SIGKILL:
+            # Perhaps it did not end itself so, and what it guarded goes on.
+            await asyncio.to_thread(kill_marked, f"{_MARK}={mark}")
+        return code
 
     async def send(self, message: Order | Answer) -> None:
         self._writer.write(frame(message))
@@ -104,14 +131,20 @@ class _Process:
         """Return the next message.
 
         :raises ConnectionError, IncompleteReadError: if the process has ended.
+        :raises GarbledConnection: if this is no message: the handler has written to the connection.
         """
         (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-        request: Request = decode_request(await self._reader.readexactly(length))
+        if length > self.max_frame:
+            raise GarbledConnection
+        try:
+            request: Request = decode_request(await self._reader.readexactly(length))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise GarbledConnection from error
         return request
 
     async def drain(self, context: HandlerContext) -> None:
         """Take over what a process that has ended had reported before."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError, GarbledConnection):
             async with asyncio.timeout(_DRAIN):
                 while True:
                     if isinstance(message := await self.receive(), ReportProgress):
@@ -177,7 +210,7 @@ class CpuProcesses:
             except OSError as error:
                 ending, began = f"cannot be started: {error.strerror or error}", False
             else:
-                outcome = await self._run_attempt(process, order, context)
+                outcome = await self._run_attempt(process, order, context, max_result)
                 if not isinstance(outcome, int):
                     return outcome
                 ending, began = self._how(outcome), process.began
@@ -198,17 +231,18 @@ class CpuProcesses:
             await process.send(TryImport(handler))
             answer = await process.receive()
             reusable = True
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, GarbledConnection):
             return None
         finally:
             await self._give_back(process, reusable=reusable)
         return answer.missing if isinstance(answer, Imported) else None
 
     async def _run_attempt(
-        self, process: _Process, order: RunAttempt, context: HandlerContext
+        self, process: _Process, order: RunAttempt, context: HandlerContext, max_result: int
     ) -> Succeeded | Failure | int:
         """Return the attempt's outcome, or the exit code of the process if it has ended instead."""
         reusable = False
+        process.max_frame = 2 * max_result + _FRAME_HEADROOM
         try:
             await process.send(order)
             while not isinstance(message := await process.receive(), AttemptEnded):
@@ -221,6 +255,8 @@ class CpuProcesses:
             reusable = message.reusable and message.memory <= self._settings.process_max_bytes
         except (ConnectionError, asyncio.IncompleteReadError):
             return await process.ended
+        except GarbledConnection:
+            return Failure("ProcessDied", "The handler wrote to the connection between its process and the worker.")
         finally:
             process.jobs += 1
             # Awaited even if this is cancelled meanwhile: the slot is free only once the process has ended.
@@ -256,6 +292,7 @@ class CpuProcesses:
 
     async def _start(self) -> _Process:
         ours, theirs = socket.socketpair()
+        mark = uuid.uuid4().hex
         try:
             level = logging.getLogger().getEffectiveLevel()
             limit = self._settings.process_memory_limit or 0
@@ -271,7 +308,7 @@ class CpuProcesses:
                 begin,
                 *arguments,
                 stdin=theirs.fileno(),
-                env=self._environment,
+                env={**self._environment, _MARK: mark},
                 start_new_session=True,
             )
             control = ours.dup()
@@ -281,7 +318,7 @@ class CpuProcesses:
             raise
         finally:
             theirs.close()
-        return _Process(guard, control, reader, writer)
+        return _Process(guard, control, reader, writer, mark)
 
     def _forget(self, process: _Process) -> None:
         """Close the connection of a process that has ended by itself while it was idle."""
