@@ -67,6 +67,7 @@ def configure_logging(
     """
     hide_values(secrets)
     sys.excepthook, threading.excepthook = _log_uncaught, _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
     logging.captureWarnings(capture=True)
     handler = _CountingHandler()
     handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
@@ -133,6 +134,13 @@ def _log_uncaught_in_thread(arguments: "threading.ExceptHookArgs") -> None:
         logging.getLogger(__name__).error("an error ends the thread %s", name, exc_info=arguments.exc_value)
 
 
+def _log_unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+    """Log what cannot be raised anywhere, such as an error in ``__del__``; a record of the job it happens in."""
+    where = arguments.err_msg or "an error is ignored in"
+    name = getattr(arguments.object, "__qualname__", None) or type(arguments.object).__name__
+    logging.getLogger(__name__).error("%s %s", where, name, exc_info=arguments.exc_value)
+
+
 def printable(text: str) -> str:
     """Return the text with all that does not print escaped, as Python writes it: line breaks, ESC, bidi overrides."""
     if text.isprintable():
@@ -152,10 +160,10 @@ class _CountingHandler(logging.StreamHandler[Any]):
         """Write a record, or count it; write first what was counted in periods that are over."""
         if record.created >= self._due:
             self._write_counts(record.created)
-        # What asyncio says of a task or a future it says whenever that is collected, in the context of anybody.
-        if "job_id" not in vars(record) and record.name != "asyncio":
-            for name, value in (current_job.get() or _job_of_process or {}).items():
-                vars(record).setdefault(name, value)
+        # What asyncio says of a task or a future it says whenever that is collected, in the context of anybody. What
+        # libraries call a job, or its type, is none of ours.
+        if record.name != "asyncio" and ("job_id" not in vars(record) or not record.name.startswith("gql_jobs")):
+            vars(record).update(current_job.get() or _job_of_process or {})
         if record.levelno < logging.WARNING or "job_id" in vars(record):
             super().emit(record)
             return

@@ -109,6 +109,31 @@ def test_the_text_of_an_exception_forges_no_line() -> None:
     assert not [line for line in lines if line.startswith("12:00:00.000")]
 
 
+def test_an_error_that_nothing_can_catch_forges_no_line_and_shows_no_secret() -> None:
+    program = """
+class Resource:
+    def __del__(self):
+        raise ValueError("a\\n12:00:00.000 INFO gql_jobs.events: forged hunter2")
+Resource()
+"""
+    environment = {"GQL_JOBS_SMTP_PASSWORD": "hunter2"}
+    lines = _written(program, **environment)
+    assert "ERROR" in lines[0]
+    assert "Resource.__del__" in lines[0]
+    assert all(line.startswith("| ") for line in lines[1:])
+    assert "hunter2" not in lines[-1]
+
+
+def test_no_library_says_of_another_job_what_happens_in_this_one() -> None:
+    program = """
+from gql_jobs.logs import current_job
+current_job.set(fields)
+logging.getLogger("a.library").info("x", extra={"job_id": "other", "type": "its own", "attempt": 9})
+"""
+    (line,) = _objects(program)
+    assert line.items() >= FIELDS.items()
+
+
 def test_values_that_do_not_fit_their_message_cost_no_line_and_forge_none() -> None:
     (line,) = _written('log.info("%d pages", "a\\nforged")')
     assert line.endswith("%d pages ('a\\nforged',)")

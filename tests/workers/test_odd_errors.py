@@ -1,6 +1,7 @@
 """Whatever a handler raises and reports, the event that tells of it can be stored and the worker goes on."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,28 @@ class SpeechlessError(Exception):
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
+
+
+def _exit(*_: object) -> Any:
+    sys.exit("from within an exception")
+
+
+class ExitingDelay:
+    """A number that ends the process when it is read."""
+
+    __float__ = __repr__ = _exit
+
+
+class ExitingNotesError(Exception):
+    """An exception that ends the process when its traceback is written."""
+
+    __notes__ = property(_exit)
+
+
+class ExitingGroup(ExceptionGroup[Exception]):
+    """A group that ends the process when it is looked into."""
+
+    exceptions = property(_exit)
 
 
 async def _failed_with(runtime: Runtime, patch: pytest.MonkeyPatch, raised: Callable[[], BaseException]) -> Job:
@@ -78,6 +101,24 @@ async def test_an_exception_that_cannot_be_shown_is_a_failure(
     job = await _failed_with(runtime, monkeypatch, SpeechlessError)
     assert job.error is not None
     assert (job.error.type, job.status) == ("SpeechlessError", JobStatus.DEAD_LETTER)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        lambda: TransientError("x", retry_after=ExitingDelay()),  # type: ignore[arg-type]
+        ExitingNotesError,
+        lambda: ExitingGroup("x", [ValueError("x")]),
+    ],
+    ids=["delay", "notes", "group"],
+)
+async def test_no_code_of_an_exception_ends_the_worker(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, raised: Callable[[], BaseException]
+) -> None:
+    for _ in range(2):
+        job = await _failed_with(runtime, monkeypatch, raised)
+        assert job.error is not None
+        assert (job.status, job.error.type) == (JobStatus.DEAD_LETTER, "UnknownError")
 
 
 async def test_an_exception_type_with_an_endless_name_is_a_failure(

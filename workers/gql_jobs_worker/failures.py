@@ -40,6 +40,13 @@ def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") 
     Only errors that are raised on purpose show their message: nobody wrote those of others for clients, and they may
     hold anything, such as the URL of a request. They are logged, under a reference that the message names.
     """
+    try:
+        return _failure_of(error, handler_log)
+    except BaseException:  # noqa: BLE001  # an exception's own code may do anything, also end the whole worker
+        return Failure("UnknownError", "The exception of the handler cannot be shown: its own code fails.")
+
+
+def _failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         # A group of tasks wraps what one of them has raised on purpose.
         (error,) = error.exceptions
