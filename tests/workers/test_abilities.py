@@ -1,6 +1,7 @@
 """A worker that lacks what a type's handler needs leaves its jobs to others."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -54,6 +55,25 @@ async def test_it_hands_the_job_on_until_an_able_worker_comes(
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
     said = [record.getMessage() for record in caplog.records if type_name in record.getMessage()]
     assert said == [f"jobs of type {type_name} are left to other workers: not_installed_here is not installed."]
+
+
+@pytest.mark.parametrize("type_name", ["probe", "probe_cpu"])
+async def test_what_it_says_of_itself_has_no_secret_and_fits_into_a_heartbeat(
+    runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, type_name: str
+) -> None:
+    text = "cannot reach postgresql://ada:hunter2@db " + "x" * (2 << 20)
+    (tmp_path / "lacking_something.py").write_text(f"raise ImportError({text!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    job_type = runtime.registry.get(type_name)
+    assert job_type is not None
+    lacking = replace(job_type, handler="lacking_something:run")
+    monkeypatch.setitem(runtime.registry._types, type_name, lacking)  # noqa: SLF001
+    async with running_worker(settings):
+        await create(runtime, type_name)
+        await until(lambda: [w for w in runtime.presence.workers() if w.unable], "it says what it cannot run")
+        (unable,) = runtime.presence.workers()[0].unable
+    assert unable.reason.startswith("cannot reach postgresql://***@db xxx")
+    assert len(unable.reason) <= 500
 
 
 async def test_it_still_drops_what_was_cancelled(

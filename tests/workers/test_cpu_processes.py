@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,9 +13,10 @@ from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
-from tests.child_processes import all_ended, tree
+from tests.child_processes import all_ended, has_ended, tree
 from tests.deadline import until
 from tests.running import RunningWorker, running_worker, worker_process
+from tests.workers.stories import all_ended as all_jobs_ended
 from tests.workers.stories import assert_one_end, create, dead_letter, ended, reached, running
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -160,3 +162,38 @@ async def test_ending_leaves_nothing_behind(settings: Settings, worker: RunningW
     assert handler_processes() == []
     assert not [task for task in asyncio.all_tasks() if "handler's process" in task.get_name()]
     assert settings.process_max_jobs > 1
+
+
+async def test_kills_of_handlers_and_their_guards_lose_no_job_count_no_attempt_wrongly_and_leave_nothing_open(
+    runtime: Runtime, settings: Settings, worker: RunningWorker, tmp_path: Path
+) -> None:
+    await worker.stop()
+    trace = tmp_path / "trace"
+    async with worker_process(settings) as process:
+        await ended(runtime, await create(runtime, "probe_cpu"))
+        began_with = psutil.Process(process.pid).num_fds()
+        ids = [await create(runtime, "probe_cpu", max_retries=50, seconds=0.1, trace=trace) for _ in range(40)]
+        ending = asyncio.create_task(all_jobs_ended(runtime, ids, within=50))
+        for victim in range(6):
+            await until(partial(_has_lines, trace, 5 * victim + 1), "more jobs start")
+            below = [p for p in tree(process.pid)[1:] if "sandbox.guard" in " ".join(_command(p))]
+            below[victim % len(below)].kill()
+        jobs = await ending
+        assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+        # A handler may be killed after it was called and before it has written its line.
+        assert sum(job.attempt for job in jobs) - trace.read_text().count("\n") in {0, 1}
+        await ended(runtime, await create(runtime, "probe_cpu"))
+        at_most = began_with + 2 * settings.num_workers
+        await until(lambda: psutil.Process(process.pid).num_fds() <= at_most, "no descriptor is left open")
+        await until(lambda: not any(map(has_ended, tree(process.pid))), "no zombie is left")
+
+
+def _has_lines(trace: Path, number: int) -> bool:
+    return trace.exists() and trace.read_text().count("\n") >= number
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

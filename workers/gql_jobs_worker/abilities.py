@@ -15,6 +15,7 @@ from typing import Protocol
 from gql_jobs.jobs.model import Spec
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.log.heartbeats import MAX_TYPE_NAME, LeftType, WorkerSeen
+from gql_jobs.logs import redact_beginning
 from gql_jobs_worker.execution import Unable, missing_import
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ MAX_LEFT = 1000
 """Types that a worker remembers to have left to others; what came to a stream may be of any number of types."""
 MAX_SHOWN = 50
 """Types in one heartbeat of which jobs are left to others, at most."""
+MAX_REASON = 500
+"""Characters of a reason in heartbeats, which clients see."""
 
 
 class ImportingProcesses(Protocol):
@@ -102,7 +105,8 @@ class Abilities:
             log.warning("jobs of type %s are left to other workers: %s", name, why.reason)
         if name not in self._left and len(self._left) >= MAX_LEFT:
             del self._left[next(iter(self._left))]
-        self._left[name] = (why.reason if why is not None else self._missing.get(name, ""), now)
+        reason = redact_beginning(why.reason, MAX_REASON) if why is not None else self._missing.get(name, "")
+        self._left[name] = (reason, now)
         self._next_offer = max(self._next_offer, now) + 1 / MAX_RATE
         return max(min(FIRST_DELAY * deliveries, MAX_DELAY), self._next_offer - now)
 
@@ -158,6 +162,7 @@ class Abilities:
             missing = missing_import(job_type.handler)
         self.known[job_type.name] = missing is None
         if missing is not None:
+            missing = redact_beginning(missing, MAX_REASON)
             self._missing[job_type.name] = missing
             log.warning("jobs of type %s are left to other workers: %s", job_type.name, missing)
         return missing is None

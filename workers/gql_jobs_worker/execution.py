@@ -33,7 +33,7 @@ from gql_jobs.jobs.model import Spec
 from gql_jobs.jobs.payloads import ModelMismatch, read, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.logs import current_job, redact_beginning
-from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown
+from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown, text_of
 
 log = logging.getLogger(__name__)
 
@@ -441,7 +441,7 @@ def missing_import(handler: str) -> str | None:
     except ModuleNotFoundError as error:
         return install_advice([error.name or handler])
     except ImportError as error:
-        return str(error)
+        return text_of(error) or "its import fails"
     except (Exception, SystemExit):  # noqa: BLE001  # whatever a module does when it is imported
         return None
     return None

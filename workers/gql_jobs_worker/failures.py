@@ -54,7 +54,7 @@ def _failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]")
     on_purpose = isinstance(error, HandlerError | AttemptStoppedError)
     return Failure(
         type=name,
-        message=_text_of(error)[:_MAX_TEXT] or name if on_purpose else log_unexpected(error, handler_log),
+        message=text_of(error) or name if on_purpose else log_unexpected(error, handler_log),
         retryable=not isinstance(error, PermanentError),
         retry_after=_asked_delay(error, handler_log) if isinstance(error, TransientError) else None,
     )
@@ -99,9 +99,10 @@ def log_unexpected(error: BaseException, handler_log: "logging.LoggerAdapter[Any
     return f"{name} was raised; the worker's log says more, under the reference {reference}."
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return the beginning of an exception's text; nothing if it has none that can be had."""
     try:
-        return str(error)
+        return str(error)[:_MAX_TEXT]
     except BaseException:  # noqa: BLE001  # an exception's own code may fail as well
         return ""
 

@@ -41,6 +41,7 @@ from msgspec import json
 
 from gql_jobs.jobs import errors as job_errors
 from gql_jobs.jobs.errors import MAX_FAULTS, MAX_QUOTED, GqlJobsError, InvalidPayload, shortened
+from gql_jobs.logs import redact_beginning
 
 log = logging.getLogger(__name__)
 
@@ -306,18 +307,19 @@ def _bounded(error: GraphQLError) -> GraphQLError:
 
 def _bounded_value(value: Any) -> Any:
     if isinstance(value, str):
-        return shortened(value, _MAX_VALUE)
+        return shortened(redact_beginning(value, _MAX_VALUE + 1), _MAX_VALUE)
     if isinstance(value, dict):
         return {name: _bounded_value(part) for name, part in value.items()}
     return [_bounded_value(part) for part in value] if isinstance(value, list) else value
 
 
 def _cut(message: str) -> str:
-    """Return a message with the values that it quotes cut."""
+    """Return a message without secrets, which a validator may say, and with the values that it quotes cut."""
+    message = redact_beginning(message, 100 * _MAX_MESSAGE)
     if len(message) <= MAX_QUOTED:
         return message
     # The value is cut first, and all of the message last, so that no pattern has much to search.
-    message = _LAST_VALUE.sub(r"\1\2…", message[: 100 * _MAX_MESSAGE], count=1)
+    message = _LAST_VALUE.sub(r"\1\2…", message, count=1)
     message = _QUOTED.sub(r"\1\2…\1", message)
     return shortened(_LONG_WORD.sub(r"\1…", message), _MAX_MESSAGE)
 

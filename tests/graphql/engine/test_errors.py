@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 from graphql import GraphQLError
+from msgspec import json
 
+from gql_jobs.graphql.engine.errors import bounded
 from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.jobs.errors import InvalidPayload
 from tests.shipped import shipped_schema
 
 CREATE = "mutation ($input: CreateJobInput!) { createJob(input: $input) { deduplicated } }"
@@ -172,3 +175,11 @@ async def test_what_nobody_meant_is_masked_and_logged(schema: JobsSchema, caplog
     assert _code(errors[0]) == "INTERNAL"
     assert "services" not in errors[0].message
     assert "AttributeError" in caplog.text
+
+
+@pytest.mark.parametrize("before", [0, 80, 480])
+def test_what_validators_say_reaches_clients_without_secrets(before: int) -> None:
+    said = "word " * (before // 5) + "cannot reach postgresql://ada:hunter2@db, api_key=hunter2 " + "word " * 300
+    invalid = InvalidPayload([{"path": "input.payload.made.size", "message": said}])
+    (shown,) = bounded([GraphQLError(invalid.message, original_error=invalid, extensions=invalid.extensions)])
+    assert "hunter2" not in json.encode(shown.formatted).decode()
