@@ -10,6 +10,7 @@ their payload and result, are made by ``registered_types``.
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from enum import IntEnum
 from operator import attrgetter
 from typing import Annotated, Any, Protocol, Self, TypeAlias, cast
 
@@ -25,6 +26,7 @@ from gql_jobs.graphql.engine.strawberry_internals import compute, computed, sele
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.index.index import Note
 from gql_jobs.index.page import Page
+from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
@@ -219,43 +221,57 @@ class PresentsJobs(Protocol):
     def present_unread(self) -> Presenter:
         """Return the function that makes the object of a job whose payload and result were not read."""
 
-
-def presenter(info: Info, *, whole: bool = True) -> Presenter:
-    """Return the presenter of the schema that runs this operation.
-
-    :param whole: whether the payloads and the results of its jobs were read.
-    """
-    schema = cast("PresentsJobs", info.schema)
-    return schema.present if whole else schema.present_unread
+    async def present_by_type(self, job: model.Job, reader: Reader) -> Job:
+        """Return the object of such a job, of the type that it would have if they had been."""
 
 
-_OF_WHOLE_JOBS = frozenset({"payload", "rawPayload", "result", "rawResult", "__typename"})
-"""The fields that need a job's payload or its result: the type of its object depends on whether they can be read."""
+def presenter(info: Info) -> Presenter:
+    """Return the presenter of the schema that runs this operation, for jobs that were read with payload and result."""
+    return cast("PresentsJobs", info.schema).present
 
 
-def shows_whole_jobs(info: Info) -> bool:
-    """Return whether anything that is selected below this field may need a payload or a result of a job."""
+class Needed(IntEnum):
+    """What a selection needs of the payloads and the results of jobs."""
+
+    NOTHING = 0
+    TYPES = 1
+    """Whether they can be read, on which the type of a job's object depends."""
+    VALUES = 2
+
+
+_VALUES = frozenset({"payload", "rawPayload", "result", "rawResult"})
+"""The fields that show a job's payload or its result."""
+
+
+def needed_of_jobs(info: Info) -> Needed:
+    """Return the most that anything selected below this field may need of a job."""
     fields, fragments = selection_below(info)
     seen: set[str] = set()
 
-    def shows(selections: Iterable[SelectionNode]) -> bool:
+    def of_fragment(condition: str | None, below: Iterable[SelectionNode]) -> Needed:
+        is_of_one_type = condition is not None and condition not in _OF_ALL_TYPES
+        return max(Needed.TYPES if is_of_one_type else Needed.NOTHING, of(below))
+
+    def of(selections: Iterable[SelectionNode]) -> Needed:
+        most = Needed.NOTHING
         for node in selections:
             if isinstance(node, FieldNode):
-                if node.name.value in _OF_WHOLE_JOBS or (node.selection_set and shows(node.selection_set.selections)):
-                    return True
+                if node.name.value in _VALUES:
+                    return Needed.VALUES
+                if node.name.value == "__typename":
+                    most = max(most, Needed.TYPES)
+                elif node.selection_set:
+                    most = max(most, of(node.selection_set.selections))
             elif isinstance(node, InlineFragmentNode):
-                condition = node.type_condition
-                if (condition and condition.name.value not in _OF_ALL_TYPES) or shows(node.selection_set.selections):
-                    return True
+                condition = node.type_condition.name.value if node.type_condition else None
+                most = max(most, of_fragment(condition, node.selection_set.selections))
             elif isinstance(node, FragmentSpreadNode) and node.name.value not in seen:
                 seen.add(node.name.value)
                 fragment = fragments[node.name.value]
-                is_of_one_type = fragment.type_condition.name.value not in _OF_ALL_TYPES
-                if is_of_one_type or shows(fragment.selection_set.selections):
-                    return True
-        return False
+                most = max(most, of_fragment(fragment.type_condition.name.value, fragment.selection_set.selections))
+        return most
 
-    return shows(fields)
+    return of(fields)
 
 
 _OF_ALL_TYPES = frozenset({"Job", "JobConnection", "JobEdge", "PageInfo"})
@@ -535,9 +551,27 @@ def _page_info(shown: JobConnection) -> PageInfo:
 compute(JobConnection, edges=_edges, page_info=_page_info)
 
 
-def presented_page(page: Page, job_filter: JobFilter, present: Presenter) -> JobConnection:
+SMALL = 4096
+"""Bytes up to which the payload and the result of a job are read with its page where only types are needed."""
+LARGEST_READ = {Needed.NOTHING: 0, Needed.TYPES: SMALL, Needed.VALUES: None}
+"""Bytes of a payload and a result that a page is read with, by what is needed of them."""
+
+
+async def presented_page(page: Page, job_filter: JobFilter, info: Info, needed: Needed) -> JobConnection:
     """Return the page as a connection.
 
     :param job_filter: the filter of the page, for the total count.
+    :param needed: what the page was read for.
     """
-    return JobConnection(filter=job_filter, page=page, nodes=list(map(present, page.jobs)))
+    schema = cast("PresentsJobs", info.schema)
+    if needed is Needed.NOTHING:
+        nodes = list(map(schema.present_unread, page.jobs))
+    elif not page.unread:
+        nodes = list(map(schema.present, page.jobs))
+    else:
+        reader, unread = info.context.services().reader, set(page.unread)
+        nodes = [
+            await schema.present_by_type(job, reader) if place in unread else schema.present(job)
+            for place, job in enumerate(page.jobs)
+        ]
+    return JobConnection(filter=job_filter, page=page, nodes=nodes)

@@ -14,7 +14,14 @@ from strawberry.scalars import JSON
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
-from gql_jobs.graphql.job_types import Job, JobConnection, presented_page, presenter, shows_whole_jobs
+from gql_jobs.graphql.job_types import (
+    LARGEST_READ,
+    Job,
+    JobConnection,
+    needed_of_jobs,
+    presented_page,
+    presenter,
+)
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
@@ -138,7 +145,7 @@ class Query:
         if offset and offset < 0:
             raise InvalidArgument("offset", "offset must not be negative.")
         job_filter = filter_of(filter)
-        budget, whole = info.context.budget, shows_whole_jobs(info)
+        budget, needed = info.context.budget, needed_of_jobs(info)
         budget.take(first)
         page = await info.context.services().reader.page(
             job_filter,
@@ -146,11 +153,11 @@ class Query:
             first=first,
             after=after or None,
             offset=offset or 0,
-            whole=whole,
+            largest=LARGEST_READ[needed],
             max_bytes=None if budget.max_size is None else budget.max_size - budget.read,
         )
         budget.take(read=page.size)
-        return presented_page(page, job_filter, presenter(info, whole=whole))
+        return await presented_page(page, job_filter, info, needed)
 
     @strawberry.field(description="The kinds of job that this server can create.")
     def job_types(self, info: Info) -> list[JobType]:

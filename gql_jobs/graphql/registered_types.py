@@ -4,8 +4,9 @@ A job that its type cannot describe (any more) becomes an UnknownJob; presenting
 """
 
 import types
+from datetime import datetime
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import strawberry
 from msgspec import Raw
@@ -16,6 +17,7 @@ from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, is_lacking
+from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import model
 from gql_jobs.jobs.errors import Unrepresentable
 from gql_jobs.jobs.payloads import read
@@ -63,6 +65,8 @@ class RegisteredTypes:
         self.objects = {name: _object(job_type, *self._parts[name]) for name, job_type in self.job_types.items()}
         self._cached: dict[tuple[_Part, bytes], Any] = {}
         self._cached_bytes = 0
+        self._types: dict[_Identity, type[Job]] = {}
+        """The types of the objects of large jobs."""
 
     def present(self, job: model.Job) -> Job:
         """Return the job as an object of its type, or an UnknownJob. Never fails."""
@@ -80,6 +84,30 @@ class RegisteredTypes:
         """Return a job that was read without payload and result as an object whose type nobody may ask for."""
         return cast("Job", self.objects.get(job.spec.type, UnknownJob)(source=job))
 
+    async def present_by_type(self, job: model.Job, reader: Reader) -> Job:
+        """Return a job that was read without payload and result as an object of the type that it has with them.
+
+        They are read only if that is not known yet, one job at a time, and are not kept.
+        """
+        known = self._types.get(_identity(job))
+        if known is None:
+            async with reader.of_large_jobs:
+                known = self._types.get(_identity(job)) or await self._type_of_stored(job, reader)
+        return known(source=job)
+
+    async def _type_of_stored(self, job: model.Job, reader: Reader) -> type[Job]:
+        if job.spec.type not in self.job_types:
+            return UnknownJob
+        stored = await reader.job(job.id)
+        if stored is None:
+            # It has expired since the page was read.
+            return self.objects[job.spec.type]
+        if len(self._types) >= _MAX_CACHED:
+            self._types.clear()
+        known = type(self.present(stored))
+        self._types[_identity(stored)] = known
+        return known
+
     def _shown(self, part: "_Part", stored: Raw) -> Any:
         # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is a digest
         # made here: the hash beside a payload may be wrong in a message that a foreign writer has stored.
@@ -94,6 +122,18 @@ class RegisteredTypes:
             self._cached_bytes += size
             self._cached[key] = shown if size or shown is _UNREADABLE else _UNREAD
         return shown
+
+
+_Identity: TypeAlias = tuple[str, datetime, int]
+
+
+def _identity(job: model.Job) -> _Identity:
+    """Return what tells a job's payload and result from any others without reading them.
+
+    A payload never changes, but the id of an expired job may be given again for the same idempotency key. A result
+    comes with the event that completes the job.
+    """
+    return job.id, job.spec.created_at, job.event_seq if job.status is model.JobStatus.COMPLETED else 0
 
 
 def _order(job_type: JobType) -> tuple[bool, str]:

@@ -44,6 +44,7 @@ class JobsSchema(strawberry.Schema):
     ) -> None:
         self.present = registered.present
         self.present_unread = registered.present_unread
+        self.present_by_type = registered.present_by_type
         describe_one_of()
         types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
         super().__init__(

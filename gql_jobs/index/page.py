@@ -37,13 +37,15 @@ _SCANNED_FROM = 10
 class Page(msgspec.Struct, frozen=True):
     """Some jobs in ``order``; ``keys[i]`` holds the values of the columns that ``jobs[i]`` is sorted by.
 
-    ``size``: the bytes that were read of them.
+    ``size``: the bytes that were read of them. ``unread``: the places of those whose payload and result were not read,
+    although such as are not large were.
     """
 
     jobs: list[Job]
     order: JobOrder
     keys: list[list[int | str]]
     size: int
+    unread: list[int]
     has_next: bool
     has_previous: bool
 
@@ -116,14 +118,15 @@ def read_page(
     first: int,
     after: str | None,
     offset: int,
-    whole: bool = True,
+    largest: int | None = None,
     max_bytes: int | None = None,
 ) -> Page:
     """Return a page of at most ``first`` jobs.
 
     :param after: the cursor of the job before the page; None begins with the first job of the order.
     :param offset: how many further jobs to leave out before the page.
-    :param whole: whether payloads and results are read; without, nobody may show them.
+    :param largest: the payload and the result of a job are read if they have no more bytes together; 0 reads none, None
+        reads all. Nobody may show what was not read.
     :param max_bytes: the read ends with the first row that makes the page larger, which ``Page.size`` tells.
     :raises InvalidArgument: if ``after`` is no cursor of this order.
     """
@@ -133,14 +136,14 @@ def read_page(
         sign, marks = ("<" if order.descending else ">"), ", ".join("?" * len(columns))
         found = found.also(f"({', '.join(columns)}) {sign} ({marks})", *_decode_cursor(after, order))
     direction = "DESC" if order.descending else "ASC"
-    large = "payload, result" if whole else "NULL, NULL"
     sql = (
-        f"SELECT id, spec, state, {large}, {', '.join(columns)}"  # noqa: S608
+        f"SELECT id, spec, state, {_parts_up_to(largest)}, {', '.join(columns)}"  # noqa: S608
         f" FROM jobs{_index_clause(database, job_filter, order)}{found.sql}"
         f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
     )
     jobs: list[Job] = []
     keys: list[list[int | str]] = []
+    unread: list[int] = []
     size, has_next = 0, False
     # Row by row: a page may have as many bytes as it likes, and only so many are read at a time.
     with closing(database.execute(sql, (*found.values, first + 1, offset))) as rows:
@@ -151,9 +154,22 @@ def read_page(
             size += len(spec) + len(state) + len(payload or b"") + len(result or b"")
             if max_bytes is not None and size > max_bytes:
                 break
+            if largest and payload is None:
+                unread.append(len(jobs))
             jobs.append(stored_job(job_id, spec, state, payload, result))
             keys.append(key)
-    return Page(jobs, order, keys, size=size, has_next=has_next, has_previous=after is not None or offset > 0)
+    has_previous = after is not None or offset > 0
+    return Page(jobs, order, keys, size=size, unread=unread, has_next=has_next, has_previous=has_previous)
+
+
+def _parts_up_to(largest: int | None) -> str:
+    """Return the columns of payload and result; SQLite tells the length of a blob without reading it."""
+    if largest is None:
+        return "payload, result"
+    if largest == 0:
+        return "NULL, NULL"
+    is_small = f"length(payload) + ifnull(length(result), 0) <= {largest:d}"
+    return f"CASE WHEN {is_small} THEN payload END, CASE WHEN {is_small} THEN result END"
 
 
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:

@@ -24,10 +24,11 @@ from gql_jobs.index.tables import (
     microseconds,
     open_read_only,
     stored_event,
+    stored_job,
     stored_spec,
 )
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Artifact, Cursor, JobStatus, Spec
+from gql_jobs.jobs.model import Artifact, Cursor, Job, JobStatus, Spec
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 
 _T = TypeVar("_T")
@@ -54,6 +55,7 @@ _THREAD_STEPS = 100_000
 _EVENT_BYTES = 1024
 """Bytes of an event in memory besides those of its row."""
 _SPEC = "SELECT id, spec, payload FROM jobs WHERE number = ?"
+_JOB = "SELECT id, spec, state, payload, result FROM jobs WHERE id = ?"
 _EVENTS_AFTER = """
 SELECT seq, nth, kind, job, state FROM events WHERE (seq, nth) > (:seq, :nth)
 UNION ALL SELECT seq, 0, 'progress', job, state FROM progress WHERE seq > :seq
@@ -107,6 +109,8 @@ class Reader:
         self._free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(READ_THREADS):
             self._free.put(open_read_only(index.path))
+        self.of_large_jobs = asyncio.Lock()
+        """Held by whoever reads large jobs one after the other, so that only one of them is in memory."""
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="index")
 
     async def page(
@@ -117,14 +121,15 @@ class Reader:
         first: int,
         after: str | None,
         offset: int,
-        whole: bool = True,
+        largest: int | None = None,
         max_bytes: int | None = None,
     ) -> Page:
         """Return a page of at most ``first`` jobs.
 
         :param after: the cursor of the job before the page; None begins with the first job of the order.
         :param offset: how many further jobs to leave out before the page.
-        :param whole: whether payloads and results are read; without, nobody may show them.
+        :param largest: the payload and the result of a job are read if they have no more bytes together; 0 reads none,
+            None reads all. Nobody may show what was not read.
         :param max_bytes: the read ends with the first row that makes the page larger, which ``Page.size`` tells.
         :raises InvalidArgument: if ``after`` is no cursor of this order.
         """
@@ -135,10 +140,19 @@ class Reader:
             first=first,
             after=after,
             offset=offset,
-            whole=whole,
+            largest=largest,
             max_bytes=max_bytes,
         )
         return await (self._read_short(read) if first <= SHORT_PAGE else self._read(read))
+
+    async def job(self, job_id: str) -> Job | None:
+        """Return one job with its payload and its result; None if there is none (any more)."""
+
+        def read(database: sqlite3.Connection) -> Job | None:
+            row = database.execute(_JOB, (job_id,)).fetchone()
+            return stored_job(*row) if row is not None else None
+
+        return await self._read(read)
 
     async def count(self, job_filter: JobFilter) -> int:
         """Return how many jobs match."""

@@ -113,7 +113,7 @@ async def test_a_page_that_shows_no_payloads_does_not_read_them(settings: Settin
 
 @pytest.mark.parametrize(
     "selection",
-    ["rawPayload", "rawResult", "__typename", "... on ProbeJob { id }", "id ...F", "... on Job { a: rawPayload }"],
+    ["rawPayload", "rawResult", "__typename result: rawResult", "id ...F", "... on Job { a: rawPayload }"],
 )
 async def test_a_page_reads_as_many_bytes_as_a_result_may_have(settings: Settings, selection: str) -> None:
     fragment = "fragment F on ProbeJob { payload { trace } }" if "...F" in selection else ""
@@ -122,6 +122,18 @@ async def test_a_page_reads_as_many_bytes_as_a_result_may_have(settings: Setting
         assert refusal["extensions"]["measure"] == "number of bytes read"
         found = await api.ask(f"{{ jobs(first: 5) {{ nodes {{ {selection} }} }} }} {fragment}")
         assert len(found["jobs"]["nodes"]) == 5
+
+
+@pytest.mark.parametrize("selection", ["__typename", "kind: __typename", "... on ProbeJob { id }", "id ...F"])
+async def test_a_page_that_shows_types_alone_is_as_long_as_any_however_large_its_payloads(
+    settings: Settings, selection: str
+) -> None:
+    fragment = "fragment F on ProbeJob { id }" if "...F" in selection else ""
+    async with _large_jobs(settings) as api:
+        found = await api.ask(f"{{ jobs {{ __typename edges {{ node {{ {selection} }} }} }} }} {fragment}")
+        nodes = [edge["node"] for edge in found["jobs"]["edges"]]
+        assert len(nodes) == 10
+        assert all(next(iter(node.values())) == "ProbeJob" or node["id"] for node in nodes)
 
 
 @asynccontextmanager

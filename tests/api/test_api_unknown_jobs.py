@@ -87,3 +87,26 @@ async def test_what_no_worker_can_read_is_queued_until_it_is_given_up_and_can_be
     async with running_worker(settings):
         assert (await api.ask(FIND, id=job_id))["job"]["status"] == "QUEUED"
         assert (await api.ask(CANCEL, id=job_id))["cancelJob"]["job"]["status"] == "CANCELLED"
+
+
+async def test_jobs_keep_their_types_on_a_page_that_does_not_read_large_payloads(
+    settings: Settings, api: ServedApi, job_log: JobLog
+) -> None:
+    large = b"x" * 10_000
+    ids = [
+        await _stored(job_log, "probe", b'{"steps":1,"colour":"%b"}' % large),
+        await _stored(job_log, "probe", b'{"steps":"%b"}' % large),
+        await _stored(job_log, "fax", b'{"steps":"%b"}' % large),
+        await _stored(job_log, "probe", b'{"steps":1}'),
+    ]
+    await find(api, ids[-1])
+    page = "query ($ids: [ID!]) { jobs(filter: { ids: $ids }) { nodes { __typename id } } }"
+    # Twice: types that were found are remembered.
+    for _ in range(2):
+        found = {job["id"]: job["__typename"] for job in (await api.ask(page, ids=ids))["jobs"]["nodes"]}
+        assert [found[job_id] for job_id in ids] == ["ProbeJob", "UnknownJob", "UnknownJob", "ProbeJob"]
+    # A result decides on the type as well, once there is one.
+    async with running_worker(settings):
+        await ended(api, ids[0])
+    found = {job["id"]: job["__typename"] for job in (await api.ask(page, ids=ids))["jobs"]["nodes"]}
+    assert found[ids[0]] == "ProbeJob"
