@@ -170,7 +170,16 @@ def test_the_sender_may_have_a_name(sender: str, name: str, address: str) -> Non
     assert (read.display_name, read.addr_spec, mail.sender) == (name, address, address)
 
 
-@pytest.mark.parametrize("sender", ["", "x\r\nBcc: e@evil.example <x@y.example>", "=?utf-8?q?=0D=0A?= <x@y.example>"])
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "",
+        "x\r\nBcc: e@evil.example <x@y.example>",
+        "=?utf-8?q?=0D=0A?= <x@y.example>",
+        "=?utf-8?q?Shop?= <x@y.example>",
+        "Shop, Inc. <x@y.example>",
+    ],
+)
 def test_a_sender_that_is_none_is_refused_with_the_setting_s_name(sender: str) -> None:
     with pytest.raises(PermanentError, match="GQL_JOBS_SMTP_SENDER"):
         handler.compose_mail(_payload(), sender, "<1@x>")

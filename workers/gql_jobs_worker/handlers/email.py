@@ -114,8 +114,12 @@ def compose_mail(payload: EmailPayload, sender: str, message_id: str) -> Compose
     :raises PermanentError: for an address or a subject that no header can hold.
     """
     name, address = parseaddr(sender)
-    if not address or not is_one_line(sender):
-        raise PermanentError("GQL_JOBS_SMTP_SENDER is no address such as shop@example.com or Shop <shop@example.com>.")
+    # A comma ends an address: ``Shop, Inc. <…>`` is one called Shop, and another one.
+    if not address or not is_one_line(sender) or "=?" in sender or ("<" in sender and f"<{address}>" not in sender):
+        raise PermanentError(
+            "GQL_JOBS_SMTP_SENDER is no address such as shop@example.com or Shop <shop@example.com>; "
+            'a name with a comma stands in quotes, as in "Shop, Inc." <shop@example.com>.'
+        )
     for each in (address, payload.to):
         if "=?" in each or not is_one_line(each) or any(character in "<>, \t" for character in each):
             raise PermanentError("The mail cannot be sent this way: an address has characters that none may have.")
