@@ -212,7 +212,9 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
     :raises sqlite3.OperationalError: if there is no file.
     """
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
     database.execute("PRAGMA query_only = ON")
     return database
 
@@ -221,7 +223,9 @@ def move_wal(path: Path) -> None:
     """Move what there is of an index's write-ahead log, without waiting for readers or writers; failures are logged."""
     try:
         # Mode rw, because the file may have been deleted and must not be created.
-        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as database:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        ) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
         # The writer gets the same error and handles it; until then SQLite moves the log by itself.

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
+from nats.protocol.parser import PERMISSIONS_ERR, Parser
 
 from gql_jobs.jetstream.errors import MessageTooLarge, Unacknowledged, Unavailable, publication_refused
 
@@ -198,6 +198,15 @@ class NatsClient(Client):
         return True
 
     # Overrides of nats-py from here on.
+
+    async def _process_err(self, err_msg: str) -> None:
+        if PERMISSIONS_ERR in err_msg:  # after which the server goes on
+            await super()._process_err(err_msg)
+            return
+        # nats-py gives up for good, also where credentials have only expired or were changed.
+        error = NatsError(f"nats: {err_msg}")
+        await self._process_op_err(error)
+        await self._error_cb(error)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         receiver = self._receiver(sid)

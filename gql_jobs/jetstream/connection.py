@@ -278,7 +278,7 @@ async def connect(
     async def failed(error: Exception) -> None:
         nonlocal logged_at
         trouble = f"NATS cannot be reached at {shown}: {str(error) or type(error).__name__}"
-        if "Authorization Violation" in str(error):
+        if "authorization violation" in str(error).lower():
             trouble += _NOT_LET_IN
         on_trouble(trouble)
         if client.is_connected or time.monotonic() - logged_at < _LOG_INTERVAL:

@@ -60,6 +60,8 @@ def serve(
     server = http_server(settings, imports)
     listen_here = partial(listen, host, port, shared=joins is not None)
     listeners = [] if joins == "when-ready" else listen_here()
+    if server.max_sockets < settings.max_sockets:
+        log.info("%d sockets and streams at most: more need more open files (ulimit -n)", server.max_sockets)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         # For signals before uvicorn handles them, and for the one that it raises again after its shutdown.
@@ -116,7 +118,7 @@ def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
         timeout_graceful_shutdown=_END_REQUESTS_WITHIN,
         server_header=False,
     )
-    return HttpServer(config, app)
+    return HttpServer(config, app, room.lasting["max_sockets"])
 
 
 class TooFewDescriptors(CannotListen):
@@ -144,17 +146,19 @@ def _room(settings: Settings) -> _Room:
     sockets = min(settings.max_sockets, room * 3 // 4)
     plain = min(settings.max_sockets, room - sockets)
     lasting = {"max_sockets": sockets, "max_sockets_per_client": min(settings.max_sockets_per_client, -(-sockets // 2))}
-    if sockets < settings.max_sockets:
-        log.info("%d sockets and streams at most: the process may open %d files", sockets, limit)
     return _Room(lasting, plain, -(-plain * 3 // 4))
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, whose shutdown no open subscription delays, and which stops if the application has failed."""
+    """uvicorn's server, whose shutdown no open subscription delays, and which stops if the application has failed.
 
-    def __init__(self, config: uvicorn.Config, app: WrappedFastAPI) -> None:
+    ``max_sockets``: sockets and streams that its descriptors allow, the settings' number at most.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: WrappedFastAPI, max_sockets: int) -> None:
         super().__init__(config)
         self.app = app
+        self.max_sockets = max_sockets
         self.join: Callable[[], list[socket.socket]] | None = None
         """Listens at a port that others share; called once the index is up to date, because they serve until then."""
 

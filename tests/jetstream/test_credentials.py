@@ -5,6 +5,7 @@ import base64
 import json
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from gql_jobs.jetstream.connection import connect
-from gql_jobs.jetstream.server import embedded_server
+from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.log.streams import ensure_streams, stream_info
 from gql_jobs.settings import Settings
 from tests.by_hand import plain_nats
@@ -143,3 +144,31 @@ async def test_the_embedded_server_lets_in_who_has_its_folder_and_nobody_else(
         assert again.url.rpartition("@")[0] == server.url.rpartition("@")[0], (
             "the connected come back with what they know"
         )
+
+
+@pytest.mark.parametrize(
+    "said", ["User Authentication Expired", "Authorization Violation", "Maximum Connections Exceeded"]
+)
+async def test_who_is_put_out_by_the_server_comes_back(nats: EmbeddedServer, said: str) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", nats.port)
+        writers.append(writer)
+        await asyncio.gather(passed(reader, inner_writer), passed(inner_reader, writer))
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        url = f"{nats.url.rpartition(':')[0]}:{port}"
+        async with connect(Settings(nats_url=url), "test") as connection:
+            await connection.api("INFO")
+            (writer,) = writers
+            writer.write(f"-ERR '{said}'\r\n".encode())
+            await until(lambda: len(writers) == 2 and connection.connected, "it has come back")
+            await connection.api("INFO")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gql_jobs.settings import Settings
-from tests.api.operations import UNKNOWN_ID, create
+from tests.api.operations import UNKNOWN_ID, create, page
 from tests.by_hand import RestartingServer
 from tests.deadline import until
 from tests.serving import free_port, hear, is_ready, say, serving
@@ -45,3 +45,11 @@ async def test_the_api_answers_while_it_waits_for_nats_and_goes_on_by_itself(
         # The socket is older than what it is answered from.
         await say(opened, id="2", type="subscribe", payload={"query": _QUERY})
         assert (await hear(opened))["payload"] == {"data": {"jobs": {"totalCount": 1}}}
+
+
+@pytest.mark.parametrize("name", ["josé", "a b", "#hash", "what?mode=ro", "per%41cent", 'quo"te', "back\\slash"])
+async def test_the_data_folder_may_have_any_name(settings: Settings, tmp_path: Path, name: str) -> None:
+    async with serving(settings.model_copy(update={"data_dir": tmp_path / name})) as api:
+        job = await create(api)
+        assert [node["id"] for node in (await page(api))["nodes"]] == [job["id"]]
+    assert (tmp_path / name / "index-0.sqlite").is_file()
