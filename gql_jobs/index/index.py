@@ -61,7 +61,7 @@ _SIZES_BY_ID = (
 )
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
-_MAX_RECENT_BYTES = 32 << 20
+_MAX_RECENT_BYTES = 16 << 20
 """Bytes that they may take."""
 _PORTION_BYTES = 8 << 20
 """Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
@@ -115,6 +115,8 @@ class Index:
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
         """The jobs that messages were about last, the latest at the end."""
         self._recent_bytes = 0
+        self.written = 0
+        """About how many bytes of jobs this process has written."""
         self.rebuilt = 0
         """1 if it was begun anew at opening, else 0."""
         self.stream_created = self._text("stream_created")
@@ -419,7 +421,9 @@ class Index:
                 self._recent_bytes -= was.job.weight
             if known is not None:
                 recent[job_id] = known
-                self._recent_bytes += known.job.weight
+                weight = known.job.weight
+                self._recent_bytes += weight
+                self.written += weight
         while len(recent) > _MAX_RECENT or self._recent_bytes > _MAX_RECENT_BYTES:
             _, oldest = recent.popitem(last=False)
             self._recent_bytes -= oldest.job.weight

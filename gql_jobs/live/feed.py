@@ -50,6 +50,8 @@ WAL_INTERVAL = 0.25
 """Seconds between two checks of how much was written to the write-ahead log."""
 WAL_MESSAGES = 200
 """Messages after whose commits the write-ahead log is moved into the file."""
+WAL_BYTES = 32 << 20
+"""Bytes of jobs after which it is moved as well: a few large jobs fill it sooner than many messages do."""
 _MAX_UNCOUNTED = 2048
 """Applied events that ``Tally`` has not counted yet, at most."""
 _MAX_UNCOUNTED_BYTES = 4 << 20
@@ -255,13 +257,13 @@ async def keep_wal_short(index: Index, applying: asyncio.Lock) -> AsyncIterator[
 
 
 async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadPoolExecutor) -> None:
-    loop, moved = asyncio.get_running_loop(), index.position
+    loop, moved, moved_bytes = asyncio.get_running_loop(), index.position, index.written
     while True:
         await asyncio.sleep(WAL_INTERVAL)
         index.check_files()
-        if index.position - moved < WAL_MESSAGES:
+        if index.position - moved < WAL_MESSAGES and index.written - moved_bytes < WAL_BYTES:
             continue
-        moved = index.position
+        moved, moved_bytes = index.position, index.written
         await loop.run_in_executor(thread, move_wal, index.path)
         async with applying:
             await loop.run_in_executor(thread, move_wal, index.path)

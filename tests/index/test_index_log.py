@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.tables import move_wal
@@ -74,6 +75,21 @@ async def test_the_log_begins_anew_so_that_it_does_not_grow(index: Index) -> Non
     first = log.read_bytes()[16:24]
     async with keep_wal_short(index, applying):
         await _fill(index, applying, begun_anew)
+
+
+async def test_a_few_large_jobs_are_moved_as_well(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "WAL_MESSAGES", 1_000_000)
+    applying = asyncio.Lock()
+    async with keep_wal_short(index, applying):
+        # Its count begins with the first turn of its own.
+        await asyncio.sleep(0)
+        large = Raw(b'"%b"' % (b"x" * (1 << 20)))
+        for seq in range(1, 1 + feed_module.WAL_BYTES // len(large) + 1):
+            async with applying:
+                index.apply([queued(seq, job_id=_job(seq), payload=large)], seq)
+        await until(lambda: _of_file_alone(index.path, tmp_path / "aside") >= 1, "they are in the file")
 
 
 async def test_of_an_index_that_is_found_damaged_meanwhile_nothing_comes_back_and_the_next_is_kept_short_as_well(
