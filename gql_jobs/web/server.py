@@ -22,8 +22,9 @@ from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.app import PATH, WrappedFastAPI, create_app
 from gql_jobs.web.connections import PlainConnections
+from gql_jobs.web.http_protocol import ServerConfig, TimedHttpProtocol
 from gql_jobs.web.runtime import RuntimeOpener
-from gql_jobs.web.uvicorn_protocols import ServerConfig, SocketProtocol, TimedHttpProtocol
+from gql_jobs.web.socket_protocol import SocketProtocol
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.connections import Rate
-from gql_jobs.web.uvicorn_protocols import MOST_QUEUED
+from gql_jobs.web.http_protocol import MOST_QUEUED
 from tests.child_processes import running_process
 from tests.deadline import until
 from tests.serving import HOST, PROTOCOL, Api, ServedApi, api_process, free_port, hear, say, serving, without_nats

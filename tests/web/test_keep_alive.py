@@ -11,7 +11,7 @@ import pytest
 from websockets.frames import Close
 
 from gql_jobs.settings import Settings
-from gql_jobs.web.uvicorn_protocols import SocketProtocol
+from gql_jobs.web.socket_protocol import SocketProtocol
 from tests.deadline import until
 from tests.serving import HOST, PROTOCOL, ServedApi, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gql_jobs.web.uvicorn_protocols import HEAD_BYTES
+from gql_jobs.web.http_protocol import HEAD_BYTES
 from tests.serving import HOST, ServedApi, serving, without_nats
 
 POST = "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
