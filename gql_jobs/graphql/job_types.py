@@ -9,6 +9,7 @@ their payload and result, are made by ``registered_types``.
 # mypy: disable-error-code="untyped-decorator"
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from datetime import datetime, timedelta
 from enum import IntEnum
 from operator import attrgetter
@@ -279,16 +280,16 @@ _OF_ALL_TYPES = frozenset({"Job", "JobConnection", "JobEdge", "PageInfo"})
 
 
 def _presents_alike(present: Presenter) -> Presenter:
-    """Return a presenter for the states of one job, which looks at its payload and at its result once."""
-    classes: dict[bool, type[Job]] = {}
+    """Return a presenter for the states of one job, which reads its payload and its result once."""
+    presented: dict[bool, Job] = {}
 
     def alike(job: model.Job) -> Job:
         has_result = job.result is not None
-        known = classes.get(has_result)
-        if known is not None:
-            return known(source=job)
-        shown = present(job)
-        classes[has_result] = type(shown)
+        known = presented.get(has_result)
+        if known is None or known.source.spec.payload != job.spec.payload or known.source.result != job.result:
+            known = presented[has_result] = present(job)
+        shown = copy(known)
+        shown.source = job
         return shown
 
     return alike

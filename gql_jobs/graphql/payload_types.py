@@ -325,7 +325,7 @@ class PayloadTypes:
         make = _input_field if is_input else _output_field
         kinds = {name: kind_of(info, is_input=is_input) for name, info in model.model_fields.items()}
         if not is_input:
-            kinds = {name: _with_default(kind, model.model_fields[name].default) for name, kind in kinds.items()}
+            kinds = {name: _null_beyond(kind, model.model_fields[name]) for name, kind in kinds.items()}
         shapes = {name: self._shape(kind, stem, is_input=is_input) for name, kind in kinds.items()}
         fields = [
             named_field(field_name, make(field_name, info, shapes[field_name]))
@@ -430,14 +430,23 @@ def _input_field(name: str, info: FieldInfo, shape: Shape) -> Any:
 # What GraphQL is given for a value. Models run code of their users, so nothing is taken for granted.
 
 
-def _with_default(kind: FieldKind, default: Any) -> FieldKind:
-    """Return the kind of a field in answers: it is null where its default is a number beyond GraphQL's."""
-    if kind in {int, float} and isinstance(default, int | float):
+def _null_beyond(kind: FieldKind, info: FieldInfo) -> FieldKind:
+    """Return the kind of a field in answers: it is null where a default is, or may be, a number beyond GraphQL's."""
+    if info.default_factory is not None and info.default_factory not in _EMPTY and _of_ints(kind):
+        return OptionalKind(kind)
+    if kind in {int, float} and isinstance(info.default, int | float):
         try:
-            WRITTEN[kind](default)
+            WRITTEN[kind](info.default)
         except Unrepresentable:
             return OptionalKind(kind)
     return kind
+
+
+_EMPTY = (list, set, frozenset, tuple)
+
+
+def _of_ints(kind: FieldKind) -> bool:
+    return kind is int or (isinstance(kind, ListKind) and _of_ints(kind.of))
 
 
 def _shown_model(fields: list[tuple[str, Callable[[Any], Any], bool]], value: Any) -> Shown:

@@ -63,7 +63,7 @@ class RegisteredTypes:
         }
         self.inputs = {name: inputs[name] for name in self.job_types}
         self.objects = {name: _object(job_type, *self._parts[name]) for name, job_type in self.job_types.items()}
-        self._cached: dict[tuple[_Part, bytes], Any] = {}
+        self._cached: dict[tuple[_Part, int, bytes], Any] = {}
         self._cached_bytes = 0
         self._types: dict[_Identity, type[Job]] = {}
         """The types of the objects of large jobs."""
@@ -111,7 +111,7 @@ class RegisteredTypes:
     def _shown(self, part: "_Part", stored: Raw) -> Any:
         # Cached, because validation is slow (an e-mail address) and pages show the same jobs again. The key is a digest
         # made here: the hash beside a payload may be wrong in a message that a foreign writer has stored.
-        key = (part, blake2b(stored, digest_size=20).digest())
+        key = (part, part.readings, blake2b(stored, digest_size=20).digest())
         shown = self._cached.get(key, _UNKNOWN)
         if shown is _UNKNOWN:
             shown = part.show(bytes(stored))
@@ -158,6 +158,8 @@ class _Part:
         self._model = model_class
         self._may_be_null = may_be_null
         self.shape = shape
+        self.readings = 0
+        """Grows when the model reads no more what it could read: what is known of its objects holds no more, then."""
 
     def show(self, stored: bytes) -> Any:
         """Return the object for GraphQL, or ``_UNREADABLE``, whatever code of the model does."""
@@ -177,6 +179,7 @@ class _Part:
         budget.take(size=len(stored))
         shown = self.show(bytes(stored)) if shown is _UNREAD else shown
         if shown is _UNREADABLE:
+            self.readings += 1
             raise Unrepresentable(name)
         return shown
 

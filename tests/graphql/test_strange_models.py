@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
-from pydantic import FilePath, FutureDatetime, PastDate, SecretStr, create_model, field_validator
+from pydantic import Field, FilePath, FutureDatetime, PastDate, SecretStr, create_model, field_validator
 
 from gql_jobs import Model
 from gql_jobs.graphql.job_types import UnknownJob
@@ -44,6 +44,17 @@ def test_a_number_beyond_graphql_is_null_where_it_may_be_and_elsewhere_an_error_
     api = Api(Numbers)
     answer = api.answer(api.request({"size": 1, "sizes": {"a": 2**60}}).spec(NOW, Settings()))
     assert answer["payload"] == {"size": 1, "maybe": None, "sizes": {"a": 2**60}}
+
+
+@pytest.mark.parametrize("annotation", [int, list[int], list[list[int]]])
+def test_a_number_that_a_factory_draws_beyond_graphql_leaves_the_job_its_type(annotation: Any) -> None:
+    drawn: Any = 2**60 if annotation is int else [2**60] if annotation == list[int] else [[2**60]]
+    made: Any = create_model("Made", __base__=Model, drawn=(annotation, Field(default_factory=lambda: drawn)))
+    above = create_model("Above", __base__=Model, inside=(list[made], ...))
+    for of, given, shown in ((made, {}, {"drawn": None}), (above, {"inside": [{}]}, {"inside": [{"drawn": None}]})):
+        api = Api(of)
+        answer = api.answer(api.request(given).spec(NOW, Settings()))
+        assert (answer["__typename"], answer["payload"]) == ("MadeJob", shown)
 
 
 def _registry(*models: type[Model]) -> Registry:
