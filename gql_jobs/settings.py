@@ -535,14 +535,15 @@ class Settings(BaseSettings):
 def url_secrets(url: str) -> list[str]:
     """Return what is secret about a URL, or about several separated by commas: the password, else the user name.
 
-    Read by hand: a URL whose password holds ``#`` or ``/`` is none for a parser, and still holds it.
+    Read by hand: a URL whose password holds ``#`` or ``/``, or that has a slash too few, is none for a parser, and still
+    holds it.
     """
     found = []
     for one in re.split(r",(?=[a-z][a-z0-9+.-]{0,30}://)", url):
         _, separator, rest = one.partition("://")
-        userinfo, at, _ = rest.rpartition("@")
-        if separator and at:
-            user, colon, password = userinfo.partition(":")
+        userinfo, at, _ = (rest if separator else one).rpartition("@")
+        user, colon, password = userinfo.partition(":")
+        if at and (separator or colon):
             found.append(password if colon else user)
     return found
 

@@ -157,6 +157,7 @@ def test_the_secrets_of_settings_are_passwords_and_those_of_urls() -> None:
     )
     assert set(settings.secrets) == {"one", "two", "three", "fo@ur"}
     assert Settings().secrets == ()
+    assert url_secrets("postgresql:/ada:hunter2@db") == ["/ada:hunter2"]
 
 
 def test_a_url_without_credentials_has_no_secrets() -> None:

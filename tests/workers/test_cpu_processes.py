@@ -164,6 +164,19 @@ async def test_ending_leaves_nothing_behind(settings: Settings, worker: RunningW
     assert settings.process_max_jobs > 1
 
 
+async def test_a_worker_whose_folder_is_removed_goes_on(
+    runtime: Runtime, settings: Settings, worker: RunningWorker, tmp_path: Path
+) -> None:
+    await worker.stop()
+    folder = tmp_path / "release"
+    folder.mkdir()
+    async with worker_process(settings, cwd=folder):
+        assert (await ended(runtime, await create(runtime, "probe"))).status is JobStatus.COMPLETED
+        folder.rmdir()
+        jobs = [await ended(runtime, await create(runtime, "probe_cpu")) for _ in range(2)]
+    assert [(job.status, job.attempt) for job in jobs] == [(JobStatus.COMPLETED, 1)] * 2
+
+
 async def test_kills_of_handlers_and_their_guards_lose_no_job_count_no_attempt_wrongly_and_leave_nothing_open(
     runtime: Runtime, settings: Settings, worker: RunningWorker, tmp_path: Path
 ) -> None:

@@ -269,7 +269,10 @@ class _Surroundings:
 
     def take(self) -> None:
         """Remember how it is now, but for the log."""
-        self._folder = os.getcwd()  # noqa: PTH109
+        try:
+            self._folder: str | None = os.getcwd()  # noqa: PTH109
+        except FileNotFoundError:
+            self._folder = None  # it was removed, as a release is by the next one
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._environment = dict(os.environ)
@@ -291,7 +294,8 @@ class _Surroundings:
             sys.setrecursionlimit(self._recursion_limit)
             sys.path[:] = self._path
             os.umask(self._umask)
-            os.chdir(self._folder)
+            if self._folder is not None:
+                os.chdir(self._folder)
             if os.environ != self._environment:
                 os.environ.clear()
                 os.environ.update(self._environment)
