@@ -535,7 +535,7 @@ class Settings(BaseSettings):
 def url_secrets(url: str) -> list[str]:
     """Return what is secret about a URL, or about several separated by commas: the password, else the user name.
 
-    Read by hand: a URL whose password holds ``#`` or ``/``, or that has a slash too few, is none for a parser, and still
+    Read by hand: a URL whose password holds ``#`` or ``/``, or that lacks a slash, is none for a parser, and still
     holds it.
     """
     found = []
