@@ -243,20 +243,29 @@ def _servers(settings: Settings) -> tuple[NatsServer, ...]:
     return nats_servers(ours.url if ours is not None else DEFAULT_URL)
 
 
+def _look_for_our_server(settings: Settings, client: NatsClient) -> None:
+    """Have a client that no setting tells where to connect try where the server of our data folder is by now."""
+    if settings.nats_url or client.is_connected or client.is_closed:
+        return
+    ours = running_server(settings.data_dir)
+    if ours is not None and ours.url not in {server.geturl() for server in client.servers}:
+        client.set_server_pool([ours.url])
+
+
 @asynccontextmanager
 async def connect(
     settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
 ) -> AsyncIterator[Connection]:
     """Yield a connection to ``settings.nats_url``, waiting until a server can be reached; close it after the block.
 
-    Without that setting it is the embedded server that runs in ``settings.data_dir``, or else the usual port.
+    Without that setting it is the embedded server that runs in ``settings.data_dir``, then too when it comes later or
+    comes back at another port, or else the usual port.
 
     :param name: the name of the connection that the server shows.
     :param on_trouble: called with a sentence after each failed try to connect.
     """
     client = NatsClient()
     servers = _servers(settings)
-    shown = ", ".join(server.url for server in servers)
     logged_at = -_LOG_INTERVAL
     connection = Connection(client)
 
@@ -277,6 +286,8 @@ async def connect(
 
     async def failed(error: Exception) -> None:
         nonlocal logged_at
+        shown = ", ".join(server.url for server in servers)
+        _look_for_our_server(settings, client)
         trouble = f"NATS cannot be reached at {shown}: {str(error) or type(error).__name__}"
         if "authorization violation" in str(error).lower():
             trouble += _NOT_LET_IN

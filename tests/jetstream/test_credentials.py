@@ -5,7 +5,7 @@ import base64
 import json
 import secrets
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -171,4 +171,21 @@ async def test_who_is_put_out_by_the_server_comes_back(nats: EmbeddedServer, sai
             (writer,) = writers
             writer.write(f"-ERR '{said}'\r\n".encode())
             await until(lambda: len(writers) == 2 and connection.connected, "it has come back")
+            await connection.api("INFO")
+
+
+async def test_the_server_of_the_folder_is_found_where_it_comes_later_and_with_whatever_port_and_password(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    async with AsyncExitStack() as stack:
+        tried: list[str] = []
+        entering = asyncio.create_task(stack.enter_async_context(connect(settings, "early", tried.append)))
+        await until(lambda: tried, "it has looked for a server in vain")
+        async with embedded_server(tmp_path, password="one"):  # noqa: S106
+            connection = await asyncio.wait_for(entering, 20)
+            await connection.api("INFO")
+        await until(lambda: not connection.connected, "the server is away")
+        async with embedded_server(tmp_path, password="two"):  # noqa: S106
+            await until(lambda: connection.connected, "it has come back", within=20)
             await connection.api("INFO")
