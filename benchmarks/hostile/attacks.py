@@ -331,6 +331,8 @@ async def large_jobs(target: Target, chance: random.Random) -> Seen:
     for _ in range(40):
         seen[await asked(target.port, post(created, {"i": inputs}))] += 1
     seen[await asked(target.port, post("{ jobs(first: 500) { nodes { id } } }"))] += 1
+    types = post("{ jobs(first: 500) { nodes { __typename id } } }")
+    seen.update(await asyncio.gather(*(asked(target.port, types) for _ in range(20))))
     pages = "{ jobs(first: 500) { nodes { rawPayload } } }"
     async with AsyncExitStack() as stack:
         for _ in range(4):
@@ -344,6 +346,24 @@ async def large_jobs(target: Target, chance: random.Random) -> Seen:
                 replay = 'subscription { jobEvents(after: "0") { cursor job { rawPayload } } }'
                 await send(writer, message(id="1", type="subscribe", payload={"query": replay}))
         await asyncio.sleep(4)
+    return seen
+
+
+@attacks.add
+async def wide_batches_and_pages(target: Target, chance: random.Random) -> Seen:
+    """Batches of a thousand jobs with all that each may carry, and pages that show nearly all of it."""
+    seen: Seen = Counter()
+    tags = [f"tag{number}" for number in range(32)]
+    created = f"mutation ($i: [CreateJobInput!]!) {{ createJobs(inputs: $i) {{ jobs {{ {_MUCH} }} }} }}"
+    for _ in range(3):
+        inputs = [
+            {"payload": {"noop": _LETTER}, "tags": tags, "idempotencyKey": f"{chance.random()} {number}"}
+            for number in range(1000)
+        ]
+        seen[await asked(target.port, post(created, {"i": inputs}))] += 1
+    page = f"{{ jobs(first: 500) {{ totalCount edges {{ cursor node {{ {_MUCH} events(first: 5) {{ at }} }} }} }} }}"
+    for _ in range(8):
+        seen[await asked(target.port, post(page))] += 1
     return seen
 
 
@@ -362,4 +382,8 @@ async def retries_without_copies(target: Target, chance: random.Random) -> Seen:
 
 
 _INIT = message(type="connection_init")
+_MUCH = (
+    "__typename id type queue status priority progress tags attempt retryCount maxRetries createdAt updatedAt"
+    " rawPayload error { message type attempt at } ... on NoopJob { payload { __typename to subject body } }"
+)
 _LETTER = {"to": "ada@example.com", "subject": "Your report", "body": json.dumps({"ready": True})}
