@@ -322,7 +322,8 @@ class Connections:
     def __init__(self, max_age: float = 86_400.0) -> None:
         self._max_age = max_age
         self._open: dict[object, Callable[[str], None]] = {}
-        self._is_stopping = False
+        self.is_stopping = False
+        """Whether the process ends."""
         self._none_open = asyncio.Event()
 
     @contextmanager
@@ -334,7 +335,7 @@ class Connections:
         """
         key = object()
         self._open[key] = close
-        if self._is_stopping:
+        if self.is_stopping:
             close(_RESTART)
         age = self._max_age * random.uniform(0.9, 1)  # noqa: S311
         timer = asyncio.get_running_loop().call_later(age, close, _MAX_AGE)
@@ -343,7 +344,7 @@ class Connections:
         finally:
             timer.cancel()
             del self._open[key]
-            if self._is_stopping and not self._open:
+            if self.is_stopping and not self._open:
                 self._none_open.set()
 
     async def close_all(self, within: float) -> None:
@@ -351,7 +352,7 @@ class Connections:
 
         From now on new ones are closed when they are registered.
         """
-        self._is_stopping = True
+        self.is_stopping = True
         if not self._open:
             return
         loop = asyncio.get_running_loop()

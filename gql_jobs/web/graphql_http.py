@@ -1,5 +1,6 @@
 """GraphQL at one path: over HTTP as one response or as a stream of them, and over WebSockets."""
 
+import asyncio
 import logging
 from functools import partial
 
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 
 from gql_jobs.graphql.context import Context, Services
+from gql_jobs.graphql.engine.errors import UNEXPECTED
 from gql_jobs.graphql.engine.operations import Operation, Result
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
@@ -52,6 +54,9 @@ _NEEDS_STREAM = (
 )
 _CROSS_SITE = (
     "Pages of other sites may not have a browser send operations by GET; GQL_JOBS_CORS_ORIGINS can allow their origin."
+)
+_ENDING = (
+    "The server is ending before the request was answered. What the request was to do may have been done; try again."
 )
 _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
 
@@ -136,6 +141,13 @@ class GraphQLEndpoint:
         except ClientDisconnect:
             # There is nobody to answer, and nothing to log.
             return None
+        except asyncio.CancelledError:
+            if not self.connections.is_stopping:
+                raise
+            return error_response(503, _ENDING, ErrorCode.QUEUE_UNAVAILABLE.value, headers=VARY)
+        except Exception:
+            log.exception("a request of GraphQL could not be answered")
+            return error_response(500, UNEXPECTED, ErrorCode.INTERNAL.value, headers=VARY)
 
     async def _answer(self, request: Request, body: LimitedBody) -> ASGIApp:
         accept = request.headers.get("accept", "")
