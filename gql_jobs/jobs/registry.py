@@ -230,6 +230,23 @@ def _check_names(model: type[BaseModel]) -> None:
                 )
 
 
+def _check_result(model: type[BaseModel]) -> None:
+    """Check that a result that is stored has all that is needed for reading it.
+
+    :raises ValueError: naming a field that is needed and never written.
+    """
+    for node, _ in parts_of(model):
+        cls = node.get("cls")
+        if not (isinstance(cls, type) and issubclass(cls, BaseModel)) or cls.__pydantic_decorators__.model_serializers:
+            continue
+        for name, info in cls.model_fields.items():
+            if info.exclude and info.is_required():
+                raise ValueError(
+                    f"The field {name!r} of the model {cls.__name__} is excluded from what is stored of a result, "
+                    "which could not be read without it. Give it a default."
+                )
+
+
 class Registry:
     """Job types by name, in the order of their registration."""
 
@@ -262,6 +279,7 @@ class Registry:
             )
         for model in (job_type.payload, job_type.result):
             check_model(model)
+        _check_result(job_type.result)
         if self._types.get(job_type.name, job_type) != job_type:
             raise ValueError(f"The job type {job_type.name!r} is registered twice.")
         self._types[job_type.name] = job_type

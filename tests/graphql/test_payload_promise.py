@@ -387,12 +387,18 @@ def selection(of: Any) -> str:
     return "{ " + " ".join(f"{name} {selection(field.type)}" for name, field in named.fields.items()) + " }"
 
 
+class Result(Model):
+    """What comes of every job here."""
+
+    done: bool
+
+
 class Api:
     """The schema of one job type."""
 
     def __init__(self, made: type[BaseModel]) -> None:
         registry = Registry()
-        self.job_type = registry.add(JobType("made", made, made, f"{__name__}:handler"))
+        self.job_type = registry.add(JobType("made", made, Result, f"{__name__}:handler"))
         self.registered = RegisteredTypes(registry)
         self.shown: Any = None
         creation = create_job_input(self.registered)

@@ -160,6 +160,25 @@ def test_what_is_no_model_is_refused_in_a_sentence(no_model: Any) -> None:
         Registry().add(JobType("made", Before, no_model, "nowhere:run"))
 
 
+def test_a_field_of_a_result_that_is_needed_and_never_stored_is_refused_at_registration() -> None:
+    kept: Any = create_model("Kept", __base__=Model, hidden=(int, Field(exclude=True)))
+    above: Any = create_model("Above", __base__=Model, inside=(list[kept], ...))
+    given: Any = create_model("Given", __base__=Model, hidden=(int, Field(1, exclude=True)))
+    for result in (kept, above):
+        with pytest.raises(ValueError, match="The field 'hidden' of the model Kept is excluded from what is stored"):
+            Registry().add(JobType("made", Before, result, "nowhere:run"))
+    Registry().add(JobType("made", kept, given, "nowhere:run"))
+
+
+def test_a_moment_within_json_is_shown_and_read_as_it_was_written() -> None:
+    made: Any = create_model("Made", __base__=Model, moments=(dict[str, datetime], ...))
+    api = Api(made)
+    spec = api.request({"moments": {"a": "2026-01-31T12:00:00"}}).spec(NOW, Settings())
+    assert api.answer(spec)["payload"] == {"moments": {"a": "2026-01-31T12:00:00"}}
+    read: Any = made.model_validate_json(bytes(spec.payload))
+    assert read.moments == {"a": datetime(2026, 1, 31, 12)}  # noqa: DTZ001
+
+
 def test_a_result_is_stored_only_if_it_reads_back_as_it_was() -> None:
     class Halved(Model):
         share: float
