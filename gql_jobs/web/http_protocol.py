@@ -284,7 +284,10 @@ class TimedHttpProtocol(HttpToolsProtocol):
     def _head_without_upgrade(self) -> bytes:
         """Return the head of a request that asks for another protocol, as one that does not."""
         hop_by_hop = {b"upgrade", b"connection"}
-        lines = (b"%b: %b" % header for header in self.headers if header[0] not in hop_by_hop)
+        lines = [b"%b: %b" % header for header in self.headers if header[0] not in hop_by_hop]
+        asked = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
+        if b"close" in map(bytes.strip, asked):
+            lines.append(b"connection: close")
         version = self.parser.get_http_version().encode()
         target = b"%b %b HTTP/%b" % (self.scope["method"].encode(), self.url, version)
         self.parser = httptools.HttpRequestParser(self)

@@ -387,6 +387,9 @@ async def test_an_upgrade_to_another_protocol_is_answered_as_the_request_that_it
         writer.write(GET[:-2] + upgrade + b"\r\n" + GET)
         for _ in range(2):
             assert (await reader.readuntil(b'"Query"}}')).startswith(b"HTTP/1.1 200")
+    async with _connected(api.port) as (reader, writer):
+        writer.write(GET[:-2] + upgrade.replace(b"Upgrade,", b"Close, Upgrade,") + b"\r\n")
+        assert (await reader.read()).endswith(b'"Query"}}')
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
