@@ -39,6 +39,10 @@ _BESIDE = (
     "keep_leases",
     "Subscription._wait_for_msgs",
     "Maintenance.",
+    "Losses.",
+    "_move_repeatedly",
+    "Pool._follow_stream",
+    "Pool._serve_earlier_queues",
 )
 """Coroutines that run whether or not anything is created, delivered or watched."""
 

@@ -193,7 +193,7 @@ CHANGES = {
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abilities, "MAX_DELAY", 0.3)
-    monkeypatch.setattr(pool, "ADOPT_EVERY", 0.3)
+    monkeypatch.setattr(pool, "EARLIER_QUEUES_INTERVAL", 0.3)
 
 
 @asynccontextmanager

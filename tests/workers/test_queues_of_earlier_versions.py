@@ -83,7 +83,7 @@ async def test_a_name_that_never_was_a_queue_is_refused_in_a_sentence(
 async def test_a_worker_of_all_queues_takes_one_of_an_earlier_version_over_once_nobody_serves_it(
     runtime: Runtime, settings: Settings, rename: Rename, monkeypatch: pytest.MonkeyPatch, workers: AsyncExitStack
 ) -> None:
-    monkeypatch.setattr(pool, "ADOPT_EVERY", 0.2)
+    monkeypatch.setattr(pool, "EARLIER_QUEUES_INTERVAL", 0.2)
     job_id = await _in_the_old_queue(runtime, rename)
     await workers.enter_async_context(running_worker(settings))
     assert (await ended(runtime, job_id)).status is JobStatus.COMPLETED
@@ -93,7 +93,7 @@ async def test_a_worker_of_all_queues_takes_one_of_an_earlier_version_over_once_
 async def test_a_queue_whose_jobs_are_of_other_code_is_left_alone(
     runtime: Runtime, settings: Settings, rename: Rename, monkeypatch: pytest.MonkeyPatch, workers: AsyncExitStack
 ) -> None:
-    monkeypatch.setattr(pool, "ADOPT_EVERY", 0.2)
+    monkeypatch.setattr(pool, "EARLIER_QUEUES_INTERVAL", 0.2)
     job_id = await _in_the_old_queue(runtime, rename)
     monkeypatch.delitem(runtime.registry._types, "probe")  # noqa: SLF001
     await workers.enter_async_context(running_worker(settings))

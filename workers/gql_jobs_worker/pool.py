@@ -55,7 +55,7 @@ RELEASE_TIMEOUT = 15.0
 """Seconds that handlers get to stop, and their outcomes to be recorded, in stage two."""
 
 
-ADOPT_EVERY = 30.0
+EARLIER_QUEUES_INTERVAL = 30.0
 """Seconds between two looks for queues that no job type uses any more, and that nobody serves."""
 
 
@@ -70,13 +70,14 @@ class Pool:
         settings: Settings,
         queues: tuple[str, ...],
         *,
-        adopts: bool,
+        serves_earlier_queues: bool,
         stop_fetching: asyncio.Event,
         hand_back: asyncio.Event,
     ) -> None:
         """Put the parts of a worker together.
 
-        :param adopts: whether queues of earlier versions are served, too, if jobs wait there that no worker takes.
+        :param serves_earlier_queues: whether queues of earlier versions are served, too, if jobs wait there that no
+            worker takes.
         :param stop_fetching: set to begin stage one of the shutdown.
         :param hand_back: set to begin stage two before the grace period is over.
         """
@@ -89,7 +90,7 @@ class Pool:
         self._connection = job_log.connection
         self._settings = settings
         self._queues = queues
-        self._adopts = adopts
+        self._serves_earlier_queues = serves_earlier_queues
         self._abilities = abilities
         self._leases = Leases(self.id, self.counts)
         self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._leases)
@@ -145,8 +146,8 @@ class Pool:
                 group.create_task(publish_heartbeats(self._connection, self._heartbeat, self._changed)),
                 group.create_task(keep_leases(self._job_log, leases, self._intake, ack_wait, busy=self._slots.locked)),
             ]
-            if self._adopts:
-                background.append(group.create_task(self._adopt_queues()))
+            if self._serves_earlier_queues:
+                background.append(group.create_task(self._serve_earlier_queues()))
             fetching = group.create_task(self._fetch())
             await self._stop_fetching.wait()
             fetching.cancel()
@@ -183,7 +184,7 @@ class Pool:
                 if stream.created != created:
                     return stream.created
 
-    async def _adopt_queues(self) -> None:
+    async def _serve_earlier_queues(self) -> None:
         """Serve queues that no job type uses any more as soon as nobody else does; never return."""
         while True:
             try:
@@ -195,7 +196,7 @@ class Pool:
                     log.info("jobs wait in the queue %s of an earlier version, which is served here from now on", queue)
             except (GqlJobsError, ApiError) as error:
                 log.debug("queues of earlier versions cannot be looked for: %s", error)
-            await asyncio.sleep(ADOPT_EVERY)
+            await asyncio.sleep(EARLIER_QUEUES_INTERVAL)
 
     async def _fetch(self) -> None:
         while True:
@@ -301,11 +302,11 @@ async def run_pool(
     :raises UnsuitableServer: if the NATS server is too old.
     :raises ValueError: for a queue that neither a job type uses nor the server knows.
     """
-    adopts, queues = not queues, queues or tuple(registry.queues)
+    served = queues or tuple(registry.queues)
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
         await _check_queues(connection, registry, queues)
-        await ensure_consumers(connection, queues, settings.ack_wait)
+        await ensure_consumers(connection, served, settings.ack_wait)
         stream = await stream_info(connection)
         async with (
             open_job_log(connection) as job_log,
@@ -320,13 +321,13 @@ async def run_pool(
                 execution,
                 abilities,
                 settings,
-                queues,
-                adopts=adopts,
+                served,
+                serves_earlier_queues=not queues,
                 stop_fetching=stop_fetching,
                 hand_back=hand_back,
             )
             started.set()
-            log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(queues), settings.num_workers)
+            log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(served), settings.num_workers)
             lag = LoopLag()
             with serve_metrics(settings, pool, lag):
                 async with in_background(lag.run()):
