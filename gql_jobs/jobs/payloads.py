@@ -173,7 +173,7 @@ def _at(value: Any, path: _Path) -> Any:
     for step in path:
         if isinstance(value, RootModel):
             value = value.root
-        value = getattr(value, step.part) if _fields_of(value) is not None else value[step.part]
+        value = getattr(value, step.part) if fields_of(value) is not None else value[step.part]
     return value
 
 
@@ -196,7 +196,7 @@ class _Seen:
             self._secret[tuple("*" if isinstance(step.key, int) else step.key for step in path)] = None
         elif isinstance(value, RootModel):
             self.look(value.root, written, path)
-        elif (known := _fields_of(value)) is not None:
+        elif (known := fields_of(value)) is not None:
             self._look_at_fields(value, known, written, path)
         elif isinstance(value, dict):
             for key, item in value.items():
@@ -217,7 +217,7 @@ class _Seen:
             for item in value:
                 self.look(item, _NOWHERE, path)
 
-    def _look_at_fields(self, value: Any, known: "dict[str, _Known]", written: Any, path: _Path) -> None:
+    def _look_at_fields(self, value: Any, known: "dict[str, KnownField]", written: Any, path: _Path) -> None:
         given = getattr(value, "model_fields_set", ())
         for name, field in known.items():
             if not hasattr(value, name):
@@ -247,26 +247,33 @@ class _Seen:
         return tuple("".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in place) for place in places)
 
 
-class _Known(NamedTuple):
-    """A field of a model or a dataclass: the keys that it is read from, the one for storing it first."""
+class KnownField(NamedTuple):
+    """A field of a model or a dataclass: the keys that it is read from, the one for storing it first.
+
+    ``written``: the key that its model's own JSON has it under.
+    """
 
     keys: tuple[str, ...]
+    written: str
     has_factory: bool
 
 
-def _fields_of(value: Any) -> dict[str, _Known] | None:
+def fields_of(value: Any) -> dict[str, KnownField] | None:
     """Return the fields of a model or a dataclass; None for any other value."""
     cls: Any = type(value)
     return _known_fields(cls) if isinstance(value, BaseModel) or is_dataclass(cls) else None
 
 
 @cache
-def _known_fields(cls: Any) -> dict[str, _Known]:
+def _known_fields(cls: Any) -> dict[str, KnownField]:
     infos: dict[str, FieldInfo] = getattr(cls, "__pydantic_fields__", {})
-    known = {name: _Known(keys_of(name, info), info.default_factory is not None) for name, info in infos.items()}
+    known = {
+        name: KnownField(keys_of(name, info), info.serialization_alias or name, info.default_factory is not None)
+        for name, info in infos.items()
+    }
     if is_dataclass(cls):
         for field in fields(cls):
-            known.setdefault(field.name, _Known((field.name,), field.default_factory is not MISSING))
+            known.setdefault(field.name, KnownField((field.name,), field.name, field.default_factory is not MISSING))
     return known
 
 
@@ -275,7 +282,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (*_SECRETS, RootModel)):
         inside: Any = value
         return _plain(inside.root if isinstance(value, RootModel) else inside.get_secret_value())
-    known = _fields_of(value)
+    known = fields_of(value)
     if known is not None:
         extras = getattr(value, "model_extra", None) or {}
         own = {field.keys[0]: _plain(getattr(value, name)) for name, field in known.items()}

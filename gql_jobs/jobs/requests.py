@@ -5,12 +5,15 @@ checked; ``spec`` fills in its defaults. Nothing is stored here.
 """
 
 import hashlib
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+from pydantic import RootModel
+from pydantic_core import to_json, to_jsonable_python
 
 from gql_jobs.jobs.model import (
     MAX_RETRIES,
@@ -23,7 +26,7 @@ from gql_jobs.jobs.model import (
     job_id_for_key,
     new_job_id,
 )
-from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json
+from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json, fields_of
 from gql_jobs.jobs.registry import JobType
 
 _T = TypeVar("_T")
@@ -117,13 +120,15 @@ class JobRequest(Struct, frozen=True):
     """A creation within its limits; make it with ``of``. Requests with one ``idempotency_key`` have one job id.
 
     ``payload`` is the JSON that is stored, ``secrets`` the places of secrets in it, ``timeout`` in seconds; None stands
-    for the default of the type, then the setting's.
+    for the default of the type, then the setting's. ``accepted`` is kept for comparing it with an earlier job, where
+    there is a key.
     """
 
     job_type: JobType
     payload: bytes
     payload_hash: str
     request_hash: str | None = None
+    accepted: AcceptedPayload | None = None
     secrets: tuple[str, ...] = ()
     priority: JobPriority = JobPriority.NORMAL
     idempotency_key: str | None = None
@@ -166,6 +171,7 @@ class JobRequest(Struct, frozen=True):
             if idempotency_key is not None
             else payload_hash(job_type.name, payload.stored),
             request_hash=request_hash(job_type.name, payload.sent) if idempotency_key is not None else None,
+            accepted=payload if idempotency_key is not None else None,
             secrets=payload.secrets,
             priority=priority,
             idempotency_key=idempotency_key,
@@ -182,8 +188,27 @@ class JobRequest(Struct, frozen=True):
     def repeats(self, earlier: "JobRequest | Spec") -> bool:
         """Return whether a request or a job with the same key asks for the same as this request."""
         if earlier.request_hash is not None and self.request_hash is not None:
-            return earlier.request_hash == self.request_hash
-        return earlier.payload_hash == self.payload_hash
+            same = earlier.request_hash == self.request_hash
+        else:
+            same = earlier.payload_hash == self.payload_hash
+        return same or (isinstance(earlier, Spec) and self._repeats_respelled(earlier))
+
+    def _repeats_respelled(self, earlier: Spec) -> bool:
+        """Return whether a job asks for the same under the keys, and with the fields, that its model had then."""
+        name, accepted = self.job_type.name, self.accepted
+        if earlier.type != name or accepted is None:
+            return False
+        try:
+            stored, sent = msgspec.json.decode(earlier.payload), msgspec.json.decode(accepted.sent)
+            if earlier.request_hash is not None:
+                mine = _respelled(accepted.value, sent, stored, sent)
+                return request_hash(name, msgspec.json.encode(mine)) == earlier.request_hash
+            whole = msgspec.json.decode(canonical_json(accepted.value))
+            mine = _respelled(accepted.value, whole, stored, sent)
+            ordered = msgspec.json.decode(msgspec.json.encode(mine, order="sorted"))
+            return payload_hash(name, to_json(ordered, inf_nan_mode="null")) == earlier.payload_hash
+        except Exception:  # noqa: BLE001  # code of users' models may fail: then nothing says that they are the same
+            return False
 
     def spec(self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None) -> Spec:
         """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``now`` is left out.
@@ -248,6 +273,53 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
     return [_canonical(item) for item in value] if isinstance(value, list) else value
+
+
+def _respelled(value: Any, written: Any, earlier: Any, sent: Any) -> Any:
+    """Return the JSON of a value under the keys of an earlier JSON, without new fields that nobody gave.
+
+    :param written: JSON of the value.
+    :param sent: what of it the client gave.
+    """
+    if isinstance(value, RootModel):
+        return _respelled(value.root, written, earlier, sent)
+    known = fields_of(value)
+    if known is not None and isinstance(written, dict):
+        left = dict(written)
+        for name, field in known.items():
+            spellings = (*field.keys, field.written)
+            now, before, given = (_first_key(json, spellings) for json in (written, earlier, sent))
+            if now is None:
+                continue
+            del left[now]
+            if before is not None or given is not None:
+                left[before or now] = _respelled(
+                    getattr(value, name), written[now], _inside(earlier, before), _inside(sent, given)
+                )
+        return left
+    if isinstance(value, dict) and isinstance(written, dict):
+        items = {key if isinstance(key, str) else str(to_jsonable_python(key)): item for key, item in value.items()}
+        return {
+            key: _respelled(items.get(key), json, _inside(earlier, key), _inside(sent, key))
+            for key, json in written.items()
+        }
+    if isinstance(value, list | tuple | deque) and isinstance(written, list) and len(value) == len(written):
+        return [
+            _respelled(item, json, _inside(earlier, place), _inside(sent, place))
+            for place, (item, json) in enumerate(zip(value, written, strict=True))
+        ]
+    return written
+
+
+def _first_key(json: Any, keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if isinstance(json, dict) and key in json), None)
+
+
+def _inside(json: Any, key: str | int | None) -> Any:
+    try:
+        return json[key]
+    except (LookupError, TypeError):
+        return None
 
 
 def payload_hash(type_name: str, payload: bytes | Raw) -> str:
