@@ -113,6 +113,7 @@ class WrappedFastAPI(FastAPI):
 
     def __init__(self, wrap: Callable[["WrappedFastAPI"], ASGIApp], **options: Any) -> None:
         super().__init__(**options)
+        self._own_stack: ASGIApp | None = None
         self.routed: ASGIApp = super().__call__
         self.outermost = wrap(self)
         self._own_routes: list[BaseRoute] = []
@@ -125,10 +126,16 @@ class WrappedFastAPI(FastAPI):
         """Note the routes: what is added in front of one of them from now on is somebody else's."""
         self._own_routes = list(self.router.routes)
 
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the layers around the routes, and note which they are."""
+        self._own_stack = super().build_middleware_stack()
+        return self._own_stack
+
     @property
     def is_bare(self) -> bool:
         """Return whether nobody has put a middleware around the routes, or a route in front of them."""
-        if self.user_middleware or "build_middleware_stack" in vars(self):
+        is_own = self.middleware_stack is None or self.middleware_stack is self._own_stack
+        if self.user_middleware or "build_middleware_stack" in vars(self) or not is_own:
             return False
         routes = self.router.routes
         return all(map(is_, routes, self._own_routes)) and len(routes) >= len(self._own_routes)

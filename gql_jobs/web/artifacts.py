@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote
@@ -114,7 +115,7 @@ async def send_artifact(request: Request, job_id: str, name: str) -> Response:
         if found is None:
             return _not_found()
         headers = _headers(found)
-        if _has_it(request.headers.get("if-none-match", ""), headers["ETag"]):
+        if _has_it(request, headers["ETag"], found):
             return Response(status_code=304, headers=headers)
         if request.method == "HEAD":
             # The record says it all, and the file need not be fetched.
@@ -133,9 +134,16 @@ def _not_found() -> Response:
     return error_response(404, "There is no such artifact.", "NOT_FOUND")
 
 
-def _has_it(if_none_match: str, etag: str) -> bool:
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return not tags.isdisjoint({etag, "*"})
+def _has_it(request: Request, etag: str, found: Artifact) -> bool:
+    """Return whether the client has this version of the file; its date counts only without tags (RFC 9110, 13.1.3)."""
+    tags, since = request.headers.get("if-none-match"), request.headers.get("if-modified-since")
+    if tags is not None:
+        return not {tag.strip().removeprefix("W/") for tag in tags.split(",")}.isdisjoint({etag, "*"})
+    try:
+        return since is not None and parsedate_to_datetime(since) >= found.created_at.replace(microsecond=0)
+    except (ValueError, TypeError):
+        # No date, or one without an offset.
+        return False
 
 
 def _content_type(found: Artifact) -> str:

@@ -83,6 +83,16 @@ async def test_what_a_client_has_already_is_not_sent_again(api: ServedApi) -> No
     assert (await api.http.get(url, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
+async def test_a_file_that_is_no_newer_than_a_date_is_not_sent_again(api: ServedApi) -> None:
+    url = await saved(api, "zeros.bin")
+    modified = (await api.http.head(url)).headers["last-modified"]
+    assert (await api.http.get(url, headers={"If-Modified-Since": modified})).status_code == 304
+    for earlier in "Thu, 01 Jan 1970 00:00:00 GMT", "yesterday", "", "Thu, 01 Jan 2099 00:00:00":
+        assert (await api.http.get(url, headers={"If-Modified-Since": earlier})).status_code == 200
+    both = {"If-Modified-Since": modified, "If-None-Match": '"other"'}
+    assert (await api.http.get(url, headers=both)).status_code == 200
+
+
 async def test_head_says_what_get_would_send(api: ServedApi) -> None:
     url = await saved(api, "zeros.bin")
     answer = await api.http.head(url)

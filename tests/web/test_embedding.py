@@ -78,7 +78,11 @@ def _guarded_by_the_stack(app: WrappedFastAPI) -> None:
     app.build_middleware_stack = lambda: Guard(build(), [])  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("guard", [_guarded, _guarded_by_a_function, _guarded_by_the_stack])
+def _guarded_around_the_stack(app: WrappedFastAPI) -> None:
+    app.middleware_stack = Guard(app.build_middleware_stack(), [])
+
+
+@pytest.mark.parametrize("guard", [_guarded, _guarded_by_a_function, _guarded_by_the_stack, _guarded_around_the_stack])
 async def test_nothing_is_answered_past_a_middleware(
     settings: Settings, guard: Callable[[WrappedFastAPI], None]
 ) -> None:
