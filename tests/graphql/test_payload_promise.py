@@ -66,7 +66,7 @@ from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS
 from gql_jobs.jobs import model
 from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.registry import JobType, Registry
+from gql_jobs.jobs.registry import JobType, Registry, parts_of
 from gql_jobs.log.codec import decode_body, encode_body
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import read_payload
@@ -378,6 +378,11 @@ def _absent() -> Any:
     raise AssertionError("the field is given")
 
 
+def is_never_stored_whole(made: type[BaseModel]) -> bool:
+    """Whether a result of this model would lack a field that reading it needs."""
+    return any(node.get("cls") is Written for node, _ in parts_of(made))
+
+
 def selection(of: Any) -> str:
     """All fields of an output type."""
     named = get_named_type(of)
@@ -388,17 +393,18 @@ def selection(of: Any) -> str:
 
 
 class Result(Model):
-    """What comes of every job here."""
+    """What comes of jobs whose payload model cannot be that of a result, too."""
 
     done: bool
 
 
 class Api:
-    """The schema of one job type."""
+    """The schema of one job type, whose result has the payload's model if a result can have that."""
 
     def __init__(self, made: type[BaseModel]) -> None:
         registry = Registry()
-        self.job_type = registry.add(JobType("made", made, Result, f"{__name__}:handler"))
+        result = Result if is_never_stored_whole(made) else made
+        self.job_type = registry.add(JobType("made", made, result, f"{__name__}:handler"))
         self.registered = RegisteredTypes(registry)
         self.shown: Any = None
         creation = create_job_input(self.registered)
