@@ -238,7 +238,9 @@ async def test_an_idle_process_that_is_killed_costs_the_next_job_neither_an_atte
 ) -> None:
     await ended(runtime, await create(runtime, "probe_cpu"))
     for which in (0, -1, 0):
-        processes = handler_processes()
+        # One that was replaced is made anew with the next job.
+        while not (processes := handler_processes()):
+            await ended(runtime, await create(runtime, "probe_cpu"))
         processes[which].kill()
         job = await ended(runtime, await create(runtime, "probe_cpu", max_retries=0), within=10)
         assert (job.status, job.attempt, job.errors) == (JobStatus.COMPLETED, 1, ())
