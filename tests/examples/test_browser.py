@@ -1,6 +1,7 @@
 """A browser's own ``EventSource``, and graphql-ws in a browser: both come back to the server that is started anew."""
 
 import re
+import signal
 
 import pytest
 from playwright.async_api import Page, Route, async_playwright
@@ -64,8 +65,13 @@ async def test_graphql_ws_in_a_browser_as_the_readme_shows_it_outlives_a_restart
         api = dev.child("gql_jobs api")
         assert api is not None
         refused = _refused(page)
-        api.kill()
-        await until(lambda: refused, "the browser has been refused a connection", within=30)
+        # Its parent would start it again before the browser tries to connect.
+        dev.process.send_signal(signal.SIGSTOP)
+        try:
+            api.kill()
+            await until(lambda: refused, "the browser has been refused a connection", within=30)
+        finally:
+            dev.process.send_signal(signal.SIGCONT)
         await until(lambda: dev.child("gql_jobs api"), "the API is back")
         await page.wait_for_function("window.ended", timeout=60_000)
         cursors: list[str] = await page.evaluate("seen.map(({ cursor }) => cursor)")
