@@ -28,6 +28,7 @@ from gql_jobs.index.tables import (
     delete_index_file,
     is_damage,
     is_failure,
+    json_array,
     losses_of,
     microseconds,
     moment_at,
@@ -177,7 +178,7 @@ class Index:
             yield messages
             return
         try:
-            sizes = dict(self._database.execute(_SIZES_BY_ID, (_listed(list(absent)),)).fetchall())
+            sizes = dict(self._database.execute(_SIZES_BY_ID, (json_array(list(absent)),)).fetchall())
         except READ_ERRORS as error:
             raise self._failure_of(error) or error from error
         start, weight = 0, 0
@@ -198,7 +199,7 @@ class Index:
         if found is not None:
             return found.job
         try:
-            rows = self._read(_indexed_job, _JOBS_BY_ID, (_listed([job_id]),))
+            rows = self._read(_indexed_job, _JOBS_BY_ID, (json_array([job_id]),))
         except QueueUnavailable:
             return None
         return rows[0].job if rows else None
@@ -409,7 +410,7 @@ class Index:
         return known | self._stored(_JOBS_BY_ID, [job_id for job_id in submissions if job_id not in known])
 
     def _stored(self, sql: str, keys: list[int] | list[str]) -> dict[str, IndexedJob]:
-        rows = self._database.execute(sql, (_listed(keys),)) if keys else ()
+        rows = self._database.execute(sql, (json_array(keys),)) if keys else ()
         return {row[1]: _indexed_job(*row) for row in rows}
 
     def _remember(self, jobs: Mapping[str, IndexedJob | None]) -> None:
@@ -455,10 +456,6 @@ def _indexed_job(number: int, *columns: Any) -> IndexedJob:
 
 def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:
     return Note(Receipt(receipt), moment_at(at), attempt, worker_id)
-
-
-def _listed(keys: list[int] | list[str]) -> str:
-    return msgspec.json.encode(keys).decode()
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gql_jobs.index.tables import microseconds, stored_job
+from gql_jobs.index.tables import json_array, microseconds, stored_job
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
@@ -87,7 +87,7 @@ def where(job_filter: JobFilter) -> Where:
         if values is not None and len(values) == 1:
             found = found.also(f"{column} = ?", values[0])
         elif values is not None:
-            found = found.also(f"{column} IN (SELECT value FROM json_each(?))", _listed(values))  # noqa: S608
+            found = found.also(f"{column} IN (SELECT value FROM json_each(?))", json_array(values))  # noqa: S608
     if job_filter.tags is not None:
         found = _tagged(found, list(job_filter.tags))
     if job_filter.created_after is not None:
@@ -103,11 +103,7 @@ def _tagged(found: Where, tags: list[str]) -> Where:
     if len(tags) == 1:
         return found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tags[0])
     carrying = "SELECT job_id FROM tags WHERE tag IN (SELECT value FROM json_each(?)) GROUP BY job_id"
-    return found.also(f"id IN ({carrying} HAVING count(*) = ?)", _listed(tags), len(tags))
-
-
-def _listed(values: list[Any]) -> str:
-    return msgspec.json.encode(values).decode()
+    return found.also(f"id IN ({carrying} HAVING count(*) = ?)", json_array(tags), len(tags))
 
 
 def read_page(

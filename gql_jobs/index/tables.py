@@ -299,6 +299,11 @@ def is_failure(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAILURE_CODES
 
 
+def json_array(values: list[Any]) -> str:
+    """Return values for a parameter of ``json_each``: SQLite limits how many parameters a statement may have."""
+    return msgspec.json.encode(values).decode()
+
+
 def microseconds(moment: datetime) -> int:
     """Return the exact number of microseconds from 1970-01-01 UTC to that moment."""
     return (moment - _EPOCH) // _MICROSECOND
