@@ -130,6 +130,12 @@ class Settings(BaseSettings):
     nats_creds: FilePath | None = Field(
         None, description="Credentials file for the NATS server.", json_schema_extra=API_WORKER
     )
+    auth: Literal["none", "required"] | None = Field(
+        None,
+        description="`required`: whoever calls the API needs a key or a token. `none`: everybody may do everything. "
+        "Where it is not set that is so on loopback, and `api` does not start on any other address.",
+        json_schema_extra=API,
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least that is logged; INFO has a line for every step of a job.", json_schema_extra=ALL
     )

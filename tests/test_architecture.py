@@ -17,7 +17,7 @@ from tests.running import ROOT
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
 ENTRY_POINTS = {"gql_jobs/jobs/types/email.py"}
 """Named by an installed entry point, one for each job type."""
-MOST_MODULES = 125
+MOST_MODULES = 140
 FEWEST_LINES = 60
 
 SOURCES = sorted([*(ROOT / "gql_jobs").rglob("*.py"), *(ROOT / "workers" / "gql_jobs_worker").rglob("*.py")])
@@ -30,7 +30,7 @@ def _name(path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("walk", "most"),
-    [(ways.creation, 20), (ways.delivery, 14), (ways.event, 16)],
+    [(ways.creation, 25), (ways.delivery, 16), (ways.event, 18)],
     ids=["creation", "delivery", "event"],
 )
 async def test_a_way_passes_through_the_files_that_the_document_draws_and_no_more(

@@ -9,10 +9,12 @@ import strawberry
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index
 from gql_jobs.index.reader import Reader
+from gql_jobs.jobs.errors import BadRequest
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import JobDefaults
+from gql_jobs.jobs.viewer import ANYBODY, Viewer, Visibility
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
 from gql_jobs.live.watch import Watch
@@ -25,6 +27,35 @@ class SeenWorkers(Protocol):
 
     def workers(self) -> list[WorkerSeen]:
         """Return the workers whose last heartbeat is no older than 15 s."""
+
+
+class Session:
+    """Who asks, over one request or one socket. On a socket a renewal may replace the viewer while operations run."""
+
+    __slots__ = ("_viewer", "visibility")
+
+    def __init__(self, viewer: Viewer = ANYBODY) -> None:
+        self.viewer = viewer
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer at the moment."""
+        return self._viewer
+
+    @viewer.setter
+    def viewer(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self.visibility: Visibility = viewer.visibility
+        """Which jobs there are for the viewer; read for each event, so it is not made each time."""
+
+    async def renew(self, _token: str) -> Viewer:
+        """Go on under another token of the same subject and tenant, and return its viewer.
+
+        :raises BadRequest: if this is no socket, whose operations could go on.
+        :raises Unauthenticated: if the token is not valid.
+        :raises Forbidden: if it is of another subject or tenant.
+        """
+        raise BadRequest("Only the operations of a WebSocket can go on under another token; send a new request.")
 
 
 class Services(Protocol):
@@ -98,12 +129,12 @@ class Context:
 
     Raises QueueUnavailable while the server is starting.
     """
+    session: Session = field(default_factory=Session)
+    """Who asks."""
     is_abandoned: Callable[[], Awaitable[bool]] = _never
     """Whether the client has gone or has ended the operation, so that a long mutation may stop between two steps."""
     turn: Turn | None = None
     """The right of a subscription to answer, where others answer over the same connection."""
-    connection_params: dict[str, object] | None = None
-    """The payload of ``connection_init``, for an operation on a WebSocket."""
     resume_after: str | None = None
     """The cursor that the transport resumes from (``Last-Event-ID``). It is newer than the argument ``after``: a client
     that reconnects by itself repeats the request as it first was."""

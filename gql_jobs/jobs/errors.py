@@ -9,6 +9,10 @@
     ├── IdempotencyConflict      IDEMPOTENCY_CONFLICT   existingJobId
     ├── QueueFull                QUEUE_FULL
     ├── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
+    ├── Unauthenticated          UNAUTHENTICATED
+    ├── Forbidden                FORBIDDEN
+    ├── RateLimited              RATE_LIMITED           retryAfter
+    ├── BadRequest               BAD_REQUEST
     └── Unrepresentable          UNREPRESENTABLE
 
     HandlerError                 raised by handlers
@@ -43,6 +47,7 @@ class ErrorCode(StrEnum):
     TOO_COMPLEX = "TOO_COMPLEX"
     TIMEOUT = "TIMEOUT"
     UNREPRESENTABLE = "UNREPRESENTABLE"
+    BAD_REQUEST = "BAD_REQUEST"
     INTERNAL = "INTERNAL"
 
 
@@ -157,6 +162,36 @@ class QueueUnavailable(GqlJobsError):
 
     def __init__(self, message: str, job_id: str | None = None) -> None:
         super().__init__(message, jobId=job_id)
+
+
+class Unauthenticated(GqlJobsError):
+    """Nobody says who asks, or the key or token is not valid (any more). The message does not say which of these."""
+
+    code = ErrorCode.UNAUTHENTICATED
+
+    def __init__(self, message: str = "This needs a valid key or token.") -> None:
+        super().__init__(message)
+
+
+class Forbidden(GqlJobsError):
+    """The viewer is known and may not do this."""
+
+    code = ErrorCode.FORBIDDEN
+
+
+class RateLimited(GqlJobsError):
+    """Somebody asks too often. ``retry_after``: whole seconds after which it may be tried again."""
+
+    code = ErrorCode.RATE_LIMITED
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, retryAfter=retry_after)
+
+
+class BadRequest(GqlJobsError):
+    """What was asked for makes no sense over this transport."""
+
+    code = ErrorCode.BAD_REQUEST
 
 
 class Unrepresentable(GqlJobsError):

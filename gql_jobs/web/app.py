@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
-from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.schema import build_schema
+from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
@@ -219,7 +219,7 @@ class Front:
         if not (is_probe or self._serves(host)):
             # A page of another origin can give this server's address a host name of its own (DNS rebinding).
             message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
-            return error_response(400, message, DocumentError.BAD_REQUEST.value)
+            return error_response(400, message, ErrorCode.BAD_REQUEST.value)
         if scope["type"] == "http" and declared.isdigit() and int(declared) > self._max_body_bytes:
             return body_too_large(self._max_body_bytes, int(declared))
         return None

@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
 from gql_jobs.graphql.engine.documents import OperationRejected, OperationRequest
-from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.engine.operations import Operation
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
 from gql_jobs.web.connections import ByteBudget, HeldBytes, client_of
@@ -69,7 +68,7 @@ class RequestRejected(Exception):
         status: int,
         message: str,
         *,
-        code: str = DocumentError.BAD_REQUEST.value,
+        code: str = ErrorCode.BAD_REQUEST.value,
         headers: Mapping[str, str] | None = None,
         allow: str | None = None,
     ) -> None:

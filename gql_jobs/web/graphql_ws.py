@@ -242,7 +242,6 @@ class _Connection:
         self._writer = writer
         self._budget = budget
         self._client = client
-        self._parameters: dict[str, Any] | None = None
         self._held: HeldBytes | None = None
         """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
@@ -306,7 +305,6 @@ class _Connection:
             if not self._held.resize(memory_of(text)):
                 raise Violation(TRY_AGAIN_LATER, BUSY)
         self.initialised = True
-        self._parameters = parameters
         await self._writer.acknowledge()
 
     async def _subscribe(self, operation_id: str, payload: Any, size: int) -> None:
@@ -324,7 +322,6 @@ class _Connection:
             await self._refuse(operation_id, message)
             return
         context = self._new_context()
-        context.connection_params = self._parameters
         context.client = lambda: self._client
         operation = self._operations.operation(request, context)
         running = _Running(operation_id, operation, HeldBytes(self._budget, self._client), self._turns)

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.web.connections import CONNECTION_EXTENSION, ByteBudget, PlainConnections, client_at
 from gql_jobs.web.graphql_request import error_response
@@ -303,7 +302,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self,
         status: int,
         message: str,
-        code: str = DocumentError.BAD_REQUEST.value,
+        code: str = ErrorCode.BAD_REQUEST.value,
         headers: dict[str, str] | None = None,
     ) -> None:
         response = error_response(status, message, code, headers={"Connection": "close", **(headers or {})})

@@ -373,7 +373,7 @@ class Documents:
             return request.query
         if request.query:
             if digest(request.query) != request.sha256:
-                raise rejection("`sha256Hash` is not the digest of `query`.", DocumentError.BAD_REQUEST)
+                raise rejection("`sha256Hash` is not the digest of `query`.", ErrorCode.BAD_REQUEST)
             return request.query
         text = self._texts.get(request.sha256)
         if text is None:
@@ -469,7 +469,9 @@ def excess_of(found: Complexity, limits: OperationLimits) -> TooComplex | None:
     return None
 
 
-def rejection(message: str, code: DocumentError = DocumentError.GRAPHQL_VALIDATION_FAILED) -> OperationRejected:
+def rejection(
+    message: str, code: DocumentError | ErrorCode = DocumentError.GRAPHQL_VALIDATION_FAILED
+) -> OperationRejected:
     """Return an ``OperationRejected`` with one error of that message and code."""
     return OperationRejected([coded(GraphQLError(message), code)])
 

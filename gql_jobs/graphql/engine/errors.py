@@ -63,9 +63,8 @@ _FAULT = "fault"
 
 
 class DocumentError(StrEnum):
-    """The codes that have nothing to do with jobs: of faulty requests, and of a server that stops."""
+    """The codes that have nothing to do with jobs: of faulty documents, and of a server that stops."""
 
-    BAD_REQUEST = "BAD_REQUEST"
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
     PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
