@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 import httpx
@@ -64,15 +64,18 @@ async def test_it_says_what_is_not_installed() -> None:
     assert (process.returncode, err) == (2, b"demo: gql is not installed: run pip install 'gql-jobs[all]'.\n")
 
 
-async def test_it_shows_each_table_once_and_says_that_its_server_is_gone(tmp_path: Path) -> None:
+async def test_it_shows_each_table_once_and_says_when_its_server_is_gone(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "gql_jobs.demo", "--only", "email")
-    async with running_process(*command, cwd=tmp_path, stdout=PIPE) as process:
+    async with running_process(*command, cwd=tmp_path, stdout=PIPE, stderr=STDOUT) as process:
         out, _ = await asyncio.wait_for(process.communicate(), 100)
     shown = out.decode()
     assert process.returncode == 0, shown
     for title in "Completed", "Failed, then recovered", "Dead letters":
         assert len(re.findall(rf"^{title} *$", shown, re.MULTILINE)) == 1, title
-    assert shown.endswith("The server is stopped now, and its files are removed; --keep keeps both.\n")
+    # The log of its server is in the same terminal: nothing of it comes afterwards.
+    assert "gql_jobs.dev.mailbox: kept mail" in shown
+    assert "has stopped" in shown
+    assert shown.endswith("The server is stopped, and its files are removed; --keep keeps both.\n")
 
 
 async def test_it_keeps_its_server_until_it_is_interrupted_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from gql_jobs.logs import MAX_LINE, MAX_TRACEBACK, JobLogger, job_fields
 from gql_jobs.settings import Settings
+from tests.running import ROOT
 
 PROGRAM = """
 import logging
@@ -31,6 +33,13 @@ log = logging.getLogger("gql_jobs.events")
 fields = job_fields(job_id="550e8400", attempt=2, type="email", worker="host-1-ab")
 """
 FIELDS = {"job_id": "550e8400", "attempt": 2, "type": "email", "worker": "host-1-ab"}
+
+
+def test_no_program_of_the_project_logs_as_main() -> None:
+    modules = [path for folder in ("gql_jobs", "workers") for path in (ROOT / folder).rglob("*.py")]
+    programs = [path for path in modules if path.name == "__main__.py" or '__name__ == "__main__"' in path.read_text()]
+    assert len(programs) >= 4
+    assert [str(path) for path in programs if re.search(r"getLogger\(__name__\)", path.read_text())] == []
 
 
 def _written(statements: str, **environment: str) -> list[str]:

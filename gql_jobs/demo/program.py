@@ -251,15 +251,14 @@ async def run_demo(arguments: argparse.Namespace, settings: Settings) -> None:
         api = await stack.enter_async_context(open_api(url))
         stays = arguments.url is not None or arguments.keep
         await Demo(api, url, promises(kinds, pictures, arguments.count), stays=stays).run()
-        if arguments.url is None:
-            await _end(keep=arguments.keep)
+        if arguments.url is None and arguments.keep:
+            await _interrupted()
+    if not stays:
+        print("The server is stopped, and its files are removed; --keep keeps both.", flush=True)  # noqa: T201
 
 
-async def _end(*, keep: bool) -> None:
-    """Say what becomes of the demo's own server; if it is kept, wait for Ctrl-C or SIGTERM."""
-    if not keep:
-        print("The server is stopped now, and its files are removed; --keep keeps both.", flush=True)  # noqa: T201
-        return
+async def _interrupted() -> None:
+    """Say that the demo's own server goes on, and wait for Ctrl-C or SIGTERM."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)

@@ -33,7 +33,7 @@ from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings, setting_problems
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gql_jobs.dev.mailbox")  # it is run as ``__main__``
 
 _LOOPBACK = "127.0.0.1"
 _GREYLISTED_TRIES = 2

@@ -23,7 +23,7 @@ from gql_jobs.settings import Settings, setting_problems
 from gql_jobs_worker.execution import HANDLER
 from gql_jobs_worker.pool import run_pool
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gql_jobs_worker")  # it is run as ``__main__``
 
 
 def run_worker() -> None:
