@@ -1,11 +1,18 @@
 """The application with somebody's own middleware, under a plain uvicorn, and mounted in another application."""
 
 import asyncio
+import os
+import re
+import signal
 import socket
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -18,8 +25,9 @@ from websockets.exceptions import InvalidStatus
 
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import WrappedFastAPI, create_app
+from tests.child_processes import running_process
 from tests.deadline import until
-from tests.running import JOB_TYPES
+from tests.running import JOB_TYPES, ROOT
 from tests.serving import HOST, PROTOCOL, Api, connected, hear, say, without_nats
 
 WATCH = "subscription { jobEvents { cursor } }"
@@ -180,3 +188,55 @@ async def test_a_host_that_does_not_run_the_lifespan_is_told_so(tmp_path: Any) -
         ready = await api.http.get("/jobs/readyz")
         assert ready.status_code == 503
         assert "lifespan" in ready.json()["checks"]["nats"]["message"]
+
+
+@asynccontextmanager
+async def _uvicorn_program(name: str, folder: Path, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """What ``uvicorn name`` serves, run in the folder; asserts that it ends by Ctrl-C, without a complaint."""
+    environment = {**os.environ, "GQL_JOBS_NATS_URL": settings.nats_url or "", "PYTHONWARNINGS": "error"}
+    command = (sys.executable, "-m", "uvicorn", name, "--host", HOST, "--port", "0")
+    async with running_process(*command, cwd=folder, env=environment, stderr=PIPE) as process:
+        assert process.stderr is not None
+        said = ""
+        async with asyncio.timeout(30):
+            while not (found := re.search(r"running on (http://\S+)", said)):
+                line = await process.stderr.readline()
+                assert line, said
+                said += line.decode()
+        async with httpx.AsyncClient(base_url=found[1], trust_env=False) as client:
+            yield client
+        process.send_signal(signal.SIGINT)
+        _, rest = await asyncio.wait_for(process.communicate(), 20)
+    assert "Traceback" not in said + rest.decode()
+
+
+async def test_the_modules_of_the_document_run_under_a_plain_uvicorn(settings: Settings, tmp_path: Path) -> None:
+    shown = "".join((ROOT / path).read_text() for path in ("README.md", "docs/embedding.md"))
+    for path, code in re.findall(r"```python\n# (\w+(?:/\w+)*\.py)\n(.*?)```", shown, re.DOTALL):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(code)
+    query = {"query": '{ jobs { totalCount } __type(name: "SmsJob") { name } }'}
+    answer = {"data": {"jobs": {"totalCount": 0}, "__type": {"name": "SmsJob"}}}
+    let_in = {"Authorization": "Bearer s3cret"}
+
+    async with _uvicorn_program("host:app", tmp_path, settings) as client:
+        refused = await client.get("/graphql", params=query)
+        assert (refused.status_code, refused.text) == (401, "Who is it?\n")
+
+        async def answered() -> bool:
+            return bool((await client.get("/graphql", params=query, headers=let_in)).json() == answer)
+
+        await until(answered, "NATS was reached")
+        url = f"ws://{client.base_url.netloc.decode()}/graphql"
+        with pytest.raises(InvalidStatus):
+            await connect(url, subprotocols=[Subprotocol(PROTOCOL)], proxy=None)
+        async with connect(url, subprotocols=[Subprotocol(PROTOCOL)], proxy=None, additional_headers=let_in) as opened:
+            await say(opened, type="connection_init")
+            assert (await hear(opened))["type"] == "connection_ack"
+
+    async with _uvicorn_program("website:app", tmp_path, settings) as client:
+
+        async def answered_below_jobs() -> bool:
+            return bool((await client.get("/jobs/graphql", params=query)).json() == answer)
+
+        await until(answered_below_jobs, "NATS was reached")
