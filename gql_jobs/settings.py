@@ -575,7 +575,7 @@ def _unknown_settings(variables: Mapping[str, str | None]) -> list[str]:
 
 
 def setting_problems(error: ValidationError) -> list[str]:
-    """Return what is wrong with the settings, a sentence for each; values that may hold a password are not shown."""
+    """Return what is wrong with the settings, a sentence for each; values that may be a password are not shown."""
     return [_problem(each) for each in error.errors()]
 
 
@@ -585,7 +585,7 @@ def _problem(each: Any) -> str:
     if name not in Settings.model_fields:
         return message
     shown = f"{_PREFIX}{name.upper()}: {message}"
-    if _is_secret(name):
+    if _is_secret(name) or _is_beside_a_secret(name):
         return f"{shown}."
     value = repr(each["input"])
     return f"{shown}, not {value if len(value) <= _SHOWN else value[:_SHOWN] + '…'}."
@@ -593,3 +593,9 @@ def _problem(each: Any) -> str:
 
 def _is_secret(name: str) -> bool:
     return name == "nats_url" or "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+def _is_beside_a_secret(name: str) -> bool:
+    """Return whether a setting stands beside a password, which may have been given in its place by mistake."""
+    group, _, _ = name.partition("_")
+    return any(_is_secret(other) and other.startswith(f"{group}_") for other in Settings.model_fields)

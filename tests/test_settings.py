@@ -154,6 +154,16 @@ def test_a_refused_secret_is_shown_nowhere(name: str) -> None:
     assert "secret" not in f"{refused.value}{refused.value!r}{setting_problems(refused.value)}"
 
 
+@pytest.mark.parametrize("name", ["smtp_port", "smtp_tls", "smtp_timeout", "nats_creds"])
+@pytest.mark.parametrize("password", ["hunter2", "20041231"])
+def test_a_password_given_in_place_of_a_setting_beside_it_is_shown_nowhere(name: str, password: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate({name: password})
+    (problem,) = setting_problems(refused.value)
+    assert problem.startswith(f"GQL_JOBS_{name.upper()}: ")
+    assert password not in problem
+
+
 def test_a_refused_value_is_shown_in_part() -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(num_workers="9" * 5000 + "x")
