@@ -56,6 +56,8 @@ class Maintenance:
         self._feed = feed
         self._retention = timedelta(seconds=settings.retention)
         self._dead_letters_at = 0.0
+        self._reported: set[str] = set()
+        """What has interrupted the present sweep, once each."""
 
     async def run(self) -> None:
         """Run sweeps, with ``SWEEP_INTERVAL`` between them unless there is more to do; never end by itself."""
@@ -70,17 +72,18 @@ class Maintenance:
         makes the room that the others need.
         """
         more = False
+        self._reported.clear()
         try:
             # What is due is decided by one clock, the server's: this machine's may be wrong.
             now = await self._log.server_time()
         except GqlJobsError as error:
-            _log_failure(error)
+            self._report(error)
             return False
         for part in (self._expire, self._fire, self._delete_remains, self._remove_dead_letters):
             try:
                 more |= await part(now)
             except Exception as error:  # noqa: BLE001  # the next sweep tries again
-                _log_failure(error)
+                self._report(error)
         return more
 
     async def _expire(self, now: datetime) -> bool:
@@ -93,7 +96,7 @@ class Maintenance:
             ended = [job for job_id in job_ids if (job := self._ended(job_id, before)) is not None]
             outcomes = await expire_ended(self._log, self._artifacts, ended, before)
             newest = max([newest, *(outcome for outcome in outcomes if isinstance(outcome, int))])
-            _log_first_error(outcomes)
+            self._report_first(outcomes)
         await self._feed.wait_for(newest, APPLIED_WITHIN)
         return len(found) == _BATCH and newest > 0
 
@@ -109,7 +112,7 @@ class Maintenance:
         before = now - FIRE_AFTER
         for job_ids in _chunks(await self._reader.overdue(before)):
             firings = (fire_overdue(self._log, job_id, before) for job_id in job_ids)
-            _log_first_error(await asyncio.gather(*firings, return_exceptions=True))
+            self._report_first(await asyncio.gather(*firings, return_exceptions=True))
         return False
 
     async def _delete_remains(self, now: datetime) -> bool:
@@ -121,7 +124,7 @@ class Maintenance:
             cleared = [job_id for job_id, outcome in zip(job_ids, outcomes, strict=True) if outcome is None]
             self._index.forget_expired(cleared)
             some = some or bool(cleared)
-            _log_first_error(outcomes)
+            self._report_first(outcomes)
         return len(found) == _BATCH and some
 
     async def _remove_dead_letters(self, now: datetime) -> bool:
@@ -141,23 +144,25 @@ class Maintenance:
             await asyncio.sleep(0)
         for job_ids in _chunks(found):
             removals = (remove_left_over(self._log, job_id, now - KEEP_COPIES_FOR) for job_id in job_ids)
-            _log_first_error(await asyncio.gather(*removals, return_exceptions=True))
+            self._report_first(await asyncio.gather(*removals, return_exceptions=True))
         return False
+
+    def _report_first(self, outcomes: Sequence[object]) -> None:
+        """Report the first error only: it is mostly the same for all jobs."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            self._report(failures[0])
+
+    def _report(self, error: BaseException) -> None:
+        """Log what has interrupted this sweep, once for all its parts; the end of the index is said by others."""
+        if self._index.failure is not None or str(error) in self._reported:
+            return
+        self._reported.add(str(error))
+        if isinstance(error, GqlJobsError | ApiError):
+            log.info("the sweep was interrupted: %s", error)
+        else:
+            log.error("the sweep failed", exc_info=error)
 
 
 def _chunks(job_ids: Sequence[str]) -> list[Sequence[str]]:
     return [job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK)]
-
-
-def _log_first_error(outcomes: Sequence[object]) -> None:
-    """Log the first error only: it is mostly the same for all jobs."""
-    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if failures:
-        _log_failure(failures[0])
-
-
-def _log_failure(error: BaseException) -> None:
-    if isinstance(error, GqlJobsError | ApiError):
-        log.info("the sweep was interrupted: %s", error)
-    else:
-        log.error("the sweep failed", exc_info=error)

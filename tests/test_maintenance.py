@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from gql_jobs import maintenance
-from gql_jobs.index.index import Index, open_index
+from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jetstream.stored_messages import last_message
-from gql_jobs.jobs.errors import QueueFull
+from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Completed, DeadLetter, Kind, Started
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.live.bus import EventBus
@@ -127,6 +127,25 @@ async def test_a_sweep_that_fails_in_any_way_keeps_nothing_from_the_next(
             broken.undo()
             await until(lambda: _gone(runtime, job.id), "the job expires all the same")
     assert str(error) in caplog.text
+
+
+async def test_what_interrupts_all_parts_of_a_sweep_is_said_once_and_the_end_of_the_index_not_at_all(
+    runtime: Runtime, sweeper: Maintenance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, maintenance.__name__)
+    for part in ("finished", "overdue"):
+        monkeypatch.setattr(runtime.reader, part, _raiser(QueueUnavailable("NATS does not answer.")))
+    for _ in range(2):
+        caplog.clear()
+        await sweeper.sweep()
+        assert caplog.messages == ["the sweep was interrupted: NATS does not answer."]
+    caplog.clear()
+    runtime.index.failure = UnusableIndex("its disk is full")
+    try:
+        await sweeper.sweep()
+    finally:
+        runtime.index.failure = None
+    assert caplog.messages == []
 
 
 def _raiser(error: Exception) -> Callable[..., Any]:

@@ -68,7 +68,8 @@ _PORTION_BYTES = 8 << 20
 """Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
 _UNWEIGHED = 16
 """Jobs that are read for a portion without asking for their sizes first, which costs a second look-up each."""
-_UNUSABLE = "The index of this process cannot be used and is being built anew; try again."
+_UNUSABLE = "The index of this process cannot be used; try again."
+_VOID = "The index of this process cannot be used and is being built anew; try again."
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
 
 
@@ -130,6 +131,8 @@ class Index:
         """Cursors below it may have lost events to expiry."""
         self.unreadable: int = database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
         """How many messages of the stream could not be read."""
+        # From here on, so that no file is first seen after it was replaced.
+        self.check_files()
 
     def apply(
         self, messages: Sequence[Message], position: int, unreadable: Iterable[UnreadableMessage] = ()
@@ -285,7 +288,7 @@ class Index:
         :raises QueueUnavailable: if it cannot be used.
         """
         if self.failure is not None:
-            raise QueueUnavailable(_UNUSABLE)
+            raise self._refusal()
 
     def read_error(self, error: Exception) -> Exception:
         """Return what a read, of this or any other connection to the file, has to raise when SQLite raises ``error``.
@@ -293,7 +296,11 @@ class Index:
         That is ``QueueUnavailable`` if the file cannot be used, which ends the process (``until_unusable``); else
         ``error``.
         """
-        return error if self._failure_of(error) is None else QueueUnavailable(_UNUSABLE)
+        return error if self._failure_of(error) is None else self._refusal()
+
+    def _refusal(self) -> QueueUnavailable:
+        # An index whose disk is full is kept, and gone on with.
+        return QueueUnavailable(_VOID if isinstance(self.failure, DamagedIndex) else _UNUSABLE)
 
     async def until_unusable(self) -> None:
         """Wait until any read or write finds that the file cannot be used any more; never returns normally.
@@ -305,7 +312,7 @@ class Index:
             raise self.failure
 
     def check_files(self) -> None:
-        """Find out whether somebody has deleted or replaced a file of the index, and fail then.
+        """Find out whether somebody has deleted or replaced a file of the index since it was opened, and fail then.
 
         SQLite goes on using a file that has no name any more, while other connections would open another one.
         """

@@ -51,7 +51,7 @@ async def test_a_full_disk_makes_the_index_unusable_and_leaves_the_file(path: Pa
                 index.apply(STORY[100:], LAST)
             with pytest.raises(UnusableIndex):
                 await index.until_unusable()
-            with pytest.raises(QueueUnavailable, match="being built anew"):
+            with pytest.raises(QueueUnavailable, match=r"cannot be used; try again\."):
                 await reader.count(JobFilter())
             assert index.job(STORY[0].job_id) is None
     with open_index(path, CREATED, LAST, 86_400) as index:
@@ -79,6 +79,14 @@ def test_what_the_disk_is_to_blame_for_is_told_from_interruptions_and_mistakes(c
     assert is_failure(error) is failure
 
 
+def test_a_file_that_is_replaced_right_after_the_index_was_opened_is_noticed(path: Path) -> None:
+    with open_index(path, CREATED, LAST, 86_400) as index:
+        path.unlink()
+        path.mkdir()
+        index.check_files()
+        assert isinstance(index.failure, DamagedIndex)
+
+
 def _unlink(path: Path) -> None:
     path.unlink()
 
@@ -100,8 +108,6 @@ async def test_a_file_that_is_taken_away_in_use_is_noticed_and_built_anew(
         async with open_runtime(settings, JOB_TYPES) as runtime:
             created = await runtime.commands.create(request())
             assert await runtime.feed.wait_for(created.last_seq, 5)
-            # Seen once with its log before it goes.
-            runtime.index.check_files()
             take_away(runtime.index.path)
             await asyncio.get_running_loop().create_future()
 
