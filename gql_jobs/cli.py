@@ -25,7 +25,7 @@ from gql_jobs.jobs.registry import Registry, install_advice, load_job_types
 from gql_jobs.logs import configure_logging, redact
 from gql_jobs.processes.children import StartFailed
 from gql_jobs.processes.event_loop import raise_file_limit
-from gql_jobs.processes.listening import CannotListen
+from gql_jobs.processes.listening import CannotListen, is_loopback
 from gql_jobs.processes.lock import FolderInUse, keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.processes.siblings import Joins, run_apis, run_workers
@@ -99,6 +99,7 @@ def api(
     """Run the GraphQL API; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
     with _sentences():
         settings = _settings(data_dir=data_dir, api_processes=processes)
+        _check_reach(settings, host)
         _job_types(imports)
         has_parent = _prepare(settings)
         if settings.api_processes > 1:
@@ -156,6 +157,7 @@ def dev(
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir, num_workers=concurrency)
+        _check_reach(settings, host)
         _job_types(imports)
         _prepare(settings)
         sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports))))
@@ -237,6 +239,18 @@ def _prepare(settings: Settings) -> bool:
     keep_private(settings.data_dir)
     raise_file_limit()
     return stop_with_parent()
+
+
+def _check_reach(settings: Settings, host: str) -> None:
+    """Have it said in so many words whether callers must say who they are, where others than this machine can call.
+
+    :raises CannotStart: if it was not said.
+    """
+    if settings.auth is None and not is_loopback(host):
+        raise CannotStart(
+            f"Other machines can reach {host}, and nothing says who may use the API. Set GQL_JOBS_AUTH=required, and "
+            "every caller needs a key or a token; or GQL_JOBS_AUTH=none, and whoever reaches it may do everything."
+        )
 
 
 def _settings(**given: Any) -> Settings:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from gql_jobs.dev.nats import supervised_server
 from gql_jobs.dev.nats_monitoring import monitoring_page
 from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
-from gql_jobs.processes.listening import LOOPBACK_NAMES, port_to_use, reachable, url
+from gql_jobs.processes.listening import local_hosts, port_to_use, reachable, url
 from gql_jobs.processes.lock import FolderLock
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
@@ -103,8 +103,7 @@ class Supervisor:
 
     def _of_this_machine(self) -> dict[str, str]:
         """Return who may ask the API, where the settings do not say: programs and pages of this machine."""
-        names = dict.fromkeys((*LOOPBACK_NAMES, reachable(self._options.host)))
-        hosts = [f"[{name}]" if ":" in name else name for name in names]
+        hosts = local_hosts(self._options.host)
         defaults = {
             "allowed_hosts": ",".join(hosts),
             "cors_origins": ",".join(f"http://{host}:*" for host in hosts),

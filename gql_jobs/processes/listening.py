@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from ipaddress import ip_address
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -150,6 +151,21 @@ def _claimed(family: int, address: str, port: int) -> socket.socket:
         created.close()
         raise
     return created
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether no other machine can reach what listens on a host; of an unknown host nothing can be reached."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return True
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def local_hosts(host: str) -> tuple[str, ...]:
+    """Return the hosts of URLs by which programs of this machine reach what listens on ``host``, without a port."""
+    names = dict.fromkeys((*LOOPBACK_NAMES, reachable(host)))
+    return tuple(f"[{name}]" if ":" in name else name for name in names)
 
 
 def reachable(host: str) -> str:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gql_jobs.processes.event_loop import tune_memory
-from gql_jobs.processes.listening import CannotListen, listen, listen_from, url
+from gql_jobs.processes.listening import CannotListen, is_loopback, listen, listen_from, local_hosts, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
@@ -58,6 +58,9 @@ def serve(
     :raises FolderInUse, OSError: if the data folder cannot be used.
     :raises SystemExit: with code 1 if a part has failed that all answers depend on.
     """
+    if "allowed_hosts" not in settings.model_fields_set and is_loopback(host):
+        # A page elsewhere can give a name of its own the address of this machine (DNS rebinding).
+        settings = settings.model_copy(update={"allowed_hosts": local_hosts(host)})
     server = http_server(settings, imports)
     listen_here = partial(listen, host, port, shared=joins is not None)
     listeners = [] if joins == "when-ready" else listen_here()

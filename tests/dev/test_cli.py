@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import nats
@@ -111,7 +112,7 @@ async def test_a_taken_port_is_a_sentence(tmp_path: Path, command: str) -> None:
 
 
 async def test_a_host_of_another_machine_is_a_sentence(tmp_path: Path) -> None:
-    code, _, err = await _run("api", "--host", "192.0.2.1", cwd=tmp_path)
+    code, _, err = await _run("api", "--host", "192.0.2.1", cwd=tmp_path, GQL_JOBS_AUTH="none")
     assert code == 2
     assert err.endswith("Error: Cannot listen on 192.0.2.1:8000 (Cannot assign requested address).\n")
     assert "Traceback" not in err
@@ -135,10 +136,10 @@ async def test_a_server_without_jetstream_is_a_sentence(tmp_path: Path, command:
 
 
 @asynccontextmanager
-async def _api(folder: Path) -> AsyncIterator[tuple[Process, str]]:
+async def _api(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[tuple[Process, str]]:
     """``gql-jobs api`` without a NATS server, once it has printed its address."""
-    command = (sys.executable, "-m", "gql_jobs", "api", "--port", "0")
-    env = {**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+    command = (sys.executable, "-m", "gql_jobs", "api", "--port", "0", *arguments)
+    env = {**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}", **environment}
     async with running_process(*command, cwd=folder, stdout=PIPE, env=env) as process:
         assert process.stdout is not None
         names = ["GraphiQL", "API"] if graphiql.is_built() else ["API"]
@@ -152,6 +153,45 @@ async def test_the_api_says_where_it_is_and_answers_there_at_once(tmp_path: Path
         assert (await client.get(url.replace("/graphql", "/healthz"))).status_code == 200
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104
+@pytest.mark.parametrize("command", [("api",), ("api", "--processes", "2"), ("dev",)])
+async def test_an_api_that_others_can_reach_does_not_start_before_it_was_said_who_may_use_it(
+    tmp_path: Path, command: tuple[str, ...], host: str
+) -> None:
+    code, out, err = await _run(*command, "--port", "0", "--host", host, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: Other machines can reach {host}, and nothing says who may use the API.")
+    assert "GQL_JOBS_AUTH=required" in err
+    assert "GQL_JOBS_AUTH=none" in err
+    assert not (tmp_path / ".gql-jobs").exists()
+
+
+@pytest.mark.parametrize("auth", ["none", "required"])
+async def test_an_api_that_others_can_reach_starts_once_it_was_said_who_may_use_it(tmp_path: Path, auth: str) -> None:
+    async with (
+        _api(tmp_path, "--host", "0.0.0.0", GQL_JOBS_AUTH=auth) as (_, url),  # noqa: S104
+        httpx.AsyncClient(trust_env=False, timeout=30) as client,
+    ):
+        answer = await client.get(url.replace("/graphql", "/healthz"), headers={"Host": "jobs.example.com"})
+        assert answer.status_code == 200
+
+
+async def test_an_api_on_loopback_answers_under_names_of_this_machine_alone_unless_told(tmp_path: Path) -> None:
+    query = {"query": "{ __typename }"}
+
+    async def answered(url: str, name: str) -> int:
+        host = f"{name}:{urlsplit(url).port}"
+        return (await client.get(url, params=query, headers={"Host": host})).status_code
+
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with _api(tmp_path) as (_, url):
+            names = ("127.0.0.1", "localhost", "[::1]", "evil.example", "localhost.evil.example", "192.0.2.1", "")
+            assert [await answered(url, name) for name in names] == [200, 200, 200, 400, 400, 400, 400]
+        async with _api(tmp_path, GQL_JOBS_ALLOWED_HOSTS="jobs.example.com") as (_, url):
+            told = ("jobs.example.com", "localhost", "evil.example")
+            assert [await answered(url, name) for name in told] == [200, 400, 400]
 
 
 async def test_the_api_stops_from_the_moment_on_at_which_it_says_where_it_is(tmp_path: Path) -> None:
