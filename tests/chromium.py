@@ -11,5 +11,5 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     # Nothing but this machine can be reached, whoever asks.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )

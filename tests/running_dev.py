@@ -6,7 +6,7 @@ import re
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -49,10 +49,12 @@ class Dev:
         return await until(printed, "dev has printed where everything is", within=60)
 
     def child(self, part: str) -> psutil.Process | None:
-        """The process of the tree that is nats-server, or ``python -m <part>``."""
+        """The process of the tree that is nats-server, or ``python -m <part>``; None where it has ended."""
         for process in tree(self.process.pid)[1:]:
-            if process.name() == part or f" -m {part} " in f"{' '.join(process.cmdline())} ":
-                return process
+            # Killed, and not yet collected by its parent.
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == part or f" -m {part} " in f"{' '.join(process.cmdline())} ":
+                    return process
         return None
 
 

@@ -8,6 +8,7 @@ from playwright.async_api import Page, Route, async_playwright
 
 from tests.chromium import CHROMIUM, FLAGS
 from tests.deadline import until
+from tests.file_server import Answer, file_server
 from tests.running import ROOT
 from tests.running_dev import Dev
 
@@ -22,8 +23,9 @@ WATCH = """async () => {
   Object.assign(window, { job, cursors, ended });
 }"""
 GRAPHQL_WS = ROOT / "examples" / "javascript" / "node_modules" / "graphql-ws" / "dist"
-(SNIPPET,) = re.findall(r"```js\n(import .*? from 'graphql-ws';.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-HISTORY = "async () => (await ask('/graphql', HISTORY, { id: job.id })).job.events.map(({ cursor }) => cursor)"
+CREATING, EVENT_SOURCE, GRAPHQL_WS_CLIENT = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+"""The programs of the README for a page."""
+HISTORY = "async ([url, id]) => (await ask(url, HISTORY, { id })).job.events.map(({ cursor }) => cursor)"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
@@ -43,7 +45,7 @@ async def test_an_event_source_of_a_browser_sees_a_job_whole_though_the_api_is_k
         await page.evaluate("() => ended")
         await until(lambda: dev.child("gql_jobs api"), "the API is back")
         cursors: list[str] = await page.evaluate("cursors")
-        history: list[str] = await page.evaluate(HISTORY)
+        history: list[str] = await page.evaluate(HISTORY, ["/graphql", await page.evaluate("job.id")])
         await browser.close()
     assert [cursor for cursor in cursors if cursor in history] == history
     assert len(set(cursors)) == len(cursors)
@@ -52,16 +54,20 @@ async def test_an_event_source_of_a_browser_sees_a_job_whole_though_the_api_is_k
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
 @pytest.mark.timeout(120)
 @pytest.mark.asyncio(loop_scope="module")
-async def test_graphql_ws_in_a_browser_as_the_readme_shows_it_outlives_a_restart_of_the_api(dev: Dev) -> None:
-    async with async_playwright() as playwright:
+@pytest.mark.parametrize("watching", [EVENT_SOURCE, GRAPHQL_WS_CLIENT], ids=["EventSource", "graphql-ws"])
+async def test_what_the_readme_shows_runs_in_a_page_elsewhere_and_outlives_a_restart_of_the_api(
+    dev: Dev, watching: str
+) -> None:
+    api_url = dev.urls()["API"]
+    async with file_server() as files, async_playwright() as playwright:
+        files.put("/", Answer(b"<!doctype html><title>A page</title>", headers={"Content-Type": "text/html"}))
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = await browser.new_page()
         await page.route("**/graphql-ws/*", _graphql_ws)
-        await page.goto(dev.urls()["API"].replace("/graphql", "/healthz"))
+        await page.goto(files.url(host="localhost"))
         await page.add_script_tag(content=re.sub(r"^export ", "", OPERATIONS, flags=re.MULTILINE))
-        await page.evaluate("async () => { window.job = (await ask('/graphql', CREATE)).createJob.job; }")
-        await page.add_script_tag(type="module", content=_as_shown(dev.urls()["API"]))
-        await page.wait_for_function("window.seen?.some(({ status }) => status === 'PROCESSING')")
+        await page.add_script_tag(type="module", content=_as_shown(watching, api_url))
+        await page.wait_for_function("window.seen?.some(({ status }) => status === 'RETRYING')")
         api = dev.child("gql_jobs api")
         assert api is not None
         refused = _refused(page)
@@ -75,7 +81,7 @@ async def test_graphql_ws_in_a_browser_as_the_readme_shows_it_outlives_a_restart
         await until(lambda: dev.child("gql_jobs api"), "the API is back")
         await page.wait_for_function("window.ended", timeout=60_000)
         cursors: list[str] = await page.evaluate("seen.map(({ cursor }) => cursor)")
-        history: list[str] = await page.evaluate(HISTORY)
+        history: list[str] = await page.evaluate(HISTORY, [api_url, await page.evaluate("id")])
         await browser.close()
     assert cursors[-1] == history[-1], "it ended with the job"
     assert [cursor for cursor in history if int(cursor) >= int(cursors[0]) and cursor not in cursors] == []
@@ -97,12 +103,27 @@ async def _graphql_ws(route: Route) -> None:
     await route.fulfill(path=GRAPHQL_WS / route.request.url.rpartition("/")[2], content_type="text/javascript")
 
 
-def _as_shown(api: str) -> str:
-    """The README's program, with this server's address and files, and a record of what it prints."""
-    socket = api.replace("http", "ws")
-    program = SNIPPET.replace("'graphql-ws'", "'/graphql-ws/client.js'").replace("ws://127.0.0.1:8000/graphql", socket)
-    assert program.count(socket) == 1
-    record = program.replace("console.log(", "window.seen.push({ cursor, status: job.status }); console.log(")
-    return (
-        f"{record.replace('const client', 'window.seen = []; const id = job.id; const client')}\nwindow.ended = true;"
-    )
+def _as_shown(watching: str, api: str) -> str:
+    """Both programs of the README as one, with this server's address and files, and a record of what they print.
+
+    The mail that they have sent is one that the mailbox refuses twice, so that there is time to restart the server.
+    """
+    changes = {
+        "http://127.0.0.1:8000/graphql": api,
+        "ws://127.0.0.1:8000/graphql": api.replace("http", "ws"),
+        "'graphql-ws'": "'/graphql-ws/client.js'",
+        "ada@example.com": "ada@greylist.example",
+        "data.createJob.job;": "Object.assign(window, data.createJob.job);",
+        # What is seen, and when it has ended.
+        "({ data }) => console.log(JSON.parse(data).data.jobProgress.job)": (
+            "({ data, lastEventId }) => seen.push({ cursor: lastEventId, ...JSON.parse(data).data.jobProgress.job })"
+        ),
+        "() => events.close()": "() => { events.close(); window.ended = true; }",
+        "console.log(job.status, job.progress);\n}": "seen.push({ cursor, ...job });\n}\nwindow.ended = true;",
+    }
+    program = CREATING + watching
+    for shown, here in changes.items():
+        program = program.replace(shown, here)
+    assert "console.log" not in program
+    assert "127.0.0.1:8000" not in program
+    return f"window.seen = [];\n{program}"
