@@ -67,6 +67,9 @@ def test_every_command_says_where_its_program_is(document: Path) -> None:
         commands = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
         if not any("bin/activate" in command for command in commands):
             lost += [command for command in commands if re.match(r"(\w+=\S+ )*(gql-jobs|python|pytest|pip)\b", command)]
+    text = document.read_text()
+    if "bin/activate" not in text:
+        lost += re.findall(r"`(python -m (?:benchmarks|tests)[^`]*)`", text)
     assert lost == []
 
 
