@@ -12,7 +12,7 @@ TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table but the clock's, and counters that have come to nothing."""
+    """Every row of every table, but counters that have come to nothing, the clock, and which message was read last."""
     database = sqlite3.connect(path)
     try:
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -20,7 +20,7 @@ def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         found = {table: sorted(database.execute(f"SELECT * FROM {table}").fetchall()) for table in TABLES}  # noqa: S608
     finally:
         database.close()
-    found["meta"] = [row for row in found["meta"] if row[0] != "applied"]
+    found["meta"] = [row for row in found["meta"] if row[0] not in {"applied", "newest"}]
     found["counts"] = [row for row in found["counts"] if row[-1]]
     return found
 

@@ -89,6 +89,13 @@ class UnreadableMessage(NamedTuple):
     reason: str
 
 
+class AppliedMessage(NamedTuple):
+    """A message that was applied: its sequence, and when it was stored; another at that sequence has another time."""
+
+    seq: int
+    at: datetime
+
+
 class Note(NamedTuple):
     """A receipt of a cancellation: what became of it at ``worker_id``, in which attempt, and when that was stored."""
 
@@ -127,6 +134,8 @@ class Index:
         """What the stream has lost lately of what this index, or one before it, had applied."""
         self.position = self._number("position")
         """The sequence of the last message applied."""
+        self.newest = _applied_message(self._text("newest"))
+        """The newest message that was applied, checkpoints aside; None if there was none, or it is not known."""
         self.horizon = self._number("horizon")
         """Cursors below it may have lost events to expiry."""
         self.unreadable: int = database.execute("SELECT count(*) FROM unreadable").fetchone()[0]
@@ -148,6 +157,10 @@ class Index:
             changes = Changes(self._jobs_of(messages))
             changes.fold(messages)
             horizon = max(self.horizon, changes.horizon)
+            newest = self.newest
+            # Messages that are applied again, out of their turn, leave the position where it is.
+            if messages and position > self.position:
+                newest = AppliedMessage(messages[-1].seq, messages[-1].at)
             with self._transaction() as database:
                 changes.store(database)
                 set_aside = database.executemany(
@@ -155,14 +168,19 @@ class Index:
                 ).rowcount
                 database.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                    [("position", str(position)), ("horizon", str(horizon)), ("applied", _now())],
+                    [
+                        ("position", str(position)),
+                        ("newest", f"{newest.seq} {microseconds(newest.at)}" if newest is not None else ""),
+                        ("horizon", str(horizon)),
+                        ("applied", _now()),
+                    ],
                 )
         except READ_ERRORS as error:
             failure = self._failure_of(error)
             if failure is None:
                 raise
             raise failure from error
-        self.position, self.horizon = position, horizon
+        self.position, self.newest, self.horizon = position, newest, horizon
         self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
         return changes.events
@@ -463,6 +481,11 @@ def _indexed_job(number: int, *columns: Any) -> IndexedJob:
 
 def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:
     return Note(Receipt(receipt), moment_at(at), attempt, worker_id)
+
+
+def _applied_message(text: str) -> AppliedMessage | None:
+    seq, _, at = text.partition(" ")
+    return AppliedMessage(int(seq), moment_at(int(at))) if at else None
 
 
 def _now() -> str:

@@ -2,15 +2,17 @@
 
 An operator may delete, purge or restore a stream, or wipe the store; nothing of that arrives as a message. So the
 stream is looked at every few seconds. If all of it is another one, or its beginning is gone, the index is void: the
-runtime has to be opened anew. Single jobs whose messages are gone are folded again from what is left of them.
+runtime has to be opened anew. So it is where an older copy was restored, also if that has grown beyond what was read:
+then another message stands where the newest one was that was read before the start, or before the connection was lost.
+Single jobs whose messages are gone are folded again from what is left of them.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from gql_jobs.index.index import Index
+from gql_jobs.index.index import AppliedMessage, Index
 from gql_jobs.index.reader import Reader
 from gql_jobs.jetstream.errors import ApiError, StreamReplaced, Unavailable
 from gql_jobs.jetstream.stored_messages import message_at, subjects_page
@@ -36,6 +38,8 @@ _BEHIND_AT_LEAST = 3
 """Looks in a row at which the stream must end before what was read of it: a new leader may still be catching up."""
 _CAUGHT_UP_WITHIN = 1.0
 """Seconds to wait for the index to apply what the stream holds, before it is said to hold too little."""
+_SAME_TIME = timedelta(milliseconds=1)
+"""How far two readings of one message's time may be apart: their last digits are rounded."""
 _KEPT = frozenset({"queued", "event", "scheduled"})
 """Third tokens of the subjects of submissions and events."""
 _NOT_COUNTED = frozenset({Kind.SCHEDULED, Kind.PROGRESS})
@@ -68,21 +72,29 @@ class Losses:
         self._below: int | None = None
         self._suspects: list[tuple[str, int]] = []
         self._last: StreamInfo | None = None
+        self._unverified: list[AppliedMessage] = []
+        """Messages that were read before this process or its connection was away, while a store may be restored."""
+        self._doubt()
 
     async def run(self) -> None:
         """Look at the stream every ``CHECK_INTERVAL`` seconds; never end by itself.
 
         :raises StreamReplaced: if the index is void. All subscriptions have been ended with an error then.
         """
-        while not self._feed.caught_up:  # noqa: ASYNC110 - the feed has no event for it
-            # At the start a purge that nobody was there for is found before anything else is done.
-            await asyncio.sleep(_START_PAUSE)
-        while True:
-            try:
-                await self.check()
-            except (GqlJobsError, ApiError, Unavailable) as error:
-                log.debug("the stream could not be looked at: %s", error)
-            await asyncio.sleep(CHECK_INTERVAL)
+        reconnections = self._log.connection.on_reconnect
+        reconnections.append(self._doubt)
+        try:
+            while not self._feed.caught_up:  # noqa: ASYNC110 - the feed has no event for it
+                # At the start a purge that nobody was there for is found before anything else is done.
+                await asyncio.sleep(_START_PAUSE)
+            while True:
+                try:
+                    await self.check()
+                except (GqlJobsError, ApiError, Unavailable) as error:
+                    log.debug("the stream could not be looked at: %s", error)
+                await asyncio.sleep(CHECK_INTERVAL)
+        finally:
+            reconnections.remove(self._doubt)
 
     async def check(self) -> None:
         """Look at the stream once.
@@ -105,6 +117,7 @@ class Losses:
                 f"The stream of jobs ends at {stream.state.last_seq}, although it has gone as far as "
                 f"{position}: an older copy of it was restored, or its newest messages are lost."
             )
+        await self._compare_read(stream.state.last_seq)
         # Expiries are applied before their deletions are taken for losses.
         if not self._feed.caught_up or not await self._feed.wait_for(stream.state.last_seq, _CAUGHT_UP_WITHIN):
             return
@@ -121,6 +134,30 @@ class Losses:
         self._index.note_loss(what, void=True)
         self._bus.end("The jobs that this server followed are lost: the stream was deleted or purged. Subscribe again.")
         raise StreamReplaced(what)
+
+    def _doubt(self) -> None:
+        """Have the next look compare what was read last, before anything that has grown in its place is read."""
+        newest = self._index.newest
+        if newest is not None and newest not in self._unverified:
+            self._unverified.append(newest)
+
+    async def _compare_read(self, last_seq: int) -> None:
+        """Look whether the stream still has the messages that are in doubt, as far as it goes.
+
+        :raises StreamReplaced: if it has another one in the place of one of them.
+        """
+        for read in [read for read in self._unverified if read.seq <= last_seq]:
+            stored = await message_at(self._log.connection, codec.JOBS_STREAM, read.seq)
+            # Missing says nothing: progress makes room for newer progress.
+            if stored is not None and abs(stored.at - read.at) > _SAME_TIME:
+                self._void_from(read.seq)
+            self._unverified.remove(read)
+
+    def _void_from(self, seq: int) -> None:
+        self._void(
+            f"The stream of jobs has another message at {seq} than was read there: an older copy of it was "
+            "restored and has grown since."
+        )
 
     def _has_shrunk(self, stream: StreamInfo) -> bool:
         """Return whether messages were deleted since the last look while none came: so by nobody's progress."""
@@ -180,10 +217,7 @@ class Losses:
         seq = max(job.event_seq, job.submission_seq)
         stored = await message_at(self._log.connection, codec.JOBS_STREAM, seq)
         if stored is not None and codec.job_of_subject(stored.subject) != job_id:
-            self._void(
-                f"The stream of jobs has another message at {seq} than was read there: an older copy of it was "
-                "restored and has grown since."
-            )
+            self._void_from(seq)
 
     def _take_out(self, job_id: str, history: Sequence[JobMessage]) -> bool:
         """Put what the messages make in the place of the job; return whether it was another one, or more of it."""

@@ -6,7 +6,8 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from gql.transport.exceptions import TransportQueryError
 from gql_jobs.doctor.examination import examine
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jetstream.stored_messages import messages_of
+from gql_jobs.jetstream.stored_messages import StoredMessage, message_at, messages_of
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, JobStatus
 from gql_jobs.jobs.registry import load_job_types
@@ -27,7 +28,7 @@ from gql_jobs.log.streams import ensure_streams, missing_consumers, stream_info
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import open_runtime
 from tests.api.operations import CANCEL, CREATE, FEED, FIND, WATCH, asked, create, page
-from tests.by_hand import RestartingServer, bring_to
+from tests.by_hand import RestartingServer, bring_to, report
 from tests.deadline import until
 from tests.running import JOB_TYPES, RunningWorker, running_worker
 from tests.serving import Data, ServedApi, is_ready, serving
@@ -220,6 +221,69 @@ async def test_a_stream_that_went_on_from_an_older_copy_is_read_again_from_its_b
     async with serving(settings) as api:
         await _rebuilt(api)
         assert {node["id"] for node in (await page(api))["nodes"]} == {made.id for made in new}
+
+
+@pytest.mark.parametrize("kept_running", [True, False])
+async def test_an_older_copy_that_grows_beyond_what_was_read_is_noticed_though_only_progress_was_lost(
+    server: RestartingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_running: bool
+) -> None:
+    # However short the stream was, and for however long: nothing is seen of that when it has grown in between.
+    monkeypatch.setattr("gql_jobs.live.losses._BEHIND_AT_LEAST", 1_000_000)
+    await server.start()
+    settings = Settings(nats_url=server.url, data_dir=tmp_path / "data", ack_wait=2)
+    store, copy = tmp_path / "store" / "nats" / "jetstream", tmp_path / "copy"
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(serving(settings))
+        await until(lambda: is_ready(api), "the API is ready")
+        job_log = api.runtime.commands._log  # noqa: SLF001
+        running = (await api.runtime.commands.create(request())).job
+        started = await bring_to(job_log, api.runtime.commands, running, JobStatus.PROCESSING)
+        await server.stop()
+        shutil.copytree(store, copy)
+        await server.start()
+        await until(lambda: api.runtime.connection.connected, "NATS is back")
+        for percent in (10, 20, 30):
+            await report(job_log, running, percent)
+        assert await api.runtime.feed.wait_for(started.last_seq + 3, 5)
+        if not kept_running:
+            await stack.aclose()
+        await server.stop()
+        shutil.rmtree(store)
+        shutil.move(copy, store)
+        await server.start()
+        async with connect(settings, "another API process") as other, open_job_log(other) as others_log:
+            commands = JobCommands(others_log, settings)
+            new = [(await commands.create(request())).id for _ in range(5)]
+        if not kept_running:
+            api = await stack.enter_async_context(serving(settings))
+        await _rebuilt(api)
+        assert {node["id"] for node in (await page(api))["nodes"]} == {running.id, *new}
+        assert "older copy" in await _history(api)
+
+
+async def test_a_stream_that_is_the_one_that_was_read_is_not_built_anew_after_restarts(
+    server: RestartingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+
+    async def seen(connection: Connection, stream: str, seq: int) -> StoredMessage | None:
+        compared.append(seq)
+        return await message_at(connection, stream, seq)
+
+    monkeypatch.setattr("gql_jobs.live.losses.message_at", seen)
+    await server.start()
+    settings = Settings(nats_url=server.url, data_dir=tmp_path / "data", ack_wait=2)
+    for number in (1, 2, 3):
+        async with serving(settings) as api:
+            await until(lambda: is_ready(api), "the API is ready")
+            await create(api)
+            compared.clear()
+            await server.stop()
+            await server.start()
+            await until(partial(compared.__contains__, number), "what was read last is compared")
+            await until(lambda: is_ready(api), "the API is ready again")
+            assert await _history(api) == "whole"
+            assert api.runtime.index.rebuilt == (number == 1)
 
 
 async def test_a_worker_alone_makes_a_deleted_stream_anew(
