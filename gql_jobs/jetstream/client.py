@@ -199,6 +199,15 @@ class NatsClient(Client):
 
     # Overrides of nats-py from here on.
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # nats-py encrypts only where the server insists on it, and would send the password in clear to any other.
+        server = self._current_server
+        if initial_connection and server is not None and server.uri.scheme == "tls" and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise NatsError("the server has no TLS, which the URL asks for; nothing was sent to it")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
     async def _process_err(self, err_msg: str) -> None:
         if PERMISSIONS_ERR in err_msg:  # after which the server goes on
             await super()._process_err(err_msg)
