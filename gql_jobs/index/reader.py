@@ -249,6 +249,10 @@ class Reader:
         """Return whether there is a job all of whose events come before the first message of the stream."""
         return bool(await self._read(lambda db: db.execute(_FIRST_LOST, (first_seq,)).fetchall()))
 
+    async def has_files(self) -> bool:
+        """Return whether any job has files."""
+        return bool(await self._read(lambda db: db.execute("SELECT 1 FROM artifacts LIMIT 1").fetchall()))
+
     async def _read_short(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         """Read on the event loop; if that takes too long, start again in a thread.
 

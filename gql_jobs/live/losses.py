@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 from gql_jobs.index.index import AppliedMessage, Index
 from gql_jobs.index.reader import Reader
-from gql_jobs.jetstream.errors import ApiError, StreamReplaced, Unavailable
+from gql_jobs.jetstream.errors import ApiError, ObjectStoreError, StreamReplaced, Unavailable
 from gql_jobs.jetstream.stored_messages import message_at, subjects_page
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.messages import Expired, Kind, Message
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed
 from gql_jobs.log import codec
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.streams import StreamInfo, make_missing
@@ -57,6 +58,7 @@ class Losses:
         feed: Feed,
         bus: EventBus,
         *,
+        artifacts: ArtifactStore,
         settings: Settings,
         queues: Sequence[str],
     ) -> None:
@@ -65,6 +67,7 @@ class Losses:
         self._reader = reader
         self._feed = feed
         self._bus = bus
+        self._artifacts = artifacts
         self._settings = settings
         self._queues = queues
         self._behind = 0
@@ -90,7 +93,7 @@ class Losses:
             while True:
                 try:
                     await self.check()
-                except (GqlJobsError, ApiError, Unavailable) as error:
+                except (GqlJobsError, ApiError, ObjectStoreError, Unavailable) as error:
                     log.debug("the stream could not be looked at: %s", error)
                 await asyncio.sleep(CHECK_INTERVAL)
         finally:
@@ -100,7 +103,7 @@ class Losses:
         """Look at the stream once.
 
         :raises StreamReplaced: if the index is void.
-        :raises ApiError: | GqlJobsError: | Unavailable: if the server refuses or does not answer.
+        :raises ApiError: | ObjectStoreError: | GqlJobsError: | Unavailable: if the server refuses or does not answer.
         """
         connection = self._log.connection
         # Before the stream is asked: what is stored meanwhile is read before its answer is here.
@@ -125,6 +128,7 @@ class Losses:
         if first_seq != self._first_seq and await self._reader.has_older_than(first_seq):
             self._void(f"The stream of jobs begins at {first_seq} only, although there were older jobs: it was purged.")
         self._first_seq = first_seq
+        await self._look_for_files()
         await self._compare_jobs(quick=self._has_shrunk(stream))
 
     def _void(self, what: str) -> None:
@@ -134,6 +138,13 @@ class Losses:
         self._index.note_loss(what, void=True)
         self._bus.end("The jobs that this server followed are lost: the stream was deleted or purged. Subscribe again.")
         raise StreamReplaced(what)
+
+    async def _look_for_files(self) -> None:
+        """Say so if the object store is gone though jobs have files, and make it anew."""
+        if await self._reader.has_files() and await self._artifacts.make_missing():
+            what = "The object store of artifacts was deleted: the files of all jobs are gone."
+            log.error("%s It is made anew, empty", what)
+            self._index.note_loss(what)
 
     def _doubt(self) -> None:
         """Have the next look compare what was read last, before anything that has grown in its place is read."""

@@ -14,13 +14,14 @@ from typing_extensions import Buffer
 
 from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError, ObjectStoreError
 from gql_jobs.jetstream.object_store import Bucket, bucket_stream, open_bucket
+from gql_jobs.jetstream.stored_messages import NO_STREAM
 from gql_jobs.jobs.errors import QueueUnavailable, RefusedValue
 from gql_jobs.jobs.messages import Saved
 from gql_jobs.jobs.model import Artifact, artifact_name, media_type
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import Fence, JobLog
-from gql_jobs.log.streams import update_stream
+from gql_jobs.log.streams import stream_info, update_stream
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,22 @@ class ArtifactStore:
         artifact = _artifact_of(record)
         if artifact is not None:
             await self.remove(artifact)
+
+    async def make_missing(self) -> bool:
+        """Make the object store if there is none; return whether there was none.
+
+        :raises QueueUnavailable: if the server does not answer.
+        :raises ApiError: | ObjectStoreError: if it refuses.
+        """
+        try:
+            await stream_info(self._log.connection, bucket_stream(BUCKET))
+        except ApiError as error:
+            if error.err_code != NO_STREAM:
+                raise
+            self._bucket = None
+            await self._open()
+            return True
+        return False
 
     async def _put(self, stored: str, name: str, source: BinaryIO, content_type: str) -> Artifact:
         try:

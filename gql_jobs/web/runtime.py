@@ -194,9 +194,11 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         bus = EventBus(reader.events_after, index.position)
         tally = Tally((kind.name for kind in registry), stream.state.last_seq)
         feed = await stack.enter_async_context(run_feed(connection, index, bus, tally))
-        losses = Losses(job_log, index, reader, feed, bus, settings=settings, queues=registry.queues)
-        await stack.enter_async_context(in_background(losses.run()))
         artifacts = ArtifactStore(job_log, settings)
+        losses = Losses(
+            job_log, index, reader, feed, bus, artifacts=artifacts, settings=settings, queues=registry.queues
+        )
+        await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
         commands = JobCommands(job_log, settings, index.first_seq)

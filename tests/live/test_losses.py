@@ -517,6 +517,26 @@ async def test_files_are_saved_again_after_the_object_store_was_deleted(
             await runtime.artifacts.read(lost, io.BytesIO())
 
 
+async def test_an_object_store_that_is_deleted_is_made_anew_and_the_loss_of_its_files_is_said_once(
+    settings: Settings, operator: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_runtime(settings, JOB_TYPES) as runtime:
+        job_log = runtime.commands._log  # noqa: SLF001
+        made = (await runtime.commands.create(request())).job
+        started = await bring_to(job_log, runtime.commands, made, JobStatus.PROCESSING)
+        fence = job_events(made.id, started.last_seq)
+        await runtime.artifacts.save(made.id, "lost", io.BytesIO(b"data"), "text/plain", fence)
+        await until(lambda: runtime.index.artifacts(made.id), "the file is known")
+        await operator.api("STREAM.DELETE.OBJ_artifacts")
+        await until(lambda: runtime.index.losses, "the loss is noticed")
+        assert (await stream_info(operator, "OBJ_artifacts")).state.messages == 0
+    async with open_runtime(settings, JOB_TYPES) as runtime:
+        await until(lambda: runtime.feed.caught_up, "the index is up to date")
+        assert "files of all jobs are gone" in (await runtime.checks())["history"].message
+        assert len(runtime.index.losses) == 1
+    assert "The object store of artifacts was deleted" in caplog.text
+
+
 async def test_a_creation_while_there_is_no_stream_is_refused_and_stores_nothing(
     settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
