@@ -382,6 +382,36 @@ class Settings(BaseSettings):
         description="Bytes that the result of an operation may have.",
         json_schema_extra=API,
     )
+    rate_limit_operations: str | None = Field(
+        None,
+        description="Operations that one subject and one address may ask for: `100/second`, `5000/10 minutes`. Each "
+        "process counts for itself. Without it any number.",
+        json_schema_extra=API,
+    )
+    rate_limit_creations: str | None = Field(
+        None,
+        description="Jobs that they may ask to be created, each one of a `createJobs` counted; likewise.",
+        json_schema_extra=API,
+    )
+    rate_limit_connections: str | None = Field(
+        None,
+        description="WebSockets and streams that one address may open; likewise.",
+        json_schema_extra=API,
+    )
+    rate_limit_failures: str = Field(
+        "100/minute",
+        description="Wrong keys and tokens of one address, after which its tokens are not looked at any more but for "
+        "those that were valid lately.",
+        json_schema_extra=API,
+    )
+
+    @field_validator("rate_limit_operations", "rate_limit_creations", "rate_limit_connections", "rate_limit_failures")
+    @classmethod
+    def _is_rate(cls, rate: str | None) -> str | None:
+        if rate is not None and not re.fullmatch(r"[1-9]\d{0,8}/([1-9]\d{0,4} ?)?(second|minute|hour|day)s?", rate):
+            raise ValueError("a rate is a number in a time, such as 100/second or 5000/10 minutes")
+        return rate
+
     graphiql: bool = Field(True, description="Serve GraphiQL at /graphql.", json_schema_extra=API)
     plain_fields: bool = Field(
         True,

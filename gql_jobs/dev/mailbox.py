@@ -20,11 +20,13 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gql_jobs.dev.mails import Mail, Mails, message_id_of
 from gql_jobs.logs import configure_logging
@@ -45,9 +47,13 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""Of every answer."""
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
@@ -161,17 +167,17 @@ def mailbox_page(mails: Mails) -> Starlette:
     async def show(request: Request) -> Response:
         mail = await run_in_threadpool(mails.get, request.path_params["mail_id"])
         if mail is None:
-            return PlainTextResponse("There is no such mail.", status_code=404, headers=_HEADERS)
+            return PlainTextResponse("There is no such mail.", status_code=404)
         return _html(mail.subject or "(no subject)", _details(mail))
 
     async def messages(request: Request) -> Response:
         to, limit = request.query_params.get("to"), request.query_params.get("limit", "")
         count = int(limit) if limit.isascii() and limit.isdecimal() and len(limit) < 6 else None  # noqa: PLR2004
         found = await run_in_threadpool(lambda: list(islice(mails.newest_first(to), count)))
-        return JSONResponse([mail.as_json() for mail in found], headers=_HEADERS)
+        return JSONResponse([mail.as_json() for mail in found])
 
     async def style(_request: Request) -> Response:
-        return Response(_STYLE, media_type="text/css", headers={"X-Content-Type-Options": "nosniff"})
+        return Response(_STYLE, media_type="text/css")
 
     return Starlette(
         routes=[
@@ -182,8 +188,26 @@ def mailbox_page(mails: Mails) -> Starlette:
             Route("/style.css", style),
         ],
         # A page elsewhere must not read the mails through a name of its own that resolves to this machine.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES))],
+        middleware=[
+            Middleware(_Headed),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_NAMES)),
+        ],
     )
+
+
+class _Headed:
+    """The ASGI layer that gives every answer its headers, refusals included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
 
 
 def _html(title: str, body: str, *, refresh: bool = False) -> HTMLResponse:
@@ -191,8 +215,7 @@ def _html(title: str, body: str, *, refresh: bool = False) -> HTMLResponse:
     return HTMLResponse(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f'<link rel="stylesheet" href="/style.css"></head><body><h1>{escape(title)}</h1>{body}</body></html>',
-        headers=_HEADERS,
+        f'<link rel="stylesheet" href="/style.css"></head><body><h1>{escape(title)}</h1>{body}</body></html>'
     )
 
 

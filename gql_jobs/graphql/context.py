@@ -120,6 +120,10 @@ async def _never() -> bool:
     return False
 
 
+def _any_number(_jobs: int) -> None:
+    """Let as many jobs be created as are asked for."""
+
+
 @dataclass
 class Context:
     """The context of one operation."""
@@ -140,6 +144,8 @@ class Context:
     that reconnects by itself repeats the request as it first was."""
     client: Callable[[], str | None] = lambda: None
     """Returns who asks, as one of those whose share of the time is limited; None for nobody."""
+    count_creations: Callable[[int], None] = _any_number
+    """Counts so many jobs that are asked to be created; raises RateLimited if these are too many for who asks."""
     budget: Budget = field(default_factory=Budget)
     """What the operation may still read and show; the engine sets it before resolvers run."""
 

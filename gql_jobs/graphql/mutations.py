@@ -228,6 +228,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             dict[str, Any], strawberry.argument(description="The job to create.", graphql_type=create_input)
         ],
     ) -> CreateJobPayload:
+        info.context.count_creations(1)
         request = request_of(input, registered, "input")
         services = info.context.services()
         created = await services.commands.create(request)
@@ -247,6 +248,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         info.context.budget.take(len(inputs))
+        info.context.count_creations(len(inputs))
         requests = await _requests_of(inputs, registered)
         services = info.context.services()
         created = await services.commands.create_many(requests)

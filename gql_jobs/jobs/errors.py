@@ -186,6 +186,7 @@ class RateLimited(GqlJobsError):
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message, retryAfter=retry_after)
+        self.retry_after = retry_after
 
 
 class BadRequest(GqlJobsError):

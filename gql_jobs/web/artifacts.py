@@ -166,6 +166,7 @@ def _headers(found: Artifact) -> dict[str, str]:
         "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(found.name.rsplit('/', 1)[-1], safe='')}",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
-    if not inline:
-        headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    # A viewer of pictures or PDF needs styles of its own.
+    policy = "script-src 'none'; form-action 'none'" if inline else "sandbox; default-src 'none'"
+    headers["Content-Security-Policy"] = f"{policy}; base-uri 'none'; frame-ancestors 'none'"
     return headers

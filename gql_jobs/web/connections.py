@@ -17,6 +17,8 @@ from typing import Literal, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gql_jobs.jobs.errors import RateLimited
+
 CONNECTION_EXTENSION = "gql_jobs.connection"
 """An extension of the HTTP scope, with two functions: ``close`` closes the connection once everything sent is written,
 so that the response stays unfinished; ``lasts`` is called for a response that is a stream."""
@@ -37,6 +39,8 @@ _LARGEST_AT_A_TIME = 8
 """Bodies of the largest size that may be there at a time, of one client and of all."""
 _DOCUMENT_FACTOR = 256
 """Bytes that a document counts for each of its characters: its syntax tree and plans are that much larger."""
+_ADMITTED_AFTER = 10
+"""Seconds after which a connection may be tried again for which there was no room."""
 _ABNORMAL = 1006
 """The close code of a socket that ended without a close frame."""
 
@@ -57,13 +61,16 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._total = 0
 
-    def rejection(self, scope: Scope) -> str | None:
-        """Return why a connection is rejected now, as a sentence that fits into a close frame; None if it is not."""
+    def check(self, scope: Scope) -> None:
+        """Check that there is room for a connection.
+
+        :raises RateLimited: if not; its message fits into a close frame.
+        """
         if self._open[client_of(scope)] >= self._most_per_client:
-            return f"{self._most_per_client} connections are open from this address, which is the limit"
+            most = self._most_per_client
+            raise RateLimited(f"{most} connections are open from this address, which is the limit.", _ADMITTED_AFTER)
         if self._total >= self._most:
-            return "the server has as many connections as it can hold; try again later"
-        return None
+            raise RateLimited("The server has as many connections as it can hold; try again later.", _ADMITTED_AFTER)
 
     @contextmanager
     def admitted(self, scope: Scope) -> Iterator[None]:

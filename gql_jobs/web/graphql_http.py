@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 
-from gql_jobs.graphql.context import Context, Services
+from gql_jobs.graphql.context import Context, Services, Session
 from gql_jobs.graphql.engine.errors import UNEXPECTED
 from gql_jobs.graphql.engine.operations import Operation, Result
 from gql_jobs.graphql.schema import JobsSchema
-from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge, RateLimited
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.connections import (
@@ -39,9 +39,11 @@ from gql_jobs.web.graphql_request import (
     negotiate,
     read_operation,
     too_busy,
+    too_often,
 )
 from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
+from gql_jobs.web.rate_limits import RateLimits
 from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,7 @@ class GraphQLEndpoint:
         self._opener = opener
         self.connections = Connections(settings.max_socket_age)
         self.socket_counts = SocketCounts()
+        self._rates = RateLimits(settings)
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self.budget = budget_for(settings.max_body_bytes)
         self._operations = schema.operations
@@ -115,7 +118,13 @@ class GraphQLEndpoint:
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
         self._sockets = TransportWs(
-            self._operations, self._new_context, limits, self.connections, self.socket_counts, budget=self.budget
+            self._operations,
+            self._new_context,
+            limits,
+            self.connections,
+            self.socket_counts,
+            budget=self.budget,
+            rates=self._rates,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,6 +147,8 @@ class GraphQLEndpoint:
             return await self._answer(request, body)
         except (RequestRejected, BodyRejected) as rejected:
             return rejected.response
+        except RateLimited as refusal:
+            return too_often(refusal)
         except ClientDisconnect:
             # There is nobody to answer, and nothing to log.
             return None
@@ -155,9 +166,10 @@ class GraphQLEndpoint:
             return self._ide()
         if request.method == "GET" and self._is_cross_site(request.scope):
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
-        context = self._new_context()
+        address, session = client_of(request.scope), Session()
+        self._rates.spend("operations", address, session.viewer)
+        context = self._new_context(address, session)
         context.is_abandoned = request.is_disconnected
-        context.client = partial(client_of, request.scope)
         operation = self._operations.operation(await read_operation(request), context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
@@ -169,8 +181,14 @@ class GraphQLEndpoint:
             raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type)
 
-    def _new_context(self) -> Context:
-        return Context(self._services)
+    def _new_context(self, address: str, session: Session) -> Context:
+        context = Context(self._services, session)
+        context.client = lambda: address
+        context.count_creations = partial(self._count_creations, address, session)
+        return context
+
+    def _count_creations(self, address: str, session: Session, number: int) -> None:
+        self._rates.spend("creations", address, session.viewer, number)
 
     def _services(self) -> Services:
         services = self._opener.current
@@ -184,15 +202,13 @@ class GraphQLEndpoint:
         return graphiql.page()
 
     def _stream(self, operation: Operation, media_type: str, request: Request, body: LimitedBody) -> ASGIApp:
-        rejection = self._admission.rejection(request.scope)
-        if rejection is not None:
-            message = f"{rejection[0].upper()}{rejection[1:]}."
-            raise RequestRejected(429, message, code=ErrorCode.RATE_LIMITED.value, headers={"Retry-After": "10"})
+        self._admission.check(request.scope)
+        self._rates.spend("connections", client_of(request.scope))
         if operation.type is OperationType.SUBSCRIPTION:
             try:
                 # Of the request only its head is kept beside the operation.
                 if not keep_subscription(operation, body.held, _head_size(request.scope)):
-                    return too_busy()
+                    raise too_busy()
             except PayloadTooLarge as error:
                 return error_response(413, error.message, headers=VARY, **error.extensions)
         if media_type == EVENT_STREAM:
@@ -210,7 +226,9 @@ class GraphQLEndpoint:
     async def _single(self, operation: Operation, media_type: str) -> Response:
         result = await self._operations.result(operation)
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
-        return Response(result.payload, status, VARY, f"{media_type}; charset=utf-8")
+        wait = _retry_after(result)
+        headers = {**VARY, "Retry-After": str(wait)} if wait is not None else VARY
+        return Response(result.payload, status, headers, f"{media_type}; charset=utf-8")
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Browsers apply no CORS to WebSockets, so the server has to.
@@ -219,9 +237,11 @@ class GraphQLEndpoint:
             # Closed before it is accepted, which is sent as status 403.
             await send({"type": "websocket.close"})
             return
-        rejection = self._admission.rejection(scope)
-        if rejection is not None:
-            await self._sockets.reject(scope, receive, send, TRY_AGAIN_LATER, rejection)
+        try:
+            self._admission.check(scope)
+            self._rates.spend("connections", client_of(scope))
+        except RateLimited as refusal:
+            await self._sockets.reject(scope, receive, send, TRY_AGAIN_LATER, refusal.message.rstrip("."))
             return
         with self._admission.admitted(scope):
             await self._sockets(scope, receive, send)
@@ -243,6 +263,12 @@ class GraphQLEndpoint:
 
 def _head_size(scope: Scope) -> int:
     return len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+
+
+def _retry_after(result: Result) -> int | None:
+    """Return the seconds after which all of an operation may be tried again; None if nothing of it came too often."""
+    waits = [(error.extensions or {}).get("retryAfter") for error in result.errors or ()]
+    return max((wait for wait in waits if isinstance(wait, int)), default=None)
 
 
 def _status(result: Result) -> int:

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope
 
 from gql_jobs.graphql.engine.documents import OperationRejected, OperationRequest
 from gql_jobs.graphql.engine.operations import Operation
-from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
+from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge, RateLimited
 from gql_jobs.web.connections import ByteBudget, HeldBytes, client_of
 
 JSON = "application/json"
@@ -35,7 +35,7 @@ KEPT_DOCUMENT_LENGTH = 1 << 14
 """Characters that the document of a subscription may have; it is kept likewise."""
 UNCOUNTED_BYTES = 1 << 16
 """Bytes of a body that are not counted if they come in one piece."""
-BUSY = "as many bytes of this address, or of all clients, are on the way as the server holds; try again later"
+BUSY = "As many bytes of this address, or of all clients, are on the way as the server holds; try again later."
 """Why a request or a message is refused that does not fit into the byte budget."""
 MOST_VALUES = 1_000_000
 """Commas and brackets that a body or a message may have; this many values are read in about a tenth of a second."""
@@ -133,7 +133,7 @@ class LimitedBody:
                 raise BodyRejected(body_too_large(self._limit))
             is_counted = self._held is not None or size > UNCOUNTED_BYTES or message.get("more_body")
             if is_counted and not self.held.resize(self.held.size + size):
-                raise BodyRejected(too_busy())
+                raise BodyRejected(too_often(too_busy()))
         return message
 
     @property
@@ -159,10 +159,15 @@ def body_too_large(limit: int, size: int | None = None) -> Response:
     return error_response(413, error.message, headers={"Connection": "close"}, **error.extensions)
 
 
-def too_busy() -> Response:
-    """Return the response with status 429 to a request that does not fit into the byte budget."""
-    headers = {**VARY, "Retry-After": "1"}
-    return error_response(429, f"{BUSY[0].upper()}{BUSY[1:]}.", ErrorCode.RATE_LIMITED.value, headers=headers)
+def too_busy() -> RateLimited:
+    """Return the refusal of a request or a message that does not fit into the byte budget."""
+    return RateLimited(BUSY, 1)
+
+
+def too_often(refusal: RateLimited, status: int = 429, headers: Mapping[str, str] = VARY) -> Response:
+    """Return the response to somebody who asks too often; it says when to try again."""
+    wait = {"Retry-After": str(refusal.retry_after)}
+    return error_response(status, refusal.message, headers={**headers, **wait}, **refusal.extensions)
 
 
 def keep_subscription(operation: Operation, held: HeldBytes, size: int = 0) -> bool:

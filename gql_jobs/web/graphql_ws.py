@@ -12,9 +12,9 @@ from msgspec import Struct
 from msgspec.json import encode
 from starlette.types import Message, Receive, Scope, Send
 
-from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.engine.operations import Operation, Operations
-from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge
+from gql_jobs.jobs.errors import GqlJobsError, PayloadTooLarge, RateLimited
 from gql_jobs.web.connections import ByteBudget, Connections, CountedSocket, HeldBytes, SocketCounts, client_of
 from gql_jobs.web.graphql_request import (
     BUSY,
@@ -25,7 +25,9 @@ from gql_jobs.web.graphql_request import (
     memory_of,
     operation_request,
     optional_object,
+    too_busy,
 )
+from gql_jobs.web.rate_limits import RateLimits
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -76,22 +78,24 @@ class Violation(Exception):
 class TransportWs:
     """Serves the WebSockets of one process, as an ASGI application.
 
-    :param new_context: makes the context of an operation.
+    :param new_context: makes the context of an operation, for an address and a session.
     :param limits: of each socket.
     :param connections: where sockets are registered, to be closed when they are old or the process stops.
     :param counts: the counters of sockets, for metrics.
     :param budget: holds what the sockets keep of their clients' messages.
+    :param rates: how many operations may be asked for.
     """
 
     def __init__(
         self,
         operations: Operations,
-        new_context: Callable[[], Context],
+        new_context: Callable[[str, Session], Context],
         limits: SocketLimits,
         connections: Connections,
         counts: SocketCounts,
         *,
         budget: ByteBudget,
+        rates: RateLimits,
     ) -> None:
         self._operations = operations
         self._new_context = new_context
@@ -99,6 +103,7 @@ class TransportWs:
         self._connections = connections
         self._counts = counts
         self._budget = budget
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
@@ -109,7 +114,13 @@ class TransportWs:
         counted = CountedSocket(self._counts)
         writer = SocketWriter(send, counted)
         connection = _Connection(
-            self._operations, self._new_context, self._limits, writer, budget=self._budget, client=client_of(scope)
+            self._operations,
+            self._new_context,
+            self._limits,
+            writer,
+            budget=self._budget,
+            rates=self._rates,
+            client=client_of(scope),
         )
         try:
             await _accept(scope, receive, writer)
@@ -229,11 +240,12 @@ class _Connection:
     def __init__(
         self,
         operations: Operations,
-        new_context: Callable[[], Context],
+        new_context: Callable[[str, Session], Context],
         limits: SocketLimits,
         writer: SocketWriter,
         *,
         budget: ByteBudget,
+        rates: RateLimits,
         client: str,
     ) -> None:
         self._operations = operations
@@ -241,7 +253,9 @@ class _Connection:
         self._limits = limits
         self._writer = writer
         self._budget = budget
+        self._rates = rates
         self._client = client
+        self._session = Session()
         self._held: HeldBytes | None = None
         """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
@@ -319,28 +333,31 @@ class _Connection:
         if len(self._running) + self._completed_mutations >= self._limits.operations:
             most = self._limits.operations
             message = f"{most} operations run on this socket, which is the limit; complete one of them."
-            await self._refuse(operation_id, message)
+            await self._refuse(operation_id, RateLimited(message, 1))
             return
-        context = self._new_context()
-        context.client = lambda: self._client
+        try:
+            self._rates.spend("operations", self._client, self._session.viewer)
+        except RateLimited as refusal:
+            await self._refuse(operation_id, refusal)
+            return
+        context = self._new_context(self._client, self._session)
         operation = self._operations.operation(request, context)
         running = _Running(operation_id, operation, HeldBytes(self._budget, self._client), self._turns)
         try:
             fits = _hold(running, size)
         except PayloadTooLarge as error:
-            await self._writer.error(operation_id, [{"message": error.message, "extensions": error.extensions}])
+            await self._refuse(operation_id, error)
             return
         if not fits:
             running.held.release()
-            await self._refuse(operation_id, f"{BUSY[0].upper()}{BUSY[1:]}.")
+            await self._refuse(operation_id, too_busy())
             return
         context.is_abandoned, context.turn = running.is_abandoned, running
         self._running[operation_id] = running
         running.task = self._start(self._run(running))
 
-    async def _refuse(self, operation_id: str, message: str) -> None:
-        error = {"message": message, "extensions": {"code": ErrorCode.RATE_LIMITED.value}}
-        await self._writer.error(operation_id, [error])
+    async def _refuse(self, operation_id: str, error: GqlJobsError) -> None:
+        await self._writer.error(operation_id, [{"message": error.message, "extensions": error.extensions}])
 
     async def _run(self, running: "_Running") -> None:
         try:
@@ -355,7 +372,7 @@ class _Connection:
                     if running.operation.type is OperationType.QUERY and not running.held.resize(len(result.payload)):
                         self._free_id(running)
                         del result
-                        await self._refuse(running.id, f"{BUSY[0].upper()}{BUSY[1:]}.")
+                        await self._refuse(running.id, too_busy())
                         return
                     await self._writer.next(running.id, result.payload)
                     del result

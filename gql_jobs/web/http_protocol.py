@@ -10,13 +10,14 @@ from typing import Any
 
 import httptools
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.jobs.errors import ErrorCode, RateLimited
 from gql_jobs.web.connections import CONNECTION_EXTENSION, ByteBudget, PlainConnections, client_at
-from gql_jobs.web.graphql_request import error_response
+from gql_jobs.web.graphql_request import error_response, too_often
 
 HEAD_BYTES = 1 << 16
 """Bytes that the request line and the headers may have together."""
@@ -86,8 +87,8 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._client = client_at(self.client[0]) if self.client else ""
         self._await_head()
         if not self.config.plain.admit(self._client, self):
-            message = "The server has as many connections as it can hold; try again later."
-            self._reject(503, message, ErrorCode.RATE_LIMITED.value, {"Retry-After": "10"})
+            refusal = RateLimited("The server has as many connections as it can hold; try again later.", 10)
+            self._refuse(too_often(refusal, 503, {"Connection": "close"}))
 
     @property
     def is_idle(self) -> bool:
@@ -298,16 +299,12 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer = self.loop.call_later(self.config.request_timeout, self.transport.abort)
 
-    def _reject(
-        self,
-        status: int,
-        message: str,
-        code: str = ErrorCode.BAD_REQUEST.value,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        response = error_response(status, message, code, headers={"Connection": "close", **(headers or {})})
+    def _reject(self, status: int, message: str) -> None:
+        self._refuse(error_response(status, message, ErrorCode.BAD_REQUEST.value, headers={"Connection": "close"}))
+
+    def _refuse(self, response: Response) -> None:
         lines = (b"%b: %b\r\n" % header for header in response.raw_headers)
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", response.body]))
+        self.transport.write(b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", response.body]))
         self.end()
 
 

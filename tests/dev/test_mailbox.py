@@ -4,6 +4,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import aiosmtplib
+import httpx
 import pytest
 
 from gql_jobs.dev.mails import Mails
@@ -50,6 +51,23 @@ async def test_the_page_escapes_what_is_in_a_mail_and_forbids_scripts(tmp_path: 
             policy = page.headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
+
+
+async def test_every_answer_of_the_mailbox_tells_browsers_what_not_to_do(tmp_path: Path) -> None:
+    async with running_mailbox(tmp_path) as mailbox:
+        await _send(mailbox, _mail("ada@example.com"))
+        (mail,) = await mailbox.mails()
+        paths = ("/", f"/mails/{mail['id']}", "/mails/nothing", "/messages", "/style.css", "/nowhere")
+        answers = [await mailbox.get(path) for path in paths]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            url = f"http://127.0.0.1:{mailbox.http_port}/"
+            answers.append(await client.get(url, headers={"Host": "evil.example"}))
+    for answer in answers:
+        told = {name: answer.headers[name] for name in ("x-frame-options", "referrer-policy", "cache-control")}
+        assert told == {"x-frame-options": "DENY", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("mail_id", ["..%2f..%2fetc%2fpasswd", "nothing", "00000000000000000000-00000000"])

@@ -63,6 +63,8 @@ async def test_monitoring_answers_loopback_names_and_no_page_of_another_site(tmp
             assert hidden is not None
             secret = hidden.rpartition("/")[2]
             pages = await _get(f"{page}/")
+            assert "default-src 'none'" in pages.headers["content-security-policy"]
+            assert (pages.headers["x-frame-options"], pages.headers["referrer-policy"]) == ("DENY", "no-referrer")
             assert (pages.status_code, "varz" in pages.text, secret in pages.text) == (200, True, False)
             assert (await _get(hidden.removesuffix(f"/{secret}") + "/varz")).status_code == 404
 

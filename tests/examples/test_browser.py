@@ -34,7 +34,7 @@ HISTORY = "async ([url, id]) => (await ask(url, HISTORY, { id })).job.events.map
 async def test_an_event_source_of_a_browser_sees_a_job_whole_though_the_api_is_killed(dev: Dev) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = await browser.new_page()
+        page = await browser.new_page(bypass_csp=True)
         await page.goto(dev.urls()["API"].replace("/graphql", "/healthz"))
         await page.add_script_tag(content=re.sub(r"^export ", "", OPERATIONS, flags=re.MULTILINE))
         await page.evaluate(WATCH)
@@ -62,7 +62,7 @@ async def test_what_the_readme_shows_runs_in_a_page_elsewhere_and_outlives_a_res
     async with file_server() as files, async_playwright() as playwright:
         files.put("/", Answer(b"<!doctype html><title>A page</title>", headers={"Content-Type": "text/html"}))
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = await browser.new_page()
+        page = await browser.new_page(bypass_csp=True)
         await page.route("**/graphql-ws/*", _graphql_ws)
         await page.goto(files.url(host="localhost"))
         await page.add_script_tag(content=re.sub(r"^export ", "", OPERATIONS, flags=re.MULTILINE))

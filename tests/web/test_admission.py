@@ -1,10 +1,11 @@
 """Which connections count as one client's, and what is refused."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import pytest
 from starlette.types import Scope
 
+from gql_jobs.jobs.errors import RateLimited
 from gql_jobs.web.connections import Admission, PlainConnections
 
 
@@ -16,10 +17,11 @@ def test_there_are_no_more_connections_than_allowed_in_all() -> None:
     admission = Admission(2, 2)
     with ExitStack() as held:
         for host in "10.0.0.1", "10.0.0.2":
-            assert admission.rejection(_from(host)) is None
+            admission.check(_from(host))
             held.enter_context(admission.admitted(_from(host)))
-        assert "as many connections as it can hold" in (admission.rejection(_from("10.0.0.3")) or "")
-    assert admission.rejection(_from("10.0.0.3")) is None
+        with pytest.raises(RateLimited, match="as many connections as it can hold"):
+            admission.check(_from("10.0.0.3"))
+    admission.check(_from("10.0.0.3"))
 
 
 @pytest.mark.parametrize(
@@ -35,9 +37,9 @@ def test_there_are_no_more_connections_than_allowed_in_all() -> None:
 )
 def test_what_counts_as_one_client(first: str | None, second: str | None, *, is_one: bool) -> None:
     admission = Admission(10, 1)
-    with admission.admitted(_from(first)):
-        assert (admission.rejection(_from(second)) is not None) is is_one
-    assert admission.rejection(_from(second)) is None
+    with admission.admitted(_from(first)), pytest.raises(RateLimited) if is_one else nullcontext():
+        admission.check(_from(second))
+    admission.check(_from(second))
 
 
 class _Connection:

@@ -66,7 +66,7 @@ async def test_a_stream_is_a_connection_until_it_ends(settings: Settings) -> Non
                 assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
                 (error,) = answer.json()["errors"]
                 assert error["message"] == "1 connections are open from this address, which is the limit."
-                assert error["extensions"] == {"code": "RATE_LIMITED"}
+                assert error["extensions"] == {"code": "RATE_LIMITED", "retryAfter": 10}
             assert (await _turned_away(api.port))[0] == 1013
         await api.subscribers(0)
         async with api.http.stream("GET", "/graphql", params=watch, headers=EVENTS) as stream:
@@ -219,3 +219,5 @@ async def test_every_answer_tells_browsers_what_not_to_do() -> None:
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["x-frame-options"] == "DENY"
             assert headers["referrer-policy"] == "same-origin"
+            assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+            assert headers["content-security-policy"].startswith("default-src 'none'")

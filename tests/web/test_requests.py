@@ -92,7 +92,17 @@ async def test_a_mutation_by_get_is_refused(client: httpx.AsyncClient) -> None:
     assert response.headers["Allow"] == "POST"
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/jsonx", "application/json; charset=latin-1"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonx",
+        "application/json; charset=latin-1",
+    ],
+)
 async def test_a_body_of_another_media_type_is_refused(client: httpx.AsyncClient, content_type: str) -> None:
     response = await client.post("/graphql", content=b"{}", headers={"Content-Type": content_type})
     assert response.status_code == 415

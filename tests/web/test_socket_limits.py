@@ -8,8 +8,10 @@ from starlette.types import Message
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.settings import Settings
 from gql_jobs.web.connections import Connections, SocketCounts, budget_for
 from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
+from gql_jobs.web.rate_limits import RateLimits
 from tests.shipped import shipped_schema
 
 
@@ -23,11 +25,12 @@ class _Socket:
     def __init__(self, limits: SocketLimits) -> None:
         transport = TransportWs(
             shipped_schema().operations,
-            lambda: Context(_not_open),
+            lambda _address, session: Context(_not_open, session),
             limits,
             Connections(),
             SocketCounts(),
             budget=budget_for(1 << 20),
+            rates=RateLimits(Settings()),
         )
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self._heard: asyncio.Queue[Message] = asyncio.Queue()

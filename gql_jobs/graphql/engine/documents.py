@@ -287,7 +287,7 @@ class Documents:
             raise OperationRejected(refusal.errors, refusal.type)
         who = client()
         if who is not None and self._times.is_exhausted(who):
-            raise OperationRejected([coded(GraphQLError(_EXHAUSTED), ErrorCode.RATE_LIMITED)])
+            raise OperationRejected([coded(GraphQLError(_EXHAUSTED), ErrorCode.RATE_LIMITED, retryAfter=1)])
         try:
             with self._times.spent(who):
                 return self._read(request, text, self._parse(text), None, who)
