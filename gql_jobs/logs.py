@@ -20,7 +20,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
@@ -230,7 +231,7 @@ def _with_short_values(record: logging.LogRecord) -> logging.LogRecord:
 
 def _short(value: Any) -> Any:
     text = _text(value)
-    return value if len(text) <= _MAX_VALUE else f"{redact_beginning(text, _MAX_VALUE)}…"
+    return value if len(text) <= _MAX_VALUE else f"{redact_beginning(text, _MAX_VALUE, _redact_line)}…"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -240,8 +241,8 @@ def _message(record: logging.LogRecord) -> str:
     except Exception:  # noqa: BLE001  # formatting runs code of the values, and the line is worth more than its form
         message = f"{_text(record.msg)} {_text(record.args)}"
     if len(message) <= MAX_LINE:
-        return redact(message)
-    return f"{redact_beginning(message, MAX_LINE)}… ({len(message)} characters)"
+        return _redact_line(message)
+    return f"{redact_beginning(message, MAX_LINE, _redact_line)}… ({len(message)} characters)"
 
 
 def _job_of(record: logging.LogRecord) -> str:
@@ -283,9 +284,10 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
         parts.append(formatter.formatStack(record.stack_info))
     text = "\n".join(parts)
     if len(text) <= MAX_TRACEBACK:
-        return redact(text)
+        return _redact_line(text)
     half = MAX_TRACEBACK // 2
-    return f"{redact_beginning(text, half)}\n… ({len(text) - 2 * half} characters)\n{_redact_end(text, half)}"
+    begin = redact_beginning(text, half, _redact_line)
+    return f"{begin}\n… ({len(text) - 2 * half} characters)\n{_redact_end(text, half)}"
 
 
 def _of_exception(formatter: logging.Formatter, exc_info: Any) -> str:
@@ -320,7 +322,7 @@ class _JsonLine(logging.Formatter):
 def _without_secrets(value: Any, depth: int = 5) -> Any:
     """Return the value of a field without its secrets; what is no text and holds none is left as it is."""
     if isinstance(value, str):
-        return redact_beginning(value, MAX_LINE)
+        return redact_beginning(value, MAX_LINE, _redact_line)
     if depth and type(value) is dict:
         return {
             name: HIDDEN if isinstance(name, str) and names_secret(name) else _without_secrets(one, depth - 1)
@@ -328,6 +330,8 @@ def _without_secrets(value: Any, depth: int = 5) -> Any:
         }
     if depth and type(value) in {list, tuple}:
         return [_without_secrets(one, depth - 1) for one in value]
+    if _of_running and type(value) in {int, float}:
+        return value if _redact_line(str(value)) == str(value) else HIDDEN
     return value
 
 
@@ -335,7 +339,7 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(redact_beginning(_text(value), MAX_LINE))
+        return json.dumps(redact_beginning(_text(value), MAX_LINE, _redact_line))
 
 
 def _text(value: Any) -> str:
@@ -393,6 +397,56 @@ _LONGEST = 5000
 """Characters of the longest secret that is recognised by its end, with its name in front."""
 _SECRET_NAME = re.compile(rf"(?:.*[-_.])?{_NAME}", re.IGNORECASE)
 
+_of_running: tuple["HiddenTexts", ...] = ()
+"""What is hidden in the log while jobs run; replaced as a whole, so that every thread reads one state of it."""
+_changing = threading.Lock()
+
+
+class HiddenTexts:
+    """Texts that are hidden wherever they stand: as they are, and as URLs, JSON, HTML, code and base64 spell them.
+
+    Of a text with several lines, each line counts too. Texts shorter than ``SHORTEST`` are left out.
+    """
+
+    def __init__(self, texts: Iterable[str], shown: str = HIDDEN) -> None:
+        """Remember the texts, and what is shown in their place."""
+        found: set[str] = set()
+        for text in texts:
+            for part in {text, *text.splitlines()}:
+                if len(part) >= SHORTEST and part != shown:
+                    found |= _spellings(part)
+        self._spelled = tuple(sorted(found, key=len, reverse=True))
+        self._shown = shown
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to hide."""
+        return bool(self._spelled)
+
+    def hide(self, text: str) -> str:
+        """Return the text without them."""
+        for spelled in self._spelled:
+            if spelled in text:
+                text = text.replace(spelled, self._shown)
+        return text
+
+
+@contextmanager
+def hidden_in_log(texts: "Iterable[str] | HiddenTexts") -> Iterator[None]:
+    """Have these texts hidden in all that this process logs, until the block ends."""
+    global _of_running  # noqa: PLW0603
+    hidden = texts if isinstance(texts, HiddenTexts) else HiddenTexts(texts)
+    if not hidden:
+        yield
+        return
+    with _changing:
+        _of_running = (*_of_running, hidden)
+    try:
+        yield
+    finally:
+        with _changing:
+            _of_running = tuple(one for one in _of_running if one is not hidden)
+
+
 _URL_SAFE = str.maketrans("+/", "-_")
 _values: set[str] = set()
 _known: re.Pattern[str] | None = None
@@ -419,9 +473,8 @@ def _spellings(text: str) -> set[str]:
     quoted |= {re.sub("%..", lambda escape: escape[0].lower(), one) for one in quoted} | {quote(one) for one in quoted}
     found = {text, *quoted, html.escape(text), repr(text)[1:-1], repr(text.encode("utf-8", "replace"))[2:-1]}
     found |= {text.encode("unicode_escape").decode(), text.replace("'", "'\"'\"'")}  # the second as a shell has it
-    for ascii_only in (True, False):
-        as_json = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        found |= {as_json, json.dumps(as_json)[1:-1]}
+    once = _escaped(text)
+    found |= once.union(*map(_escaped, once))  # such as a list in the text of an exception in a list
     body = text.encode("utf-8", "replace")
     for before in range(3):
         # Behind anything, as in ``user:password``, and so without the characters at its ends that bits of others share.
@@ -430,9 +483,22 @@ def _spellings(text: str) -> set[str]:
     return {one for one in found if len(one) >= SHORTEST}
 
 
+def _escaped(text: str) -> set[str]:
+    """Return a text as it stands in what Python or JSON shows of a longer one, whichever quotes are around that."""
+    shown = {repr(text)[1:-1], repr(f'{text}"')[1:-2]}
+    shown |= {one.replace("\\'", "'") for one in shown}
+    return shown | {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+
+
 def names_secret(name: str) -> bool:
     """Return whether what has this name is to be hidden, such as ``api_key`` or ``X-Auth-Token``."""
     return _SECRET_NAME.fullmatch(name[-200:]) is not None
+
+
+def _redact_line(text: str) -> str:
+    for hidden in _of_running:
+        text = hidden.hide(text)
+    return redact(text)
 
 
 def redact(text: str) -> str:
@@ -445,17 +511,21 @@ def redact(text: str) -> str:
     return text
 
 
-def redact_beginning(text: str, most: int) -> str:
-    """Return the first ``most`` characters of a text, or fewer, without its secrets, also where one is cut in two."""
+def redact_beginning(text: str, most: int, hide: Callable[[str], str] | None = None) -> str:
+    """Return the first ``most`` characters of a text, or fewer, without its secrets, also where one is cut in two.
+
+    :param hide: takes the secrets from a text; None for ``redact``.
+    """
+    hide = hide or redact
     if len(text) <= most:
-        return redact(text)
+        return hide(text)
     # Half a secret is not recognised: more is searched than is shown, and what is next to the cut is never shown.
-    searched = redact(text[: most + _LONGEST])
+    searched = hide(text[: most + _LONGEST])
     return searched[: max(min(most, len(searched) - _LONGEST), 0)] if len(text) > most + _LONGEST else searched[:most]
 
 
 def _redact_end(text: str, most: int) -> str:
     """Return the last ``most`` characters of a text, or fewer, as ``redact_beginning`` does."""
-    searched = redact(text[-most - _LONGEST :])
+    searched = _redact_line(text[-most - _LONGEST :])
     shown = min(most, len(searched) - _LONGEST)
     return searched[-shown:] if shown > 0 else ""

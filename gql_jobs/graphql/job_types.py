@@ -32,7 +32,6 @@ from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
-from gql_jobs.jobs.payloads import masked
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.types import artifact_url
 
@@ -113,6 +112,7 @@ class Job:
     """The fields that every job has, read from ``source`` when they are selected."""
 
     source: strawberry.Private[model.Job]
+    readable: strawberry.Private["ReadsStored"]
     id: strawberry.ID = computed(description="A random UUID, given when the job was created.")
     type: str = computed(description="The name of the job type, as `email`.")
     queue: str = computed(description="The queue that workers take it from.")
@@ -141,21 +141,22 @@ class Job:
     )
 
     @strawberry.field(
-        description="The payload as stored: what the client sent, and values that the server drew for it. Secrets are "
-        "shown as stars; handlers get them as they are."
+        description="The payload as stored: what the client sent, and values that the server drew for it. Secrets "
+        "are shown as `[redacted]`, and so is all of a payload that its type cannot read here, unless it was stored "
+        "which of its parts are secret; handlers get them as they are."
     )
     @spends_only
     def raw_payload(self, info: Info) -> JSON:
-        """Return the stored payload as a JSON value, with stars in the places of secrets."""
-        spec = self.source.spec
-        payload = masked(spec.payload, spec.secrets) if spec.secrets else spec.payload
-        return _json(payload, info.context.budget)
+        """Return the stored payload as a JSON value, without its secrets."""
+        return _json(self.readable.payload(self.source), info.context.budget)
 
-    @strawberry.field(description="The result as stored; null until the job has completed.")
+    @strawberry.field(
+        description="The result as stored; null until the job has completed. Secrets are shown as `[redacted]`."
+    )
     @spends_only
     def raw_result(self, info: Info) -> JSON | None:
-        """Return the stored result as a JSON value, or None if there is none."""
-        result = self.source.result
+        """Return the stored result as a JSON value without its secrets, or None if there is none."""
+        result = self.readable.result(self.source)
         return _json(result, info.context.budget) if result is not None else None
 
     @strawberry.field(description="The files that the handler has saved, by name.")
@@ -205,6 +206,16 @@ class Job:
         present = _presents_alike(presenter(info))
         events = await context.services().events(self.id, behind, most, context.budget) if most else []
         return [presented_event(event, present) for event in events]
+
+
+class ReadsStored(Protocol):
+    """How what is stored of a job is read for everybody but its handler."""
+
+    def payload(self, job: model.Job) -> msgspec.Raw:
+        """Return the payload as JSON, without its secrets; ``REDACTED`` if nothing says where they are."""
+
+    def result(self, job: model.Job) -> msgspec.Raw | None:
+        """Return the result as JSON, without its secrets; None if there is none."""
 
 
 Presenter: TypeAlias = Callable[[model.Job], Job]

@@ -32,6 +32,7 @@ from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
 from gql_jobs.log.commands import Created
+from gql_jobs.logs import hidden_in_log
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,8 @@ def accepted_payload(job_type: JobType, given: dict[str, Any], path: str) -> Acc
         return accept(job_type.payload, given)
     except ModelMismatch as mismatch:
         if mismatch.unexpected is not None:
-            log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
+            with hidden_in_log(mismatch.secret_texts):
+                log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
         faults = [(shown_path(job_type.payload, fault.path), fault.message) for fault in mismatch.faults]
         raise InvalidPayload(
             [{"path": ".".join([path, *map(str, below)]), "message": message} for below, message in faults]

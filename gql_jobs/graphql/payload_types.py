@@ -48,7 +48,9 @@ from strawberry.tools import create_type
 from gql_jobs.graphql.engine.strawberry_internals import GIVEN_AS, describe_enum, named_field
 from gql_jobs.graphql.scalars_and_enums import WRITTEN, written_json, written_text
 from gql_jobs.jobs.errors import Unrepresentable
+from gql_jobs.jobs.payloads import shown_plain
 from gql_jobs.jobs.registry import keys_of
+from gql_jobs.jobs.secret_fields import REDACTED, has_secrets, secret_field_names, without_texts
 
 
 class OptionalKind(NamedTuple):
@@ -292,6 +294,16 @@ def is_lacking(shown: Any) -> bool:
     return isinstance(shown, Shown) and shown._lacking  # noqa: SLF001  # fields have no such names
 
 
+def hide_in_shown(shown: Any, texts: Sequence[str]) -> Any:
+    """Return what GraphQL is given for a value without the texts of secrets, wherever they stand in a text of it."""
+    if isinstance(shown, Shown):
+        values = {name: hide_in_shown(value, texts) for name, value in shown.__dict__.items()}
+        return Shown(values, shown._refused, lacking=shown._lacking)  # noqa: SLF001
+    if type(shown) is list:
+        return [hide_in_shown(item, texts) for item in shown]
+    return without_texts(shown, texts) if type(shown) in {str, dict} else shown
+
+
 class PayloadTypes:
     """Makes the payload and result types of one schema."""
 
@@ -311,7 +323,7 @@ class PayloadTypes:
 
     def _model(self, model: type[BaseModel], *, is_input: bool, name: str | None, stem: str) -> Shape:
         if not is_object(model) or model in self._in_progress:
-            return Shape(JSON, _dumped)
+            return Shape(JSON, shown_plain if has_secrets(model) else _dumped)
         key = (model, is_input, name)
         if key not in self._made:
             if name is None:
@@ -326,32 +338,40 @@ class PayloadTypes:
         kinds = {name: kind_of(info, is_input=is_input) for name, info in model.model_fields.items()}
         if not is_input:
             kinds = {name: _null_beyond(kind, model.model_fields[name]) for name, kind in kinds.items()}
-        shapes = {name: self._shape(kind, stem, is_input=is_input) for name, kind in kinds.items()}
+        secret = secret_field_names(model)
+        shapes = {
+            name: self._shape(kind, stem, is_input=is_input, secret=name in secret) for name, kind in kinds.items()
+        }
         fields = [
-            named_field(field_name, make(field_name, info, shapes[field_name]))
+            named_field(field_name, make(field_name, info, shapes[field_name], secret=field_name in secret))
             for field_name, info in model.model_fields.items()
         ]
         _check_shown_names(model)
-        shown_fields = [(name, shapes[name].show, isinstance(kind, OptionalKind)) for name, kind in kinds.items()]
+        shown_fields = [
+            _ShownField(name, shapes[name].show, isinstance(kind, OptionalKind), name in secret)
+            for name, kind in kinds.items()
+        ]
         return Shape(
             create_type(name, fields, is_input=is_input, description=_own_doc(model)),
             partial(_shown_model, shown_fields),
         )
 
-    def _shape(self, kind: FieldKind, stem: str, *, is_input: bool) -> Shape:
+    def _shape(self, kind: FieldKind, stem: str, *, is_input: bool, secret: bool) -> Shape:  # noqa: PLR0911
         match kind:
             case OptionalKind(of):
-                inner = self._shape(of, stem, is_input=is_input)
+                inner = self._shape(of, stem, is_input=is_input, secret=secret)
                 return Shape(inner.type | None, partial(_shown_or_null, inner.show))
             case ListKind(of):
-                inner = self._shape(of, stem, is_input=is_input)
+                inner = self._shape(of, stem, is_input=is_input, secret=secret)
                 return Shape(types.GenericAlias(list, inner.type), partial(_shown_list, inner.show))
             case ModelKind(model):
                 return self._model(model, is_input=is_input, name=None, stem=stem)
             case EnumKind(enum):
                 return Shape(self._enum(enum, stem), enum)
-            case TextKind() | JsonKind():
-                return Shape(str, written_text) if isinstance(kind, TextKind) else Shape(JSON, written_json)
+            case TextKind():
+                return Shape(str, _shown_secret if secret else written_text)
+            case JsonKind():
+                return Shape(JSON, _shown_without_secrets if secret else written_json)
             case _:
                 return Shape(kind, WRITTEN[kind])
 
@@ -406,17 +426,17 @@ def graphql_name(name: str) -> str:
     return joined if _NAME.fullmatch(joined) else f"Type{joined}"
 
 
-def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
+def _output_field(name: str, info: FieldInfo, shape: Shape, *, secret: bool) -> Any:  # noqa: ARG001
     return strawberry.field(name=field_name_of(name, info), graphql_type=shape.type, description=_description(info))
 
 
-def _input_field(name: str, info: FieldInfo, shape: Shape) -> Any:
+def _input_field(name: str, info: FieldInfo, shape: Shape, *, secret: bool) -> Any:
     """Return the field; one with a default may be left out, for pydantic knows the default."""
     shown, description = field_name_of(name, info), _description(info)
     metadata = {GIVEN_AS: keys_of(name, info)[0]}
     if info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
         return strawberry.field(name=shown, graphql_type=shape.type, description=description, metadata=metadata)
-    if not info.is_required() and info.default_factory is None and info.default is not None:
+    if not info.is_required() and info.default_factory is None and info.default is not None and not secret:
         description = f"{description or ''} Default: `{_default_text(info.default)}`.".lstrip()
     return strawberry.field(
         name=shown,
@@ -449,19 +469,28 @@ def _of_ints(kind: FieldKind) -> bool:
     return kind is int or (isinstance(kind, ListKind) and _of_ints(kind.of))
 
 
-def _shown_model(fields: list[tuple[str, Callable[[Any], Any], bool]], value: Any) -> Shown:
+class _ShownField(NamedTuple):
+    name: str
+    show: Callable[[Any], Any]
+    may_be_null: bool
+    secret: bool
+
+
+def _shown_model(fields: list[_ShownField], value: Any) -> Shown:
     values: dict[str, Any] = {}
     refused: set[str] = set()
-    for name, show, _ in fields:
+    for name, show, _, secret in fields:
         try:
             values[name] = show(getattr(value, name))
         except Unrepresentable:
             refused.add(name)
         except (PydanticSerializationError, UnicodeDecodeError):
+            if secret:
+                raise
             # Such as bytes that are no text, and that only their field knows how to write.
             written = type(value).__pydantic_serializer__.to_python(value, mode="json", include={name})
             values[name] = show(written[name])
-    lacking = bool(refused) or any(is_lacking(values[name]) for name, _, may_be_null in fields if not may_be_null)
+    lacking = bool(refused) or any(is_lacking(values[name]) for name, _, may_be_null, _ in fields if not may_be_null)
     return Shown(values, frozenset(refused), lacking=lacking)
 
 
@@ -474,6 +503,19 @@ def _shown_or_null(show: Callable[[Any], Any], value: Any) -> Any:
 
 def _shown_list(show: Callable[[Any], Any], value: Any) -> list[Any]:
     return [show(item) for item in value]
+
+
+def _shown_secret(value: Any) -> str:
+    if value is None:
+        raise TypeError("null where none may be")
+    return REDACTED
+
+
+def _shown_without_secrets(value: Any) -> Any:
+    """Return a value that may hold secrets as JSON; a text is one, also where a default was never validated."""
+    if value is None:
+        raise TypeError("null where none may be")
+    return REDACTED if isinstance(value, str | bytes) else shown_plain(value)
 
 
 def _dumped(value: BaseModel) -> Any:

@@ -8,6 +8,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, TypeAlias, cast
 
+import msgspec
 import strawberry
 from msgspec import Raw
 from pydantic import BaseModel
@@ -16,12 +17,13 @@ from pydantic.alias_generators import to_camel, to_pascal
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.job_types import Job, UnknownJob
-from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, is_lacking
+from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, hide_in_shown, is_lacking
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import model
 from gql_jobs.jobs.errors import Unrepresentable
-from gql_jobs.jobs.payloads import read
+from gql_jobs.jobs.payloads import read, texts_of_secrets
 from gql_jobs.jobs.registry import JobType, Registry
+from gql_jobs.jobs.secret_fields import REDACTED, has_secrets, marks_for, redacted, redacted_result
 
 _MAX_CACHED = 20_000
 """Objects that are cached; then the cache is emptied."""
@@ -67,6 +69,13 @@ class RegisteredTypes:
         self._cached_bytes = 0
         self._types: dict[_Identity, type[Job]] = {}
         """The types of the objects of large jobs."""
+        self._fitting = _Stored(self.job_types, fits=True)
+        self._doubtful = _Stored(self.job_types, fits=False)
+
+    @property
+    def secret_members(self) -> frozenset[str]:
+        """The members of ``JobPayloadInput`` whose payloads hold secrets."""
+        return frozenset(payload_member(one) for one in self.job_types.values() if has_secrets(one.payload))
 
     def present(self, job: model.Job) -> Job:
         """Return the job as an object of its type, or an UnknownJob. Never fails."""
@@ -76,13 +85,15 @@ class RegisteredTypes:
             payload = self._shown(of_payload, job.spec.payload)
             result = self._shown(of_result, job.result) if job.result is not None else None
             if payload is not _UNREADABLE and result is not _UNREADABLE:
-                shown = self.objects[job_type.name](source=job, shown_payload=payload, shown_result=result)
+                shown = self.objects[job_type.name](
+                    source=job, readable=self._fitting, shown_payload=payload, shown_result=result
+                )
                 return cast("Job", shown)
-        return UnknownJob(source=job)
+        return UnknownJob(source=job, readable=self._doubtful)
 
     def present_unread(self, job: model.Job) -> Job:
         """Return a job that was read without payload and result as an object whose type nobody may ask for."""
-        return cast("Job", self.objects.get(job.spec.type, UnknownJob)(source=job))
+        return cast("Job", self.objects.get(job.spec.type, UnknownJob)(source=job, readable=self._doubtful))
 
     async def present_by_type(self, job: model.Job, reader: Reader) -> Job:
         """Return a job that was read without payload and result as an object of the type that it has with them.
@@ -93,7 +104,7 @@ class RegisteredTypes:
         if known is None:
             async with reader.of_large_jobs:
                 known = self._types.get(_identity(job)) or await self._type_of_stored(job, reader)
-        return known(source=job)
+        return known(source=job, readable=self._doubtful)
 
     async def _type_of_stored(self, job: model.Job, reader: Reader) -> type[Job]:
         if job.spec.type not in self.job_types:
@@ -122,6 +133,46 @@ class RegisteredTypes:
             self._cached_bytes += size
             self._cached[key] = shown if size or shown is _UNREADABLE else _UNREAD
         return shown
+
+
+class _Stored:
+    """What is stored of jobs, as everybody but their handlers may see it.
+
+    :param fits: whether the payloads are known to be read by the models of their types.
+    """
+
+    def __init__(self, job_types: dict[str, JobType], *, fits: bool) -> None:
+        self._job_types = job_types
+        self._fits = fits
+
+    def payload(self, job: model.Job) -> Raw:
+        """Return the payload as JSON without its secrets; ``REDACTED`` if neither marks nor its model tell of them."""
+        spec = job.spec
+        job_type = self._job_types.get(spec.type)
+        marks = marks_for(job_type.payload if job_type is not None else None, spec.payload, spec.secrets)
+        if marks:
+            return redacted(spec.payload, marks)
+        if self._fits or (job_type is not None and _reads(job_type.payload, spec.payload)):
+            return spec.payload
+        return _REDACTED
+
+    def result(self, job: model.Job) -> Raw | None:
+        """Return the result as JSON, without the secrets that its model declares; None if there is none."""
+        stored, job_type = job.result, self._job_types.get(job.spec.type)
+        if stored is None or job_type is None:
+            return stored
+        return redacted_result(job_type.result, stored)
+
+
+_REDACTED = Raw(msgspec.json.encode(REDACTED))
+
+
+def _reads(model_class: type[BaseModel], stored: Raw) -> bool:
+    try:
+        read(model_class, bytes(stored))
+    except ValueError:
+        return False
+    return True
 
 
 _Identity: TypeAlias = tuple[str, datetime, int]
@@ -164,7 +215,11 @@ class _Part:
     def show(self, stored: bytes) -> Any:
         """Return the object for GraphQL, or ``_UNREADABLE``, whatever code of the model does."""
         try:
-            shown = self.shape.show(read(self._model, stored))
+            value = read(self._model, stored)
+            shown = self.shape.show(value)
+            if has_secrets(self._model):
+                # Code of the model may have put them into other fields.
+                shown = hide_in_shown(shown, texts_of_secrets(value))
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001  # models run code of their users

@@ -54,7 +54,8 @@ class JobsSchema(strawberry.Schema):
             types=types,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
-        self.operations = Operations(self, PAYLOADS, limits, LISTS, plain_fields=plain_fields, named=named)
+        payloads = PAYLOADS._replace(secret=registered.secret_members)
+        self.operations = Operations(self, payloads, limits, LISTS, plain_fields=plain_fields, named=named)
 
     async def execute(  # type: ignore[override]  # a result of ours
         self,

@@ -8,32 +8,46 @@ a ``ModelMismatch``, with a sentence for each field.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw
-from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json, to_jsonable_python
 
 from gql_jobs.jobs.errors import MAX_FAULTS
 from gql_jobs.jobs.registry import Node, keys_of, parts_of
+from gql_jobs.jobs.secret_fields import (
+    REDACTED,
+    SECRET_TYPES,
+    Keys,
+    declared_secrets,
+    has_secrets,
+    hide_texts,
+    marked_texts,
+    marks_for,
+    marks_of,
+    possible_secrets,
+    texts_at,
+    texts_of_secret,
+    without_places,
+    without_texts,
+)
 
 _M = TypeVar("_M", bound=BaseModel)
 
 _MAX_WORDS = 300
 """Characters of one fault's message, at most."""
-MASK = "**********"
-"""What clients are shown in the place of a secret."""
-_MAX_SECRETS = 64
-"""Places of secrets in one payload that are told apart; if there are more, the whole fields are secret."""
 _SAID_BY_USERS = ("value_error", "assertion_error")
 """The kinds of faults whose message follows the first comma of pydantic's."""
 _HALVES = "A text has half of a surrogate pair, which UTF-8 cannot hold."
 _NO_JSON = "The value is nested too deeply, or no JSON."
-_SECRETS: tuple[Any, ...] = (SecretStr, SecretBytes, Secret)
+_SHOWN_BEFORE = f"{REDACTED} is what is shown in the place of a secret; give the secret itself."
+_UNSAID = "The value does not fit; what is wrong with it is not said, because it is secret."
 
 
 class FieldFault(NamedTuple):
@@ -49,13 +63,17 @@ class FieldFault(NamedTuple):
 class ModelMismatch(ValueError):
     """JSON that a model cannot read, or a value that it cannot be stored as. The text has a sentence for each fault.
 
-    ``unexpected``: what code of the model raised, if it was no refusal of a value.
+    ``unexpected``: what code of the model raised, if it was no refusal of a value; ``secret_texts``: what must not be
+    shown of it.
     """
 
-    def __init__(self, faults: list[FieldFault], unexpected: BaseException | None = None) -> None:
+    def __init__(
+        self, faults: list[FieldFault], unexpected: BaseException | None = None, secret_texts: Sequence[str] = ()
+    ) -> None:
         super().__init__(" ".join(map(str, faults)))
         self.faults = faults
         self.unexpected = unexpected
+        self.secret_texts = secret_texts
 
 
 # A payload that is created.
@@ -65,7 +83,7 @@ class AcceptedPayload(NamedTuple):
     """A payload that its model has read from the JSON that is stored.
 
     ``sent``: the JSON as the client gave it, without anything that a default has added. ``secrets``: the places of
-    secret values in ``stored``, as ``masked`` takes them. ``value``: what a handler will be given.
+    secret values in ``stored``, as ``redacted`` takes them. ``value``: what a handler will be given.
     """
 
     stored: bytes
@@ -78,7 +96,8 @@ def accept(model: type[BaseModel], given: Any) -> AcceptedPayload:
     """Return a payload that may be stored.
 
     :param given: what the client gave, under the aliases of the fields; dates, enums and the like as such.
-    :raises ModelMismatch: if it does not fit the model, cannot be written as JSON, or a default could not be stored.
+    :raises ModelMismatch: if it does not fit the model, cannot be written as JSON, a default could not be stored, or
+        ``REDACTED`` is in the place of a secret.
     """
     sent = b""
     try:
@@ -88,11 +107,11 @@ def accept(model: type[BaseModel], given: Any) -> AcceptedPayload:
             return AcceptedPayload(sent, sent, (), value)
         return _accepted(model, sent, value)
     except ValidationError as error:
-        raise mismatch_of(error, sent) from None
+        raise mismatch_of(error, sent, model) from None
     except (ModelMismatch, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise _unexpected(error) from error
+        raise _unexpected(error, model, sent) from error
 
 
 def _strict_json(value: Any) -> bytes:
@@ -135,22 +154,35 @@ def _may_be_secret(node: Node) -> bool:
 
 def _accepted(model: type[BaseModel], sent: bytes, value: BaseModel) -> AcceptedPayload:
     """Return the payload with what factories drew as a part of its JSON, and the places of its secrets."""
-    for as_declared in (False, True):
+    for number, as_declared in enumerate((False, True)):
         seen = _Seen(msgspec.json.decode(sent), as_declared=as_declared)
         seen.look(value, seen.json, ())
+        if number == 0:
+            _refuse_redacted(msgspec.json.decode(sent), [*seen.secret, *declared_secrets(model, seen.json)])
         if not seen.drawn:
-            return AcceptedPayload(sent, sent, seen.secrets(), value)
+            return AcceptedPayload(sent, sent, marks_of([*seen.secret, *declared_secrets(model, seen.json)]), value)
         stored = _strict_json(seen.json)
         try:
             again = _validated(model, stored)
             read_back = _Seen(msgspec.json.decode(stored), as_declared=as_declared)
             read_back.look(again, read_back.json, ())
             if not read_back.drawn and all(_plain(_at(again, path)) == _plain(drawn) for path, drawn in seen.drawn):
-                return AcceptedPayload(stored, sent, seen.secrets(), again)
+                marks = marks_of([*seen.secret, *declared_secrets(model, seen.json)])
+                return AcceptedPayload(stored, sent, marks, again)
         except (ValidationError, LookupError, AttributeError):
             continue
     drawn_twice = "What the default_factory of this field drew does not read back as it was drawn; give the field."
     raise ModelMismatch([FieldFault(_keys(path), drawn_twice) for path, _ in seen.drawn[:MAX_FAULTS]])
+
+
+def _refuse_redacted(sent: Any, places: list[Keys]) -> None:
+    """Refuse what was copied from an answer: it would be stored in the place of the secret.
+
+    :raises ModelMismatch: naming the places.
+    """
+    copied = [place for place in dict.fromkeys(places) if REDACTED in texts_at(sent, [place])]
+    if copied:
+        raise ModelMismatch([FieldFault(place, _SHOWN_BEFORE) for place in copied[:MAX_FAULTS]])
 
 
 class _Step(NamedTuple):
@@ -187,26 +219,18 @@ class _Seen:
         self.json = json
         self.drawn: list[tuple[_Path, Any]] = []
         self._as_declared = as_declared
-        self._secret: dict[tuple[str, ...], None] = {}
+        self.secret: list[Keys] = []
 
     def look(self, value: Any, written: Any, path: _Path) -> None:
         """Look through a value that has been read from ``written``, and add to that what factories drew."""
-        if isinstance(value, _SECRETS):
-            # Of a list, all items: how many there are is of no use to anybody.
-            self._secret[tuple("*" if isinstance(step.key, int) else step.key for step in path)] = None
+        if isinstance(value, SECRET_TYPES):
+            self.secret.append(_keys(path))
         elif isinstance(value, RootModel):
             self.look(value.root, written, path)
         elif (known := fields_of(value)) is not None:
             self._look_at_fields(value, known, written, path)
         elif isinstance(value, dict):
-            for key, item in value.items():
-                spelled = key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str))
-                found = isinstance(written, dict) and spelled in written
-                self.look(
-                    item,
-                    written[spelled] if found else _NOWHERE,
-                    (*path, _Step(spelled, key)) if found else path,
-                )
+            self._look_at_items(value, written, path)
         elif isinstance(value, list | tuple | deque):
             found = isinstance(written, list) and len(written) == len(value)
             for number, item in enumerate(value):
@@ -216,6 +240,18 @@ class _Seen:
         elif isinstance(value, set | frozenset):
             for item in value:
                 self.look(item, _NOWHERE, path)
+
+    def _look_at_items(self, value: dict[Any, Any], written: Any, path: _Path) -> None:
+        if any(isinstance(key, SECRET_TYPES) for key in value):
+            self.secret.append(_keys(path))
+        for key, item in value.items():
+            spelled = key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str))
+            found = isinstance(written, dict) and spelled in written
+            self.look(
+                item,
+                written[spelled] if found else _NOWHERE,
+                (*path, _Step(spelled, key)) if found else path,
+            )
 
     def _look_at_fields(self, value: Any, known: "dict[str, KnownField]", written: Any, path: _Path) -> None:
         given = getattr(value, "model_fields_set", ())
@@ -227,7 +263,8 @@ class _Seen:
             if key is not None:
                 self.look(item, written[key], (*path, _Step(key, name)))
             elif not field.has_factory or name in given:
-                self.look(item, _NOWHERE, path)
+                if name in given or not isinstance(value, BaseModel):
+                    self.look(item, _NOWHERE, path)
             elif isinstance(written, dict):
                 here = (*path, _Step(field.keys[0], name))
                 written[field.keys[0]] = _declared(value, name) if self._as_declared else _plain(item)
@@ -236,15 +273,9 @@ class _Seen:
             elif item or not isinstance(item, list | dict | set | frozenset | tuple | str):
                 problem = f"What the default_factory of {name} drew cannot be stored; give it."
                 raise ModelMismatch([FieldFault(_keys(path), problem)])
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return the places of secrets as JSON pointers, in which ``*`` stands for every item."""
-        places = list(self._secret)
-        if len(places) > _MAX_SECRETS:
-            places = list(dict.fromkeys(place[:1] for place in places))
-        if len(places) > _MAX_SECRETS:
-            places = [()]
-        return tuple("".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in place) for place in places)
+        for key, item in (getattr(value, "model_extra", None) or {}).items():
+            if isinstance(written, dict) and key in written:
+                self.look(item, written[key], (*path, _Step(key, key)))
 
 
 class KnownField(NamedTuple):
@@ -279,56 +310,61 @@ def _known_fields(cls: Any) -> dict[str, KnownField]:
 
 def _plain(value: Any) -> Any:
     """Return a value that a factory drew as JSON, whatever serializers there are: secrets in clear."""
-    if isinstance(value, (*_SECRETS, RootModel)):
-        inside: Any = value
-        return _plain(inside.root if isinstance(value, RootModel) else inside.get_secret_value())
+    return _as_json(value, lambda secret: _plain(secret.get_secret_value()))
+
+
+def shown_plain(value: Any) -> Any:
+    """Return a value of a model as JSON, whatever serializers there are, with ``REDACTED`` in the place of secrets."""
+    return _as_json(value, lambda _: REDACTED)
+
+
+def _as_json(value: Any, of_secret: Callable[[Any], Any]) -> Any:
+    if isinstance(value, (*SECRET_TYPES, RootModel)):
+        return _as_json(value.root, of_secret) if isinstance(value, RootModel) else of_secret(value)
     known = fields_of(value)
     if known is not None:
         extras = getattr(value, "model_extra", None) or {}
-        own = {field.keys[0]: _plain(getattr(value, name)) for name, field in known.items()}
-        return {**own, **{key: _plain(item) for key, item in extras.items()}}
+        own = {field.keys[0]: _as_json(getattr(value, name), of_secret) for name, field in known.items()}
+        return {**own, **{key: _as_json(item, of_secret) for key, item in extras.items()}}
     if isinstance(value, dict):
         return {
-            key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str)): _plain(item)
+            key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str)): _as_json(item, of_secret)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | deque):
-        return [_plain(item) for item in value]
+        return [_as_json(item, of_secret) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(_plain, value), key=to_json)
+        return sorted((_as_json(item, of_secret) for item in value), key=to_json)
     return to_jsonable_python(value, fallback=str)
+
+
+def secret_texts(model: type[BaseModel], stored: bytes, marks: tuple[str, ...], value: Any = None) -> list[str]:
+    """Return the texts and numbers of a payload that nobody but its handler may see.
+
+    :param marks: the places that were stored with it.
+    :param value: what the model has read; None if it could not.
+    """
+    if not marks and not has_secrets(model):
+        return []
+    return [*marked_texts(stored, marks_for(model, stored, marks)), *texts_of_secrets(value)]
+
+
+def texts_of_secrets(value: Any) -> list[str]:
+    """Return the texts and numbers in the secrets of a validated value: those that nobody but a handler may see."""
+    found: list[str] = []
+
+    def of_secret(secret: Any) -> str:
+        found.extend(texts_of_secret(secret))
+        return REDACTED
+
+    _as_json(value, of_secret)
+    return found
 
 
 def _declared(holder: Any, name: str) -> Any:
     """Return the value of a field as the serializer of its model writes it."""
     written = type(holder).__pydantic_serializer__.to_python(holder, mode="json", round_trip=True, include={name})
     return written[name]
-
-
-def masked(stored: Raw, secrets: tuple[str, ...]) -> Raw:
-    """Return a payload's JSON with stars in the places of secrets; nothing but stars if it is no JSON.
-
-    :param secrets: JSON pointers, in which ``*`` stands for every item.
-    """
-    try:
-        value = msgspec.json.decode(stored)
-        for pointer in secrets:
-            parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-            value = _with_mask(value, parts)
-    except (ValueError, RecursionError):
-        value = MASK
-    return Raw(msgspec.json.encode(value))
-
-
-def _with_mask(value: Any, parts: list[str]) -> Any:
-    if not parts:
-        return MASK
-    first, *rest = parts
-    if isinstance(value, dict) and first in value:
-        return {**value, first: _with_mask(value[first], rest)}
-    if isinstance(value, list) and first == "*":
-        return [_with_mask(item, rest) for item in value]
-    return value
 
 
 # Reading what is stored.
@@ -345,11 +381,11 @@ def read(model: type[_M], stored: bytes) -> _M:
         except ValidationError as refusal:
             return _read_tolerantly(model, stored, refusal)
     except ValidationError as error:
-        raise mismatch_of(error, stored) from None
+        raise mismatch_of(error, stored, model) from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _unexpected(error) from error
+        raise _unexpected(error, model, stored) from error
 
 
 def _validated(model: type[_M], data: bytes, *, tolerant: bool = False) -> _M:
@@ -389,14 +425,14 @@ def _remove(value: Any, path: tuple[str | int, ...]) -> None:
 
 
 def write(model: type[BaseModel], returned: Any) -> bytes:
-    """Return the JSON of what a handler returned, once it has been read back as the same.
+    """Return the JSON of what a handler returned, once it has been read back as the same; ``REDACTED`` for secrets.
 
     :raises ModelMismatch: if it does not fit the result model, or does not read back.
     """
     try:
         result = model.model_validate({} if returned is None and not model.model_fields else returned)
     except ValidationError as error:
-        raise _mismatch(error, returned if isinstance(returned, dict | list) else _NOWHERE) from None
+        raise _mismatch(error, returned if isinstance(returned, dict | list) else _NOWHERE, model) from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -417,7 +453,7 @@ def _read_back(model: type[BaseModel], result: BaseModel, *, by_alias: bool) -> 
         stored = _written(result, by_alias=by_alias)
         again = _written(_validated(model, stored), by_alias=by_alias)
     except ValidationError as error:
-        problem = mismatch_of(error, stored).faults
+        problem = mismatch_of(error, stored, model).faults
         raise ModelMismatch([FieldFault((), "What is stored of it could not be read back."), *problem]) from None
     except KeyboardInterrupt:
         raise
@@ -434,6 +470,10 @@ def _read_back(model: type[BaseModel], result: BaseModel, *, by_alias: bool) -> 
 def _written(result: BaseModel, *, by_alias: bool) -> bytes:
     # JSON has no infinity: a message that contained it would be unreadable.
     dumped = result.model_dump(mode="json", by_alias=by_alias, round_trip=True, warnings=False)
+    if has_secrets(type(result)):
+        # Nobody could read them, so they are not stored: neither where they are declared nor where code of the model,
+        # such as a serializer, has put them.
+        dumped = without_texts(without_places(dumped, declared_secrets(type(result), dumped)), texts_of_secrets(result))
     return to_json(_sorted(dumped), inf_nan_mode="null")
 
 
@@ -467,7 +507,7 @@ def _sorted(value: Any) -> Any:
 # Faults, in words.
 
 
-def mismatch_of(error: ValidationError, data: bytes) -> ModelMismatch:
+def mismatch_of(error: ValidationError, data: bytes, model: type[BaseModel]) -> ModelMismatch:
     """Return the faults that pydantic has found in this JSON, with their places in it.
 
     Without pydantic's links, counts and types, and without the values: those may be secret.
@@ -476,12 +516,27 @@ def mismatch_of(error: ValidationError, data: bytes) -> ModelMismatch:
         value: Any = msgspec.json.decode(data)
     except (ValueError, RecursionError):
         value = _NOWHERE
-    return _mismatch(error, value)
+    return _mismatch(error, value, model)
 
 
-def _mismatch(error: ValidationError, value: Any) -> ModelMismatch:
+def _mismatch(error: ValidationError, value: Any, model: type[BaseModel]) -> ModelMismatch:
     found = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_FAULTS]
-    return ModelMismatch([FieldFault(place(one["loc"], value), _sentence(one["type"], one["msg"])) for one in found])
+    faults = [(place(one["loc"], value), one["type"], one["msg"]) for one in found]
+    if not has_secrets(model):
+        return ModelMismatch([FieldFault(path, _sentence(kind, message)) for path, kind, message in faults])
+    secret = declared_secrets(model, value)
+    texts = texts_at(value, [*secret, *possible_secrets(model, value)])
+    told = [FieldFault(path, _sentence(kind, hide_texts(message, texts))) for path, kind, message in faults]
+    return ModelMismatch([_without_secrets(fault, secret, value) for fault in told], secret_texts=texts)
+
+
+def _without_secrets(fault: FieldFault, secret: list[Keys], value: Any) -> FieldFault:
+    """Return a fault that is about no part of a secret, and does not quote one that is too short to be found."""
+    at = next((one for one in secret if fault.path[: len(one)] == one), None)
+    if at is None:
+        return fault
+    is_quoted = any(text in fault.message for text in texts_at(value, [at]))
+    return FieldFault(at, _UNSAID if is_quoted else fault.message)
 
 
 def place(location: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
@@ -513,5 +568,12 @@ def _sentence(kind: str, message: str) -> str:
     return message if message.endswith((".", "!", "?", "…")) else f"{message}."
 
 
-def _unexpected(error: BaseException) -> ModelMismatch:
-    return ModelMismatch([FieldFault((), f"The model's own code failed with {type(error).__name__}.")], error)
+def _unexpected(error: BaseException, model: type[BaseModel] | None = None, data: bytes = b"") -> ModelMismatch:
+    texts: list[str] = []
+    if model is not None and has_secrets(model):
+        with suppress(ValueError, RecursionError):
+            value = msgspec.json.decode(data)
+            texts = texts_at(value, [*declared_secrets(model, value), *possible_secrets(model, value)])
+    return ModelMismatch(
+        [FieldFault((), f"The model's own code failed with {type(error).__name__}.")], error, secret_texts=texts
+    )

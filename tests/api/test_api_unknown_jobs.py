@@ -44,7 +44,8 @@ async def test_a_page_with_unknown_jobs_has_no_error(api: ServedApi, job_log: Jo
     assert found["totalCount"] == len(shown) == 6
     assert shown[known["id"]]["payload"] == {"steps": 7}
     assert {shown[job_id]["__typename"] for job_id in ids} == {"UnknownJob"}
-    assert shown[ids[0]]["rawPayload"] == {"number": "0800"}
+    # Nothing says which parts of these are secret. Of the last one its model does, and GraphQL alone cannot write it.
+    assert [shown[job_id]["rawPayload"] for job_id in ids] == [*["[redacted]"] * 4, {"steps": 5000000000}]
     assert [shown[job_id]["type"] for job_id in ids] == [type_name for type_name, _ in STRANGE]
 
 

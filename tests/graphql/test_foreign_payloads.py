@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.job_types import UnknownJob
@@ -42,20 +43,27 @@ def job(payload: bytes) -> Job:
     )
 
 
-@pytest.mark.parametrize(
-    ("payload", "shown"),
-    [(b"null", "null"), (b'"\xff"', '"\ufffd"'), (b"1e999", "1e999"), (b"[1]", [1]), (b"{}", {})],
-)
-def test_a_payload_that_no_client_could_be_given_is_shown_as_text(payload: bytes, shown: object) -> None:
+@pytest.mark.parametrize("payload", [b"null", b'"\xff"', b"1e999", b"[1]", b"{}", b'{"a":\r\n[1,\n2]}'])
+def test_a_payload_that_its_type_cannot_read_is_not_shown_because_nothing_says_what_of_it_is_secret(
+    payload: bytes,
+) -> None:
     presented = RegisteredTypes(load_job_types()).present(job(payload))
     assert isinstance(presented, UnknownJob)
-    assert shown_json(presented.raw_payload) == shown
+    assert shown_json(presented.raw_payload) == "[redacted]"
+
+
+def test_a_result_that_no_client_could_be_given_is_shown_as_text() -> None:
+    registered = RegisteredTypes(load_job_types())
+    for result, shown in ((b"null", "null"), (b'"\xff"', '"\ufffd"'), (b"1e999", "1e999"), (b"[1]", [1])):
+        presented = registered.present(replace(job(GOOD), result_json=Raw(result)))
+        assert isinstance(presented, UnknownJob)
+        assert shown_json(presented.raw_result) == shown
 
 
 def test_a_payload_in_lines_is_shown_in_one() -> None:
-    presented = RegisteredTypes(load_job_types()).present(job(b'{"a":\r\n[1,\n2]}'))
+    presented = RegisteredTypes(load_job_types()).present(job(GOOD.replace(b",", b",\r\n")))
     info = SimpleNamespace(context=SimpleNamespace(budget=Budget()))
-    assert bytes(presented.raw_payload(info)) == b'{"a":[1,2]}'
+    assert bytes(presented.raw_payload(info)) == GOOD
 
 
 def test_a_wrong_hash_does_not_lend_one_payload_the_verdict_of_another() -> None:

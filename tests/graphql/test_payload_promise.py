@@ -69,7 +69,7 @@ from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.registry import JobType, Registry, parts_of
 from gql_jobs.log.codec import decode_body, encode_body
 from gql_jobs.settings import Settings
-from gql_jobs_worker.execution import read_payload
+from gql_jobs_worker.execution import Readable, read_payload
 
 SECRET = "do not tell"  # noqa: S105
 JOB_ID = "018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42"
@@ -453,7 +453,9 @@ def hold(made: type[BaseModel], payload: Any) -> dict[str, Any]:
     spec = stored.spec
     validated = made.model_validate_json(bytes(spec.payload), by_alias=True, by_name=True)
     for _ in range(2):
-        handed = read_payload(api.job_type, bytes(spec.payload))
+        readable = read_payload(api.job_type, bytes(spec.payload), spec.secrets)
+        assert isinstance(readable, Readable)
+        handed = readable.payload
         assert handed == validated
         assert type(handed) is made
     assert api.request(payload).repeats(spec)

@@ -15,11 +15,11 @@ from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import HEADROOM
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.logs import job_fields
+from gql_jobs.logs import hidden_in_log, job_fields
 from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed, Claims
 from gql_jobs_worker.context import AttemptContext
-from gql_jobs_worker.execution import HandlerExecution
+from gql_jobs_worker.execution import HandlerExecution, Ran
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.record import Records
 
@@ -74,16 +74,9 @@ class Attempts:
                     await _answer(lease.delivery, claimed)
                     return
 
-                context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id)
-                if claimed.may_have_saved:
-                    await context.restore()
-                on_stop = partial(self._receipts.delivered, claimed)
-                max_result = self._log.max_payload - HEADROOM
-                ran = await self._execution.run(
-                    claimed.spec, claimed.payload, context, max_result, stopped=lease.stopped, on_stop=on_stop
-                )
-
-                recorded = await self._records.record(claimed, ran)
+                with hidden_in_log(claimed.hidden):
+                    ran = await self._ran(claimed, lease)
+                    recorded = await self._records.record(claimed, ran)
 
                 # Not before: if we are killed in between, the redelivery finds the outcome and is dropped.
                 await _answer(lease.delivery, recorded.then)
@@ -95,6 +88,17 @@ class Attempts:
         except Exception:
             message = "job %s could not be run and is left to its lease"
             log.exception(message, delivery.job_id, extra=self._fields(delivery, lease))
+
+    async def _ran(self, claimed: Claimed, lease: Lease) -> Ran:
+        """Run the handler, from the checkpoint of an earlier attempt if there is one."""
+        context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id)
+        if claimed.may_have_saved:
+            await context.restore()
+        on_stop = partial(self._receipts.delivered, claimed)
+        max_result = self._log.max_payload - HEADROOM
+        return await self._execution.run(
+            claimed.spec, claimed.payload, context, max_result, stopped=lease.stopped, on_stop=on_stop
+        )
 
     def _fields(self, delivery: Delivery, lease: Lease | None) -> dict[str, Any]:
         if lease is not None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from pydantic import BaseModel
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
@@ -26,9 +25,9 @@ from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage, Newer, Unreadable, fitting, with_errors
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, queue_errors
-from gql_jobs.logs import job_fields
+from gql_jobs.logs import HiddenTexts, job_fields
 from gql_jobs_worker.abilities import Abilities
-from gql_jobs_worker.execution import HandlerExecution, Unable
+from gql_jobs_worker.execution import HandlerExecution, Readable, Unable
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.telemetry import Counts, log_event
 
@@ -50,16 +49,17 @@ _YES, _NO = b"+", b"-"
 class Claimed(Struct, frozen=True):
     """An attempt that this worker has recorded as started.
 
-    ``payload``: as its model, or why no worker could read it; ``attempt``: its number, 1 for the first; ``errors``: of
-    the attempts before it; ``progress`` (in percent) and ``message``: what they reported last; ``started_at``: seconds
-    of the event loop's clock; ``may_have_saved``: whether there may be a checkpoint to go on from; ``fields``: of the
-    log lines about the attempt.
+    ``shown_spec``: without secrets; ``payload``: as its model, or why no worker could read it; ``attempt``: its number,
+    1 for the first; ``errors``: of the attempts before it; ``progress`` (in percent) and ``message``: what they
+    reported last; ``started_at``: seconds of the event loop's clock; ``may_have_saved``: whether there may be a
+    checkpoint to go on from; ``fields``: of the log lines about the attempt.
     """
 
     lease: Lease
     job_id: str
     spec: Spec
-    payload: BaseModel | Unable
+    shown_spec: Spec
+    payload: Readable | Unable
     submission_seq: int
     attempt: int
     started_seq: int
@@ -69,6 +69,11 @@ class Claimed(Struct, frozen=True):
     message: str | None
     may_have_saved: bool
     fields: dict[str, Any]
+
+    @property
+    def hidden(self) -> HiddenTexts:
+        """Return the texts of the payload's secrets, which may stand in no log and in no message."""
+        return self.payload.hidden if isinstance(self.payload, Readable) else HiddenTexts(())
 
     @property
     def fence(self) -> Fence:
@@ -209,7 +214,7 @@ class Claims:
                 now = await self._log.server_time()
         return decide(lease.submission, delivery.seq, last, redelivered=delivery.redelivered, now=now)
 
-    async def _start(self, lease: Lease, start: Start, payload: BaseModel | Unable) -> Claimed:
+    async def _start(self, lease: Lease, start: Start, payload: Readable | Unable) -> Claimed:
         """Record the start under its fence.
 
         :raises Superseded: if something has happened to the job meanwhile.
@@ -234,6 +239,7 @@ class Claims:
             lease=lease,
             job_id=lease.job_id,
             spec=spec,
+            shown_spec=self._execution.without_secrets(spec),
             payload=payload,
             submission_seq=lease.submission_seq,
             attempt=start.attempt,
@@ -254,7 +260,7 @@ class Claims:
             worker_id=self._worker_id,
             progress=exhausted.progress,
             message=exhausted.message,
-            spec=lease.submission.spec,
+            spec=self._execution.without_secrets(lease.submission.spec),
         )
         body = with_errors(body, exhausted.errors, self._log.max_payload)
         subject = codec.event_subject(lease.job_id, Kind.DEAD_LETTER)

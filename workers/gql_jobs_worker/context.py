@@ -54,7 +54,8 @@ class AttemptContext:
         self.percent = claimed.progress
         self.message = claimed.message
         self.saved: Any = None
-        self._reports = Reports(self, claimed.progress)
+        self.hidden = claimed.hidden
+        self._reports = Reports(self, claimed.progress, self.hidden)
 
     @cached_property
     def log(self) -> JobLogger:

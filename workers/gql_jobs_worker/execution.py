@@ -24,15 +24,17 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel
 
 from gql_jobs.jobs.errors import PermanentError, RefusedValue
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.model import Spec
-from gql_jobs.jobs.payloads import ModelMismatch, read, write
+from gql_jobs.jobs.payloads import ModelMismatch, read, secret_texts, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
-from gql_jobs.logs import current_job, redact_beginning
+from gql_jobs.jobs.secret_fields import REDACTED, marks_for, redacted
+from gql_jobs.logs import HiddenTexts, current_job, hidden_in_log, redact, redact_beginning
 from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown, text_of
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,13 @@ class Unable(Struct, frozen=True):
 
     type: str
     reason: str
+
+
+class Readable(Struct, frozen=True):
+    """A payload as its model; ``hidden``: the texts of its secrets, which nobody but the handler may see."""
+
+    payload: BaseModel
+    hidden: HiddenTexts
 
 
 class Stop(StrEnum):
@@ -90,6 +99,10 @@ class HandlerContext(JobContext, Protocol):
     """The message that was reported last."""
 
     @property
+    def hidden(self) -> HiddenTexts:
+        """Return the texts of the payload's secrets."""
+
+    @property
     def fields(self) -> dict[str, Any]:
         """Return the fields of log lines about the attempt."""
 
@@ -107,10 +120,11 @@ class HandlerProcesses(Protocol):
     """Processes in which CPU-bound handlers run."""
 
     async def run_handler(
-        self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
+        self, job_type: JobType, payload: bytes, marks: tuple[str, ...], context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
         """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
+        :param marks: the places of secrets that were stored with the payload.
         :param max_result: bytes of the result's JSON.
         """
 
@@ -122,17 +136,26 @@ class HandlerExecution:
         self._registry = registry
         self._processes = processes
 
-    def read(self, spec: Spec) -> BaseModel | Unable:
+    def read(self, spec: Spec) -> Readable | Unable:
         """Return a job's payload as the model of its type; ``Unable`` if this code knows none that fits."""
         job_type = self._registry.get(spec.type)
         if job_type is None:
             return Unable("UnknownJobType", f"No job type {spec.type[:100]!r} is registered here.")
-        return read_payload(job_type, bytes(spec.payload))
+        return read_payload(job_type, bytes(spec.payload), spec.secrets)
+
+    def without_secrets(self, spec: Spec) -> Spec:
+        """Return what others than the handler may read of a spec: for the dead letter, of which the server has a copy.
+
+        A job that is retried has the spec of its submission.
+        """
+        job_type = self._registry.get(spec.type)
+        marks = marks_for(job_type.payload if job_type is not None else None, spec.payload, spec.secrets)
+        return replace(spec, payload=redacted(spec.payload, marks)) if marks else spec
 
     async def run(
         self,
         spec: Spec,
-        payload: BaseModel | Unable,
+        payload: Readable | Unable,
         context: HandlerContext,
         max_result: int,
         *,
@@ -153,12 +176,15 @@ class HandlerExecution:
             stopped.remove_done_callback(on_stop)
             # What was reported last is stored with the event of the outcome.
             await context.close()
+        if isinstance(outcome, Failure) and context.hidden:
+            hide = context.hidden.hide
+            outcome = replace(outcome, type=hide(outcome.type), message=hide(outcome.message))
         return Ran(outcome, ending, context.percent, context.message)
 
     async def _outcome(
         self,
         spec: Spec,
-        payload: BaseModel | Unable,
+        payload: Readable | Unable,
         context: HandlerContext,
         max_result: int,
         stopped: "asyncio.Future[Stop]",
@@ -170,9 +196,10 @@ class HandlerExecution:
         handling: Coroutine[Any, Any, Succeeded | Failure]
         if job_type.cpu_bound:
             stored = bytes(spec.payload)
-            handling, stopped_by = self._processes.run_handler(job_type, stored, context, max_result), Receipt.KILLED
+            handling = self._processes.run_handler(job_type, stored, spec.secrets, context, max_result)
+            stopped_by = Receipt.KILLED
         else:
-            invocation = prepare(job_type, payload, context)
+            invocation = prepare(job_type, payload.payload, context)
             if isinstance(invocation, Failure):
                 return invocation, Receipt.FINISHED
             handling, stopped_by = _run_here(invocation, job_type, context, max_result), Receipt.STOPPED
@@ -392,13 +419,24 @@ class Invocation(NamedTuple):
     payload: Any
 
 
-def read_payload(job_type: JobType, payload: bytes) -> BaseModel | Unable:
-    """Return a stored payload as the model of its type, or why it does not fit."""
+def read_payload(job_type: JobType, payload: bytes, marks: tuple[str, ...] = ()) -> Readable | Unable:
+    """Return a stored payload as the model of its type, or why it does not fit.
+
+    :param marks: the places of secrets that were stored with it.
+    """
     try:
-        return read(job_type.payload, payload)
+        value = read(job_type.payload, payload)
     except ModelMismatch as mismatch:
-        _log_unexpected(mismatch, job_type)
-        return Unable("InvalidPayload", f"The stored payload does not fit its model. {mismatch}")
+        texts = [*mismatch.secret_texts, *secret_texts(job_type.payload, payload, marks)]
+        hidden = HiddenTexts(texts, REDACTED) if texts else _NOTHING_HIDDEN
+        with hidden_in_log(hidden):
+            _log_unexpected(mismatch, job_type)
+        return Unable("InvalidPayload", hidden.hide(f"The stored payload does not fit its model. {mismatch}"))
+    texts = secret_texts(job_type.payload, payload, marks, value)
+    return Readable(value, HiddenTexts(texts, REDACTED) if texts else _NOTHING_HIDDEN)
+
+
+_NOTHING_HIDDEN = HiddenTexts(())
 
 
 def prepare(job_type: JobType, payload: BaseModel, context: JobContext) -> Invocation | Failure:
@@ -456,9 +494,10 @@ class Reports:
     Nothing is raised, because a report is no reason to fail. What is no number is logged once, and leaves the percents.
     """
 
-    def __init__(self, context: JobContext, percent: int = 0) -> None:
-        """Begin with what an earlier attempt has reported last."""
+    def __init__(self, context: JobContext, percent: int = 0, hidden: HiddenTexts = _NOTHING_HIDDEN) -> None:
+        """Begin with what an earlier attempt has reported last; ``hidden`` is what no message may show."""
         self._context = context
+        self._hidden = hidden
         self._percent = percent
         self._has_warned = False
 
@@ -472,9 +511,12 @@ class Reports:
             self._has_warned = True
         if message is None:
             return self._percent, None
-        text = message if isinstance(message, str) else shown(message)
+        text = message if isinstance(message, str) else shown(message, self._hide)
         # Lone surrogates are no UTF-8 and would make this and the job's last event unstorable.
-        return self._percent, redact_beginning(text, MAX_MESSAGE).encode("utf-8", "replace").decode()
+        return self._percent, redact_beginning(text, MAX_MESSAGE, self._hide).encode("utf-8", "replace").decode()
+
+    def _hide(self, text: str) -> str:
+        return redact(self._hidden.hide(text))
 
 
 def checkpoint_json(data: Any) -> bytes:

@@ -5,6 +5,7 @@ The same in the worker and in a process of ``sandbox``.
 
 import logging
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from math import isnan, nan
 from typing import Any
@@ -82,10 +83,13 @@ def _asked_delay(error: TransientError, handler_log: "logging.LoggerAdapter[Any]
     return MAX_RETRY_AFTER
 
 
-def shown(value: Any) -> str:
-    """Return what a user's value looks like, for a sentence of the log: its ``repr``, or its type if that fails."""
+def shown(value: Any, hide: Callable[[str], str] | None = None) -> str:
+    """Return what a user's value looks like, for a sentence of the log: its ``repr``, or its type if that fails.
+
+    :param hide: takes the secrets from a text; None for ``redact``.
+    """
     try:
-        return redact_beginning(repr(value), 100)
+        return redact_beginning(repr(value), 100, hide)
     except Exception:  # noqa: BLE001  # a value's own code may fail as well
         return f"a {type(value).__name__}"
 

@@ -103,7 +103,7 @@ class Records:
             "message": ran.message,
         }
         if not failure.retryable or claimed.attempt > claimed.spec.max_retries:
-            last = with_errors(DeadLetter(spec=claimed.spec, **facts), errors, max_payload)
+            last = with_errors(DeadLetter(spec=claimed.shown_spec, **facts), errors, max_payload)
             if (refused := await self._write(claimed, ran, Kind.DEAD_LETTER, last)) is not None:
                 return refused
             self._ended(claimed, "dead-letter", error=error.message)

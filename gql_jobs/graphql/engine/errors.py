@@ -56,6 +56,8 @@ _MAX_VALUE = 1000
 """Characters of a text in an error's extensions, at most."""
 _LAST_VALUE = re.compile(rf"((?:[Ff]ound|value): )(.{{{MAX_QUOTED - 1}}}).{{2,}}", re.DOTALL)
 """The value that graphql-core's messages end with."""
+_VALUE_SAID = re.compile(r"(?:,? [Ff]ound:? |(?<=value): |(?<=[Vv]alue) (?=')).*", re.DOTALL)
+"""That value with what leads to it."""
 _QUOTED = re.compile(rf"""(?<!\w)(['"])([^'"]{{{MAX_QUOTED - 1}}})[^'"]{{2,}}\1""")
 _LONG_WORD = re.compile(rf"(\S{{{MAX_QUOTED - 1}}})\S{{2,}}")
 _NAMED_FIELD = re.compile(r"(?:required|unknown) field '(\w+)'")
@@ -117,6 +119,15 @@ class PayloadArguments(NamedTuple):
     """The argument's name, by the name of the root field."""
     member: str
     """The member of the input object that is the payload."""
+    secret: frozenset[str] = frozenset()
+    """The members of payloads that hold secrets, about which no value is said."""
+
+    def message(self, fault: "Fault") -> str:
+        """Return what is said of a fault in a payload: without the value that it ends with where that may be secret."""
+        places = [part for part in fault.path if not isinstance(part, int)]
+        if self.secret.isdisjoint(places[2:3]) and places[2:]:
+            return _cut(fault.message)
+        return _cut(_VALUE_SAID.sub(".", fault.message, count=1)) if self.secret else _cut(fault.message)
 
     def hold(self, path: Parts) -> bool:
         """Return whether a path, from the argument's name on, leads to a payload or below it."""
@@ -235,7 +246,7 @@ class ErrorCodes:
         errors = []
         if in_payload:
             invalid = InvalidPayload(
-                [{"path": _dotted(f.path), "message": _cut(f.message)} for f in in_payload[:MAX_FAULTS]]
+                [{"path": _dotted(f.path), "message": self._payloads.message(f)} for f in in_payload[:MAX_FAULTS]]
             )
             nodes = {id(fault.node): fault.node for fault in in_payload if fault.node is not None}
             errors.append(GraphQLError(invalid.message, list(nodes.values()), original_error=invalid))

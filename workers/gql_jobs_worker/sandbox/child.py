@@ -26,9 +26,10 @@ import msgspec
 
 from gql_jobs.jobs.errors import AttemptStoppedError, RefusedValue, TransientError
 from gql_jobs.jobs.model import Artifact
-from gql_jobs.logs import JobLogger, configure_logging, log_whole_process_as
+from gql_jobs.logs import HiddenTexts, JobLogger, configure_logging, hidden_in_log, log_whole_process_as
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import (
+    Readable,
     Reports,
     Succeeded,
     Unable,
@@ -157,9 +158,12 @@ class _ThisProcess:
         except BaseException as error:  # noqa: BLE001  # the module of a job type may do anything when it is imported
             outcome: Succeeded | Failure = failure_of(error, log)
         else:
-            context = ChildContext(self, job, log)
-            outcome = self._outcome(job, context, surroundings)
-            context.close()
+            payload = read_payload(job.job_type, job.payload, job.marks)
+            hidden = HiddenTexts(()) if isinstance(payload, Unable) else payload.hidden
+            context = ChildContext(self, job, log, hidden)
+            with hidden_in_log(hidden):
+                outcome = self._outcome(job, payload, context, surroundings)
+                context.close()
         intact = surroundings.restore() and self._is_intact()
         self._flush_output()
         succeeded = isinstance(outcome, Succeeded)
@@ -172,12 +176,13 @@ class _ThisProcess:
             )
         )
 
-    def _outcome(self, job: CpuJob, context: "ChildContext", surroundings: "_Surroundings") -> Succeeded | Failure:
-        payload = read_payload(job.job_type, job.payload)
+    def _outcome(
+        self, job: CpuJob, payload: Readable | Unable, context: "ChildContext", surroundings: "_Surroundings"
+    ) -> Succeeded | Failure:
         if isinstance(payload, Unable):
             # The worker could read it: the model's code does not do the same everywhere.
             return Failure(payload.type, payload.reason, retryable=False)
-        invocation = prepare(job.job_type, payload, context)
+        invocation = prepare(job.job_type, payload.payload, context)
         if isinstance(invocation, Failure):
             return invocation
         # What its module has done to the process when it was imported was done for all of its jobs.
@@ -327,7 +332,7 @@ def _open_descriptors() -> int:
 class ChildContext:
     """A ``JobContext`` in the process of a CPU-bound handler; it asks its worker to store what is stored."""
 
-    def __init__(self, process: _ThisProcess, job: CpuJob, log: JobLogger) -> None:
+    def __init__(self, process: _ThisProcess, job: CpuJob, log: JobLogger, hidden: HiddenTexts) -> None:
         self._process = process
         self._asking = threading.Lock()
         self._reporting = threading.Lock()
@@ -341,7 +346,7 @@ class ChildContext:
         self.idempotency_token = job.job_id
         self.saved = job.saved
         self.log: logging.LoggerAdapter[Any] = log
-        self._reports = Reports(self)
+        self._reports = Reports(self, hidden=hidden)
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Report how far the work is; sent at once unless there are very many, the last report in any case.

@@ -187,17 +187,19 @@ class CpuProcesses:
         self._closings: set[asyncio.Task[None]] = set()
 
     async def run_handler(
-        self, job_type: JobType, payload: bytes, context: HandlerContext, max_result: int
+        self, job_type: JobType, payload: bytes, marks: tuple[str, ...], context: HandlerContext, max_result: int
     ) -> Succeeded | Failure:
         """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
         A process that ends before it has called the handler is no fault of the job: another one runs it at once.
 
+        :param marks: the places of secrets that were stored with the payload.
         :param max_result: bytes of the result's JSON.
         """
         job = CpuJob(
             job_type=job_type,
             payload=payload,
+            marks=marks,
             job_id=context.job_id,
             attempt=context.attempt,
             saved=context.saved,

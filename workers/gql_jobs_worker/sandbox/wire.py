@@ -21,11 +21,13 @@ LENGTH = struct.Struct("!I")
 class CpuJob(msgspec.Struct, frozen=True):
     """What the process needs to run one attempt; pickled, because it names classes.
 
-    ``saved``: the data of the last checkpoint; ``max_result``: bytes of the result's JSON.
+    ``marks``: the places of secrets that were stored with the payload; ``saved``: the data of the last checkpoint;
+    ``max_result``: bytes of the result's JSON.
     """
 
     job_type: JobType
     payload: bytes
+    marks: tuple[str, ...]
     job_id: str
     attempt: int
     saved: Any
