@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 
 from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import FenceRefused
+from gql_jobs.jobs.viewer import ANYBODY
 from gql_jobs.log import codec
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
@@ -55,7 +56,7 @@ async def test_subscriptions_cost_no_consumer(runtime: Runtime) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(50):
             job = (await runtime.commands.create(request())).job
-            events = await runtime.watch.job(job.id)
+            events = await runtime.watch.job(job.id, ANYBODY)
             stack.push_async_callback(events.aclose)
             assert (await anext(events)).job.id == job.id
         assert await consumers() == before

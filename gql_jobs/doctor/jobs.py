@@ -8,6 +8,7 @@ from gql_jobs.doctor.installation import SHOWN, Finding, Installation, several
 from gql_jobs.doctor.streams import LEASES
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.log import codec
 from gql_jobs.log.heartbeats import ANSWERS_WITHIN, MAX_TYPE_NAME, WorkerSeen, unserved_types
 
@@ -54,7 +55,7 @@ async def _abandoned(installation: Installation, before: datetime) -> list[str]:
 
 async def check_workers(installation: Installation) -> list[Finding]:
     """Find jobs that wait in queues of earlier versions which no worker serves, or for types that no worker can run."""
-    waiting = await installation.reader.waiting_types()
+    waiting = await installation.reader.waiting_types(EVERYTHING)
     found = _unserved(waiting, installation)
     if found:
         # The workers were asked when the examination began; the last of them may answer only now.

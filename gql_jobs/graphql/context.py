@@ -93,8 +93,10 @@ class Services(Protocol):
     def presence(self) -> SeenWorkers:
         """Return the workers that run jobs at the moment."""
 
-    async def job(self, job_id: str) -> Job | None:
+    async def job(self, job_id: str, visibility: Visibility) -> Job | None:
         """Return the job from the index, else from the stream; None for an id that is unknown or no UUID.
+
+        :param visibility: a job that is not within it is as unknown as one that does not exist, and takes as long.
 
         :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
         """

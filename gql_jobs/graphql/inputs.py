@@ -13,6 +13,7 @@ from gql_jobs.graphql.scalars_and_enums import SortDirection
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.requests import MAX_TAGS, MAX_TEXT, JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.viewer import Visibility
 
 
 @strawberry.input(
@@ -64,19 +65,21 @@ LARGEST_LISTS = {
 """Items that each list of a filter may have."""
 
 
-def filter_of(given: dict[str, Any] | None) -> JobFilter:
+def filter_of(given: dict[str, Any] | None, visibility: Visibility) -> JobFilter:
     """Return the filter of an input ``JobFilter``; one that matches every job where none was given.
 
+    :param visibility: which jobs there are for whoever asks.
     :raises InvalidArgument: for a list or a text that is longer than any that could be meant.
     """
     if not given:
-        return JobFilter()
+        return JobFilter(visibility=visibility)
     listed = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
     ids = listed.pop("ids")
     return JobFilter(
         ids=frozenset(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
         created_after=_aware(given.get("created_after")),
         created_before=_aware(given.get("created_before")),
+        visibility=visibility,
         **listed,
     )
 

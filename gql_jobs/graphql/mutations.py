@@ -31,6 +31,7 @@ from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
+from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.log.commands import Created
 from gql_jobs.logs import hidden_in_log
 
@@ -233,7 +234,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         info.context.count_creations(1)
         request = request_of(input, registered, "input")
         services = info.context.services()
-        created = await services.commands.create(request)
+        created = await services.commands.create(request, info.context.session.viewer)
         job = await services.feed.read_back(created)
         return CreateJobPayload(job=registered.present(job), deduplicated=created.deduplicated)
 
@@ -253,7 +254,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         info.context.count_creations(len(inputs))
         requests = await _requests_of(inputs, registered)
         services = info.context.services()
-        created = await services.commands.create_many(requests)
+        created = await services.commands.create_many(requests, info.context.session.viewer)
         jobs = await _all_indexed(services, created)
         return CreateJobsPayload(
             jobs=[registered.present(job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
@@ -305,14 +306,14 @@ async def _all_indexed(services: Services, created: list[Created]) -> list[model
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
     services = info.context.services()
-    job = await services.feed.read_back(await services.commands.cancel(job_id))
+    job = await services.feed.read_back(await services.commands.cancel(job_id, info.context.session.viewer))
     return CancelJobPayload(job=presenter(info)(job))
 
 
 async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002 -- the schema's name
     job_id = _known_id(id)
     services = info.context.services()
-    job = await services.feed.read_back(await services.commands.retry(job_id))
+    job = await services.feed.read_back(await services.commands.retry(job_id, info.context.session.viewer))
     return RetryJobPayload(job=presenter(info)(job))
 
 
@@ -331,7 +332,8 @@ async def _retry_jobs(
     ],
 ) -> RetryJobsPayload:
     services = info.context.services()
-    bulk = BulkRetry(services, filter_of(filter), info.context.is_abandoned)
+    viewer = info.context.session.viewer
+    bulk = BulkRetry(services, viewer, filter_of(filter, viewer.visibility), info.context.is_abandoned)
     await bulk.run()
     if bulk.newest is not None:
         await services.feed.read_back(bulk.newest)
@@ -345,11 +347,19 @@ class BulkRetry:
     each job is retried or left as it is. ``retried`` counts those that were, of which ``newest`` was the last in the
     stream, and ``remaining`` those that were not come to.
 
+    :param viewer: who retries them.
     :param is_abandoned: whether the client has gone.
     """
 
-    def __init__(self, services: Services, job_filter: JobFilter, is_abandoned: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        viewer: Viewer,
+        job_filter: JobFilter,
+        is_abandoned: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._services = services
+        self._viewer = viewer
         allowed = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
         self._filter = replace(job_filter, status=allowed)
         self._is_abandoned = is_abandoned
@@ -387,7 +397,7 @@ class BulkRetry:
             if job_id is None:
                 return
             try:
-                job = await self._services.commands.retry(job_id, wait_for_copy=False)
+                job = await self._services.commands.retry(job_id, self._viewer, wait_for_copy=False)
             except (InvalidState, NotFound):
                 continue
             self.retried += 1

@@ -111,7 +111,7 @@ class Query:
         id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
     ) -> Job | None:
         """Return the job, or None if the id is unknown or no UUID."""
-        job = await info.context.services().job(id)
+        job = await info.context.services().job(id, info.context.session.visibility)
         return presenter(info)(job) if job is not None else None
 
     @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")
@@ -144,7 +144,7 @@ class Query:
             raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
         if offset and offset < 0:
             raise InvalidArgument("offset", "offset must not be negative.")
-        job_filter = filter_of(filter)
+        job_filter = filter_of(filter, info.context.session.visibility)
         budget, needed = info.context.budget, needed_of_jobs(info)
         budget.take(first)
         page = await info.context.services().reader.page(
@@ -180,8 +180,9 @@ class Query:
     async def queues(self, info: Info) -> list[Queue]:
         """Return the queues of registered types and of stored jobs, sorted by name."""
         reader, workers = info.context.services().reader, info.context.services().presence.workers()
-        counts, oldest = await reader.queue_counts(), await reader.oldest_queued_at()
-        waiting = await reader.waiting_types()
+        visibility = info.context.session.visibility
+        counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
+        waiting = await reader.waiting_types(visibility)
         names = sorted({*info.context.services().registry.queues, *counts})
         info.context.budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
         return [

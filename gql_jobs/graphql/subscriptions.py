@@ -66,7 +66,7 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        events = await info.context.services().watch.job(job_id, _cursor(info, after))
+        events = await info.context.services().watch.job(job_id, info.context.session, _cursor(info, after))
         events.turn = info.context.turn
         return PresentedEvents(presenter(info), events)
 
@@ -94,7 +94,9 @@ class Subscription:
         :raises InvalidArgument: if the filter is invalid, or the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
-        events = await info.context.services().watch.all(filter_of(filter), _cursor(info, after))
+        session = info.context.session
+        wanted = filter_of(filter, session.visibility)
+        events = await info.context.services().watch.all(wanted, session, _cursor(info, after))
         events.turn = info.context.turn
         return PresentedEvents(presenter(info), events)
 

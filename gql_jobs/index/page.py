@@ -15,6 +15,7 @@ from gql_jobs.index.tables import json_array, microseconds, stored_job
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.viewer import EVERYTHING, Names, Visibility
 
 _KEYS: dict[OrderField, tuple[str, ...]] = {
     OrderField.CREATED_AT: ("created", "id"),
@@ -84,16 +85,39 @@ def where(job_filter: JobFilter) -> Where:
         ("priority", None if job_filter.priority is None else [p.rank for p in job_filter.priority]),
     ]
     for column, values in names:
-        if values is not None and len(values) == 1:
-            found = found.also(f"{column} = ?", values[0])
-        elif values is not None:
-            found = found.also(f"{column} IN (SELECT value FROM json_each(?))", json_array(values))  # noqa: S608
+        found = _one_of(found, column, values)
     if job_filter.tags is not None:
         found = _tagged(found, list(job_filter.tags))
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
         found = found.also("created < ?", microseconds(job_filter.created_before))
+    return found if job_filter.visibility is EVERYTHING else _visible(found, job_filter.visibility)
+
+
+def _one_of(found: Where, column: str, values: list[Any] | None) -> Where:
+    if values is None:
+        return found
+    if len(values) == 1:
+        return found.also(f"{column} = ?", values[0])
+    return found.also(f"{column} IN (SELECT value FROM json_each(?))", json_array(values))  # noqa: S608
+
+
+def _visible(found: Where, visibility: Visibility) -> Where:
+    """Return the same for those jobs only for which ``Visibility.shows`` is true."""
+    limits = visibility.limits
+    names: list[tuple[str, Names]] = [
+        ("tenant", None if visibility.tenant is None else frozenset({visibility.tenant})),
+        ("created_by", None if visibility.created_by is None else frozenset({visibility.created_by})),
+        ("id", limits.ids),
+        ("type", limits.types),
+        ("queue", limits.queues),
+    ]
+    for column, values in names:
+        found = _one_of(found, column, None if values is None else list(values))
+    if limits.tags is not None:
+        carrying = "SELECT job_id FROM tags WHERE tag IN (SELECT value FROM json_each(?))"
+        found = found.also(f"id IN ({carrying})", json_array(list(limits.tags)))
     return found
 
 
@@ -171,13 +195,24 @@ def _parts_up_to(largest: int | None) -> str:
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
     """Return how many jobs match: from the table of counts where the filter allows it, else counted row by row."""
     found = where(job_filter)
-    what = "total(n) FROM counts" if _is_counted(job_filter) else "count(*) FROM jobs"
+    what = "total(n) FROM counts" if is_counted(job_filter) else "count(*) FROM jobs"
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
 
 
-def _is_counted(job_filter: JobFilter) -> bool:
+def is_counted(job_filter: JobFilter) -> bool:
+    """Return whether the table of counts tells how many jobs match."""
+    visibility = job_filter.visibility
     return all(
-        part is None for part in (job_filter.ids, job_filter.tags, job_filter.created_after, job_filter.created_before)
+        part is None
+        for part in (
+            job_filter.ids,
+            job_filter.tags,
+            job_filter.created_after,
+            job_filter.created_before,
+            visibility.created_by,
+            visibility.limits.ids,
+            visibility.limits.tags,
+        )
     )
 
 
@@ -189,7 +224,7 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
     """
     by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
     is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
-    if is_in_order or not _is_counted(job_filter):
+    if is_in_order or not is_counted(job_filter):
         return ""
     if count_jobs(database, job_filter) * _SCANNED_FROM < count_jobs(database, JobFilter()):
         return ""

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
@@ -18,10 +18,11 @@ from typing import TypeVar
 import msgspec
 
 from gql_jobs.index.index import Index
-from gql_jobs.index.page import Page, count_jobs, read_page, where
+from gql_jobs.index.page import Page, Where, count_jobs, is_counted, read_page, where
 from gql_jobs.index.tables import (
     READ_ERRORS,
     microseconds,
+    moment_at,
     open_read_only,
     stored_event,
     stored_job,
@@ -30,6 +31,7 @@ from gql_jobs.index.tables import (
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job, JobStatus, Spec
 from gql_jobs.jobs.requests import JobFilter, JobOrder
+from gql_jobs.jobs.viewer import EVERYTHING, Visibility
 
 _T = TypeVar("_T")
 _decode_artifact = msgspec.json.Decoder(Artifact).decode
@@ -67,6 +69,10 @@ WHERE job = (SELECT number FROM jobs WHERE id = :id) AND (seq, nth) > (:seq, :nt
 UNION ALL SELECT seq, 0, 'progress', job, state FROM progress
 WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
 ORDER BY seq, nth LIMIT :limit
+"""
+_OLDEST_QUEUED = """
+SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')
+FROM (SELECT DISTINCT queue FROM counts WHERE status = 'queued' AND n > 0) AS queues
 """
 _HISTORY = """
 SELECT seq, nth, kind, state FROM (
@@ -165,33 +171,40 @@ class Reader:
         rows = await self._read(lambda db: db.execute(sql, (*found.values, limit)).fetchall())
         return [row[0] for row in rows]
 
-    async def queue_counts(self) -> dict[str, dict[JobStatus, int]]:
+    async def queue_counts(self, visibility: Visibility) -> dict[str, dict[JobStatus, int]]:
         """Return the number of jobs per queue and status; queues and statuses without a job may be left out."""
-        sql = "SELECT queue, status, sum(n) FROM counts GROUP BY queue, status"
         counts: dict[str, dict[JobStatus, int]] = {}
-        for queue, status, number in await self._read(lambda db: db.execute(sql).fetchall()):
+        for queue, status, number in await self._counted(JobFilter(visibility=visibility), "queue, status"):
             counts.setdefault(queue, {})[JobStatus(status)] = number
         return counts
 
-    async def waiting_types(self) -> dict[str, dict[str, int]]:
+    async def waiting_types(self, visibility: Visibility) -> dict[str, dict[str, int]]:
         """Return the number of jobs that wait for an attempt, the first or a later one, per queue and type."""
-        sql = (
-            "SELECT queue, type, sum(n) FROM counts WHERE status IN ('queued', 'retrying') AND n > 0"
-            " GROUP BY queue, type"
-        )
+        waiting = JobFilter(status=frozenset({JobStatus.QUEUED, JobStatus.RETRYING}), visibility=visibility)
         types: dict[str, dict[str, int]] = {}
-        for queue, name, number in await self._read(lambda db: db.execute(sql).fetchall()):
-            types.setdefault(queue, {})[name] = number
+        for queue, name, number in await self._counted(waiting, "queue, type"):
+            if number:
+                types.setdefault(queue, {})[name] = number
         return types
 
-    async def oldest_queued_at(self) -> dict[str, datetime]:
+    async def oldest_queued_at(self, visibility: Visibility) -> dict[str, datetime]:
         """Return since when the oldest queued job of each queue has been waiting; queues without one are left out."""
-        sql = (
-            "SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')"
-            " FROM (SELECT DISTINCT queue FROM counts WHERE status = 'queued' AND n > 0) AS queues"
-        )
-        rows = await self._read(lambda db: db.execute(sql).fetchall())
-        return {queue: datetime.fromtimestamp(oldest / 1e6, UTC) for queue, oldest in rows if oldest is not None}
+        found = where(JobFilter(status=frozenset({JobStatus.QUEUED}), visibility=visibility))
+        if visibility == EVERYTHING:
+            # The oldest of each queue by its index: there may be very many.
+            sql = _OLDEST_QUEUED
+            found = Where("", ())
+        else:
+            sql = f"SELECT queue, min(updated) FROM jobs{found.sql} GROUP BY queue"  # noqa: S608
+        rows = await self._read(lambda db: db.execute(sql, found.values).fetchall())
+        return {queue: moment_at(oldest) for queue, oldest in rows if oldest is not None}
+
+    async def _counted(self, job_filter: JobFilter, columns: str) -> list[tuple[str, str, int]]:
+        """Return the number of jobs that match, for each combination of the columns that there is."""
+        found = where(job_filter)
+        what = "sum(n) FROM counts" if is_counted(job_filter) else "count(*) FROM jobs"
+        sql = f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}"
+        return await self._read(lambda db: db.execute(sql, found.values).fetchall())
 
     async def events_after(
         self, after: Cursor, job_id: str | None, limit: int, max_bytes: int

@@ -68,7 +68,7 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join(["9", *(field.name for field in _STATE)])
+FORMAT = " ".join(["10", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show.
@@ -85,6 +85,7 @@ CREATE TABLE jobs (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
+  tenant TEXT, created_by TEXT,
   spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
 CREATE INDEX jobs_created ON jobs (created, id);
@@ -95,10 +96,13 @@ CREATE INDEX jobs_status ON jobs (status, created, id);
 CREATE INDEX jobs_type ON jobs (type, created, id);
 CREATE INDEX jobs_type_status ON jobs (type, status, created, id);
 CREATE INDEX jobs_queue ON jobs (queue, status, updated);
+CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
+CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
+CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
 CREATE TABLE tags (tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID;
 CREATE TABLE counts (
-  status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, n INTEGER NOT NULL,
-  PRIMARY KEY (status, type, queue, priority)
+  status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, tenant TEXT NOT NULL,
+  n INTEGER NOT NULL, PRIMARY KEY (status, type, queue, priority, tenant)
 ) WITHOUT ROWID;
 CREATE TABLE events (
   seq INTEGER NOT NULL, nth INTEGER NOT NULL, job INTEGER NOT NULL, kind TEXT NOT NULL, state BLOB NOT NULL,
@@ -332,6 +336,8 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         microseconds(job.updated_at),
         0 if job.finished_at is None else microseconds(job.finished_at),
         None if spec.run_at is None else microseconds(spec.run_at),
+        spec.tenant,
+        spec.created_by,
         _encode_spec(replace(spec, payload=UNREAD)),
         state,
         bytes(spec.payload),

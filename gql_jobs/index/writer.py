@@ -5,7 +5,7 @@ A job is written once, however many messages of the batch are about it, and only
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -14,11 +14,13 @@ from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job
 
-_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ?, result = ? WHERE number = ?"
 # For progress, which changes no other column: naming one that is part of an index is slower, changed or not.
 _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
-_ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+_ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+_Counted: TypeAlias = tuple[str, str, str, int, str]
+"""The key of a row of ``counts``: status, type, queue, priority and tenant, which is empty where there is none."""
 
 
 class IndexedJob(NamedTuple):
@@ -97,7 +99,7 @@ class Changes:
 
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
         new, changed, progressed, tags = [], [], [], []
-        counted: dict[tuple[str, str, str, int], int] = {}
+        counted: dict[_Counted, int] = {}
         for job_id, now in self.after.items():
             was = self._before.get(job_id)
             if now is was:
@@ -154,9 +156,9 @@ class Changes:
         database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
 
 
-def _count(counted: dict[tuple[str, str, str, int], int], job: Job, by: int) -> None:
+def _count(counted: dict[_Counted, int], job: Job, by: int) -> None:
     spec = job.spec
-    key = (str(job.status), spec.type, spec.queue, spec.priority.rank)
+    key = (str(job.status), spec.type, spec.queue, spec.priority.rank, spec.tenant or "")
     counted[key] = counted.get(key, 0) + by
 
 

@@ -134,14 +134,20 @@ class NotFound(GqlJobsError):
 
 
 class IdempotencyConflict(GqlJobsError):
-    """The key is taken by a job with another payload, or stands for two payloads in one batch."""
+    """The key is taken by a job with another payload or of somebody else, or stands for two payloads in one batch."""
 
     code = ErrorCode.IDEMPOTENCY_CONFLICT
 
-    def __init__(self, key: str, existing_job_id: str | None) -> None:
-        """:param existing_job_id: None if there is no such job: the key repeats within a batch."""
+    def __init__(self, key: str, existing_job_id: str | None, *, is_hidden: bool = False) -> None:
+        """Describe the conflict.
+
+        :param existing_job_id: None if there is no such job: the key repeats within a batch.
+        :param is_hidden: whether there is one that is not there for whoever asks; its id is not told then.
+        """
         taken = f"belongs to job {existing_job_id}, which has another payload"
-        if existing_job_id is None:
+        if is_hidden:
+            existing_job_id, taken = None, "is taken by a job that this key or token cannot see"
+        elif existing_job_id is None:
             taken = "comes twice in this batch, with different payloads; nothing was stored"
         super().__init__(f"The idempotency key {shortened(key)!r} {taken}.", existingJobId=existing_job_id)
 

@@ -54,9 +54,11 @@ def new_job_id() -> str:
     return str(uuid.uuid4())
 
 
-def job_id_for_key(idempotency_key: str) -> str:
-    """Return the id of the job with this idempotency key: always the same one, in every process."""
-    return str(uuid.uuid5(_KEY_NAMESPACE, idempotency_key))
+def job_id_for_key(idempotency_key: str, tenant: str | None = None) -> str:
+    """Return the id of the job with this idempotency key, of a tenant or of none: the same one in every process."""
+    # No key has a NUL, so a key of a tenant is never one of another, nor one without a tenant.
+    name = idempotency_key if tenant is None else f"{tenant}\0{idempotency_key}"
+    return str(uuid.uuid5(_KEY_NAMESPACE, name))
 
 
 def parse_job_id(text: str) -> str | None:

@@ -28,6 +28,7 @@ from gql_jobs.jobs.model import (
 )
 from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json, fields_of
 from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING, Viewer, Visibility
 
 _T = TypeVar("_T")
 
@@ -47,6 +48,7 @@ class JobFilter(Struct, frozen=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
+    ``visibility``: which jobs there are at all for whoever asks.
     """
 
     # Sets, because a filter of live events is applied to each event of every job.
@@ -58,6 +60,7 @@ class JobFilter(Struct, frozen=True):
     tags: frozenset[str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    visibility: Visibility = EVERYTHING
 
     def matches(self, job: Job) -> bool:
         """Return whether the job matches all parts."""
@@ -71,6 +74,7 @@ class JobFilter(Struct, frozen=True):
             and (self.tags is None or (bool(self.tags) and self.tags.issubset(spec.tags)))
             and (self.created_after is None or spec.created_at > self.created_after)
             and (self.created_before is None or spec.created_at < self.created_before)
+            and self.visibility.shows(job)
         )
 
 
@@ -181,9 +185,9 @@ class JobRequest(Struct, frozen=True):
             tags=tuple(dict.fromkeys(tags)),
         )
 
-    def job_id(self) -> str:
-        """Return the id that follows from the key; without a key a new one at each call."""
-        return job_id_for_key(self.idempotency_key) if self.idempotency_key is not None else new_job_id()
+    def job_id(self, tenant: str | None = None) -> str:
+        """Return the id that follows from the tenant and the key; without a key a new one at each call."""
+        return job_id_for_key(self.idempotency_key, tenant) if self.idempotency_key is not None else new_job_id()
 
     def repeats(self, earlier: "JobRequest | Spec") -> bool:
         """Return whether a request or a job with the same key asks for the same as this request."""
@@ -210,11 +214,14 @@ class JobRequest(Struct, frozen=True):
         except Exception:  # noqa: BLE001  # code of users' models may fail: then nothing says that they are the same
             return False
 
-    def spec(self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None) -> Spec:
+    def spec(
+        self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None, viewer: Viewer = ANYBODY
+    ) -> Spec:
         """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``now`` is left out.
 
         :param created_at: orders jobs, and may be ahead of the time; nothing is due by it.
         :param now: None for ``created_at``.
+        :param viewer: who creates it; the job is of the same tenant.
         """
         job_type = self.job_type
         return Spec(
@@ -231,6 +238,8 @@ class JobRequest(Struct, frozen=True):
             idempotency_key=self.idempotency_key,
             request_hash=self.request_hash,
             secrets=self.secrets,
+            tenant=viewer.tenant,
+            created_by=viewer.actor,
         )
 
 

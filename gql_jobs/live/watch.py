@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from gql_jobs.index.index import Index
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import InvalidArgument, NotFound, QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Cursor, Job, parse_job_id
+from gql_jobs.jobs.model import Cursor, Job, new_job_id, parse_job_id
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.viewer import EVERYTHING, Visibility
 from gql_jobs.live.bus import EventBus, Subscriber
 from gql_jobs.live.feed import Feed
 from gql_jobs.log.streams import stream_info
@@ -34,6 +37,14 @@ class Finder(Protocol):
         """
 
 
+class Watcher(Protocol):
+    """Who watches. A renewal may change which jobs there are for them while they do."""
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which jobs there are for them now; asked for at each event."""
+
+
 class Watch:
     """Opens subscriptions over bus and index. The caller has to close each, unless it has ended by itself."""
 
@@ -44,12 +55,13 @@ class Watch:
         self._bus = bus
         self._finder = finder
 
-    async def job(self, job_id: str, after: Cursor | None = None) -> Subscriber:
+    async def job(self, job_id: str, watcher: Watcher, after: Cursor | None = None) -> Subscriber:
         """Open the job's latest event and all later ones, ending after the terminal one.
 
+        :param watcher: for whom; events of a job that is not there for them (any more) are left out.
         :param after: begin with the first event behind this cursor instead.
 
-        :raises NotFound: if there is no such job.
+        :raises NotFound: if there is no such job; for one that is not there for the watcher after the same time.
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor or the job.
         """
@@ -58,7 +70,8 @@ class Watch:
             raise NotFound(job_id)
         with _closed_on_failure(self._bus.subscribe(known)) as events:
             events.ends_after = self._is_over
-            await self._require(known)
+            events.matches = lambda event: watcher.visibility.shows(event.job)
+            await self._require(known, watcher.visibility)
             if after is not None:
                 # A job that exists has lost no event to expiry, whatever others have lost.
                 await self._check_cursor(after, min(self._index.horizon, self._index.first_seq(known)))
@@ -72,17 +85,22 @@ class Watch:
             events.start_with(latest)
             return events
 
-    async def all(self, job_filter: JobFilter, after: Cursor | None = None) -> Subscriber:
+    async def all(self, job_filter: JobFilter, watcher: Watcher, after: Cursor | None = None) -> Subscriber:
         """Open the events of all jobs from now on; never ends by itself.
 
-        :param job_filter: which events: it is applied to the job as of each event.
+        :param job_filter: which events: it is applied to the job as of each event. Its visibility is that of the
+            watcher at each event.
+        :param watcher: for whom.
         :param after: begin with the first event behind this cursor instead.
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
         with _closed_on_failure(self._bus.subscribe_all()) as events:
-            if job_filter != JobFilter():
-                events.matches = lambda event: job_filter.matches(event.job)
+            asked = replace(job_filter, visibility=EVERYTHING)
+            if asked == JobFilter():
+                events.matches = lambda event: watcher.visibility.shows(event.job)
+            else:
+                events.matches = lambda event: watcher.visibility.shows(event.job) and asked.matches(event.job)
             if after is not None:
                 await self._check_cursor(after, self._index.horizon)
                 events.start_after(after)
@@ -96,11 +114,12 @@ class Watch:
         latest = self._index.latest_event(job_id)
         return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 
-    async def _require(self, job_id: str) -> None:
-        if self._index.job(job_id) is not None:
+    async def _require(self, job_id: str, visibility: Visibility) -> None:
+        known = self._index.job(job_id)
+        if known is not None and visibility.shows(known):
             return
-        job = await self._finder.find(job_id)
-        if job is None:
+        job = await self._finder.find(job_id if known is None else new_job_id())
+        if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         if not await self._feed.wait_for(job.last_seq, CATCH_UP_TIMEOUT):
             raise QueueUnavailable(f"This process has not caught up with job {job_id} yet; try again.")

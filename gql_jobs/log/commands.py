@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from gql_jobs.jetstream.client import SCHEDULE_HEADER, SCHEDULE_TARGET_HEADER
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import (
+    Forbidden,
     IdempotencyConflict,
     InvalidState,
     NotFound,
@@ -22,8 +23,9 @@ from gql_jobs.jobs.errors import (
 )
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
-from gql_jobs.jobs.model import Job, JobStatus, Spec
+from gql_jobs.jobs.model import Job, JobStatus, Spec, new_job_id
 from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.jobs.viewer import ANYBODY, Viewer, Visibility
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.job_log import History, JobLog, Superseded, Write, folded, job_events, read_history, whole_job
@@ -84,13 +86,21 @@ class JobCommands:
     Their creation times strictly increase, so that a batch keeps its order, unless the clock is set back.
     """
 
-    def __init__(self, job_log: JobLog, settings: Settings, first_seq: Callable[[str], int] = lambda _: 1) -> None:
+    def __init__(
+        self,
+        job_log: JobLog,
+        settings: Settings,
+        first_seq: Callable[[str], int] = lambda _: 1,
+        known: Callable[[str], Job | None] = lambda _: None,
+    ) -> None:
         """Read from and write to ``job_log``.
 
         :param first_seq: returns where a job's history begins, 1 if unknown; spares the server a search.
+        :param known: returns the job as an index has it, or None, for jobs that are not there for a viewer.
         """
         self._log = job_log
         self._first_seq = first_seq
+        self._known = known
         self._settings = settings
         self._store_use = StoreUse(0, settings.max_store_bytes)
         self._store_use_known_until = 0.0
@@ -110,20 +120,22 @@ class JobCommands:
         """
         return read_history(await self._log.history(job_id))
 
-    async def create(self, request: JobRequest) -> Created:
+    async def create(self, request: JobRequest, viewer: Viewer = ANYBODY) -> Created:
         """Store a job with one write; it exists as soon as that is acknowledged.
 
-        :raises PayloadTooLarge: | QueueFull | IdempotencyConflict: nothing was stored.
+        :param viewer: who creates it: the job is of the same tenant, and has to be within its limits.
+        :raises PayloadTooLarge: | QueueFull | IdempotencyConflict | Forbidden: nothing was stored.
         :raises QueueUnavailable: if the server does not answer; with ``extensions.jobId`` if it may have been stored.
         """
-        outcome = (await self._create_in_order([request]))[0]
+        outcome = (await self._create_in_order([request], viewer))[0]
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    async def create_many(self, requests: list[JobRequest]) -> list[Created]:
+    async def create_many(self, requests: list[JobRequest], viewer: Viewer = ANYBODY) -> list[Created]:
         """Store jobs in order, pipelined. A key that repeats within the batch makes one job.
 
+        :param viewer: who creates them, as for ``create``; none is stored if one is outside the limits.
         :raises GqlJobsError: as ``create`` does, with ``extensions.acceptedIds`` naming what was stored and
             ``extensions.uncertainIds`` what may have been.
         """
@@ -131,10 +143,11 @@ class JobCommands:
         for request in requests:
             key = request.idempotency_key
             if key is not None and not request.repeats(firsts.setdefault(key, request)):
-                existing = await self.find(request.job_id())
-                raise IdempotencyConflict(key, existing.id if existing is not None else None)
+                existing = await self.find(request.job_id(viewer.tenant))
+                shown = existing is not None and viewer.visibility.shows(existing)
+                raise IdempotencyConflict(key, existing.id if existing is not None and shown else None)
         distinct = [r for r in requests if r.idempotency_key is None or firsts[r.idempotency_key] is r]
-        outcomes = await self._create_in_order(distinct)
+        outcomes = await self._create_in_order(distinct, viewer)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         created = [outcome for outcome in outcomes if isinstance(outcome, Created)]
         if failures:
@@ -150,16 +163,21 @@ class JobCommands:
             made.get(id(request)) or made[id(firsts[request.idempotency_key or ""])].repeated() for request in requests
         ]
 
-    async def _create_in_order(self, requests: list[JobRequest]) -> list[Created | BaseException]:
+    async def _create_in_order(self, requests: list[JobRequest], viewer: Viewer) -> list[Created | BaseException]:
         for request in requests:
             self._check_size(request)
-        await self._refuse_if_full()
         now = await self._time_for(requests)
-        specs = [request.spec(self._creation_time(), self._settings, now) for request in requests]
-        writes = [creation(request.job_id(), spec) for request, spec in zip(requests, specs, strict=True)]
+        writes: list[Write] = []
+        for request in requests:
+            job_id = request.job_id(viewer.tenant)
+            spec = request.spec(self._creation_time(), self._settings, now, viewer)
+            if not viewer.limits.admit(job_id, spec):
+                raise Forbidden("A job would be outside of what this key or token is for; nothing was stored.")
+            writes.append(creation(job_id, spec))
+        await self._refuse_if_full()
         outcomes = await self._log.append_in_order(writes)
         return [
-            await self._created(request, write, outcome)
+            await self._created(request, write, outcome, viewer.visibility)
             for request, write, outcome in zip(requests, writes, outcomes, strict=True)
         ]
 
@@ -213,18 +231,18 @@ class JobCommands:
         return self._last_created
 
     async def _created(
-        self, request: JobRequest, write: Write, outcome: int | BaseException
+        self, request: JobRequest, write: Write, outcome: int | BaseException, visibility: Visibility
     ) -> Created | BaseException:
         if isinstance(outcome, Superseded):
             try:
-                return await self._existing_or_renewed(request, write)
+                return await self._existing_or_renewed(request, write, visibility)
             except Exception as error:  # noqa: BLE001 - returned among the outcomes of the others
                 return error
         if isinstance(outcome, BaseException):
             return outcome
         return Created(write, outcome)
 
-    async def _existing_or_renewed(self, request: JobRequest, write: Write) -> Created:
+    async def _existing_or_renewed(self, request: JobRequest, write: Write, visibility: Visibility) -> Created:
         """Return the outcome of a creation whose id is taken: by the same creation, another one, or an expired job.
 
         A random id can only be taken by this very write, if its acknowledgement was lost.
@@ -247,19 +265,22 @@ class JobCommands:
                 existing = await self.find(write.job_id)
         if existing is None:
             raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
+        if not visibility.shows(existing):
+            raise IdempotencyConflict(request.idempotency_key or "", None, is_hidden=True)
         if not request.repeats(existing.spec):
             raise IdempotencyConflict(request.idempotency_key or "", existing.id)
         return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, viewer: Viewer = ANYBODY) -> Job:
         """Cancel a job that has not ended; the worker that runs it follows the event.
 
-        :raises NotFound: if there is no such job.
+        :param viewer: who cancels it.
+        :raises NotFound: if there is no such job, or none for the viewer, which takes as long.
         :raises InvalidState: if it has ended.
         :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
-            history, job = await self._existing(job_id, whole=number > 0)
+            history, job = await self._existing(job_id, viewer, whole=number > 0)
             if job.status.is_terminal:
                 raise InvalidState(job_id, job.status.name, "cancelled")
             scheduled = job.status is JobStatus.SCHEDULED
@@ -274,17 +295,18 @@ class JobCommands:
             return self._job_after(job, Kind.CANCELLED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
 
-    async def retry(self, job_id: str, *, wait_for_copy: bool = True) -> Job:
+    async def retry(self, job_id: str, viewer: Viewer = ANYBODY, *, wait_for_copy: bool = True) -> Job:
         """Queue a dead-lettered or cancelled job again, with all its retries; its history is kept.
 
+        :param viewer: who retries it.
         :param wait_for_copy: whether a dead letter that has just been written may be waited for in jobs-dlq, up to a
             second; if not, and it comes there later, maintenance removes it.
-        :raises NotFound: if there is no such job.
+        :raises NotFound: if there is no such job, or none for the viewer, which takes as long.
         :raises InvalidState: if it is in any other state.
         :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
-            history, job = await self._existing(job_id, whole=number > 0)
+            history, job = await self._existing(job_id, viewer, whole=number > 0)
             if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
                 raise InvalidState(job_id, job.status.name, "retried")
             body = Submission(spec=job.spec, event_seq=job.event_seq)
@@ -299,18 +321,23 @@ class JobCommands:
             return self._job_after(job, Kind.QUEUED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not retried. Try again.")
 
-    async def _existing(self, job_id: str, *, whole: bool) -> tuple[list[JobMessage], Job]:
+    async def _existing(self, job_id: str, viewer: Viewer, *, whole: bool) -> tuple[list[JobMessage], Job]:
         """Return a job's messages and the job.
 
         :param whole: read from the stream's first message on, not from ``first_seq``.
-        :raises NotFound: if there is no such job.
+        :raises NotFound: if there is no such job for the viewer.
         :raises QueueUnavailable: if the leader does not answer.
         """
         if not codec.is_job_id(job_id):
             raise NotFound(job_id)
+        visibility = viewer.visibility
+        if visibility.is_partial and (known := self._known(job_id)) is not None and not visibility.shows(known):
+            # The time that reading its messages takes would tell that there are some.
+            await self._log.history(new_job_id())
+            raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
         job = folded(history)
-        if job is None:
+        if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         return history, job
 

@@ -22,6 +22,7 @@ from starlette.responses import FileResponse
 
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, media_type, parse_job_id
+from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.web.graphql_request import error_response
 from gql_jobs.web.runtime import RuntimeOpener
@@ -111,7 +112,7 @@ async def send_artifact(request: Request, job_id: str, name: str) -> Response:
     known = parse_job_id(job_id)
     try:
         runtime = opener.runtime
-        found = await runtime.artifact(known, name) if known is not None else None
+        found = await runtime.artifact(known, name, EVERYTHING) if known is not None else None
         if found is None:
             return _not_found()
         headers = _headers(found)

@@ -23,6 +23,7 @@ from gql_jobs.graphql.engine.operations import OperationTimes
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.live.tally import Tally
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.streams import StoreUse, store_use, stream_info
@@ -210,4 +211,9 @@ async def _snapshot(runtime: Runtime) -> _Snapshot:
                 last_seq = (await stream_info(runtime.connection)).state.last_seq
         except (ApiError, QueueUnavailable, TimeoutError):
             log.debug("NATS does not say how full the store is")
-    return _Snapshot(await runtime.reader.queue_counts(), await runtime.reader.oldest_queued_at(), store, last_seq)
+    return _Snapshot(
+        await runtime.reader.queue_counts(EVERYTHING),
+        await runtime.reader.oldest_queued_at(EVERYTHING),
+        store,
+        last_seq,
+    )

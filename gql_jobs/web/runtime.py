@@ -21,8 +21,9 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError, StreamReplaced
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Artifact, Cursor, Job, parse_job_id
+from gql_jobs.jobs.model import Artifact, Cursor, Job, new_job_id, parse_job_id
 from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
 from gql_jobs.live.losses import Losses
@@ -86,21 +87,29 @@ class Runtime(Struct):
     presence: Presence
     artifacts: ArtifactStore
 
-    async def job(self, job_id: str) -> Job | None:
+    async def job(self, job_id: str, visibility: Visibility) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
 
+        :param visibility: a job that is not within it is as unknown as one that does not exist, and takes as long.
         :raises QueueUnavailable: if the index does not know the id and the stream cannot be read.
         """
         known = parse_job_id(job_id)
         if known is None:
             return None
-        return self.index.job(known) or await self.commands.find(known)
+        job = self.index.job(known)
+        if job is not None and visibility.shows(job):
+            return job
+        job = await self.commands.find(known if job is None else new_job_id())
+        return job if job is not None and visibility.shows(job) else None
 
-    async def artifact(self, job_id: str, name: str) -> Artifact | None:
+    async def artifact(self, job_id: str, name: str, visibility: Visibility) -> Artifact | None:
         """Return the job's file of that name, from the index or else from the stream; None if it has none.
 
+        :param visibility: a job that is not within it has no files.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
+        if await self.job(job_id, visibility) is None:
+            return None
         if self.index.job(job_id) is not None:
             return self.index.artifact(job_id, name)
         return await self.artifacts.find(job_id, name)
@@ -201,7 +210,7 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
-        commands = JobCommands(job_log, settings, index.first_seq)
+        commands = JobCommands(job_log, settings, index.first_seq, index.job)
         yield Runtime(
             settings=settings,
             registry=registry,

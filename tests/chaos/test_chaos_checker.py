@@ -17,6 +17,7 @@ from gql_jobs.jetstream.stored_messages import delete_message
 from gql_jobs.jobs.messages import Completed, Kind
 from gql_jobs.jobs.model import Cursor, JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.viewer import ANYBODY
 from gql_jobs.log import codec
 from gql_jobs.log.codec import encode_body
 from gql_jobs.web.runtime import Runtime
@@ -167,7 +168,7 @@ async def test_it_reads_the_stream_of_a_server_and_finds_what_is_planted_there(
 ) -> None:
     commands, ledger, whole = runtime.commands, Ledger(), Observation()
     job_log = commands._log  # noqa: SLF001
-    watching = await runtime.watch.all(JobFilter(), Cursor(0))
+    watching = await runtime.watch.all(JobFilter(), ANYBODY, Cursor(0))
     ledger.observations.append(whole)
     jobs = [(await commands.create(request())).job for _ in range(3)]
     for job, status in zip(jobs, (JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED), strict=True):

@@ -18,6 +18,7 @@ from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
 from gql_jobs.jobs.model import Job, JobPriority, new_job_id
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.viewer import ANYBODY
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.commands import JobCommands
@@ -50,7 +51,7 @@ async def _stories(runtime: Runtime) -> list[Job]:
     payloads = [ProbePayload(steps=2), ProbePayload(permanent=True), ProbePayload(fail_attempts=1)]
     jobs = [(await runtime.commands.create(request(payload, tags=("t",)))).job for payload in payloads]
     for job in jobs:
-        async for _ in await runtime.watch.job(job.id):
+        async for _ in await runtime.watch.job(job.id, ANYBODY):
             pass
     return jobs
 

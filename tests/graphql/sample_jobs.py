@@ -26,6 +26,7 @@ from gql_jobs.jobs.messages import (
     Started,
 )
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.watch import Watch
 from tests.running import JOB_TYPES
@@ -74,8 +75,9 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
         index.apply(messages, messages[-1].seq)
         reader = Reader(index)
 
-        async def job(job_id: str) -> Any:
-            return index.job(job_id)
+        async def job(job_id: str, visibility: Visibility) -> Any:
+            found = index.job(job_id)
+            return found if found is not None and visibility.shows(found) else None
 
         async def events(job_id: str, after: Any, first: int, budget: Any) -> Any:
             return await reader.history(job_id, after, first, partial(budget.take, 1))

@@ -16,6 +16,7 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import AttemptBody, Cancelled, Completed, DeadLetter, Failed, Message, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.viewer import EVERYTHING
 from tests.library import Library
 from tests.stories import BEGAN, queued, said, tell
 
@@ -277,14 +278,14 @@ async def test_a_cursor_of_another_order_is_refused(shelf: Shelf) -> None:
 
 
 async def test_queues_are_counted_and_the_oldest_queued_job_is_known(shelf: Shelf) -> None:
-    counts = await shelf.library.reader.queue_counts()
+    counts = await shelf.library.reader.queue_counts(EVERYTHING)
     for queue in ("default", "threads"):
         of_queue = [job for job in shelf.jobs if job.spec.queue == queue]
         assert sum(counts[queue].values()) == len(of_queue)
         for status in JobStatus:
             assert counts[queue].get(status, 0) == sum(job.status is status for job in of_queue)
     waiting = [job for job in shelf.jobs if job.status is JobStatus.QUEUED]
-    assert await shelf.library.reader.oldest_queued_at() == {
+    assert await shelf.library.reader.oldest_queued_at(EVERYTHING) == {
         queue: min(job.updated_at for job in waiting if job.spec.queue == queue) for queue in ("default", "threads")
     }
 

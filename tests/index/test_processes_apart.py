@@ -10,6 +10,7 @@ import pytest
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor, JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.deadline import until
@@ -28,9 +29,9 @@ async def other(runtime: Runtime, settings: Settings, tmp_path: Path) -> AsyncIt
 async def test_a_job_made_elsewhere_is_found_watched_and_decided_on_at_once(runtime: Runtime, other: Runtime) -> None:
     for _ in range(20):
         job = (await runtime.commands.create(request())).job
-        assert await other.job(job.id) is not None
+        assert await other.job(job.id, EVERYTHING) is not None
         job = (await runtime.commands.create(request())).job
-        watching = await other.watch.job(job.id)
+        watching = await other.watch.job(job.id, ANYBODY)
         assert (await anext(watching)).kind is Kind.QUEUED
         assert (await runtime.commands.cancel(job.id)).status is JobStatus.CANCELLED
         assert [event.kind async for event in watching] == [Kind.CANCELLED]
@@ -41,7 +42,7 @@ async def test_a_job_made_elsewhere_is_found_watched_and_decided_on_at_once(runt
 async def test_a_cursor_given_out_elsewhere_is_waited_for(runtime: Runtime, other: Runtime) -> None:
     first = (await runtime.commands.create(request())).job
     cursor = Cursor((await runtime.commands.create_many([request() for _ in range(200)]))[-1].job.last_seq)
-    opening = asyncio.ensure_future(other.watch.all(JobFilter(), cursor))
+    opening = asyncio.ensure_future(other.watch.all(JobFilter(), ANYBODY, cursor))
     cancelled = await runtime.commands.cancel(first.id)
     async with await opening as resumed:
         event = await asyncio.wait_for(anext(resumed), 5)
@@ -62,7 +63,7 @@ async def test_a_process_that_came_after_a_cancelled_schedule_tells_its_end_too(
         assert [event.kind for event in events] == [Kind.SCHEDULED, Kind.CANCELLED]
         assert events[-1].cursor == runtime.index.events(job.id)[-1].cursor
         for number, event in enumerate(events):
-            resumed = [later async for later in await other.watch.job(job.id, event.cursor)]
+            resumed = [later async for later in await other.watch.job(job.id, ANYBODY, event.cursor)]
             assert resumed == events[number + 1 :]
 
 

@@ -21,6 +21,7 @@ from gql_jobs.jetstream.stored_messages import StoredMessage, message_at, messag
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.model import Artifact, JobStatus
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, job_events, open_job_log
@@ -196,7 +197,7 @@ async def test_a_wiped_store_is_said_to_be_lost_by_a_process_that_starts_afterwa
         await runtime.feed.wait_for(created.last_seq, 5)
     await _delete_stream(operator)
     async with open_runtime(settings, JOB_TYPES) as runtime:
-        assert await runtime.job(created.id) is None
+        assert await runtime.job(created.id, EVERYTHING) is None
         assert GONE in (await runtime.checks())["history"].message
     assert "The 1 jobs that were known are gone." in caplog.text
     async with open_runtime(settings, JOB_TYPES) as runtime:

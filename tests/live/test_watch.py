@@ -11,6 +11,7 @@ from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor, Job, JobStatus
 from gql_jobs.jobs.requests import JobFilter, JobRequest
+from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING
 from gql_jobs.live.bus import Subscriber
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
@@ -27,7 +28,7 @@ async def _create(runtime: Runtime, asked: JobRequest) -> Job:
 
 async def _finished(runtime: Runtime, payload: ProbePayload | None = None) -> Job:
     job = await _create(runtime, request(payload))
-    async for event in await runtime.watch.job(job.id):
+    async for event in await runtime.watch.job(job.id, ANYBODY):
         job = event.job
     return job
 
@@ -38,7 +39,7 @@ async def _collect(events: Subscriber) -> list[Event]:
 
 
 async def _watched(runtime: Runtime, job_id: str) -> list[Event]:
-    return await _collect(await runtime.watch.job(job_id))
+    return await _collect(await runtime.watch.job(job_id, ANYBODY))
 
 
 def _lifecycle(events: list[Event]) -> list[tuple[Cursor, Kind]]:
@@ -79,7 +80,7 @@ async def test_whoever_comes_at_any_moment_sees_each_lifecycle_event_once_and_in
 @pytest.mark.parametrize("payload", [ProbePayload(), ProbePayload(permanent=True)])
 async def test_of_a_finished_job_the_terminal_event_alone_is_seen(runtime: Runtime, payload: ProbePayload) -> None:
     job = await _finished(runtime, payload)
-    (only,) = await _collect(await runtime.watch.job(job.id))
+    (only,) = await _collect(await runtime.watch.job(job.id, ANYBODY))
     assert only.is_terminal
     assert only.job == job
 
@@ -90,8 +91,8 @@ async def test_a_cursor_resumes_exactly_behind_itself(runtime: Runtime) -> None:
     history = runtime.index.events(job.id)
     assert len(_lifecycle(history)) == 5
     for number, event in enumerate(history):
-        assert await _collect(await runtime.watch.job(job.id, event.cursor)) == history[number + 1 :]
-    assert await _collect(await runtime.watch.job(job.id, Cursor(0))) == history
+        assert await _collect(await runtime.watch.job(job.id, ANYBODY, event.cursor)) == history[number + 1 :]
+    assert await _collect(await runtime.watch.job(job.id, ANYBODY, Cursor(0))) == history
 
 
 async def test_a_job_that_is_running_is_resumed_from_the_index_and_then_live(
@@ -101,7 +102,7 @@ async def test_a_job_that_is_running_is_resumed_from_the_index_and_then_live(
     gate = tmp_path / "gate"
     job = await _create(runtime, request(ProbePayload(gate=str(gate))))
     await until(lambda: _status(runtime, job) is JobStatus.PROCESSING, "the job runs")
-    watching = await runtime.watch.job(job.id, Cursor(job.last_seq))
+    watching = await runtime.watch.job(job.id, ANYBODY, Cursor(job.last_seq))
     assert (await anext(watching)).kind is Kind.STARTED
     gate.touch()
     rest = await _collect(watching)
@@ -118,12 +119,12 @@ async def test_after_a_dead_letter_that_was_retried_it_goes_on_to_the_newest_end
     job = await _finished(runtime, ProbePayload(permanent=True))
     first = runtime.index.events(job.id)
     await runtime.feed.read_back(await runtime.commands.retry(job.id))
-    (*_, last) = await _collect(await runtime.watch.job(job.id))
+    (*_, last) = await _collect(await runtime.watch.job(job.id, ANYBODY))
     history = runtime.index.events(job.id)
     assert last == history[-1]
     assert last.cursor > first[-1].cursor
     for event in (first[0], first[-1]):
-        resumed = await _collect(await runtime.watch.job(job.id, event.cursor))
+        resumed = await _collect(await runtime.watch.job(job.id, ANYBODY, event.cursor))
         assert resumed == [later for later in history if later.cursor > event.cursor]
         assert [e.kind for e in resumed][-3:] == [Kind.QUEUED, Kind.STARTED, Kind.DEAD_LETTER]
 
@@ -131,12 +132,12 @@ async def test_after_a_dead_letter_that_was_retried_it_goes_on_to_the_newest_end
 async def test_a_scheduled_job_that_is_cancelled_ends_for_its_watchers_too(runtime: Runtime) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     job = await _create(runtime, request(run_at=later))
-    watching = await runtime.watch.job(job.id)
+    watching = await runtime.watch.job(job.id, ANYBODY)
     assert (await anext(watching)).kind is Kind.SCHEDULED
     await runtime.commands.cancel(job.id)
     assert [event.kind for event in await _collect(watching)] == [Kind.CANCELLED]
     for after, expected in ((Cursor(job.last_seq), [Kind.CANCELLED]), (_last(runtime, job), [])):
-        assert [event.kind for event in await _collect(await runtime.watch.job(job.id, after))] == expected
+        assert [event.kind for event in await _collect(await runtime.watch.job(job.id, ANYBODY, after))] == expected
 
 
 def _last(runtime: Runtime, job: Job) -> Cursor:
@@ -148,8 +149,8 @@ async def test_an_unknown_id_is_not_found(runtime: Runtime, job_id: str) -> None
     await _create(runtime, request())
     for after in (None, Cursor(1)):
         with pytest.raises(NotFound):
-            await _collect(await runtime.watch.job(job_id, after))
-    assert await runtime.job(job_id) is None
+            await _collect(await runtime.watch.job(job_id, ANYBODY, after))
+    assert await runtime.job(job_id, EVERYTHING) is None
     assert runtime.bus.subscribers == 0
 
 
@@ -157,9 +158,9 @@ async def test_a_cursor_ahead_of_every_event_is_refused(runtime: Runtime) -> Non
     job = await _create(runtime, request())
     ahead = Cursor(job.last_seq + 1)
     with pytest.raises(InvalidArgument, match="ahead of every event"):
-        await _collect(await runtime.watch.job(job.id, ahead))
+        await _collect(await runtime.watch.job(job.id, ANYBODY, ahead))
     with pytest.raises(InvalidArgument, match="ahead of every event"):
-        await _collect(await runtime.watch.all(JobFilter(), ahead))
+        await _collect(await runtime.watch.all(JobFilter(), ANYBODY, ahead))
     assert runtime.bus.subscribers == 0
 
 
@@ -167,9 +168,9 @@ async def test_a_cursor_older_than_the_events_that_are_kept_is_refused_and_the_o
     jobs = [await _create(runtime, request()) for _ in range(2)]
     runtime.index.horizon = jobs[1].last_seq
     with pytest.raises(InvalidArgument, match="older than the events") as refused:
-        await _collect(await runtime.watch.job(jobs[1].id, Cursor(jobs[0].last_seq)))
+        await _collect(await runtime.watch.job(jobs[1].id, ANYBODY, Cursor(jobs[0].last_seq)))
     oldest = Cursor.parse(refused.value.extensions["oldestCursor"])
-    watching = await runtime.watch.all(JobFilter(), oldest)
+    watching = await runtime.watch.all(JobFilter(), ANYBODY, oldest)
     more = await _create(runtime, request())
     assert (await asyncio.wait_for(anext(watching), 5)).job.id == more.id
     await watching.aclose()
@@ -180,30 +181,30 @@ async def test_an_old_job_that_lives_is_resumed_however_much_has_expired_since(r
     young = await _create(runtime, request())
     runtime.index.horizon = young.last_seq
     await runtime.feed.read_back(await runtime.commands.cancel(old.id))
-    assert [event.kind for event in await _collect(await runtime.watch.job(old.id, Cursor(old.last_seq)))] == [
+    assert [event.kind for event in await _collect(await runtime.watch.job(old.id, ANYBODY, Cursor(old.last_seq)))] == [
         Kind.CANCELLED
     ]
     with pytest.raises(InvalidArgument, match="older than the events"):
-        await runtime.watch.all(JobFilter(), Cursor(old.last_seq))
+        await runtime.watch.all(JobFilter(), ANYBODY, Cursor(old.last_seq))
 
 
 @needs_worker
 async def test_all_events_of_the_jobs_that_match_as_they_are_at_that_event(runtime: Runtime) -> None:
     wanted = JobFilter(tags=frozenset({"mine"}), status=frozenset({JobStatus.PROCESSING, JobStatus.COMPLETED}))
     begun = Cursor(runtime.feed.position)
-    live = await runtime.watch.all(wanted)
+    live = await runtime.watch.all(wanted, ANYBODY)
     first = asyncio.ensure_future(anext(live))
     await asyncio.sleep(0)
     jobs = [await _create(runtime, request(tags=(tag,))) for tag in ("mine", "other", "mine")]
     for job in jobs:
-        await _collect(await runtime.watch.job(job.id))
+        await _collect(await runtime.watch.job(job.id, ANYBODY))
     seen = [await asyncio.wait_for(first, 5)]
     while sum(event.is_terminal for event in seen) < 2:
         seen.append(await asyncio.wait_for(anext(live), 5))
     await live.aclose()
     assert {event.job.id for event in seen} == {jobs[0].id, jobs[2].id}
     assert {event.kind for event in seen} - {Kind.PROGRESS} == {Kind.STARTED, Kind.COMPLETED}
-    resumed = await runtime.watch.all(wanted, begun)
+    resumed = await runtime.watch.all(wanted, ANYBODY, begun)
     again = [await asyncio.wait_for(anext(resumed), 5) for _ in _lifecycle(seen)]
     await resumed.aclose()
     assert _lifecycle(again) == _lifecycle(seen)

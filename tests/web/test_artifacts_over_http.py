@@ -13,6 +13,7 @@ import pytest
 
 from gql_jobs.jobs.model import Artifact, media_type
 from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING
 from gql_jobs.settings import Settings
 from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.runtime import Runtime
@@ -38,7 +39,7 @@ async def saved(api: ServedApi, name: str, size: int = SIZE) -> str:
     assert probe is not None
     request = JobRequest.of(probe, accepted(ProbePayload(artifact=name, artifact_bytes=size)))
     job_id = (await api.runtime.commands.create(request)).job.id
-    async for _ in await api.runtime.watch.job(job_id):
+    async for _ in await api.runtime.watch.job(job_id, ANYBODY):
         pass
     query = "query ($id: ID!) { job(id: $id) { artifacts { name url contentType sizeBytes sha256 createdAt } } }"
     (artifact,) = (await api.ask(query, id=job_id))["job"]["artifacts"]
@@ -205,7 +206,7 @@ async def test_a_file_that_was_kept_with_an_odd_content_type_is_offered_for_savi
     api: ServedApi, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
     url = await saved(api, "zeros.txt")
-    found = await api.runtime.artifact(url.split("/")[2], "zeros.txt")
+    found = await api.runtime.artifact(url.split("/")[2], "zeros.txt", EVERYTHING)
     assert found is not None
     odd = Artifact(found.name, kept, found.size_bytes, found.sha256, found.created_at, found.object)
 

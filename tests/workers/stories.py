@@ -17,6 +17,7 @@ from gql_jobs.jobs.messages import Kind, Message
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
 from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.jobs.viewer import ANYBODY
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
 from gql_jobs.web.runtime import Runtime
@@ -70,7 +71,7 @@ async def create_many(runtime: Runtime, number: int, **asked: Any) -> list[str]:
 
 async def ended(runtime: Runtime, job_id: str, *, within: float = 15.0) -> Job:
     """The job once a watcher has been told its end."""
-    async with asyncio.timeout(within), await runtime.watch.job(job_id) as events:
+    async with asyncio.timeout(within), await runtime.watch.job(job_id, ANYBODY) as events:
         async for event in events:
             if event.is_terminal:
                 return event.job
