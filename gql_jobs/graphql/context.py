@@ -32,10 +32,12 @@ class SeenWorkers(Protocol):
 class Session:
     """Who asks, over one request or one socket. On a socket a renewal may replace the viewer while operations run."""
 
-    __slots__ = ("_viewer", "visibility")
+    __slots__ = ("_viewer", "has_ended", "visibility")
 
     def __init__(self, viewer: Viewer = ANYBODY) -> None:
         self.viewer = viewer
+        self.has_ended = False
+        """Whether the credential was revoked or has expired: until a renewal nothing else is answered."""
 
     @property
     def viewer(self) -> Viewer:
@@ -126,6 +128,10 @@ def _any_number(_jobs: int) -> None:
     """Let as many jobs be created as are asked for."""
 
 
+async def _goes_on() -> None:
+    return None
+
+
 @dataclass
 class Context:
     """The context of one operation."""
@@ -150,6 +156,9 @@ class Context:
     """Counts so many jobs that are asked to be created; raises RateLimited if these are too many for who asks."""
     budget: Budget = field(default_factory=Budget)
     """What the operation may still read and show; the engine sets it before resolvers run."""
+    recheck: Callable[[], Awaitable[None]] = _goes_on
+    """Raises why a subscription may not go on for the session's viewer, once that is another one; its resolver sets it
+    if there is more to that than permission and the filter of each event."""
 
 
 Info = strawberry.Info[Context, None]

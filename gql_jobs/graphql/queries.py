@@ -22,6 +22,7 @@ from gql_jobs.graphql.job_types import (
     presented_page,
     presenter,
 )
+from gql_jobs.graphql.viewers import Viewer, viewer_of
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
@@ -203,6 +204,11 @@ class Query:
         # They may have any number of queues and job types.
         info.context.budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
         return [_worker(seen) for seen in workers]
+
+    @strawberry.field(description="Who asks, and what they may see and do.")
+    def viewer(self, info: Info) -> Viewer:
+        """Return the viewer of the session, which is another one after a renewal."""
+        return viewer_of(info)
 
 
 @cache

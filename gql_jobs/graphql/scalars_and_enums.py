@@ -23,6 +23,7 @@ from gql_jobs.graphql.engine.strawberry_internals import describe_enum
 from gql_jobs.jobs.errors import Unrepresentable
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import OrderField
+from gql_jobs.jobs.viewer import Scope
 
 
 def _reader(parse: Callable[[str], object], expected: str) -> Callable[[Any], object]:
@@ -229,6 +230,17 @@ describe_enum(
 )
 
 describe_enum(
+    Scope,
+    "What a viewer may do with the jobs that there are for it.",
+    {
+        "READ": "See jobs, their events and files, queues, job types and workers.",
+        "CREATE": "Create jobs. Without READ, what was created by the same subject is all that there is to see.",
+        "CONTROL": "Cancel and retry jobs.",
+        "OPERATE": "What is about the installation: `/metrics`, and ending tokens and keys of others.",
+    },
+)
+
+describe_enum(
     SortDirection,
     "Which end of the order comes first.",
     {"ASC": "Smallest or oldest first.", "DESC": "Greatest or newest first."},
@@ -268,8 +280,8 @@ describe_enum(
             "NATS did not answer in time. With `extensions.jobId` the outcome of the write is unknown: "
             "look that job up."
         ),
-        "UNAUTHENTICATED": "The request carries no valid credentials.",
-        "FORBIDDEN": "The credentials do not allow this.",
+        "UNAUTHENTICATED": "There is no key or token, or it is not valid (any more).",
+        "FORBIDDEN": "The key or token does not allow this: the message names the scope that is needed, if one is.",
         "RATE_LIMITED": "Too many requests; try again later.",
         "TOO_COMPLEX": (
             "The operation asks for too much at once: `extensions.actual` of a measure (`extensions.measure`: depth, "

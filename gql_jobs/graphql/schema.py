@@ -14,6 +14,7 @@ from gql_jobs.graphql.engine.strawberry_internals import describe_one_of
 from gql_jobs.graphql.inputs import LARGEST_LISTS
 from gql_jobs.graphql.job_types import EVENT_TYPES, UnknownJob
 from gql_jobs.graphql.mutations import PAYLOADS, mutation_type
+from gql_jobs.graphql.permissions import permit
 from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS, ErrorCode
@@ -31,6 +32,8 @@ _FOR_LINTERS = """\
 
 LISTS = {"JobFilter": LARGEST_LISTS, "CreateJobInput": {"tags": MAX_TAGS}}
 """Items that lists in inputs may have: those of payloads have a limit for all."""
+SECRETS = {"renewAccess": "token"}
+"""The arguments of root fields that have to come as variables, because documents are kept."""
 
 
 class JobsSchema(strawberry.Schema):
@@ -55,7 +58,9 @@ class JobsSchema(strawberry.Schema):
             config=StrawberryConfig(scalar_map=SCALARS),
         )
         payloads = PAYLOADS._replace(secret=registered.secret_members)
-        self.operations = Operations(self, payloads, limits, LISTS, plain_fields=plain_fields, named=named)
+        self.operations = Operations(
+            self, payloads, permit, limits, LISTS, secrets=SECRETS, plain_fields=plain_fields, named=named
+        )
 
     async def execute(  # type: ignore[override]  # a result of ours
         self,

@@ -19,12 +19,16 @@ from typing import Any, NamedTuple
 import graphql
 from graphql import (
     DocumentNode,
+    FieldNode,
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
     OperationDefinitionNode,
     OperationType,
+    VariableDefinitionNode,
+    VariableNode,
+    Visitor,
     get_nullable_type,
     get_operation_ast,
     is_enum_type,
@@ -32,6 +36,7 @@ from graphql import (
     is_list_type,
     type_from_ast,
     validate,
+    visit,
 )
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from msgspec import Struct, field, json
@@ -77,6 +82,10 @@ class OperationRejected(Exception):
         super().__init__(*errors)
         self.errors = errors
         self.type = operation_type
+
+
+class _SecretWritten(OperationRejected):
+    """A secret stands in a document, whose text would be kept."""
 
 
 class OperationRequest(Struct, frozen=True):
@@ -247,6 +256,8 @@ class Documents:
 
     :param limits: what one operation may ask for; None for a schema that is only read.
     :param lists: items that lists in inputs may have, by the names of the input object and of its field.
+    :param secrets: the arguments, by the names of their fields, that only variables may give: nothing is kept of a
+        document that has the value of one.
     """
 
     def __init__(
@@ -255,7 +266,9 @@ class Documents:
         codes: ErrorCodes,
         limits: OperationLimits | None,
         lists: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._secrets = secrets
         self._schema = schema
         self._codes = codes
         self._limits = limits
@@ -290,7 +303,12 @@ class Documents:
             raise OperationRejected([coded(GraphQLError(_EXHAUSTED), ErrorCode.RATE_LIMITED, retryAfter=1)])
         try:
             with self._times.spent(who):
-                return self._read(request, text, self._parse(text), None, who)
+                document = self._parse(text)
+                if any(name in text for name in self._secrets):
+                    _refuse_secrets(document, self._secrets)
+                return self._read(request, text, document, None, who)
+        except _SecretWritten:
+            raise
         except OperationRejected as rejected:
             raise self._kept(key, rejected) from None
 
@@ -474,6 +492,30 @@ def rejection(
 ) -> OperationRejected:
     """Return an ``OperationRejected`` with one error of that message and code."""
     return OperationRejected([coded(GraphQLError(message), code)])
+
+
+def _refuse_secrets(document: DocumentNode, secrets: Mapping[str, str]) -> None:
+    """Reject a document with the value of a secret in it, or with a default of the variable that gives one."""
+    found: list[tuple[str, str | None]] = []
+    with_default: set[str] = set()
+
+    class Finder(Visitor):
+        def enter_field(self, node: FieldNode, *_args: Any) -> None:
+            secret = secrets.get(node.name.value)
+            for argument in node.arguments or ():
+                if argument.name.value == secret:
+                    variable = argument.value.name.value if isinstance(argument.value, VariableNode) else None
+                    found.append((f"{node.name.value}({secret})", variable))
+
+        def enter_variable_definition(self, node: VariableDefinitionNode, *_args: Any) -> None:
+            if node.default_value is not None:
+                with_default.add(node.variable.name.value)
+
+    visit(document, Finder())
+    for place, variable in found:
+        if variable is None or variable in with_default:
+            message = f"The value of {place} is a secret, and documents are kept: give a variable without a default."
+            raise _SecretWritten([coded(GraphQLError(message), ErrorCode.BAD_REQUEST)])
 
 
 def _parse_options(limits: OperationLimits) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from functools import cache, cached_property, partial
 from itertools import chain, islice
 from math import isfinite
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -44,8 +44,10 @@ from graphql import (
     is_object_type,
     visit,
 )
+from graphql.error import located_error
 from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
+from graphql.pyutils import Path
 from graphql.type.definition import GraphQLResolveInfoHelpers
 
 from gql_jobs.graphql.engine.budget import only_spends_budget
@@ -237,6 +239,9 @@ def _helper_for_resolvers(*_: Any) -> Any:
 
 _NO_HELPERS = GraphQLResolveInfoHelpers(gather=_helper_for_resolvers, track=_helper_for_resolvers)
 
+Permit = Callable[[Any, str, str], None]
+"""Given an operation's context, a root type's name and a field's, raises what says that the field may not begin."""
+
 
 class EventExecutor(Executor[Any]):
     """graphql-core's executor, with a cache of its own for each event of a subscription, and without a cycle.
@@ -246,11 +251,45 @@ class EventExecutor(Executor[Any]):
 
     It also gives each executor helpers that hold the executor. Without them it is freed at its end, and with it the
     variables, which may be megabytes, rather than by the next collection of garbage.
+
+    A root field of a query or a mutation begins here, for every executor, and only if ``permit`` lets it.
     """
+
+    permit: Permit | None = None
+    """Asked before each root field; None for the events of a subscription, which has begun."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.async_helpers = _NO_HELPERS
+
+    def refuse_subscription(self, permit: Permit) -> None:
+        """Ask whether the root field of a subscription may begin or go on.
+
+        :raises GraphQLError: if it may not, with the place of the field.
+        """
+        root = self.schema.subscription_type
+        assert root is not None
+        found = collect_fields(self.schema, self.fragments, self.variable_values, root, self.operation)
+        for key, details in found.grouped_field_set.items():
+            try:
+                permit(self.context_value, root.name, details[0].node.name.value)
+            except Exception as error:
+                raise located_error(error, [one.node for one in details], [key]) from error
+
+    def execute_field(
+        self, parent_type: GraphQLObjectType, source: Any, details: FieldDetailsList, path: Path, *position: Any
+    ) -> Any:
+        """Return the field's value; None with an error, as for any other failure, if it is one that may not begin."""
+        if path.prev is None and self.permit is not None:
+            name = details[0].node.name.value
+            try:
+                self.permit(self.context_value, parent_type.name, name)
+            except Exception as error:  # noqa: BLE001 -- whatever refuses it is the field's error
+                field = self.schema.get_field(parent_type, name)
+                assert field is not None
+                self.handle_field_error(error, field.type, details, path)
+                return None
+        return super().execute_field(parent_type, source, details, path, *position)
 
     def use_plan(self, plans: dict[str | None, Any]) -> None:
         """Ignore the plans: fields are collected in each execution."""
@@ -259,8 +298,9 @@ class EventExecutor(Executor[Any]):
         """Return None: every event has to be executed."""
 
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
-        """Return the executor of one event."""
-        executor = super().build_per_event_executor(payload)
+        """Return the executor of one event, whose subscription was permitted."""
+        executor = cast("EventExecutor", super().build_per_event_executor(payload))
+        executor.permit = None
         executor._relevant_sub_fields = {}  # noqa: SLF001
         return executor
 
@@ -346,14 +386,17 @@ class PlainExecutor(EventExecutor):
         return None
 
     def execute_field(
-        self, parent_type: GraphQLObjectType, source: Any, field_details_list: FieldDetailsList, *where: Any
+        self, parent_type: GraphQLObjectType, source: Any, details: FieldDetailsList, path: Path, *position: Any
     ) -> Any:
-        """Return the field's value, by its reader if that can read it, else as the base class does."""
-        read = self._plan.read(parent_type, field_details_list)
+        """Return the field's value, by its reader if that can read it, else as the base class does.
+
+        Root fields are left to the base class, which asks whether they may begin.
+        """
+        read = self._plan.read(parent_type, details) if path.prev is not None else None
         if read is not None:
             with suppress(Exception):  # As in ``data_of``.
                 return read.finish([read.get(source)])[0]
-        return super().execute_field(parent_type, source, field_details_list, *where)
+        return super().execute_field(parent_type, source, details, path, *position)
 
 
 def _read(plan: Plan, parent_type: GraphQLObjectType, key: str, details: FieldDetailsList) -> Read:

@@ -9,7 +9,7 @@ it, runs it (``fast_path``) and makes its JSON. Every error in a result has its 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -31,7 +31,7 @@ from gql_jobs.graphql.engine.documents import (
     rejection,
 )
 from gql_jobs.graphql.engine.errors import CODES, ErrorCodes, PayloadArguments, bounded, forget_calls, located
-from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor, call_resolvers, is_shareable
+from gql_jobs.graphql.engine.fast_path import EventExecutor, Permit, PlainExecutor, call_resolvers, is_shareable
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.metrics import ANSWER_SECONDS, Histogram
@@ -56,6 +56,14 @@ class SourceEvent(Protocol):
         """Return the event's place among all events, which no other event has."""
 
 
+class Asker(Protocol):
+    """Who asks, over one request or one connection."""
+
+    @property
+    def visibility(self) -> Hashable:
+        """Return what they may see: only those with an equal one share results. It may change between events."""
+
+
 class OperationContext(Protocol):
     """What the engine knows of the ``info.context`` of resolvers. Each operation has a context of its own."""
 
@@ -65,6 +73,14 @@ class OperationContext(Protocol):
     @property
     def client(self) -> Callable[[], str | None]:
         """Returns what returns who asks, None if nobody knows; called only where a new document has to be read."""
+
+    @property
+    def session(self) -> Asker:
+        """Return who asks."""
+
+    @property
+    def recheck(self) -> Callable[[], Awaitable[None]]:
+        """Return what raises why the subscription may not go on; its resolver may set it."""
 
 
 class Operation(Struct, frozen=True):
@@ -132,8 +148,10 @@ class Operations:
 
     :param schema: as Strawberry has defined it. It is changed in place: Strawberry cannot run it afterwards.
     :param payloads: the arguments whose faults are those of a payload.
+    :param permit: asked where a root field begins.
     :param limits: what one operation may ask for; None for a schema that is only printed.
     :param lists: items that lists in inputs may have, by the names of the input object and of its field.
+    :param secrets: the arguments of root fields, by the fields' names, that only variables may give.
     :param plain_fields: read plain fields without graphql-core's executor.
     :param named: names of operations that have a label of their own in the metrics.
     """
@@ -142,15 +160,18 @@ class Operations:
         self,
         schema: strawberry.Schema,
         payloads: PayloadArguments,
+        permit: Permit,
         limits: OperationLimits | None = None,
         lists: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
         *,
+        secrets: Mapping[str, str] = MappingProxyType({}),
         plain_fields: bool = True,
         named: Iterable[str] = (),
     ) -> None:
         self._schema = core = core_schema(schema)
         call_resolvers(core)
         self._executor: type[EventExecutor] = PlainExecutor if plain_fields else EventExecutor
+        self._permit = permit
         self._codes = ErrorCodes(core, payloads)
         # Mutations are not cut short: half of one would be neither done nor refused, and each write has its time.
         self._query_timeout = limits.query_timeout if limits is not None else None
@@ -158,7 +179,7 @@ class Operations:
         self._caches = ResultCaches()
         roots = (core.query_type, core.mutation_type)
         fields = frozenset(name for root in roots if root is not None for name in root.fields)
-        self.documents = Documents(core, self._codes, limits, lists)
+        self.documents = Documents(core, self._codes, limits, lists, secrets)
         self.times = OperationTimes(frozenset(named), fields)
 
     def operation(self, request: OperationRequest, context: OperationContext) -> Operation:
@@ -202,12 +223,17 @@ class Operations:
         except OperationRejected as rejected:
             yield self._refused(rejected.errors)
             return
-        cache = self._caches.of(checked)
+        session = operation.context.session
+        visibility = session.visibility
+        cache = self._caches.of(checked, visibility)
         # Made at the first event without a cached result: most subscribers of a busy operation never need one.
         executor: EventExecutor | None = None
         try:
             async with aclosing(source) as events:
                 async for event in events:
+                    if session.visibility is not visibility:
+                        visibility = session.visibility
+                        cache = self._caches.of(checked, visibility)
                     result = cache.result(event.cursor)
                     if result is None:
                         executor = executor or self._build(checked, operation)
@@ -217,6 +243,23 @@ class Operations:
                     del event, result
         except Exception as error:  # noqa: BLE001 -- whatever it is becomes an error in a result
             yield self._refused(self._coded([located(error)], checked))
+
+    async def authorise(self, operation: Operation) -> list[GraphQLError]:
+        """Return why a subscription that runs may not go on for the viewer that its context has by now; else nothing.
+
+        Asked are the root field's permission and what its resolver has set as ``recheck``.
+        """
+        try:
+            checked = self._checked(operation)
+            executor = self._build(checked, operation)
+        except OperationRejected as rejected:
+            return rejected.errors
+        try:
+            executor.refuse_subscription(self._permit)
+            await operation.context.recheck()
+        except Exception as error:  # noqa: BLE001 -- whatever it is says why
+            return self._coded([located(error)], checked)
+        return []
 
     def _checked(self, operation: Operation) -> ReadOperation:
         if isinstance(operation.read, OperationRejected):
@@ -262,6 +305,10 @@ class Operations:
 
     async def _source(self, executor: EventExecutor, checked: ReadOperation) -> Any:
         """Return the iterator of a subscription's resolver; raise what it raises as an ``OperationRejected``."""
+        try:
+            executor.refuse_subscription(self._permit)
+        except graphql.GraphQLError as refusal:
+            raise OperationRejected(self._coded([refusal], checked)) from None
         source: Any = create_source_event_stream(executor)
         if executor.is_awaitable(source):
             source = await source
@@ -284,6 +331,7 @@ class Operations:
         if isinstance(executor, list):
             raise OperationRejected(self._coded(executor, checked))
         found = cast("EventExecutor", executor)
+        found.permit = self._permit
         assert checked.known is not None
         if checked.known.plans is not None:
             found.use_plan(checked.known.plans)
@@ -392,16 +440,19 @@ class ResultSizes:
 class ResultCaches:
     """The result caches of one schema, each for as long as it has a subscriber.
 
-    No result depends on who asks. If one ever does, the key has to include the asker.
+    Those who may see the same share one: no result depends on anything else of who asks.
     """
 
     def __init__(self) -> None:
-        self._by_operation: WeakValueDictionary[tuple[str, str | None, bytes], ResultCache] = WeakValueDictionary()
+        self._by_operation: WeakValueDictionary[tuple[Hashable, ...], ResultCache] = WeakValueDictionary()
         self._sizes = ResultSizes()
 
-    def of(self, operation: ReadOperation) -> ResultCache:
-        """Return the cache of one document, operation name and variables; it lives as long as somebody refers to it."""
-        key = (operation.text, operation.name, json.encode(operation.variables, order="sorted"))
+    def of(self, operation: ReadOperation, visibility: Hashable) -> ResultCache:
+        """Return the cache of one document, operation name and variables, for those who may see so much.
+
+        It lives as long as somebody refers to it.
+        """
+        key = (visibility, operation.text, operation.name, json.encode(operation.variables, order="sorted"))
         return self._by_operation.setdefault(key, ResultCache(self._sizes))
 
     def __len__(self) -> int:

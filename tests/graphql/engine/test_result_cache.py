@@ -205,7 +205,7 @@ def test_the_results_of_all_operations_share_a_budget_of_memory_and_the_oldest_g
     node = get_operation_ast(document)
     assert node is not None
     operations = [ReadOperation(f"{{ __typename }} # {n}", document, node, None, {}) for n in range(8)]
-    held = [caches.of(operation) for operation in operations]
+    held = [caches.of(operation, None) for operation in operations]
     for number in range(5):
         for cache in held:
             cache.keep(Result({"text": "x" * 400_000}, cursor=str(number)))

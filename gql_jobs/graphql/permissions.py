@@ -1,0 +1,61 @@
+"""Who may begin which root field: the one table of scopes, and the one place that enforces it.
+
+The engine asks ``permit`` where a root field of a query or mutation begins, where a subscription begins, and when its
+viewer has become another one. Which jobs such a field then finds is the matter of ``Visibility``.
+"""
+
+from gql_jobs.graphql.context import Context
+from gql_jobs.jobs.errors import Forbidden, Unauthenticated
+from gql_jobs.jobs.viewer import Scope
+
+_SEE = (Scope.READ, Scope.CREATE)
+"""With CREATE alone a viewer sees what it has created."""
+_KNOWN: tuple[Scope, ...] = ()
+"""Whoever has a key or a token that is valid, whatever its scopes."""
+
+PERMISSIONS: dict[str, tuple[Scope, ...]] = {
+    "Query.__typename": _KNOWN,
+    "Query.__schema": _KNOWN,
+    "Query.__type": _KNOWN,
+    "Query.viewer": _KNOWN,
+    "Query.job": _SEE,
+    "Query.jobs": _SEE,
+    "Query.jobTypes": _SEE,
+    "Query.queues": _SEE,
+    "Query.workers": _SEE,
+    "Mutation.__typename": _KNOWN,
+    "Mutation.createJob": (Scope.CREATE,),
+    "Mutation.createJobs": (Scope.CREATE,),
+    "Mutation.cancelJob": (Scope.CONTROL,),
+    "Mutation.retryJob": (Scope.CONTROL,),
+    "Mutation.retryJobs": (Scope.CONTROL,),
+    "Subscription.jobProgress": _SEE,
+    "Subscription.jobEvents": _SEE,
+}
+"""The scopes of which a viewer needs one to begin a root field; any known viewer may begin one that lists none.
+
+A field that is not here may be begun by nobody.
+"""
+
+_AFTER_THE_END = frozenset({"Mutation.renewAccess"})
+"""What may be begun although the credential has ended."""
+
+
+def permit(context: Context, root: str, field: str) -> None:
+    """Let a root field begin, or say why not.
+
+    Nothing is said of its arguments, which nobody has looked at yet.
+
+    :param root: the name of its type: Query, Mutation or Subscription.
+    :raises Unauthenticated: if the session's credential has ended.
+    :raises Forbidden: if the viewer has none of the scopes that the field needs, or the field is not in the table.
+    """
+    name, session = f"{root}.{field}", context.session
+    if session.has_ended and name not in _AFTER_THE_END:
+        raise Unauthenticated
+    scopes = PERMISSIONS.get(name)
+    if scopes is None:
+        raise Forbidden(f"Nobody may ask for {field}.")
+    if scopes and session.viewer.scopes.isdisjoint(scopes):
+        needed = " or ".join(scope.name for scope in scopes)
+        raise Forbidden(f"{field} needs the scope {needed}, which this key or token does not have.")
