@@ -95,18 +95,19 @@ class Services(Protocol):
     def presence(self) -> SeenWorkers:
         """Return the workers that run jobs at the moment."""
 
-    async def job(self, job_id: str, visibility: Visibility) -> Job | None:
+    async def job(self, job_id: str, visibility: Visibility, budget: Budget) -> Job | None:
         """Return the job from the index, else from the stream; None for an id that is unknown or no UUID.
 
         :param visibility: a job that is not within it is as unknown as one that does not exist, and takes as long.
-
+        :param budget: of which each message that the stream has of the job is taken.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
         """
 
     async def events(self, job_id: str, after: Cursor, first: int, budget: Budget) -> list[Event]:
         """Return at most ``first`` of the job's events behind a cursor, oldest first, from the index or the stream.
 
-        :param budget: of which each event is taken before it is read.
+        :param budget: of which each event is taken before it is read, and each message where the stream is read.
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
         """
@@ -114,7 +115,7 @@ class Services(Protocol):
     async def saved(self, job_id: str, budget: Budget) -> list[Artifact]:
         """Return the job's files by name, from the index, else from the stream.
 
-        :param budget: of which each file is taken before it is read.
+        :param budget: of which each file is taken before it is read, and each message where the stream is read.
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not have them and the stream cannot be read.
         """
@@ -154,6 +155,10 @@ class Context:
     """Returns who asks, as one of those whose share of the time is limited; None for nobody."""
     count_creations: Callable[[int], None] = _any_number
     """Counts so many jobs that are asked to be created; raises RateLimited if these are too many for who asks."""
+    retries: int = 0
+    """Jobs that ``retryJobs`` has taken so far; what follows in the same operation may take only what is left."""
+    retries_end: float | None = None
+    """When ``retryJobs`` begins with no further job, by the event loop's clock; None before the first of them."""
     budget: Budget = field(default_factory=Budget)
     """What the operation may still read and show; the engine sets it before resolvers run."""
     recheck: Callable[[], Awaitable[None]] = _goes_on

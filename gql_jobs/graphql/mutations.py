@@ -8,7 +8,6 @@ import logging
 import time
 from asyncio import TaskGroup
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.context import Info, Services
+from gql_jobs.graphql.context import Context, Info, Services
 from gql_jobs.graphql.engine.errors import PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
@@ -31,7 +30,6 @@ from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
-from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.log.commands import Created
 from gql_jobs.logs import hidden_in_log
 
@@ -44,9 +42,9 @@ LARGEST_BATCH_BYTES = 16 << 20
 _VALIDATION_TURN = 0.01
 """Seconds of validating payloads after which other tasks run."""
 MOST_RETRIES = 1000
-"""Jobs that one ``retryJobs`` retries at most."""
+"""Jobs that all ``retryJobs`` of one operation retry at most."""
 RETRY_SECONDS = 20.0
-"""Seconds after which ``retryJobs`` begins with no further job, and answers what it has done."""
+"""Seconds from the first ``retryJobs`` of an operation until none of them begins with a further job."""
 RETRIES_AT_A_TIME = 32
 """Jobs that ``retryJobs`` retries concurrently."""
 RETRYABLE = frozenset({JobStatus.DEAD_LETTER, JobStatus.CANCELLED})
@@ -332,8 +330,8 @@ async def _retry_jobs(
     ],
 ) -> RetryJobsPayload:
     services = info.context.services()
-    viewer = info.context.session.viewer
-    bulk = BulkRetry(services, viewer, filter_of(filter, viewer.visibility), info.context.is_abandoned)
+    job_filter = filter_of(filter, info.context.session.visibility)
+    bulk = BulkRetry(services, job_filter, info.context)
     await bulk.run()
     if bulk.newest is not None:
         await services.feed.read_back(bulk.newest)
@@ -344,25 +342,18 @@ class BulkRetry:
     """The retry of the jobs that match a filter and can be retried: the oldest first, a few concurrently.
 
     It ends when ``MOST_RETRIES`` have been taken, ``RETRY_SECONDS`` are over, or nobody waits for the answer any more;
-    each job is retried or left as it is. ``retried`` counts those that were, of which ``newest`` was the last in the
-    stream, and ``remaining`` those that were not come to.
+    all bulk retries of an operation, which may have twenty, count together in that. Each job is retried or left as it
+    is. ``retried`` counts those that were, of which ``newest`` was the last in the stream, and ``remaining`` those that
+    were not come to.
 
-    :param viewer: who retries them.
-    :param is_abandoned: whether the client has gone.
+    :param context: of the operation, which knows what others have taken, and whether the client has gone.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        viewer: Viewer,
-        job_filter: JobFilter,
-        is_abandoned: Callable[[], Awaitable[bool]],
-    ) -> None:
+    def __init__(self, services: Services, job_filter: JobFilter, context: Context) -> None:
         self._services = services
-        self._viewer = viewer
         allowed = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
         self._filter = replace(job_filter, status=allowed)
-        self._is_abandoned = is_abandoned
+        self._context = context
         self._waiting: deque[str] = deque()
         self.retried = 0
         self.newest: model.Job | None = None
@@ -376,10 +367,14 @@ class BulkRetry:
         if not self._filter.status:
             return
         reader = self._services.reader
-        found = await reader.ids(self._filter, MOST_RETRIES)
+        most = MOST_RETRIES - self._context.retries
+        found = await reader.ids(self._filter, most)
         self._waiting.extend(found)
-        more = await reader.count(self._filter) - len(found) if len(found) == MOST_RETRIES else 0
-        until = asyncio.get_running_loop().time() + RETRY_SECONDS
+        self._context.retries += len(found)
+        more = await reader.count(self._filter) - len(found) if len(found) == most else 0
+        until = self._context.retries_end
+        if until is None:
+            until = self._context.retries_end = asyncio.get_running_loop().time() + RETRY_SECONDS
         try:
             async with TaskGroup() as group:
                 for _ in range(min(RETRIES_AT_A_TIME, len(found))):
@@ -391,13 +386,13 @@ class BulkRetry:
 
     async def _retry_in_turn(self, until: float) -> None:
         clock = asyncio.get_running_loop().time
-        while self._waiting and clock() < until and not await self._is_abandoned():
+        while self._waiting and clock() < until and not await self._context.is_abandoned():
             # Another of these tasks may have taken the last one meanwhile.
             job_id = self._waiting.popleft() if self._waiting else None
             if job_id is None:
                 return
             try:
-                job = await self._services.commands.retry(job_id, self._viewer, wait_for_copy=False)
+                job = await self._services.commands.retry(job_id, self._context.session.viewer, wait_for_copy=False)
             except (InvalidState, NotFound):
                 continue
             self.retried += 1
@@ -424,7 +419,8 @@ _FIELDS = [
         name="retryJobs",
         description=(
             "Run dead-lettered and cancelled jobs again that match a filter, the oldest first: 1000 at most, and no "
-            "further one once 20 seconds are over or the client has gone. `remainingCount` says how many are left."
+            "further one once 20 seconds are over or the client has gone; several in one operation count together. "
+            "`remainingCount` says how many are left."
         ),
     ),
 ]

@@ -112,7 +112,8 @@ class Query:
         id: Annotated[strawberry.ID, strawberry.argument(description="The job's id.")],  # noqa: A002 -- the schema's name
     ) -> Job | None:
         """Return the job, or None if the id is unknown or no UUID."""
-        job = await info.context.services().job(id, info.context.session.visibility)
+        context = info.context
+        job = await context.services().job(id, context.session.visibility, context.budget)
         return presenter(info)(job) if job is not None else None
 
     @strawberry.field(description="Jobs that match a filter, page by page. Without arguments: the newest 50.")

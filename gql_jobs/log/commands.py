@@ -106,19 +106,21 @@ class JobCommands:
         self._store_use_known_until = 0.0
         self._last_created = datetime.min.replace(tzinfo=UTC)
 
-    async def find(self, job_id: str) -> Job | None:
+    async def find(self, job_id: str, charge: Callable[[], None] = lambda: None) -> Job | None:
         """Return the job as the leader has it, or None.
 
+        :param charge: called for each message that is read for it; what it raises ends the read.
         :raises QueueUnavailable: if the leader does not answer.
         """
-        return folded(await self._log.history(job_id))
+        return folded(await self._log.history(job_id, charge=charge))
 
-    async def history(self, job_id: str) -> History:
+    async def history(self, job_id: str, charge: Callable[[], None]) -> History:
         """Return the job, its events and its files as the leader has them.
 
+        :param charge: called for each message that is read for it; what it raises ends the read.
         :raises QueueUnavailable: if the leader does not answer.
         """
-        return read_history(await self._log.history(job_id))
+        return read_history(await self._log.history(job_id, charge=charge))
 
     async def create(self, request: JobRequest, viewer: Viewer = ANYBODY) -> Created:
         """Store a job with one write; it exists as soon as that is acknowledged.

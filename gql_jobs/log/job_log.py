@@ -7,7 +7,7 @@ module also translates the errors of ``jetstream`` into those of ``jobs.errors``
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -246,16 +246,22 @@ class JobLog:
         with queue_errors():
             await delete_message(self.connection, codec.JOBS_STREAM, seq)
 
-    async def history(self, job_id: str, first_seq: int = 1) -> list[JobMessage]:
+    async def history(
+        self, job_id: str, first_seq: int = 1, charge: Callable[[], None] = lambda: None
+    ) -> list[JobMessage]:
         """Return every message of a job from ``first_seq`` on, oldest first.
 
         If ``first_seq`` is far before the job's first message, the server has to search for that.
 
+        :param charge: called for each message, before the next one is read; what it raises ends the read.
         :raises QueueUnavailable: if the leader does not answer.
         """
+        history = []
         with queue_errors(_UNREADABLE_STREAM):
-            found = messages_of(self.connection, codec.JOBS_STREAM, codec.job_subjects(job_id), first_seq)
-            return [JobMessage.of(message) async for message in found]
+            async for message in messages_of(self.connection, codec.JOBS_STREAM, codec.job_subjects(job_id), first_seq):
+                charge()
+                history.append(JobMessage.of(message))
+        return history
 
     async def server_time(self) -> datetime:
         """Return the present time by the clock of the server, which decides what is due.

@@ -120,6 +120,7 @@ class WrappedFastAPI(FastAPI):
         self.routed: ASGIApp = super().__call__
         self.outermost = wrap(self)
         self._own_routes: list[BaseRoute] = []
+        self._own_router = self._router_in_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, to the outermost layer."""
@@ -135,9 +136,15 @@ class WrappedFastAPI(FastAPI):
         return self._own_stack
 
     @property
+    def _router_in_use(self) -> tuple[object, ...]:
+        """Return what requests pass through between the middleware and the routes."""
+        return self.router, type(self.router), self.router.middleware_stack
+
+    @property
     def is_bare(self) -> bool:
         """Return whether nobody has put a middleware around the routes, or a route in front of them."""
         is_own = self.middleware_stack is None or self.middleware_stack is self._own_stack
+        is_own = is_own and self._router_in_use == self._own_router
         if self.user_middleware or "build_middleware_stack" in vars(self) or not is_own:
             return False
         routes = self.router.routes

@@ -2,15 +2,17 @@
 
 ``Admission`` limits what lasts, WebSockets and responses that are streams, so that whoever opens a thousand harms only
 itself; ``Connections`` closes them; ``SocketCounts`` has the numbers of sockets for ``/metrics``. ``PlainConnections``
-limits all other connections, and makes room by closing idle ones. ``ByteBudget`` limits what clients have sent and the
-process has to keep: bodies, messages that are incomplete, variables of subscriptions.
+limits all other connections, and makes room by closing idle ones. ``ByteBudget`` limits what the process has to keep
+of clients: bodies, messages that are incomplete, variables of subscriptions, answers that they have not read. ``Turns``
+has a client's long queries wait for each other.
 """
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Literal, Protocol
@@ -37,6 +39,8 @@ _LABELLED = frozenset(
 _LARGEST_PER_CLIENT = 4
 _LARGEST_AT_A_TIME = 8
 """Bodies of the largest size that may be there at a time, of one client and of all."""
+_LONG_TURN = 0.005
+"""Seconds of computing after which another query of the same client has to wait for its turn."""
 _DOCUMENT_FACTOR = 256
 """Bytes that a document counts for each of its characters: its syntax tree and plans are that much larger."""
 _ADMITTED_AFTER = 10
@@ -216,6 +220,44 @@ def budget_for(largest: int) -> ByteBudget:
     little beside the memory of a process that has them read.
     """
     return ByteBudget(_LARGEST_AT_A_TIME * largest, _LARGEST_PER_CLIENT * largest)
+
+
+class Turns:
+    """Whose query is next: after a long one, the same client's others wait, one for each turn of the event loop.
+
+    Many requests that come at once would otherwise all be answered before anybody else's.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By client, the queries that wait; a client without an entry waits for nothing."""
+
+    @asynccontextmanager
+    async def taken(self, client: str) -> AsyncIterator[None]:
+        """Wait for the client's turn, and note afterwards how long it was."""
+        waiting = self._waiting.get(client)
+        if waiting is not None:
+            turn = asyncio.get_running_loop().create_future()
+            waiting.append(turn)
+            await turn
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            if client not in self._waiting and time.thread_time() - began > _LONG_TURN:
+                self._waiting[client] = deque()
+                asyncio.get_running_loop().call_soon(self._next, client)
+
+    def _next(self, client: str) -> None:
+        waiting = self._waiting[client]
+        while waiting and waiting[0].done():
+            # Whoever waited for it has gone.
+            waiting.popleft()
+        if not waiting:
+            del self._waiting[client]
+            return
+        waiting.popleft().set_result(None)
+        asyncio.get_running_loop().call_soon(self._next, client)
 
 
 class Rate:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from functools import partial
 
-from graphql import OperationType
+from graphql import GraphQLError, OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +13,7 @@ from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_o
 
 from gql_jobs.graphql.context import Context, Services, Session
 from gql_jobs.graphql.engine.errors import UNEXPECTED
-from gql_jobs.graphql.engine.operations import Operation, Result
+from gql_jobs.graphql.engine.operations import Operation, Result, refused_result
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge, RateLimited
 from gql_jobs.settings import Settings
@@ -22,6 +23,7 @@ from gql_jobs.web.connections import (
     AdmittedResponse,
     Connections,
     SocketCounts,
+    Turns,
     budget_for,
     client_of,
 )
@@ -30,6 +32,7 @@ from gql_jobs.web.graphql_request import (
     GRAPHQL_RESPONSE,
     JSON,
     MULTIPART,
+    UNCOUNTED_BYTES,
     VARY,
     BodyRejected,
     LimitedBody,
@@ -109,6 +112,7 @@ class GraphQLEndpoint:
         self._rates = RateLimits(settings)
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self.budget = budget_for(settings.max_body_bytes)
+        self._turns = Turns()
         self._operations = schema.operations
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout
@@ -169,7 +173,8 @@ class GraphQLEndpoint:
         address, session = client_of(request.scope), Session()
         self._rates.spend("operations", address, session.viewer)
         context = self._new_context(address, session)
-        context.is_abandoned = request.is_disconnected
+        # Of a request of its own: this one keeps the body that it has read, and the context lasts as long as a stream.
+        context.is_abandoned = Request(request.scope, request.receive).is_disconnected
         operation = self._operations.operation(await read_operation(request), context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
@@ -179,7 +184,7 @@ class GraphQLEndpoint:
         if media_type is None:
             is_subscription = operation.type is OperationType.SUBSCRIPTION
             raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
-        return await self._single(operation, media_type)
+        return await self._single(operation, media_type, request.scope, body)
 
     def _new_context(self, address: str, session: Session) -> Context:
         context = Context(self._services, session)
@@ -213,8 +218,10 @@ class GraphQLEndpoint:
                 return error_response(413, error.message, headers=VARY, **error.extensions)
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
+        is_query = operation.type is OperationType.QUERY
+        results = self._one(operation, request.scope, body) if is_query else self._operations.results(operation)
         response = StreamedResponse(
-            self._operations.results(operation),
+            results,
             EVENT_STREAM_FORMAT if media_type == EVENT_STREAM else MULTIPART_FORMAT,
             self.connections,
             resumed=operation.context.resume_after is not None,
@@ -223,12 +230,31 @@ class GraphQLEndpoint:
         )
         return AdmittedResponse(response, self._admission)
 
-    async def _single(self, operation: Operation, media_type: str) -> Response:
-        result = await self._operations.result(operation)
+    async def _single(self, operation: Operation, media_type: str, scope: Scope, body: LimitedBody) -> Response:
+        result = await self._result(operation, scope, body)
+        if result is None:
+            return too_often(too_busy())
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
         wait = _retry_after(result)
         headers = {**VARY, "Retry-After": str(wait)} if wait is not None else VARY
-        return Response(result.payload, status, headers, f"{media_type}; charset=utf-8")
+        kind = Response if len(result.payload) <= UNCOUNTED_BYTES else _ReadResponse
+        return kind(result.payload, status, headers, f"{media_type}; charset=utf-8")
+
+    async def _result(self, operation: Operation, scope: Scope, body: LimitedBody) -> Result | None:
+        """Return the result; None if it is of a query, and its client has too many bytes on the way."""
+        if operation.type is not OperationType.QUERY:
+            return await self._operations.result(operation)
+        async with self._turns.taken(client_of(scope)):
+            result = await self._operations.result(operation)
+            size = len(result.payload)
+        fits = size <= UNCOUNTED_BYTES or body.held.resize(body.held.size + size)
+        return result if fits else None
+
+    async def _one(self, operation: Operation, scope: Scope, body: LimitedBody) -> AsyncGenerator[Result, None]:
+        """Yield the result of a query; a refusal if its client has too many bytes on the way."""
+        result = await self._result(operation, scope, body)
+        busy = too_busy()
+        yield result or refused_result([GraphQLError(busy.message, extensions=busy.extensions)])
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Browsers apply no CORS to WebSockets, so the server has to.
@@ -259,6 +285,17 @@ class GraphQLEndpoint:
         """
         headers = dict(scope["headers"])
         return self._is_foreign(scope) if b"origin" in headers else headers.get(b"sec-fetch-site") == b"cross-site"
+
+
+class _ReadResponse(Response):
+    """A response that is over when its client has read nearly all of it, so that it counts for as long."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the response."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        # The server takes nothing more before the client has read.
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _head_size(scope: Scope) -> int:

@@ -87,10 +87,12 @@ class Runtime(Struct):
     presence: Presence
     artifacts: ArtifactStore
 
-    async def job(self, job_id: str, visibility: Visibility) -> Job | None:
+    async def job(self, job_id: str, visibility: Visibility, budget: Budget | None = None) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
 
         :param visibility: a job that is not within it is as unknown as one that does not exist, and takes as long.
+        :param budget: of which each message that the stream has of the job is taken; None where nobody counts.
+        :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the id and the stream cannot be read.
         """
         known = parse_job_id(job_id)
@@ -99,7 +101,8 @@ class Runtime(Struct):
         job = self.index.job(known)
         if job is not None and visibility.shows(job):
             return job
-        job = await self.commands.find(known if job is None else new_job_id())
+        counted = budget if budget is not None else Budget()
+        job = await self.commands.find(known if job is None else new_job_id(), partial(counted.take, 1))
         return job if job is not None and visibility.shows(job) else None
 
     async def artifact(self, job_id: str, name: str, visibility: Visibility) -> Artifact | None:
@@ -117,29 +120,25 @@ class Runtime(Struct):
     async def events(self, job_id: str, after: Cursor, first: int, budget: Budget) -> list[Event]:
         """Return at most ``first`` of the job's events behind a cursor, oldest first, from the index or the stream.
 
-        :param budget: of which each event is taken before it is read.
+        :param budget: of which each event is taken before it is read, and each message where the stream is read.
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
         if self.index.job(job_id) is not None:
             return await self.reader.history(job_id, after, first, partial(budget.take, 1))
-        history = await self.commands.history(job_id)
-        events = [event for event in history.events if event.cursor > after][:first]
-        budget.take(len(events))
-        return events
+        history = await self.commands.history(job_id, partial(budget.take, 1))
+        return [event for event in history.events if event.cursor > after][:first]
 
     async def saved(self, job_id: str, budget: Budget) -> list[Artifact]:
         """Return the job's files, sorted by name, from the index or else from the stream.
 
-        :param budget: of which each file is taken before it is read.
+        :param budget: of which each file is taken before it is read, and each message where the stream is read.
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
         if self.index.job(job_id) is not None:
             return await self.reader.artifacts(job_id, partial(budget.take, 1))
-        files = (await self.commands.history(job_id)).artifacts
-        budget.take(len(files))
-        return files
+        return (await self.commands.history(job_id, partial(budget.take, 1))).artifacts
 
     async def checks(self) -> dict[str, Check]:
         """Return the readiness checks by name, all of which hold if the process can serve; takes a second at most."""

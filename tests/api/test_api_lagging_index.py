@@ -12,7 +12,7 @@ from gql_jobs.log.job_log import JobLog, job_events
 from gql_jobs.settings import Settings
 from tests.api.operations import HISTORY, find
 from tests.by_hand import report, say
-from tests.serving import Data, ServedApi
+from tests.serving import Data, ServedApi, serving
 from tests.stories import request
 
 ARTIFACTS = "query ($id: ID!) { job(id: $id) { artifacts { name sizeBytes sha256 } } }"
@@ -45,6 +45,23 @@ async def test_a_job_that_the_index_does_not_know_yet_has_its_whole_history_and_
     answers.append(await _told(api, job))
     assert answers[0] == answers[1]
     assert [saved["name"] for saved in answers[0][1]["job"]["artifacts"]] == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("asked", ["status", "events(first: 1) { cursor }", "artifacts { name }"])
+async def test_what_the_stream_has_of_a_job_that_the_index_does_not_know_yet_is_read_within_the_budget(
+    settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    async with serving(settings.model_copy(update={"max_operation_rows": 4})) as api:
+        monkeypatch.setattr(api.runtime.feed, "_apply", lambda _batch: None)
+        job = await _story(job_log, settings)
+        refusal = await api.refusal(f"query ($id: ID!) {{ job(id: $id) {{ {asked} }} }}", id=job.id)
+        assert refusal["extensions"] == {
+            "code": "TOO_COMPLEX",
+            "measure": "number of rows read",
+            "limit": 4,
+            "actual": 5,
+        }
+        assert api.runtime.index.job(job.id) is None
 
 
 async def _told(api: ServedApi, job: Job) -> list[Data]:

@@ -222,6 +222,22 @@ async def test_a_bulk_retry_takes_so_many_jobs_the_oldest_first_and_says_how_man
     assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 0, "remainingCount": 0}
 
 
+async def test_the_bulk_retries_of_one_operation_count_together(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutations, "MOST_RETRIES", 3)
+    await _cancelled(api, 5)
+    again = "retryJobs(filter: {}) { retriedCount remainingCount }"
+    answers = await api.ask(f"mutation {{ a: {again} b: {again} }}")
+    assert answers == {"a": {"retriedCount": 3, "remainingCount": 2}, "b": {"retriedCount": 0, "remainingCount": 2}}
+    await _cancelled(api, 1)
+    with monkeypatch.context() as short:
+        short.setattr(mutations, "RETRY_SECONDS", 0.0)
+        answers = await api.ask(f"mutation {{ a: {again} b: {again} }}")
+        assert [answer["retriedCount"] for answer in answers.values()] == [0, 0]
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 3, "remainingCount": 0}
+
+
 async def test_a_bulk_retry_answers_what_it_has_done_when_its_time_is_over(
     api: ServedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
         index.apply(messages, messages[-1].seq)
         reader = Reader(index)
 
-        async def job(job_id: str, visibility: Visibility) -> Any:
+        async def job(job_id: str, visibility: Visibility, _budget: Any) -> Any:
             found = index.job(job_id)
             return found if found is not None and visibility.shows(found) else None
 

@@ -90,7 +90,29 @@ def _guarded_around_the_stack(app: WrappedFastAPI) -> None:
     app.middleware_stack = Guard(app.build_middleware_stack(), [])
 
 
-@pytest.mark.parametrize("guard", [_guarded, _guarded_by_a_function, _guarded_by_the_stack, _guarded_around_the_stack])
+def _guarded_around_the_router(app: WrappedFastAPI) -> None:
+    app.router.middleware_stack = Guard(app.router.middleware_stack, [])
+
+
+def _guarded_by_a_router(app: WrappedFastAPI) -> None:
+    class GuardedRouter(type(app.router)):  # type: ignore[misc]  # whatever class FastAPI has chosen
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await Guard(super().__call__, [])(scope, receive, send)
+
+    app.router.__class__ = GuardedRouter
+
+
+GUARDS = [
+    _guarded,
+    _guarded_by_a_function,
+    _guarded_by_the_stack,
+    _guarded_around_the_stack,
+    _guarded_around_the_router,
+    _guarded_by_a_router,
+]
+
+
+@pytest.mark.parametrize("guard", GUARDS)
 async def test_nothing_is_answered_past_a_middleware(
     settings: Settings, guard: Callable[[WrappedFastAPI], None]
 ) -> None:

@@ -1,18 +1,25 @@
 """What a client may have the process keep, for as long as a socket or a stream lasts."""
 
+import asyncio
+import json
+import socket
+import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from graphql import get_introspection_query
 from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.settings import Settings
-from gql_jobs.web.connections import ByteBudget, HeldBytes
+from gql_jobs.web.connections import ByteBudget, HeldBytes, Turns
 from gql_jobs.web.graphql_request import operation_request
 from tests.deadline import until
 from tests.serving import HOST, ServedApi, api_process, free_port, hear, say, serving
@@ -176,3 +183,69 @@ async def test_idle_sockets_keep_nothing_of_what_they_sent(settings: Settings) -
         await until(lambda: memory().rss - before < 40 * MEGABYTE, "what was sent is given back")
         for one in opened:
             await one.close()
+
+
+async def test_streams_keep_nothing_of_the_body_that_asked_for_them(settings: Settings) -> None:
+    async with api_process(settings, free_port()) as (api, process), AsyncExitStack() as opened:
+        memory = psutil.Process(process.pid).memory_info
+        pad = "x" * (7 * MEGABYTE)
+        before = memory().rss
+        bodies = [
+            {"query": WATCH, "variables": {"pad": pad}},
+            {"query": WATCH, "extensions": {"pad": pad}},
+            {"query": WATCH, "pad": pad},
+        ]
+        for number in range(12):
+            accept = ("text/event-stream", "multipart/mixed;subscriptionSpec=1.0")[number % 2]
+            asked = api.http.stream("POST", "/graphql", json=bodies[number % 3], headers={"Accept": accept})
+            assert (await opened.enter_async_context(asked)).status_code == 200
+        await until(lambda: memory().rss - before < 40 * MEGABYTE, "what was sent is given back")
+
+
+async def test_answers_that_are_not_read_count_for_their_client(settings: Settings) -> None:
+    query = {"query": get_introspection_query()}
+    body = json.dumps(query).encode()
+    head = b"POST /graphql HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    async with serving(settings.model_copy(update={"max_body_bytes": 80_000}), send_buffer=4096) as api:
+        budget: ByteBudget = api.app.state.budget
+        answer = await api.http.post("/graphql", json=query)
+        assert (answer.status_code, len(answer.content) > 80_000) == (200, True)
+        with ExitStack() as unread:
+            for number in range(1, 3):
+                one = unread.enter_context(socket.socket())
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                one.connect((HOST, api.port))
+                one.sendall(head % (HOST.encode(), len(body)) + body)
+                more = 4 * 80_000 - number * len(answer.content) + 1
+                await until(partial(_has_no_room, budget, more), "the answer is kept")
+            for accept in "application/json", "text/event-stream":
+                refused = await api.http.post("/graphql", json=query, headers={"Accept": accept})
+                assert "RATE_LIMITED" in refused.text
+            assert (await api.http.post("/graphql", json={"query": "{ __typename }"})).status_code == 200
+        await until(lambda: not _has_no_room(budget, 4 * 80_000), "nothing is kept of those who have gone")
+        assert (await api.http.post("/graphql", json=query)).status_code == 200
+
+
+def _has_no_room(budget: ByteBudget, size: int) -> bool:
+    if fits := budget.hold(HOST, size):
+        budget.release(HOST, size)
+    return not fits
+
+
+async def test_long_queries_of_one_client_leave_turns_to_others() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    async def ask(client: str) -> None:
+        async with turns.taken(client):
+            began = time.thread_time()
+            while time.thread_time() - began < 0.02:
+                pass
+            order.append(client)
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask(client)) for client in ("a", "a", "a", "a", "b")]
+        await asyncio.sleep(0)
+        assert order == ["a", "b"]
+        asked[2].cancel()
+    assert order == ["a", "b", "a", "a"]

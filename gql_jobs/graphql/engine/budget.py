@@ -53,7 +53,7 @@ class OperationLimits(Protocol):
 
     @property
     def max_operation_cost(self) -> int:
-        """Return how many values the answer may have, with the sizes of lists counted."""
+        """Return how many values the answer may have, with the sizes of lists counted, before it runs and after."""
 
     @property
     def max_document_tokens(self) -> int:
@@ -103,12 +103,20 @@ class Budget(Struct):
     """Items of lists that may be read; None for any number."""
     max_size: int | None = None
     """Bytes that the result may have, and bytes of jobs that may be read for it; None for any number."""
+    max_values: int | None = None
+    """Values of objects that may be made one by one, those of introspections apart; None for any number."""
+    max_introspected: int | None = None
+    """Values of an introspection; None for any number."""
     rows: int = 0
     """Items that were taken."""
     size: int = 0
     """Bytes that were taken."""
     read: int = 0
     """Bytes of jobs that were read, whether or not they are shown."""
+    values: int = 0
+    """Values that were made."""
+    introspected: int = 0
+    """Values of an introspection that were made."""
     spent: OverBudget | None = None
     """The refusal, once more was wanted than there is; whatever is wanted later is refused by it as well."""
 
@@ -127,6 +135,24 @@ class Budget(Struct):
                 self.spent = OverBudget("size in bytes", self.max_size, self.size)
             elif self.max_size is not None and self.read > self.max_size:
                 self.spent = OverBudget("number of bytes read", self.max_size, self.read)
+        if self.spent is not None:
+            raise self.spent
+
+    def make(self, values: int, *, introspected: bool) -> None:
+        """Take the values of one object, before they are made.
+
+        Lists turn out to be longer than the cost of their document has assumed, where no argument says their size.
+
+        :raises OverBudget: if there are not so many left.
+        """
+        if introspected:
+            self.introspected += values
+            limit, made = self.max_introspected, self.introspected
+        else:
+            self.values += values
+            limit, made = self.max_values, self.values
+        if self.spent is None and limit is not None and made > limit:
+            self.spent = OverBudget("number of values", limit, made)
         if self.spent is not None:
             raise self.spent
 

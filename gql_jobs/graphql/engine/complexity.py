@@ -47,8 +47,20 @@ ASSUMED_LIST_WITHIN = 100
 what grows with each level, and for most of it more than once."""
 INTROSPECTION_LIST = 3
 """Items that are counted of a list in an introspection: cheap, and graphql-core limits how its lists are nested."""
+VALUES_PER_DEFINITION = 40
+"""Values of an introspection that may be made for each definition in the schema; all that tools ask for are a dozen."""
 _DEEPEST = 150
 """Selections within selections, fragments included, that are walked; below what Python's own stack holds."""
+
+
+def definitions_of(schema: GraphQLSchema) -> int:
+    """Return how many types, fields, arguments and values of enums a schema has."""
+    count = 0
+    for named in schema.type_map.values():
+        fields = getattr(named, "fields", {})
+        count += 1 + len(fields) + len(getattr(named, "values", ()))
+        count += sum(len(getattr(field, "args", ())) for field in fields.values())
+    return count
 
 
 class TooDeep(Exception):

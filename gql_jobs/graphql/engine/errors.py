@@ -9,6 +9,7 @@ its traceback and shown as one plain sentence.
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -54,6 +55,8 @@ _MAX_LOCATIONS = 10
 """Places in the document that an error names, at most."""
 _MAX_VALUE = 1000
 """Characters of a text in an error's extensions, at most."""
+_MOST_PRINTED = 1 << 13
+"""Characters of messages after which no more faults of literals are looked for: each has all of its literal in it."""
 _LAST_VALUE = re.compile(rf"((?:[Ff]ound|value): )(.{{{MAX_QUOTED - 1}}}).{{2,}}", re.DOTALL)
 """The value that graphql-core's messages end with."""
 _VALUE_SAID = re.compile(r"(?:,? [Ff]ound:? |(?<=value): |(?<=[Vv]alue) (?=')).*", re.DOTALL)
@@ -339,7 +342,12 @@ def _cut(message: str) -> str:
 
 def _rules(payloads: PayloadArguments) -> tuple[type[ValidationRule], ...]:
     class LiteralValues(ValidationRule):
-        """In the place of ``ValuesOfCorrectTypeRule``: the same check, which keeps the path of each fault."""
+        """In the place of ``ValuesOfCorrectTypeRule``: the same check, which keeps the path of each fault.
+
+        Each fault prints the whole value that it is in, so the check ends once enough has been printed.
+        """
+
+        _printed = 0
 
         def enter_argument(self, node: ArgumentNode, _key: Any, _parent: Any, _path: Any, ancestors: list[Any]) -> None:
             argument = self.context.get_argument()
@@ -355,12 +363,19 @@ def _rules(payloads: PayloadArguments) -> tuple[type[ValidationRule], ...]:
                 self._check(node.default_value, input_type, ("", node.variable.name.value))
 
         def _check(self, value: ValueNode, input_type: GraphQLInputType, root: Parts) -> None:
+            if self._printed > _MOST_PRINTED:
+                return
+
             def on_error(error: GraphQLError, path: list[str | int]) -> None:
                 node = error.nodes[0] if error.nodes else value
+                self._printed += len(error.message)
                 fault = Fault((*root, *_precise(path, error.message)), _cut(error.message), node)
                 self.report_error(GraphQLError(fault.message, fault.node, extensions={_FAULT: fault}))
+                if self._printed > _MOST_PRINTED:
+                    raise _TooManyFaults
 
-            validate_input_literal(value, input_type, on_error, None, None, self.context.hide_suggestions)
+            with suppress(_TooManyFaults):
+                validate_input_literal(value, input_type, on_error, None, None, self.context.hide_suggestions)
 
     ours: dict[Any, Any] = {
         ValuesOfCorrectTypeRule: LiteralValues,
@@ -386,7 +401,7 @@ def _reported_fault(error: GraphQLError) -> Fault | None:
 
 
 class _TooManyFaults(Exception):
-    """Ends a search once ``MAX_FAULTS`` have been found."""
+    """Ends a search once ``MAX_FAULTS`` have been found, or enough has been printed of the values."""
 
 
 def _value_faults(value: Any, input_type: Any) -> list[tuple[list[str | int], str]]:

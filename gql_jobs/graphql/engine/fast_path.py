@@ -45,12 +45,18 @@ from graphql import (
     visit,
 )
 from graphql.error import located_error
-from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, collect_fields, collect_subfields
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetailsList,
+    GroupedFieldSet,
+    collect_fields,
+    collect_subfields,
+)
 from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 from graphql.type.definition import GraphQLResolveInfoHelpers
 
-from gql_jobs.graphql.engine.budget import only_spends_budget
+from gql_jobs.graphql.engine.budget import Budget, only_spends_budget
 from gql_jobs.graphql.engine.strawberry_internals import (
     Resolver,
     attribute_of,
@@ -296,6 +302,20 @@ class EventExecutor(Executor[Any]):
 
     def data_of(self, _event: Any) -> dict[str, Any] | None:
         """Return None: every event has to be executed."""
+
+    def execute_fields(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Any,
+        grouped_field_set: GroupedFieldSet,
+        position_context: Any,
+    ) -> Any:
+        """Execute the fields of one object, if the budget of its operation has room for so many values."""
+        budget: Budget | None = getattr(self.context_value, "budget", None)
+        if budget is not None:
+            budget.make(len(grouped_field_set), introspected=parent_type.name.startswith("__"))
+        return super().execute_fields(parent_type, source_value, path, grouped_field_set, position_context)
 
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
         """Return the executor of one event, whose subscription was permitted."""

@@ -23,6 +23,7 @@ from msgspec import Raw, Struct, json
 from strawberry.execution.is_awaitable import optimized_is_awaitable
 
 from gql_jobs.graphql.engine.budget import FEW_ROWS, Budget, OperationLimits, OverBudget
+from gql_jobs.graphql.engine.complexity import VALUES_PER_DEFINITION, definitions_of
 from gql_jobs.graphql.engine.documents import (
     Documents,
     OperationRejected,
@@ -176,6 +177,7 @@ class Operations:
         # Mutations are not cut short: half of one would be neither done nor refused, and each write has its time.
         self._query_timeout = limits.query_timeout if limits is not None else None
         self._limits = limits
+        self._max_introspected = VALUES_PER_DEFINITION * definitions_of(core)
         self._caches = ResultCaches()
         roots = (core.query_type, core.mutation_type)
         fields = frozenset(name for root in roots if root is not None for name in root.fields)
@@ -369,7 +371,11 @@ class Operations:
 
     def _new_budget(self) -> Budget:
         limits = self._limits
-        return Budget() if limits is None else Budget(limits.max_operation_rows, limits.max_operation_bytes)
+        if limits is None:
+            return Budget()
+        return Budget(
+            limits.max_operation_rows, limits.max_operation_bytes, limits.max_operation_cost, self._max_introspected
+        )
 
     def _coded(self, errors: list[GraphQLError], checked: ReadOperation) -> list[GraphQLError]:
         coded = self._codes.of_execution(errors, checked.document, checked.node, checked.variables)

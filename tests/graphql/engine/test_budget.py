@@ -9,6 +9,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from graphql import get_introspection_query
 from msgspec import Raw, json
 
 from gql_jobs.graphql.context import Context
@@ -151,6 +152,33 @@ async def test_an_operation_ends_at_the_first_byte_too_many(context: Context, qu
         _schema(max_operation_bytes=1 << 16), context, f"query ($id: ID!) {{job(id: $id) {query}}}"
     )
     assert (refusal["measure"], refusal["limit"]) == ("size in bytes", 1 << 16)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{artifacts{name url contentType sizeBytes}}",
+        "{artifacts{a:name b:name c:name d:name}}",
+        "{artifacts{...A}}} fragment A on Artifact {name ...B} fragment B on Artifact {url sizeBytes sha256",
+    ],
+)
+async def test_an_operation_ends_at_the_first_value_more_than_it_may_cost(context: Context, query: str) -> None:
+    asked = f"query ($id: ID!) {{job(id: $id) {query}}}"
+    # A list of which no argument says how long it is costs little before it is known.
+    refusal = await _refusal(_schema(max_operation_cost=HISTORY * 4 - 10), context, asked)
+    assert (refusal["measure"], refusal["actual"] - refusal["limit"] <= 4) == ("number of values", True)
+    allowed = await _schema(max_operation_cost=HISTORY * 4 + 10).execute(asked, {"id": JOB}, context)
+    assert allowed.errors is None
+
+
+async def test_an_introspection_has_as_many_values_as_tools_ask_for_and_not_many_more(context: Context) -> None:
+    schema = _schema(max_operation_cost=3000)
+    whole = await schema.execute(get_introspection_query(input_value_deprecation=True), {}, context)
+    assert whole.errors is None
+    part = "a%d: fields { type { ofType { ofType { name description } } } args { name type { name } } }"
+    again = f"{{ __schema {{ types {{ {' '.join(part % n for n in range(40))} }} }} }}"
+    refusal = await _refusal(_schema(), context, again)
+    assert refusal["measure"] == "number of values"
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,14 @@ def test_an_invalid_payload_shows_fifty_fields() -> None:
 def test_a_text_is_cut_with_a_sign() -> None:
     assert shortened("a" * 100) == "a" * 100
     assert shortened("a" * 101) == "a" * 99 + "…"
+
+
+async def test_a_large_literal_is_not_printed_for_each_of_its_faults(schema: JobsSchema, context: Context) -> None:
+    few = await schema.execute("{ jobs(filter: {a: 1, b: 2, c: 3}) { totalCount } }", {}, context)
+    assert [error["extensions"]["argument"] for error in few.formatted_errors] == ["filter.a", "filter.b", "filter.c"]
+    fields = " ".join(f"unknown{n}: 1" for n in range(500))
+    large = f"{{ jobs(filter: {{{fields}}}) {{ totalCount }} }}"
+    for query in large, f"{{ {' '.join(f'a{n}: {large[2:-2]}' for n in range(3))} }}":
+        many = await schema.execute(query, {}, context)
+        assert 1 <= len(many.formatted_errors) <= 2
+        assert many.formatted_errors[0]["extensions"]["argument"] == "filter.unknown0"
