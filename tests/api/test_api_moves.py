@@ -256,12 +256,12 @@ class _Gated:
         self.begun = 0
         self.go_on = asyncio.Event()
         monkeypatch.setattr(mutations, "RETRIES_AT_A_TIME", 2)
-        monkeypatch.setattr(JobCommands, "retry", self._gated)
+        monkeypatch.setattr(JobCommands, "retry", lambda _commands, *given, **options: self._gated(*given, **options))
 
-    async def _gated(self, *arguments: Any, **options: Any) -> Any:
+    async def _gated(self, job_id: str, *arguments: Any, **options: Any) -> Any:
         self.begun += 1
         await self.go_on.wait()
-        return await self._retry(*arguments[-1:], **options)
+        return await self._retry(job_id, *arguments, **options)
 
 
 @pytest.mark.parametrize("over", ["http", "socket", "completed operation"])
