@@ -34,6 +34,8 @@ MAX_ENTRIES = 1000
 
 KEY_ID_LENGTH = 12
 """Characters of the id of an API key; that of a view token has more."""
+SIGNING_ID_LENGTH = 8
+"""Characters of the id of a key to sign with, which the ids of what it has signed begin with."""
 
 _KEY = re.compile(r"gj_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
@@ -123,7 +125,9 @@ def new_key(
 
 def new_signing_key() -> SigningKey:
     """Make a key to sign with."""
-    return SigningKey(secrets.token_urlsafe(6), secrets.token_bytes(32), datetime.now(UTC))
+    return SigningKey(
+        url_text(secrets.token_bytes(SIGNING_ID_LENGTH * 3 // 4)), secrets.token_bytes(32), datetime.now(UTC)
+    )
 
 
 def id_in_key(text: str) -> str | None:

@@ -19,6 +19,7 @@ from gql_jobs.access.records import (
     KEY_ID_LENGTH,
     LONGEST_LIFE,
     MAX_RECORD_BYTES,
+    SIGNING_ID_LENGTH,
     KeyRecord,
     RevocationRecord,
     SigningKey,
@@ -111,11 +112,14 @@ class CredentialStore:
             raise QueueUnavailable("Whether keys and view tokens are still valid cannot be known without NATS.")
 
     def has_ended(self, credential_id: str, now: float) -> bool:
-        """Return whether a key or a view token was revoked; a key also if there is none, or if its time is over."""
+        """Return whether a key or a view token was revoked; a key also if there is none, or if its time is over.
+
+        A view token has ended also with the key that it was signed with, which its id begins with.
+        """
         if len(credential_id) == KEY_ID_LENGTH:
             key = self._known.keys.get(credential_id)
             return key is None or key.ends_at <= now
-        return credential_id in self._known.revoked
+        return credential_id in self._known.revoked or credential_id[:SIGNING_ID_LENGTH] not in self._known.signing
 
     @property
     def newest_signing_key(self) -> SigningKey:

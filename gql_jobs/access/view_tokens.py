@@ -14,7 +14,7 @@ import jwt
 import msgspec
 from msgspec import Struct
 
-from gql_jobs.access.records import SigningKey, from_url_text, url_text
+from gql_jobs.access.records import SIGNING_ID_LENGTH, SigningKey, from_url_text, url_text
 from gql_jobs.jobs.errors import Forbidden, InvalidArgument, Unauthenticated
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, Viewer, ViewLimits
 
@@ -22,11 +22,10 @@ VIEW_TOKEN_PREFIX = "gjv_"  # noqa: S105 - it says what follows
 """What a view token begins with."""
 MAX_CHAIN = 8
 """How many credentials a view token may go back to, itself among them."""
-MAX_VIEW_TOKEN = 6000
+MAX_VIEW_TOKEN = 4800
 """Characters of the longest view token: what servers and proxies take in a header."""
 _KNOWN = "view token"
 _UNKNOWN = "view token of nobody"
-_KEY_ID = 8
 _MARK = 10
 """Bytes of each of the two marks of an id."""
 _RANDOM = 12
@@ -122,9 +121,9 @@ class TokenId(Struct, frozen=True):
 
 def read_token_id(token_id: str, viewer: Viewer, signing_key: Callable[[str], SigningKey | None]) -> TokenId | None:
     """Return what an id says about a token, as seen by a viewer; None if it is none of ours, or its key has gone."""
-    key = signing_key(token_id[:_KEY_ID])
+    key = signing_key(token_id[:SIGNING_ID_LENGTH])
     try:
-        body = from_url_text(token_id[_KEY_ID:])
+        body = from_url_text(token_id[SIGNING_ID_LENGTH:])
     except ValueError:
         return None
     if key is None or len(body) != _RANDOM + _END + 3 * _MARK:

@@ -1,27 +1,17 @@
 """Keys and view tokens on a real server: who is let in, who is not, and who is not any more."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from gql_jobs.access.authentication import Authentication, open_authentication
+from gql_jobs.access.authentication import Authentication
 from gql_jobs.access.records import new_key
-from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.viewer import Scope, ViewLimits
-from gql_jobs.settings import Settings
 from tests.deadline import until
 
 READ = frozenset({Scope.READ})
 ALL = frozenset(Scope)
-
-
-@pytest.fixture
-async def access(settings: Settings) -> AsyncIterator[Authentication]:
-    required = settings.model_copy(update={"auth": "required"})
-    async with connect(required, "test") as connection, open_authentication(connection, required) as opened:
-        yield opened
 
 
 async def _key(access: Authentication, scopes: frozenset[Scope] = ALL, **options: object) -> str:
