@@ -15,6 +15,8 @@ from urllib.parse import quote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gql_jobs.access.identity_provider import IdentityProvider
+from gql_jobs.access.key_set import KeySet
 from gql_jobs.access.records import KEY_PREFIX, LONGEST_LIFE, check_limits, id_in_key, is_key_id
 from gql_jobs.access.store import CredentialStore, open_credential_store
 from gql_jobs.access.tickets import (
@@ -67,8 +69,9 @@ class Authentication:
     alike, so that a front end needs no other code.
     """
 
-    def __init__(self, store: CredentialStore, *, required: bool) -> None:
+    def __init__(self, store: CredentialStore, provider: IdentityProvider | None, *, required: bool) -> None:
         self._store = store
+        self._provider = provider
         self.required = required
         """Whether whoever asks needs a key or a token."""
         self._known: OrderedDict[bytes, _KnownToken] = OrderedDict()
@@ -77,6 +80,8 @@ class Authentication:
         self._tickets: deque[tuple[float, str]] = deque()
         self._tickets_of: Counter[str] = Counter()
         store.on_change.append(self._tell_ended)
+        if provider is not None:
+            provider.keys.on_change = self._forget_tokens_of_provider
 
     async def viewer_of(self, token: str) -> Viewer:
         """Return who comes with a key, a view token or a token of the identity provider.
@@ -93,11 +98,14 @@ class Authentication:
             return self._of_key(token, digest)
         if (known := self._known.get(digest)) is not None:
             return self._still(known, digest)
-        if not token.startswith(VIEW_TOKEN_PREFIX):
+        if token.startswith(VIEW_TOKEN_PREFIX):
+            self._store.check_fresh()
+            viewer = read_view_token(token, self._store.signing_key)
+            self._check(viewer)
+        elif self._provider is not None:
+            viewer = await self._provider.viewer_of(token)
+        else:
             raise Unauthenticated
-        self._store.check_fresh()
-        viewer = read_view_token(token, self._store.signing_key)
-        self._check(viewer)
         self._remember(digest, viewer, len(token))
         return viewer
 
@@ -125,6 +133,7 @@ class Authentication:
 
     def _remember(self, digest: bytes, viewer: Viewer, size: int) -> None:
         assert viewer.expires_at is not None
+        self._forget(digest)
         self._known[digest] = _KnownToken(viewer, viewer.expires_at.timestamp(), size, self._store.version)
         self._known_size += size
         while len(self._known) > MAX_KNOWN or self._known_size > MAX_KNOWN_CHARACTERS:
@@ -133,6 +142,11 @@ class Authentication:
     def _forget(self, digest: bytes) -> None:
         if (known := self._known.pop(digest, None)) is not None:
             self._known_size -= known.size
+
+    def _forget_tokens_of_provider(self) -> None:
+        """Have all tokens of the provider verified anew: one of its keys may have been withdrawn."""
+        for digest in [digest for digest, known in self._known.items() if not known.viewer.credentials]:
+            self._forget(digest)
 
     def _has_ended(self, viewer: Viewer) -> bool:
         """Return whether a credential of the viewer was revoked, or a key's time is over."""
@@ -321,6 +335,10 @@ async def open_authentication(
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_credential_store(connection, settings.replicas, clock))
-        authentication = Authentication(store, required=settings.auth == "required")
+        provider = None
+        if settings.jwks is not None and settings.auth == "required":
+            provider = IdentityProvider(settings, KeySet(settings.jwks, clock))
+            await stack.enter_async_context(in_background(provider.keys.run()))
+        authentication = Authentication(store, provider, required=settings.auth == "required")
         await stack.enter_async_context(in_background(authentication.run()))
         yield authentication
