@@ -211,6 +211,9 @@ class Job:
 class ReadsStored(Protocol):
     """How what is stored of a job is read for everybody but its handler."""
 
+    def decoded(self, job: model.Job) -> tuple[msgspec.Raw, msgspec.Raw | None]:
+        """Return payload and result as JSON with their secrets, for the models that read them."""
+
     def payload(self, job: model.Job) -> msgspec.Raw:
         """Return the payload as JSON, without its secrets; ``REDACTED`` if nothing says where they are."""
 

@@ -3,6 +3,7 @@
 A job that its type cannot describe (any more) becomes an UnknownJob; presenting a job never fails.
 """
 
+import logging
 import types
 from datetime import datetime
 from hashlib import blake2b
@@ -21,9 +22,12 @@ from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, hide_
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import model
 from gql_jobs.jobs.errors import Unrepresentable
+from gql_jobs.jobs.payload_codec import CodecFailure, StoredPayloads
 from gql_jobs.jobs.payloads import read, texts_of_secrets
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.secret_fields import REDACTED, has_secrets, marks_for, redacted, redacted_result
+
+log = logging.getLogger(__name__)
 
 _MAX_CACHED = 20_000
 """Objects that are cached; then the cache is emptied."""
@@ -46,7 +50,12 @@ class RegisteredTypes:
     :raises ValueError: if the registry has no types, or two that would have the same names in GraphQL.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, stored: StoredPayloads | None = None) -> None:
+        """Make the types.
+
+        :param stored: how payloads and results are stored; as they are by default.
+        """
+        stored = stored or StoredPayloads()
         self.job_types = {job_type.name: job_type for job_type in registry}
         if not self.job_types:
             raise ValueError("No job type is registered: there is nothing to make a schema of.")
@@ -69,8 +78,8 @@ class RegisteredTypes:
         self._cached_bytes = 0
         self._types: dict[_Identity, type[Job]] = {}
         """The types of the objects of large jobs."""
-        self._fitting = _Stored(self.job_types, fits=True)
-        self._doubtful = _Stored(self.job_types, fits=False)
+        self._fitting = _Readable(self.job_types, stored, fits=True)
+        self._doubtful = _Readable(self.job_types, stored, fits=False)
 
     @property
     def secret_members(self) -> frozenset[str]:
@@ -82,8 +91,9 @@ class RegisteredTypes:
         job_type = self.job_types.get(job.spec.type)
         if job_type is not None:
             of_payload, of_result = self._parts[job_type.name]
-            payload = self._shown(of_payload, job.spec.payload)
-            result = self._shown(of_result, job.result) if job.result is not None else None
+            stored_payload, stored_result = self._doubtful.decoded(job)
+            payload = self._shown(of_payload, stored_payload)
+            result = self._shown(of_result, stored_result) if stored_result is not None else None
             if payload is not _UNREADABLE and result is not _UNREADABLE:
                 shown = self.objects[job_type.name](
                     source=job, readable=self._fitting, shown_payload=payload, shown_result=result
@@ -135,35 +145,60 @@ class RegisteredTypes:
         return shown
 
 
-class _Stored:
+class _Readable:
     """What is stored of jobs, as everybody but their handlers may see it.
 
     :param fits: whether the payloads are known to be read by the models of their types.
     """
 
-    def __init__(self, job_types: dict[str, JobType], *, fits: bool) -> None:
+    def __init__(self, job_types: dict[str, JobType], stored: StoredPayloads, *, fits: bool) -> None:
         self._job_types = job_types
+        self._stored = stored
         self._fits = fits
+
+    def decoded(self, job: model.Job) -> tuple[Raw, Raw | None]:
+        """Return payload and result with their secrets, or ``_NO_JSON`` for what a codec cannot decode here."""
+        if not job.spec.encoded and not job.result_encoded:
+            return job.spec.payload, job.result
+        return self._payload_of(job), self._result_of(job)
+
+    def _payload_of(self, job: model.Job) -> Raw:
+        try:
+            return self._stored.payload(job.id, job.spec)
+        except CodecFailure as failure:
+            log.warning("jobs are shown without their payload: %s", failure)
+            return _NO_JSON
+
+    def _result_of(self, job: model.Job) -> Raw | None:
+        try:
+            return self._stored.result(job)
+        except CodecFailure as failure:
+            log.warning("jobs are shown without their result: %s", failure)
+            return _NO_JSON
 
     def payload(self, job: model.Job) -> Raw:
         """Return the payload as JSON without its secrets; ``REDACTED`` if neither marks nor its model tell of them."""
         spec = job.spec
+        plain = self._payload_of(job) if spec.encoded else spec.payload
         job_type = self._job_types.get(spec.type)
-        marks = marks_for(job_type.payload if job_type is not None else None, spec.payload, spec.secrets)
+        marks = marks_for(job_type.payload if job_type is not None else None, plain, spec.secrets)
         if marks:
-            return redacted(spec.payload, marks)
-        if self._fits or (job_type is not None and _reads(job_type.payload, spec.payload)):
-            return spec.payload
+            return redacted(plain, marks)
+        if self._fits or (job_type is not None and _reads(job_type.payload, plain)):
+            return plain
         return _REDACTED
 
     def result(self, job: model.Job) -> Raw | None:
         """Return the result as JSON, without the secrets that its model declares; None if there is none."""
-        stored, job_type = job.result, self._job_types.get(job.spec.type)
-        if stored is None or job_type is None:
-            return stored
-        return redacted_result(job_type.result, stored)
+        plain, job_type = self._result_of(job), self._job_types.get(job.spec.type)
+        if plain is _NO_JSON:
+            return _REDACTED
+        if plain is None or job_type is None:
+            return plain
+        return redacted_result(job_type.result, plain)
 
 
+_NO_JSON = Raw(b"")
 _REDACTED = Raw(msgspec.json.encode(REDACTED))
 
 
@@ -250,12 +285,13 @@ def _object(job_type: JobType, payload: _Part, result: _Part) -> type[Any]:
 
     @spends_only
     def read_payload(root: Any, info: Info) -> Any:
-        return payload.selected("payload", root.shown_payload, root.source.spec.payload, info.context.budget)
+        plain, _ = root.readable.decoded(root.source)
+        return payload.selected("payload", root.shown_payload, plain, info.context.budget)
 
     @spends_only
     def read_result(root: Any, info: Info) -> Any:
-        stored = root.source.result
-        return result.selected("result", root.shown_result, stored, info.context.budget) if stored is not None else None
+        _, plain = root.readable.decoded(root.source)
+        return result.selected("result", root.shown_result, plain, info.context.budget) if plain is not None else None
 
     private = cast("Any", strawberry.Private)[Any]
     members = {

@@ -19,6 +19,7 @@ from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS, ErrorCode
 from gql_jobs.graphql.subscriptions import Subscription
+from gql_jobs.jobs.payload_codec import StoredPayloads
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import MAX_TAGS
 
@@ -98,15 +99,17 @@ def build_schema(
     *,
     plain_fields: bool = True,
     named: Iterable[str] = (),
+    stored: StoredPayloads | None = None,
 ) -> JobsSchema:
     """Return the schema for the types of a registry; call it anew after the registry has changed.
 
     :param limits: what one operation may ask for; None for a schema that is only printed.
     :param plain_fields: read plain fields without graphql-core's executor.
     :param named: names of operations that have a label of their own in the metrics.
+    :param stored: how payloads and results are stored; as they are by default.
     :raises ValueError: if the registry has no types, or two that would have the same names in GraphQL.
     """
-    return JobsSchema(RegisteredTypes(registry), limits, plain_fields=plain_fields, named=named)
+    return JobsSchema(RegisteredTypes(registry, stored), limits, plain_fields=plain_fields, named=named)
 
 
 def sdl(registry: Registry) -> str:

@@ -202,7 +202,14 @@ def _progress(job: Job, message: Message) -> Job:
 
 def _completed(job: Job, message: Message) -> Job:
     body: Completed = message.body
-    return replace(job, progress=100, progress_message=body.message, result_json=body.result, finished_at=message.at)
+    return replace(
+        job,
+        progress=100,
+        progress_message=body.message,
+        result_json=body.result,
+        result_encoded=body.encoded,
+        finished_at=message.at,
+    )
 
 
 def _failed(job: Job, message: Message) -> Job:

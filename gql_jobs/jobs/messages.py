@@ -12,7 +12,9 @@ from msgspec import Raw, Struct
 from gql_jobs.jobs.model import Artifact, Count, JobError, Moment, Percent, Spec
 
 VERSION = 1
-"""The version of every body that this software writes."""
+"""The version of the bodies that any release can read."""
+NEWEST_VERSION = 2
+"""The version of those that older releases must leave alone: they would drop or show what they do not know of."""
 
 
 class Kind(StrEnum):
@@ -82,9 +84,10 @@ class Progress(AttemptBody, frozen=True, kw_only=True):
 
 
 class Completed(AttemptBody, frozen=True, kw_only=True):
-    """The attempt succeeded. ``result`` is the JSON of the result model."""
+    """The attempt succeeded. ``result`` is the JSON of the result model; ``encoded``: as a codec has made it."""
 
     result: Raw
+    encoded: bool = False
 
 
 class Failed(AttemptBody, frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     ``request_hash`` is the SHA-256 of the type and what the client sent, ``payload_hash`` that of the type and the
     payload with its defaults, which jobs without the other are compared by. ``timeout`` is in seconds. ``tenant`` and
     ``created_by`` are those of the viewer who created it, None where that was nobody who was authenticated.
+    ``encoded``: whether the payload is a text that a codec has made of that JSON.
     """
 
     type: str
@@ -139,6 +140,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     secrets: tuple[str, ...] = ()
     tenant: str | None = None
     created_by: str | None = None
+    encoded: bool = False
 
 
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -148,7 +150,8 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
     event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
     the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
-    ``failed_at``: when the latest attempt failed, while no other has followed.
+    ``result_encoded``: whether the result is a text that a codec has made of it. ``failed_at``: when the latest attempt
+    failed, while no other has followed.
     """
 
     id: str
@@ -169,6 +172,7 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     superseded_attempt: int | None = None
+    result_encoded: bool = False
 
     @property
     def result(self) -> Raw | None:

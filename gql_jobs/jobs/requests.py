@@ -6,9 +6,10 @@ checked; ``spec`` fills in its defaults. Nothing is stored here.
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -28,9 +29,11 @@ from gql_jobs.jobs.model import (
 )
 from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json, fields_of
 from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.secret_fields import has_secrets
 from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING, Viewer, Visibility
 
 _T = TypeVar("_T")
+Alike: TypeAlias = Callable[[str, str], str | None]
 
 MAX_TAGS = 32
 MAX_TEXT = 255
@@ -189,15 +192,33 @@ class JobRequest(Struct, frozen=True):
         """Return the id that follows from the tenant and the key; without a key a new one at each call."""
         return job_id_for_key(self.idempotency_key, tenant) if self.idempotency_key is not None else new_job_id()
 
-    def repeats(self, earlier: "JobRequest | Spec") -> bool:
-        """Return whether a request or a job with the same key asks for the same as this request."""
-        if earlier.request_hash is not None and self.request_hash is not None:
-            same = earlier.request_hash == self.request_hash
-        else:
-            same = earlier.payload_hash == self.payload_hash
-        return same or (isinstance(earlier, Spec) and self._repeats_respelled(earlier))
+    @property
+    def is_secret(self) -> bool:
+        """Whether the type of the job has secrets."""
+        return bool(self.secrets) or has_secrets(self.job_type.payload)
 
-    def _repeats_respelled(self, earlier: Spec) -> bool:
+    def repeats(self, earlier: "JobRequest | Spec", alike: Alike = lambda digest, _: digest) -> bool:
+        """Return whether a request or a job with the same key asks for the same as this request.
+
+        :param alike: returns a digest in the form of a stored hash, None if that cannot be made any more.
+        """
+        if earlier.request_hash is not None and self.request_hash is not None:
+            mine, stored = self.request_hash, earlier.request_hash
+        else:
+            mine, stored = self.payload_hash, earlier.payload_hash
+        made = alike(mine, stored)
+        if made is None and isinstance(earlier, Spec):
+            return self._repeats_stored(earlier)
+        return made == stored or (isinstance(earlier, Spec) and self._repeats_respelled(earlier, alike))
+
+    def _repeats_stored(self, earlier: Spec) -> bool:
+        """Return whether a job has the very payload that was sent, where its hash can be compared with nothing."""
+        try:
+            return request_hash(self.job_type.name, bytes(earlier.payload)) == self.request_hash
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return False
+
+    def _repeats_respelled(self, earlier: Spec, alike: Alike) -> bool:
         """Return whether a job asks for the same under the keys, and with the fields, that its model had then."""
         name, accepted = self.job_type.name, self.accepted
         if earlier.type != name or accepted is None:
@@ -206,11 +227,13 @@ class JobRequest(Struct, frozen=True):
             stored, sent = msgspec.json.decode(earlier.payload), msgspec.json.decode(accepted.sent)
             if earlier.request_hash is not None:
                 mine = _respelled(accepted.value, sent, stored, sent)
-                return request_hash(name, msgspec.json.encode(mine)) == earlier.request_hash
+                digest = request_hash(name, msgspec.json.encode(mine))
+                return alike(digest, earlier.request_hash) == earlier.request_hash
             whole = msgspec.json.decode(canonical_json(accepted.value))
             mine = _respelled(accepted.value, whole, stored, sent)
             ordered = msgspec.json.decode(msgspec.json.encode(mine, order="sorted"))
-            return payload_hash(name, to_json(ordered, inf_nan_mode="null")) == earlier.payload_hash
+            digest = payload_hash(name, to_json(ordered, inf_nan_mode="null"))
+            return alike(digest, earlier.payload_hash) == earlier.payload_hash
         except Exception:  # noqa: BLE001  # code of users' models may fail: then nothing says that they are the same
             return False
 

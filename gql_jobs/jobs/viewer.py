@@ -31,11 +31,10 @@ class Scope(StrEnum):
     OPERATE = "operate"
 
 
-class ViewLimits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class ViewLimits(Struct, frozen=True, omit_defaults=True):
     """Which jobs a credential is for. A job has to be within each kind that is given, and needs one entry of a kind.
 
-    None is no limit; an empty set lets no job through. A kind that is unknown is refused where limits are read: without
-    it they would be wider.
+    None is no limit; an empty set lets no job through.
     """
 
     ids: Names = None

@@ -17,7 +17,7 @@ import msgspec
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
 from gql_jobs.jobs.messages import AttemptBody, Body, Kind, Message
-from gql_jobs.jobs.model import JobError, JobPriority
+from gql_jobs.jobs.model import JobError, JobPriority, Spec
 
 _B = TypeVar("_B", bound=AttemptBody)
 
@@ -26,6 +26,9 @@ DEAD_LETTERS_STREAM = "jobs-dlq"
 
 NONCE_HEADER = "Gql-Jobs-Nonce"
 """Identifies the write that stored a message; a repetition of the write has the same nonce."""
+
+ENCODED_HEADER = "Gql-Jobs-Encoded"
+"""Marks a checkpoint as a text that a codec has made of it."""
 
 ALL_JOBS = "jobs.>"
 ALL_SUBMISSIONS = "jobs.*.queued.*.*"
@@ -187,12 +190,20 @@ class Unreadable(ValueError):
 
 
 class Newer(Unreadable):
-    """The message has another version than ``VERSION``: it was written by a newer release."""
+    """The message has a version after ``NEWEST_VERSION``: it was written by a newer release."""
 
 
 def encode_body(body: Body) -> bytes:
-    """Return the JSON of a body."""
+    """Return the JSON of a body, of the version that says which releases may read it."""
+    spec = getattr(body, "spec", None)
+    if getattr(body, "encoded", False) or (spec is not None and _is_for_newer(spec)):
+        body = msgspec.structs.replace(body, v=messages.NEWEST_VERSION)
     return _encoder.encode(body)
+
+
+def _is_for_newer(spec: Spec) -> bool:
+    # A retry by an older release would drop the tenant and the mark of the codec; it shows secrets as stars at best.
+    return spec.tenant is not None or bool(spec.secrets) or spec.encoded
 
 
 def decode_body(kind: Kind, data: bytes) -> Body:
@@ -204,8 +215,8 @@ def decode_body(kind: Kind, data: bytes) -> Body:
         body: Body = _DECODERS[kind].decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Unreadable(str(error)) from error
-    if body.v != messages.VERSION:
-        raise Newer(f"version {body.v} is not {messages.VERSION}")
+    if not messages.VERSION <= body.v <= messages.NEWEST_VERSION:
+        raise Newer(f"version {body.v} is newer than {messages.NEWEST_VERSION}")
     return body
 
 

@@ -24,6 +24,7 @@ from gql_jobs.jobs.errors import (
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
 from gql_jobs.jobs.model import Job, JobStatus, Spec, new_job_id
+from gql_jobs.jobs.payload_codec import StoredPayloads
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.jobs.viewer import ANYBODY, Viewer, Visibility
 from gql_jobs.log import codec
@@ -92,12 +93,15 @@ class JobCommands:
         settings: Settings,
         first_seq: Callable[[str], int] = lambda _: 1,
         known: Callable[[str], Job | None] = lambda _: None,
+        stored: StoredPayloads | None = None,
     ) -> None:
         """Read from and write to ``job_log``.
 
         :param first_seq: returns where a job's history begins, 1 if unknown; spares the server a search.
         :param known: returns the job as an index has it, or None, for jobs that are not there for a viewer.
+        :param stored: how payloads are stored; as they are by default.
         """
+        self._stored = stored or StoredPayloads()
         self._log = job_log
         self._first_seq = first_seq
         self._known = known
@@ -126,7 +130,7 @@ class JobCommands:
         """Store a job with one write; it exists as soon as that is acknowledged.
 
         :param viewer: who creates it: the job is of the same tenant, and has to be within its limits.
-        :raises PayloadTooLarge: | QueueFull | IdempotencyConflict | Forbidden: nothing was stored.
+        :raises PayloadTooLarge: | QueueFull | IdempotencyConflict | Forbidden | CodecFailure: nothing was stored.
         :raises QueueUnavailable: if the server does not answer; with ``extensions.jobId`` if it may have been stored.
         """
         outcome = (await self._create_in_order([request], viewer))[0]
@@ -166,8 +170,6 @@ class JobCommands:
         ]
 
     async def _create_in_order(self, requests: list[JobRequest], viewer: Viewer) -> list[Created | BaseException]:
-        for request in requests:
-            self._check_size(request)
         now = await self._time_for(requests)
         writes: list[Write] = []
         for request in requests:
@@ -175,6 +177,9 @@ class JobCommands:
             spec = request.spec(self._creation_time(), self._settings, now, viewer)
             if not viewer.limits.admit(job_id, spec):
                 raise Forbidden("A job would be outside of what this key or token is for; nothing was stored.")
+            if self._stored.encodes or request.is_secret:
+                spec = self._stored.sealed(job_id, spec)
+            self._check_size(spec)
             writes.append(creation(job_id, spec))
         await self._refuse_if_full()
         outcomes = await self._log.append_in_order(writes)
@@ -183,10 +188,10 @@ class JobCommands:
             for request, write, outcome in zip(requests, writes, outcomes, strict=True)
         ]
 
-    def _check_size(self, request: JobRequest) -> None:
+    def _check_size(self, spec: Spec) -> None:
         limit = self._log.max_payload - HEADROOM
-        if len(request.payload) > limit:
-            raise PayloadTooLarge("The payload", len(request.payload), limit)
+        if len(spec.payload) > limit:
+            raise PayloadTooLarge("The payload", len(spec.payload), limit)
 
     async def _refuse_if_full(self) -> None:
         """Refuse a creation if the store is too full; events, retries and firings of schedules are never refused.
@@ -269,7 +274,7 @@ class JobCommands:
             raise QueueUnavailable(f"Job {write.job_id} expires just now; try again.")
         if not visibility.shows(existing):
             raise IdempotencyConflict(request.idempotency_key or "", None, is_hidden=True)
-        if not request.repeats(existing.spec):
+        if not request.repeats(self._stored.comparable(existing.id, existing.spec), self._stored.alike):
             raise IdempotencyConflict(request.idempotency_key or "", existing.id)
         return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 

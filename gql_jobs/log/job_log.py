@@ -201,14 +201,15 @@ class JobLog:
         outcomes = iter(await asyncio.gather(*again, return_exceptions=True) if again else ())
         return [seq if seq is not None else next(outcomes) for seq in seqs]
 
-    async def rollup(self, subject: str, body: bytes, fence: Fence) -> None:
+    async def rollup(self, subject: str, body: bytes, fence: Fence, marks: Mapping[str, str] | None = None) -> None:
         """Store a message that replaces the older ones of its subject. It is tried once.
 
+        :param marks: further headers.
         :raises FenceRefused: if the fence fails.
         :raises QueueUnavailable: if it was not acknowledged.
         :raises MessageTooLarge: if the server would refuse its size.
         """
-        headers = {ROLLUP_HEADER: "sub", **fence.headers}
+        headers = {ROLLUP_HEADER: "sub", **fence.headers, **(marks or {})}
         try:
             await self._publisher.publish(subject, body, headers, ACK_TIMEOUT)
         except FenceRefused:

@@ -14,6 +14,7 @@ from strawberry.http.websocket_origin import is_same_origin
 
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.jobs.payload_codec import load_codec
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.settings import Settings
@@ -49,10 +50,15 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     ``budget`` of bytes, and, once the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
 
     :param imports: modules that register job types, beside the installed ones.
-    :raises ImportError: naming the module that could not be imported.
+    :raises ImportError: naming the module that could not be imported, or the codec that is not there.
     """
+    stored = load_codec(settings.codec)
     schema = build_schema(
-        load_job_types(imports), settings, plain_fields=settings.plain_fields, named=settings.metrics_operations
+        load_job_types(imports),
+        settings,
+        plain_fields=settings.plain_fields,
+        named=settings.metrics_operations,
+        stored=stored,
     )
 
     def on_open(runtime: Runtime) -> None:
@@ -61,7 +67,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
         folder = settings.data_dir / "artifacts"
         app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
 
-    opener, lag = RuntimeOpener(settings, imports, on_open), LoopLag()
+    opener, lag = RuntimeOpener(settings, imports, on_open, stored), LoopLag()
     endpoint = GraphQLEndpoint(schema, settings, opener)
 
     @asynccontextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from gql_jobs.access.authentication import Authentication, open_authentication
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
@@ -23,6 +22,7 @@ from gql_jobs.jetstream.errors import ApiError, StreamReplaced
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job, new_job_id, parse_job_id
+from gql_jobs.jobs.payload_codec import StoredPayloads, load_codec
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.live.bus import EventBus
@@ -87,7 +87,6 @@ class Runtime(Struct):
     watch: Watch
     presence: Presence
     artifacts: ArtifactStore
-    access: Authentication
 
     async def job(self, job_id: str, visibility: Visibility, budget: Budget | None = None) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
@@ -182,9 +181,12 @@ class Runtime(Struct):
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, imports: tuple[str, ...], stored: StoredPayloads | None = None
+) -> AsyncIterator[Runtime]:
     """Open all parts and keep them running until the block ends; a part that fails ends the block with its error.
 
+    :param stored: how payloads are stored; by default as the settings say.
     :raises FolderInUse, OSError: if the index cannot be kept in the data folder.
     :raises UnsuitableServer: if the NATS server is too old, or has no JetStream.
     :raises UnusableIndex: if the index cannot be written there, or not any more.
@@ -192,12 +194,12 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
     :raises QueueUnavailable: if the NATS server does not answer any more.
     """
     registry = load_job_types(imports)
+    stored = stored or load_codec(settings.codec)
     async with AsyncExitStack() as stack:
         path = _own_index(stack, settings.data_dir)
         connection = await stack.enter_async_context(connect(settings, "gql-jobs api"))
         await ensure_streams(connection, settings)
         await ensure_consumers(connection, registry.queues, settings.ack_wait)
-        access = await stack.enter_async_context(open_authentication(connection, settings))
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, EXPIRED_EVENT_TTL))
@@ -212,7 +214,7 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
         await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
-        commands = JobCommands(job_log, settings, index.first_seq, index.job)
+        commands = JobCommands(job_log, settings, index.first_seq, index.job, stored)
         yield Runtime(
             settings=settings,
             registry=registry,
@@ -224,7 +226,6 @@ async def open_runtime(settings: Settings, imports: tuple[str, ...]) -> AsyncIte
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
             artifacts=artifacts,
-            access=access,
             presence=await stack.enter_async_context(watch_workers(connection)),
         )
 
@@ -250,7 +251,14 @@ class RuntimeOpener:
     :param on_open: called with the runtime, once.
     """
 
-    def __init__(self, settings: Settings, imports: tuple[str, ...], on_open: Callable[[Runtime], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        imports: tuple[str, ...],
+        on_open: Callable[[Runtime], None],
+        stored: StoredPayloads | None = None,
+    ) -> None:
+        self._stored = stored
         self._settings = settings
         self._imports = imports
         self._on_open = on_open
@@ -337,7 +345,7 @@ class RuntimeOpener:
         That is, if NATS did not answer while it was being opened, or if the stream has lost what the index was made of.
         """
         try:
-            async with open_runtime(self._settings, self._imports) as runtime:
+            async with open_runtime(self._settings, self._imports, self._stored) as runtime:
                 self.current, self._was_opened = runtime, True
                 self._on_open(runtime)
                 try:

@@ -71,8 +71,8 @@ def test_unknown_fields_are_ignored(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
-    stored = json.loads(encode_body(BODIES[kind])) | {"v": 2}
-    with pytest.raises(Newer, match="version 2 is not 1"):
+    stored = json.loads(encode_body(BODIES[kind])) | {"v": 3}
+    with pytest.raises(Newer, match="version 3 is newer than 2"):
         decode_body(kind, json.dumps(stored).encode())
 
 

@@ -91,7 +91,7 @@ class Attempts:
 
     async def _ran(self, claimed: Claimed, lease: Lease) -> Ran:
         """Run the handler, from the checkpoint of an earlier attempt if there is one."""
-        context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id)
+        context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id, self._execution.stored)
         if claimed.may_have_saved:
             await context.restore()
         on_stop = partial(self._receipts.delivered, claimed)

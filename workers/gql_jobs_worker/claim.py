@@ -130,7 +130,7 @@ class Claims:
         if able is None:
             able = await self._abilities.can_import(spec.type)
         # Before the start: a job that cannot be read here costs no attempt.
-        payload = self._execution.read(spec) if able else None
+        payload = self._execution.read(lease.job_id, spec) if able else None
         if payload is None or isinstance(payload, Unable):
             return await self._pass_on(lease, payload)
         decision: Decision = first_start(lease.submission)

@@ -18,13 +18,14 @@ from gql_jobs.jetstream.errors import FenceRefused
 from gql_jobs.jobs.errors import AttemptStoppedError, QueueUnavailable, RefusedValue, TransientError
 from gql_jobs.jobs.messages import Progress
 from gql_jobs.jobs.model import Artifact, artifact_name, content_type_of, media_type
+from gql_jobs.jobs.payload_codec import CodecFailure, StoredPart, StoredPayloads
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.log.codec import encode_body
+from gql_jobs.log.codec import JobMessage, encode_body
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import JobLogger
 from gql_jobs_worker.claim import Claimed
-from gql_jobs_worker.execution import Reports, checkpoint_json, refuse_waiting_on_a_loop
+from gql_jobs_worker.execution import MAX_CHECKPOINT, Reports, checkpoint_json, refuse_waiting_on_a_loop
 from gql_jobs_worker.telemetry import log_event
 
 _T = TypeVar("_T")
@@ -40,7 +41,14 @@ STORE_PAUSE = 0.5
 class AttemptContext:
     """The ``HandlerContext`` of one attempt. Stores only the latest progress, however often a handler reports."""
 
-    def __init__(self, log: JobLog, artifacts: ArtifactStore, claimed: Claimed, worker_id: str) -> None:
+    def __init__(
+        self, log: JobLog, artifacts: ArtifactStore, claimed: Claimed, worker_id: str, stored: StoredPayloads
+    ) -> None:
+        """Report on this attempt.
+
+        :param stored: how checkpoints are stored.
+        """
+        self._stored = stored
         self._log = log
         self._artifacts = artifacts
         self._claimed = claimed
@@ -102,7 +110,11 @@ class AttemptContext:
 
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
-        await self._until_stored(lambda: self._rollup(codec.checkpoint_subject(self.job_id), body))
+        stored, marks = body, {}
+        # Of a job whose payload is not encoded, an older release may run the next attempt.
+        if self._stored.encodes and self._claimed.spec.encoded:
+            stored, marks = self._encoded(body), {codec.ENCODED_HEADER: "1"}
+        await self._until_stored(lambda: self._rollup(codec.checkpoint_subject(self.job_id), stored, marks))
         self.saved = msgspec.json.decode(body)
 
     async def save_artifact(
@@ -146,11 +158,27 @@ class AttemptContext:
                 continue
             if stored is not None:
                 try:
-                    self.saved = msgspec.json.decode(stored.data)
-                except (ValueError, RecursionError) as error:
+                    self.saved = msgspec.json.decode(self._decoded(stored))
+                except (ValueError, RecursionError, CodecFailure) as error:
                     # Of other code than this: the attempt begins from nothing rather than never.
                     self.log.warning("the checkpoint of an earlier attempt cannot be read: %s", error)
             return
+
+    def _encoded(self, body: bytes) -> bytes:
+        try:
+            made = self._stored.encode(self.job_id, self._claimed.spec, StoredPart.CHECKPOINT, body)
+        except CodecFailure as failure:
+            raise TransientError(f"The checkpoint could not be encoded. {failure}") from None
+        if len(made) > MAX_CHECKPOINT:
+            raise RefusedValue(
+                f"The checkpoint has {len(made)} bytes once it is encoded; the limit is {MAX_CHECKPOINT}."
+            )
+        return made
+
+    def _decoded(self, stored: JobMessage) -> bytes:
+        if stored.header(codec.ENCODED_HEADER) is None:
+            return stored.data
+        return self._stored.decode(self.job_id, self._claimed.spec, StoredPart.CHECKPOINT, stored.data)
 
     def request_stop(self) -> None:
         """Have the next report of a handler in a thread raise ``AttemptStoppedError``."""
@@ -208,8 +236,8 @@ class AttemptContext:
         except QueueUnavailable as error:
             raise TransientError(error.message) from error
 
-    async def _rollup(self, subject: str, body: bytes) -> None:
-        await self._fenced(self._log.rollup(subject, body, self._claimed.fence))
+    async def _rollup(self, subject: str, body: bytes, marks: dict[str, str] | None = None) -> None:
+        await self._fenced(self._log.rollup(subject, body, self._claimed.fence, marks))
 
     async def _fenced(self, write: Awaitable[_T]) -> _T:
         """Return the answer of a fenced write; a refused one means that the job has been lost.

@@ -31,6 +31,7 @@ from gql_jobs.jobs.errors import PermanentError, RefusedValue
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.messages import Receipt
 from gql_jobs.jobs.model import Spec
+from gql_jobs.jobs.payload_codec import CodecFailure, StoredPart, StoredPayloads
 from gql_jobs.jobs.payloads import ModelMismatch, read, secret_texts, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.jobs.secret_fields import REDACTED, marks_for, redacted
@@ -50,9 +51,13 @@ MAX_MESSAGE = 1000
 
 
 class Succeeded(Struct, frozen=True):
-    """The handler returned a value that fits its result model; ``result`` is its JSON."""
+    """The handler returned a value that fits its result model; ``result`` is its JSON.
+
+    ``encoded``: whether a codec has made a text of that.
+    """
 
     result: bytes
+    encoded: bool = False
 
 
 class Unable(Struct, frozen=True):
@@ -63,9 +68,13 @@ class Unable(Struct, frozen=True):
 
 
 class Readable(Struct, frozen=True):
-    """A payload as its model; ``hidden``: the texts of its secrets, which nobody but the handler may see."""
+    """A payload as its model and as its JSON.
+
+    ``hidden``: the texts of its secrets, which nobody but the handler may see.
+    """
 
     payload: BaseModel
+    plain: bytes
     hidden: HiddenTexts
 
 
@@ -132,22 +141,33 @@ class HandlerProcesses(Protocol):
 class HandlerExecution:
     """Runs the handlers of one worker."""
 
-    def __init__(self, registry: Registry, processes: HandlerProcesses) -> None:
+    def __init__(self, registry: Registry, processes: HandlerProcesses, stored: StoredPayloads | None = None) -> None:
+        """Run the handlers of a registry.
+
+        :param stored: how payloads and results are stored; as they are by default.
+        """
         self._registry = registry
         self._processes = processes
+        self.stored = stored or StoredPayloads()
 
-    def read(self, spec: Spec) -> Readable | Unable:
+    def read(self, job_id: str, spec: Spec) -> Readable | Unable:
         """Return a job's payload as the model of its type; ``Unable`` if this code knows none that fits."""
         job_type = self._registry.get(spec.type)
         if job_type is None:
             return Unable("UnknownJobType", f"No job type {spec.type[:100]!r} is registered here.")
-        return read_payload(job_type, bytes(spec.payload), spec.secrets)
+        try:
+            plain = self.stored.payload(job_id, spec) if spec.encoded else spec.payload
+        except CodecFailure as failure:
+            return Unable("PayloadNotDecoded", f"The stored payload cannot be decoded here. {failure}")
+        return read_payload(job_type, bytes(plain), spec.secrets)
 
     def without_secrets(self, spec: Spec) -> Spec:
         """Return what others than the handler may read of a spec: for the dead letter, of which the server has a copy.
 
-        A job that is retried has the spec of its submission.
+        A job that is retried has the spec of its submission. What is encoded shows nothing.
         """
+        if spec.encoded:
+            return spec
         job_type = self._registry.get(spec.type)
         marks = marks_for(job_type.payload if job_type is not None else None, spec.payload, spec.secrets)
         return replace(spec, payload=redacted(spec.payload, marks)) if marks else spec
@@ -179,7 +199,19 @@ class HandlerExecution:
         if isinstance(outcome, Failure) and context.hidden:
             hide = context.hidden.hide
             outcome = replace(outcome, type=hide(outcome.type), message=hide(outcome.message))
+        if isinstance(outcome, Succeeded) and self.stored.encodes:
+            outcome = self._encoded(spec, outcome, context, max_result)
         return Ran(outcome, ending, context.percent, context.message)
+
+    def _encoded(
+        self, spec: Spec, succeeded: Succeeded, context: HandlerContext, max_result: int
+    ) -> Succeeded | Failure:
+        try:
+            made = self.stored.encode(context.job_id, spec, StoredPart.RESULT, succeeded.result)
+        except CodecFailure as failure:
+            context.log.error("the result of job %s is not stored: %s", context.job_id, failure)  # noqa: TRY400
+            return Failure("ResultNotEncoded", "The result could not be encoded; the worker's log says more.")
+        return _too_large(made, max_result) or Succeeded(made, encoded=True)
 
     async def _outcome(
         self,
@@ -195,8 +227,7 @@ class HandlerExecution:
             return Failure(payload.type, payload.reason, retryable=False), Receipt.FINISHED
         handling: Coroutine[Any, Any, Succeeded | Failure]
         if job_type.cpu_bound:
-            stored = bytes(spec.payload)
-            handling = self._processes.run_handler(job_type, stored, spec.secrets, context, max_result)
+            handling = self._processes.run_handler(job_type, payload.plain, spec.secrets, context, max_result)
             stopped_by = Receipt.KILLED
         else:
             invocation = prepare(job_type, payload.payload, context)
@@ -433,7 +464,7 @@ def read_payload(job_type: JobType, payload: bytes, marks: tuple[str, ...] = ())
             _log_unexpected(mismatch, job_type)
         return Unable("InvalidPayload", hidden.hide(f"The stored payload does not fit its model. {mismatch}"))
     texts = secret_texts(job_type.payload, payload, marks, value)
-    return Readable(value, HiddenTexts(texts, REDACTED) if texts else _NOTHING_HIDDEN)
+    return Readable(value, payload, HiddenTexts(texts, REDACTED) if texts else _NOTHING_HIDDEN)
 
 
 _NOTHING_HIDDEN = HiddenTexts(())
@@ -558,7 +589,11 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
         _log_unexpected(mismatch, job_type)
         message = f"The handler's result does not fit {job_type.result.__name__}. {mismatch}"
         return Failure("InvalidResult", message, retryable=False)
-    if len(result) > max_bytes:
-        message = f"The result has {len(result)} bytes; the limit is {max_bytes}."
-        return Failure("ResultTooLarge", message, retryable=False)
-    return Succeeded(result)
+    return _too_large(result, max_bytes) or Succeeded(result)
+
+
+def _too_large(result: bytes, max_bytes: int) -> Failure | None:
+    if len(result) <= max_bytes:
+        return None
+    message = f"The result has {len(result)} bytes; the limit is {max_bytes}."
+    return Failure("ResultTooLarge", message, retryable=False)

@@ -18,6 +18,7 @@ from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.messages import Kind, Submission
+from gql_jobs.jobs.payload_codec import load_codec
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
@@ -300,9 +301,11 @@ async def run_pool(
     :param hand_back: set to begin stage two at once.
     :param started: set here once the pool runs; before that, cancelling this coroutine is enough.
     :raises UnsuitableServer: if the NATS server is too old.
+    :raises ImportError: if there is no such codec as the settings name.
     :raises ValueError: for a queue that neither a job type uses nor the server knows.
     """
     served = queues or tuple(registry.queues)
+    stored = load_codec(settings.codec)
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
         await _check_queues(connection, registry, queues)
@@ -315,7 +318,7 @@ async def run_pool(
         ):
             show_progress(settings.log_progress)
             asyncio.get_running_loop().set_task_factory(start_task)
-            execution = HandlerExecution(registry, processes)
+            execution = HandlerExecution(registry, processes, stored)
             pool = Pool(
                 job_log,
                 execution,

@@ -83,6 +83,7 @@ class Records:
             progress=100,
             message=ran.message,
             result=Raw(succeeded.result),
+            encoded=succeeded.encoded,
         )
         if (refused := await self._write(claimed, ran, Kind.COMPLETED, body)) is not None:
             return refused

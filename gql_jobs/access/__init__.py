@@ -1,1 +1,0 @@
-"""Who asks: API keys, tokens of an identity provider, view tokens, tickets and signed addresses of files."""
