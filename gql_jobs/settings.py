@@ -1,33 +1,21 @@
 """The settings: a frozen object that each command reads once from the environment (prefix ``GQL_JOBS_``).
 
-A file ``.env`` in the current folder is read too; the environment counts more. A name that is no setting is refused.
+How a value is given, by a variable, in a file ``.env`` or by a file of its own, is ``gql_jobs/environment.py``'s.
 """
 
-import difflib
 import json
-import os
 import re
-from collections.abc import Mapping
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from dotenv import dotenv_values
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-_PREFIX = "GQL_JOBS_"
-_ENV_FILE = ".env"
-_NO_SETTINGS = frozenset({"GQL_JOBS_PARENT_PIPE", "GQL_JOBS_URL", "GQL_JOBS_CHAOS_RUNS"})
-"""Variables with the prefix that are none of the settings: a parent's for its children, and those of examples."""
-_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
-"""Variables that Kubernetes sets for each Service, so also for one that is called ``gql-jobs`` or ``gql-jobs-api``."""
-_ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
-"""How the value of its variable ``…_PORT`` begins."""
-_SHOWN = 100
-"""Characters of a refused value that are shown."""
+from gql_jobs.environment import ENV_FILE, MAX_SHOWN_LENGTH, PREFIX, is_from_file, unknown_settings, values_of_files
 
 API: JsonDict = {"read_by": "api"}
 WORKER: JsonDict = {"read_by": "worker"}
@@ -85,8 +73,8 @@ class Settings(BaseSettings):
     """All settings. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=_ENV_FILE,
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
         frozen=True,
         extra="ignore",
         allow_inf_nan=False,
@@ -96,10 +84,11 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _are_settings(cls, given: Any) -> Any:
-        unknown = [*_unknown_settings(os.environ), *_unknown_settings(_env_file())]
-        if unknown:
-            raise ValueError(" ".join(dict.fromkeys(unknown)))
-        return given
+        names = [name.upper() for name in cls.model_fields]
+        if unknown := unknown_settings(names):
+            raise ValueError(" ".join(unknown))
+        # Beneath what was given, so beneath options of the command line: a variable of that name is refused beside it.
+        return {**{name.lower(): value for name, value in values_of_files(names).items()}, **given}
 
     nats_url: str | None = Field(
         None,
@@ -130,6 +119,62 @@ class Settings(BaseSettings):
     nats_creds: FilePath | None = Field(
         None, description="Credentials file for the NATS server.", json_schema_extra=API_WORKER
     )
+    nats_ca: FilePath | None = Field(
+        None,
+        description="Certificates (PEM) of the authority that has signed the NATS server's, for URLs `tls://…`. "
+        "Without it, those that this machine trusts.",
+        json_schema_extra=API_WORKER,
+    )
+    nats_cert: FilePath | None = Field(
+        None,
+        description="Certificate (PEM) that is shown to a NATS server that asks for one.",
+        json_schema_extra=API_WORKER,
+    )
+    nats_key: FilePath | None = Field(None, description="Its private key (PEM).", json_schema_extra=API_WORKER)
+    nats_inbox: str = Field(
+        "_INBOX",
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
+        description="What the subjects begin with on which answers of NATS come: one of its own for each user, where "
+        "the server keeps them from reading each other's.",
+        json_schema_extra=API_WORKER,
+    )
+
+    @model_validator(mode="after")
+    def _can_encrypt(self) -> "Settings":
+        if self.nats_ca is None and self.nats_cert is None and self.nats_key is None:
+            return self
+        if self.nats_url is None or any(
+            not server.url.startswith(("tls://", "wss://")) for server in nats_servers(self.nats_url)
+        ):
+            raise ValueError(
+                "GQL_JOBS_NATS_CA, _CERT and _KEY are for a GQL_JOBS_NATS_URL of tls://…: to any other URL what is "
+                "sent may not be encrypted."
+            )
+        if (self.nats_cert is None) != (self.nats_key is None):
+            raise ValueError("GQL_JOBS_NATS_CERT and GQL_JOBS_NATS_KEY belong together.")
+        try:
+            self.nats_tls()
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            raise ValueError(
+                "GQL_JOBS_NATS_CA, _CERT and _KEY must be files of PEM, the key without a passphrase and of that "
+                "certificate."
+            ) from None
+        return self
+
+    def nats_tls(self) -> ssl.SSLContext | None:
+        """Return by what the NATS server is trusted and trusts us; None where no setting says so.
+
+        :raises OSError: if a file is none of PEM, or cannot be read any more.
+        """
+        if self.nats_ca is None and self.nats_cert is None:
+            return None
+        context = ssl.create_default_context(cafile=self.nats_ca)
+        if self.nats_cert is not None:
+            # Not asked for at the terminal: the password of an encrypted key.
+            context.load_cert_chain(self.nats_cert, self.nats_key, password=b"")
+        return context
+
     auth: Literal["none", "required"] | None = Field(
         None,
         description="`required`: whoever calls the API needs a key or a token. `none`: everybody may do everything. "
@@ -591,26 +636,6 @@ def url_secrets(url: str) -> list[str]:
     return found
 
 
-def _env_file() -> dict[str, str | None]:
-    return dotenv_values(_ENV_FILE)
-
-
-def _unknown_settings(variables: Mapping[str, str | None]) -> list[str]:
-    """Return a sentence for each variable with the prefix, in whatever case, that is no setting."""
-    known = {name.upper() for name in Settings.model_fields}
-    sentences = []
-    for variable, value in variables.items():
-        name = variable.upper().removeprefix(_PREFIX)
-        if not variable.upper().startswith(_PREFIX) or name in known or _PREFIX + name in _NO_SETTINGS:
-            continue
-        if _OF_KUBERNETES.search(variable) or (name.endswith("PORT") and _ADDRESS_OF_KUBERNETES.match(value or "")):
-            continue
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {_PREFIX}{nearest[0]}?" if nearest else "docs/settings.md lists all there are."
-        sentences.append(f"{repr(variable[:_SHOWN])[1:-1]} is no setting; {hint}")
-    return sentences
-
-
 def setting_problems(error: ValidationError) -> list[str]:
     """Return what is wrong with the settings, a sentence for each; values that may be a password are not shown."""
     return [_problem(each) for each in error.errors()]
@@ -621,11 +646,11 @@ def _problem(each: Any) -> str:
     name = str(each["loc"][0]) if each["loc"] else ""
     if name not in Settings.model_fields:
         return message
-    shown = f"{_PREFIX}{name.upper()}: {message}"
-    if _is_secret(name) or _is_beside_a_secret(name):
+    shown = f"{PREFIX}{name.upper()}: {message}"
+    if _is_secret(name) or _is_beside_a_secret(name) or is_from_file(name.upper()):
         return f"{shown}."
     value = repr(each["input"])
-    return f"{shown}, not {value if len(value) <= _SHOWN else value[:_SHOWN] + '…'}."
+    return f"{shown}, not {value if len(value) <= MAX_SHOWN_LENGTH else value[:MAX_SHOWN_LENGTH] + '…'}."
 
 
 def _is_secret(name: str) -> bool:

@@ -170,3 +170,94 @@ def test_a_refused_value_is_shown_in_part() -> None:
     (problem,) = setting_problems(refused.value)
     assert problem.startswith("GQL_JOBS_NUM_WORKERS: ")
     assert len(problem) < 300
+
+
+def test_a_setting_may_be_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "password").write_bytes(b" open sesame \r\n")
+    (tmp_path / "number").write_text("7")
+    monkeypatch.setenv("GQL_JOBS_NATS_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("gql_jobs_num_workers_file", str(tmp_path / "number"))
+    settings = Settings()
+    assert settings.nats_password is not None
+    assert settings.nats_password.get_secret_value() == " open sesame "
+    assert settings.num_workers == 7
+    assert Settings(num_workers=9).num_workers == 9, "an option of the command line counts more"
+
+
+@pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
+def test_every_setting_may_be_in_a_file_and_then_shows_nothing_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"GQL_JOBS_{name}_FILE", str(tmp_path / "missing"))
+    assert _refused() == [f"GQL_JOBS_{name}_FILE: the file cannot be read: No such file or directory."]
+    (tmp_path / "missing").write_text("root:secret [/\n")
+    assert "secret" not in str(_problems())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xffsecret", "it is no text in UTF-8"),
+        (b"secret\0", "it has a zero byte"),
+        (b"secret" + 65536 * b"a", "it has more than 65536 bytes"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_value_is_refused_in_a_sentence_without_what_is_in_it(
+    content: bytes | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "password"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    monkeypatch.setenv("GQL_JOBS_SMTP_PASSWORD_FILE", str(path))
+    assert _refused() == [f"GQL_JOBS_SMTP_PASSWORD_FILE: the file cannot be read: {reason}."]
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_setting_that_is_given_in_both_ways_is_refused(
+    below: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("secret")
+    monkeypatch.setenv("GQL_JOBS_NATS_PASSWORD_FILE", "password")
+    if below:
+        (tmp_path / ".env").write_text("GQL_JOBS_NATS_PASSWORD=secret\n")
+    else:
+        monkeypatch.setenv("GQL_JOBS_NATS_PASSWORD", "secret")
+    variable = "GQL_JOBS_NATS_PASSWORD"
+    assert _refused() == [f"{variable} and {variable}_FILE are both given; only one of them may be."]
+
+
+def _refused() -> list[str]:
+    problems = _problems()
+    assert "secret" not in str(problems)
+    return problems
+
+
+def _problems() -> list[str]:
+    """What is wrong with the settings as they are, in sentences and as an exception shows it; nothing where it fits."""
+    try:
+        Settings()
+    except ValidationError as error:
+        refused = error
+    else:
+        return []
+    assert "secret" not in f"{refused}{refused!r}"
+    return setting_problems(refused)
+
+
+@pytest.mark.parametrize("url", [None, "nats://h:4222", "tls://h:4222,nats://g:4222"])
+def test_certificates_are_for_urls_that_ask_for_encryption(url: str | None, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    with pytest.raises(ValidationError, match=r"are for a GQL_JOBS_NATS_URL of tls://"):
+        Settings(nats_url=url, nats_ca=tmp_path / "ca.pem")
+
+
+def test_a_file_without_certificates_and_half_of_a_pair_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("none")
+    with pytest.raises(ValidationError, match="must be files of PEM"):
+        Settings(nats_url="tls://h:4222", nats_ca=tmp_path / "ca.pem")
+    with pytest.raises(ValidationError, match="belong together"):
+        Settings(nats_url="tls://h:4222", nats_cert=tmp_path / "ca.pem")

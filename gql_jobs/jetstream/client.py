@@ -209,8 +209,9 @@ class NatsClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def _process_err(self, err_msg: str) -> None:
-        if PERMISSIONS_ERR in err_msg:  # after which the server goes on
-            await super()._process_err(err_msg)
+        if PERMISSIONS_ERR in err_msg:
+            # After which the server goes on, and whoever waits for an answer to what was sent waits in vain.
+            log.warning("NATS does not permit this user: %s; deploy/nats/nats-server.conf has what is needed", err_msg)
             return
         # nats-py gives up for good, also where credentials have only expired or were changed.
         error = NatsError(f"nats: {err_msg}")

@@ -50,8 +50,10 @@ class Connection:
     thousands of messages and saves a call for each.
     """
 
-    def __init__(self, client: NatsClient) -> None:
+    def __init__(self, client: NatsClient, inbox: str) -> None:
+        """:param inbox: what the subjects begin with on which answers come."""
         self.client = client
+        self._inbox = inbox
         self.on_reconnect: list[Callable[[], None]] = []
 
     @property
@@ -77,7 +79,7 @@ class Connection:
 
     def new_inbox(self) -> str:
         """Return a random subject that nothing else subscribes to."""
-        return f"_INBOX.{secrets.token_hex(11)}"
+        return f"{self._inbox}.{secrets.token_hex(11)}"
 
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send a message, without waiting for an answer.
@@ -267,7 +269,7 @@ async def connect(
     client = NatsClient()
     servers = _servers(settings)
     logged_at = -_LOG_INTERVAL
-    connection = Connection(client)
+    connection = Connection(client, settings.nats_inbox)
 
     def drop_unsent() -> None:
         # What the client has not written yet would be sent after a reconnection, although it was answered as failed.
@@ -309,6 +311,8 @@ async def connect(
         "ping_interval": 5,
         "max_outstanding_pings": 2,
         "skip_subject_validation": True,
+        "inbox_prefix": settings.nats_inbox,
+        "tls": settings.nats_tls(),
         "disconnected_cb": disconnected,
         "reconnected_cb": reconnected,
         "error_cb": failed,

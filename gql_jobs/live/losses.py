@@ -140,8 +140,8 @@ class Losses:
         raise StreamReplaced(what)
 
     async def _look_for_files(self) -> None:
-        """Say so if the object store is gone though jobs have files, and make it anew."""
-        if await self._reader.has_files() and await self._artifacts.make_missing():
+        """Make the object store if there is none, for workers who may not, and say so if jobs have files."""
+        if await self._artifacts.make_missing() and await self._reader.has_files():
             what = "The object store of artifacts was deleted: the files of all jobs are gone."
             log.error("%s It is made anew, empty", what)
             self._index.note_loss(what)

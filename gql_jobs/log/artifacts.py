@@ -31,7 +31,7 @@ BUCKET = "artifacts"
 
 
 class ArtifactStore:
-    """Saves, reads and removes artifacts. The bucket is created when it is first used."""
+    """Saves, reads and removes artifacts. The bucket is created when it is first used, or by an API process."""
 
     def __init__(self, job_log: JobLog, settings: Settings) -> None:
         self._log = job_log
@@ -131,7 +131,7 @@ class ArtifactStore:
         )
 
     async def _open(self) -> Bucket:
-        """Return the bucket; create it at its first use, because not every installation has artifacts."""
+        """Return the bucket; create it at its first use, if no API process has made it yet."""
         if self._bucket is None:
             connection = self._log.connection
             self._bucket = await open_bucket(connection, BUCKET, self._replicas)

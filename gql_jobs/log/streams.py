@@ -109,12 +109,23 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
         )
     for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
         with _refusals_explained(connection, f"the stream {config['name']}"):
+            # Not made first: a user who may make streams can read every other one into them, so workers' may not.
             try:
-                await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
-            except ApiError as error:
-                if error.err_code != _NAME_IN_USE:
-                    raise
                 await update_stream(connection, config)
+            except ApiError as error:
+                if error.err_code != NO_STREAM:
+                    raise
+                await _create_stream(connection, config)
+
+
+async def _create_stream(connection: Connection, config: dict[str, Any]) -> None:
+    try:
+        await connection.api(f"STREAM.CREATE.{config['name']}", config, _TIMEOUT)
+    except ApiError as error:
+        if error.err_code != _NAME_IN_USE:
+            raise
+        # Another process has made it meanwhile, otherwise.
+        await update_stream(connection, config)
 
 
 async def ensure_consumers(

@@ -92,3 +92,48 @@ async def test_what_is_sent_to_a_server_with_tls_is_encrypted_also_where_it_does
     assert sent
     assert b"CONNECT" not in sent
     assert PASSWORD.encode() not in sent
+
+
+async def test_a_server_is_trusted_by_the_authority_that_is_named_and_by_no_other(
+    tmp_path: Path, certificate: dict[str, str]
+) -> None:
+    troubles = list[str]()
+    async with _nats(tmp_path, tls=certificate) as port:
+        stranger = _settings(tmp_path, "tls", port)
+        trusting = stranger.model_copy(update={"nats_ca": Path(certificate["cert_file"])})
+
+        async def try_to_connect() -> None:
+            async with connect(stranger, "test", troubles.append):
+                raise AssertionError("it is connected")
+
+        async with in_background(try_to_connect()):
+            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in str(troubles), "the certificate was refused")
+        async with connect(trusting, "test") as connection:
+            assert connection.connected
+
+
+async def test_a_server_that_asks_for_a_certificate_is_shown_one(tmp_path: Path, certificate: dict[str, str]) -> None:
+    tls = {**certificate, "ca_file": certificate["cert_file"], "verify": True}
+    async with _nats(tmp_path, tls=tls) as port:
+        settings = Settings(
+            nats_url=f"tls://us:{PASSWORD}@127.0.0.1:{port}",
+            nats_ca=Path(certificate["cert_file"]),
+            nats_cert=Path(certificate["cert_file"]),
+            nats_key=Path(certificate["key_file"]),
+        )
+        async with connect(settings, "test") as connection:
+            assert connection.connected
+
+
+async def test_what_the_server_does_not_permit_is_logged_and_the_connection_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    user = {"user": "us", "password": PASSWORD, "permissions": {"publish": "a", "subscribe": "mine.>"}}
+    async with _nats(tmp_path, authorization={"users": [user]}) as port:
+        settings = _settings(tmp_path, "nats", port).model_copy(update={"nats_inbox": "mine"})
+        async with connect(settings, "test") as connection:
+            assert connection.new_inbox().startswith("mine.")
+            await connection.publish("b", b"")
+            await until(lambda: 'publish to "b"' in caplog.text, "the refusal is logged")
+            assert "deploy/nats/nats-server.conf has what is needed" in caplog.text
+            assert connection.connected
