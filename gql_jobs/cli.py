@@ -8,10 +8,12 @@ import asyncio
 import difflib
 import importlib.util
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -36,6 +38,9 @@ _EXPLAINED = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, Can
 """Failures whose message is a sentence for a person."""
 _PORT = click.IntRange(0, 65535)
 _PROCESSES = click.IntRange(1, 64)
+_DURATION = re.compile(r"(\d{1,10})([smhdw])")
+_LONGEST_LIFE = 100 * 366 * 86_400
+"""Seconds for which a key may be made, at most."""
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -223,6 +228,128 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
         lines = (kept.splitlines(), text.splitlines())
         click.echo("\n".join(difflib.unified_diff(*lines, str(file), "gql-jobs schema", lineterm="")), err=True)
         raise click.ClickException(f"{file} is not the schema of this code; renew it with: {remedy}")
+
+
+@cli.group(short_help="Make, list and revoke API keys.")
+def keys() -> None:
+    """Make, list and revoke API keys, and replace the key that view tokens are signed with.
+
+    They are kept in a bucket of the NATS server (GQL_JOBS_NATS_URL, or one on this machine), which every API process
+    follows: what is made or revoked counts everywhere at once.
+    """
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["read", "create", "control", "operate"]),
+    multiple=True,
+    required=True,
+    help="What it may do. Repeatable.",
+)
+@click.option("--tenant", help="Whose jobs it sees and creates. Default: everybody's.")
+@click.option("--queue", "queues", multiple=True, help="Only jobs of this queue. Repeatable.")
+@click.option("--type", "types", multiple=True, help="Only jobs of this type. Repeatable.")
+@click.option("--tag", "tags", multiple=True, help="Only jobs with this tag. Repeatable.")
+@click.option("--expires", metavar="90d", help="After so many s, m, h, d or w it is no key any more. Default: never.")
+@_data_dir
+def keys_create(
+    *,
+    name: str,
+    scopes: tuple[str, ...],
+    tenant: str | None,
+    queues: tuple[str, ...],
+    types: tuple[str, ...],
+    tags: tuple[str, ...],
+    expires: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Make an API key and print it, once: only a hash of it is kept.
+
+    NAME says whose it is: jobs show it as their creator, key:NAME.
+    """
+    with _sentences():
+        from gql_jobs.access import administration  # noqa: PLC0415
+        from gql_jobs.jobs.viewer import Scope, ViewLimits  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        expires_at = None if expires is None else datetime.now(UTC) + _duration(expires)
+        _prepare(settings)
+        limits = ViewLimits(queues=_limit(queues), types=_limit(types), tags=_limit(tags))
+        made = administration.create_key(
+            settings, name, scopes=map(Scope, scopes), tenant=tenant, limits=limits, expires_at=expires_at
+        )
+        text, record = asyncio.run(made)
+    click.echo(f"The key {record.id} is shown this once; whoever has it may do what it may. Revoke it with:", err=True)
+    click.echo(f"gql-jobs keys revoke {record.id}", err=True)
+    click.echo(text)
+
+
+@keys.command("list")
+@_data_dir
+def keys_list(*, data_dir: Path | None) -> None:
+    """Print a table of all API keys, those that have ended among them. Times are in UTC."""
+    with _sentences():
+        from gql_jobs.access import administration  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _prepare(settings)
+        click.echo(administration.as_table(asyncio.run(administration.list_keys(settings))))
+
+
+@keys.command("revoke")
+@click.argument("id")
+@_data_dir
+def keys_revoke(*, id: str, data_dir: Path | None) -> None:  # noqa: A002 - the name of the argument
+    """End an API key, with all view tokens that were made with it; or one view token.
+
+    Operations that run under it end within a second, on every API process.
+    """
+    with _sentences():
+        from gql_jobs.access import administration  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _prepare(settings)
+        has_ended = asyncio.run(administration.revoke_credential(settings, id))
+    if not has_ended:
+        raise click.ClickException("There is no key and no view token with this id; gql-jobs keys list shows the keys.")
+    click.echo(f"{id} is revoked.", err=True)
+
+
+@keys.command("rotate")
+@click.option("--drop-older", is_flag=True, help="End all view tokens that there are, as after a theft of the key.")
+@_data_dir
+def keys_rotate(*, drop_older: bool, data_dir: Path | None) -> None:
+    """Sign view tokens with a new key from now on.
+
+    Those that were signed with older ones go on until their own end.
+    """
+    with _sentences():
+        from gql_jobs.access import administration  # noqa: PLC0415
+
+        settings = _settings(data_dir=data_dir)
+        _prepare(settings)
+        made = asyncio.run(administration.rotate_signing_key(settings, drop_older=drop_older))
+    click.echo(f"View tokens are signed with the key {made} from now on.", err=True)
+
+
+def _limit(names: tuple[str, ...]) -> frozenset[str] | None:
+    return frozenset(names) if names else None
+
+
+def _duration(text: str) -> timedelta:
+    """Return a duration that is written as a number and a unit.
+
+    :raises CannotStart: if it is none, or longer than a hundred years.
+    """
+    match = _DURATION.fullmatch(text)
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    seconds = int(match[1]) * unit[match[2]] if match is not None else 0
+    if not 0 < seconds <= _LONGEST_LIFE:
+        raise CannotStart("--expires is a number with a unit, s, m, h, d or w, such as 90d; a hundred years at most.")
+    return timedelta(seconds=seconds)
 
 
 def _schema_command(file: Path, imports: tuple[str, ...]) -> str:

@@ -374,6 +374,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"""://[^\s/?#@:"'<>]{0,300}:(?!\d{1,5}(?:[/?#\s,"')]|$))[^\s"'<>]{0,1000}@""", f"://{HIDDEN}@"),
         (r"""://[^\s/?#"'<>]{1,1000}@""", f"://{HIDDEN}@"),
         (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,20000}?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|$)", HIDDEN),
+        # Our own keys, view tokens and tickets.
+        (r"\bgj_[0-9A-Za-z]{12}_[0-9A-Za-z]{8,100}|\bgjv_[\w.-]{8,8000}|\bgjt_[\w-]{8,100}", HIDDEN),
         (r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]{0,4000})?", HIDDEN),
         (r"""(\b(?:proxy-)?authorization\\*["']?\s{0,3}[:=]\s{0,3}\\*["']?)[^\r\n"']{1,4000}""", rf"\1{HIDDEN}"),
         (r"""(\b(?:set-)?cookie\\*["']?\s{0,3}:\s{0,3}\\*["']?)[^\r\n"']{1,4000}""", rf"\1{HIDDEN}"),
@@ -390,7 +392,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _SUSPICIOUS = re.compile(
-    r"://|p(?:ass|w)| -u|'-u|s(?:e(?:cret|ssion)|i[gd]|as)|token|key|cred|auth|cookie|jwt|eyj|b(?:earer|asic)"
+    r"://|p(?:ass|w)| -u|'-u|s(?:e(?:cret|ssion)|i[gd]|as)|token|key|cred|auth|cookie|jwt|eyj|b(?:earer|asic)|gj[vt]?_"
 )
 """Part of whatever a pattern finds, in lower case: searched first, because most texts have none of it."""
 _LONGEST = 5000

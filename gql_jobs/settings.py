@@ -181,6 +181,80 @@ class Settings(BaseSettings):
         "Where it is not set that is so on loopback, and `api` does not start on any other address.",
         json_schema_extra=API,
     )
+    jwks: str | None = Field(
+        None,
+        repr=False,
+        description="The public keys of your identity provider, whose JSON Web Tokens are accepted then: an `https` "
+        "URL, an `http` URL of this machine, or a file. Read anew as it changes.",
+        json_schema_extra=API,
+    )
+    jwt_issuer: str | None = Field(
+        None, min_length=1, description="What the claim `iss` of these tokens must be.", json_schema_extra=API
+    )
+    jwt_audience: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="What the claim `aud` must be or contain: one of these, separated by commas.",
+        json_schema_extra=API,
+    )
+    jwt_leeway: float = Field(
+        10.0,
+        ge=0,
+        le=300,
+        description="How far the provider's clock may be off: so much longer and earlier a token counts.",
+        json_schema_extra=API,
+    )
+    jwt_tenant_claim: str | None = Field(
+        None,
+        min_length=1,
+        description="The claim with the tenant. Once it is set, a token without it is refused.",
+        json_schema_extra=API,
+    )
+    jwt_ids_claim: str | None = Field(
+        None,
+        min_length=1,
+        description="The claim with a list of ids: a token is for these jobs only, and refused without it.",
+        json_schema_extra=API,
+    )
+    jwt_tags_claim: str | None = Field(
+        None,
+        min_length=1,
+        description="The claim with a list of tags: a token is for jobs with one of these, and refused without it.",
+        json_schema_extra=API,
+    )
+    jwt_types_claim: str | None = Field(
+        None,
+        min_length=1,
+        description="The claim with a list of job types: a token is for these only, and refused without it.",
+        json_schema_extra=API,
+    )
+    jwt_queues_claim: str | None = Field(
+        None,
+        min_length=1,
+        description="The claim with a list of queues: a token is for these only, and refused without it.",
+        json_schema_extra=API,
+    )
+
+    @field_validator("jwks")
+    @classmethod
+    def _is_place_of_keys(cls, place: str | None) -> str | None:
+        if place is not None and "://" in place:
+            parts = urlsplit(place)
+            is_ours = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+            if not parts.hostname or not (parts.scheme == "https" or is_ours) or "@" in parts.netloc:
+                raise ValueError(
+                    "it must be an https URL without a user name, an http URL of this machine, or the path of a file"
+                )
+        return place
+
+    @model_validator(mode="after")
+    def _names_issuer_and_audience(self) -> "Settings":
+        if self.jwks is not None and (self.jwt_issuer is None or not self.jwt_audience):
+            raise ValueError(
+                "GQL_JOBS_JWKS needs GQL_JOBS_JWT_ISSUER and GQL_JOBS_JWT_AUDIENCE: without them a token that was made "
+                "for another service would count here."
+            )
+        return self
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least that is logged; INFO has a line for every step of a job.", json_schema_extra=ALL
     )
@@ -501,7 +575,9 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="The address of that port.", json_schema_extra=API_WORKER)
 
-    @field_validator("allowed_hosts", "cors_origins", "metrics_operations", "process_environment", mode="before")
+    @field_validator(
+        "allowed_hosts", "cors_origins", "metrics_operations", "process_environment", "jwt_audience", mode="before"
+    )
     @classmethod
     def _separated(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -654,7 +730,7 @@ def _problem(each: Any) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return name == "nats_url" or "SecretStr" in str(Settings.model_fields[name].annotation)
+    return name in {"nats_url", "jwks"} or "SecretStr" in str(Settings.model_fields[name].annotation)
 
 
 def _is_beside_a_secret(name: str) -> bool:

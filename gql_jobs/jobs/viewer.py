@@ -31,10 +31,11 @@ class Scope(StrEnum):
     OPERATE = "operate"
 
 
-class ViewLimits(Struct, frozen=True, omit_defaults=True):
+class ViewLimits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Which jobs a credential is for. A job has to be within each kind that is given, and needs one entry of a kind.
 
-    None is no limit; an empty set lets no job through.
+    None is no limit; an empty set lets no job through. A kind that is unknown is refused where limits are read: without
+    it they would be wider.
     """
 
     ids: Names = None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from gql_jobs.access.authentication import Authentication, open_authentication
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
@@ -87,6 +88,7 @@ class Runtime(Struct):
     watch: Watch
     presence: Presence
     artifacts: ArtifactStore
+    access: Authentication
 
     async def job(self, job_id: str, visibility: Visibility, budget: Budget | None = None) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
@@ -200,6 +202,7 @@ async def open_runtime(
         connection = await stack.enter_async_context(connect(settings, "gql-jobs api"))
         await ensure_streams(connection, settings)
         await ensure_consumers(connection, registry.queues, settings.ack_wait)
+        access = await stack.enter_async_context(open_authentication(connection, settings))
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, EXPIRED_EVENT_TTL))
@@ -226,6 +229,7 @@ async def open_runtime(
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
             artifacts=artifacts,
+            access=access,
             presence=await stack.enter_async_context(watch_workers(connection)),
         )
 
