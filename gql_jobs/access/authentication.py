@@ -22,6 +22,7 @@ from gql_jobs.access.store import CredentialStore, open_credential_store
 from gql_jobs.access.tickets import (
     TICKET_SECONDS,
     Ticket,
+    encode_ticket,
     make_ticket,
     read_signature,
     sign_file,
@@ -42,8 +43,10 @@ MAX_KNOWN = 10_000
 """Tokens that were checked and are remembered, at most."""
 MAX_KNOWN_CHARACTERS = 16 << 20
 """Characters that these have together, at most."""
-MAX_TICKETS = 10_000
-"""Tickets that one process gives out within a minute, at most; a subject a tenth of them."""
+MAX_TICKETS_BYTES = 64 << 20
+"""Bytes of the tickets that one process gives out within a minute, at most; a sixteenth for one key or token."""
+_SMALLEST_TICKET = 1024
+"""Bytes that a ticket counts for at least."""
 _EXPIRY_CHECK = 0.5
 """Seconds between two looks at whether a key's time is over."""
 _NO_KEY = bytes(32)
@@ -77,8 +80,9 @@ class Authentication:
         self._known: OrderedDict[bytes, _KnownToken] = OrderedDict()
         self._known_size = 0
         self._watched: dict[int, _Watched] = {}
-        self._tickets: deque[tuple[float, str]] = deque()
+        self._tickets: deque[tuple[float, str, int]] = deque()
         self._tickets_of: Counter[str] = Counter()
+        self._tickets_size = 0
         store.on_change.append(self._tell_ended)
         if provider is not None:
             provider.keys.on_change = self._forget_tokens_of_provider
@@ -247,21 +251,25 @@ class Authentication:
         :raises RateLimited: if too many were given out within the last minute.
         :raises QueueUnavailable: if it cannot be stored.
         """
-        self._count_ticket(viewer.subject)
-        text = await make_ticket(self._store, Ticket(viewer, query, variables, operation_name))
-        return text, TICKET_SECONDS
+        stored = encode_ticket(Ticket(viewer, query, variables, operation_name))
+        # Browsers with view tokens have the subject of their back end.
+        self._count_ticket(viewer.credentials[0] if viewer.credentials else viewer.subject, len(stored))
+        return await make_ticket(self._store, stored), TICKET_SECONDS
 
-    def _count_ticket(self, subject: str) -> None:
-        now = time.monotonic()
+    def _count_ticket(self, holder: str, size: int) -> None:
+        now, size = time.monotonic(), max(size, _SMALLEST_TICKET)
         while self._tickets and self._tickets[0][0] <= now - TICKET_SECONDS:
-            _, past = self._tickets.popleft()
-            self._tickets_of[past] -= 1
+            _, past, freed = self._tickets.popleft()
+            self._tickets_size -= freed
+            self._tickets_of[past] -= freed
             if not self._tickets_of[past]:
                 del self._tickets_of[past]
-        if len(self._tickets) >= MAX_TICKETS or self._tickets_of[subject] >= MAX_TICKETS // 10:
+        own = self._tickets_of[holder] + size
+        if own > MAX_TICKETS_BYTES // 16 or self._tickets_size + size > MAX_TICKETS_BYTES:
             raise RateLimited("Too many tickets were asked for within a minute.", TICKET_SECONDS)
-        self._tickets.append((now, subject))
-        self._tickets_of[subject] += 1
+        self._tickets.append((now, holder, size))
+        self._tickets_of[holder] = own
+        self._tickets_size += size
 
     async def use_ticket(self, ticket: str) -> Ticket:
         """Return what a ticket stands for; it works once, whichever process is asked.

@@ -47,15 +47,22 @@ class _Signature(Struct, frozen=True, array_like=True):
     chain: tuple[str, ...]
 
 
-async def make_ticket(store: CredentialStore, ticket: Ticket) -> str:
-    """Keep what a ticket stands for, and return its text.
+def encode_ticket(ticket: Ticket) -> bytes:
+    """Return what is kept of a ticket.
 
-    :raises PayloadTooLarge: if the document and its variables are too large.
-    :raises QueueUnavailable: if it cannot be stored.
+    :raises PayloadTooLarge: if its document and variables are too large.
     """
     stored = msgspec.json.encode(ticket)
     if len(stored) > MAX_TICKET_BYTES:
         raise PayloadTooLarge("A ticket's document with its variables", len(stored), MAX_TICKET_BYTES)
+    return stored
+
+
+async def make_ticket(store: CredentialStore, stored: bytes) -> str:
+    """Keep what a ticket stands for, and return its text.
+
+    :raises QueueUnavailable: if it cannot be stored.
+    """
     text = TICKET_PREFIX + secrets.token_urlsafe(32)
     await store.keep(f"ticket.{_hash_of(text)}", stored, TICKET_SECONDS)
     return text
