@@ -61,9 +61,12 @@ async def running_worker(
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings, *arguments: str, **options: Any) -> AsyncIterator[Process]:
+async def worker_process(
+    settings: Settings, *arguments: str, program: tuple[str, ...] = ("gql_jobs_worker",), **options: Any
+) -> AsyncIterator[Process]:
     """``python -m gql_jobs_worker`` with the test job types, as a process of its own; killed when the block ends.
 
+    :param program: what Python is to run instead, and its first arguments.
     :param options: those of ``asyncio.create_subprocess_exec``.
     """
     environment = {
@@ -75,6 +78,6 @@ async def worker_process(settings: Settings, *arguments: str, **options: Any) ->
         "GQL_JOBS_BASE_RETRY_DELAY": str(settings.base_retry_delay),
         "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
     }
-    command = (sys.executable, "-m", "gql_jobs_worker", "--import", *JOB_TYPES, *arguments)
+    command = (sys.executable, "-m", *program, "--import", *JOB_TYPES, *arguments)
     async with running_process(*command, env=environment, **options) as process:
         yield process

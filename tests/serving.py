@@ -162,10 +162,11 @@ async def serving(
 
 @asynccontextmanager
 async def api_process(
-    settings: Settings, port: int, *, ready: bool = True, **options: Any
+    settings: Settings, port: int, *, ready: bool = True, program: tuple[str, ...] = ("gql_jobs",), **options: Any
 ) -> AsyncIterator[tuple[Api, Process]]:
     """``gql-jobs api`` with the test job types, as a process of its own; killed when the block ends.
 
+    :param program: what Python is to run instead, and its first arguments.
     :param options: those of ``asyncio.create_subprocess_exec``.
     """
     environment = {
@@ -174,7 +175,7 @@ async def api_process(
         "GQL_JOBS_NATS_URL": settings.nats_url or "",
     }
     arguments = ("--port", str(port), "--data-dir", str(settings.data_dir), "--import", *JOB_TYPES)
-    command = (sys.executable, "-m", "gql_jobs", "api", *arguments)
+    command = (sys.executable, "-m", *program, "api", *arguments)
     async with running_process(*command, env=environment, **options) as process, connected(port) as api:
         if ready:
             await until(lambda: is_ready(api), "the API process is ready", within=20)

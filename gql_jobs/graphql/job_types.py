@@ -128,6 +128,12 @@ class Job:
     worker_id: str | None = computed(description="The worker that runs it or ran it last.")
     error: JobError | None = computed(description="The latest failure; null once the job has completed.")
     tags: list[str] = computed(description="The tags it was created with.")
+    tenant: str | None = computed(
+        description="Whose it is: the tenant of the key or token that created it; null where that had none."
+    )
+    created_by: str | None = computed(
+        description="The subject that created it, as `viewer` names it; null if nobody was authenticated."
+    )
     created_at: datetime = computed(description="When it was created.")
     updated_at: datetime = computed(description="When it last changed.")
     run_at: datetime | None = computed(
@@ -375,6 +381,8 @@ compute(
     worker_id=attrgetter("source.worker_id"),
     error=_error,
     tags=attrgetter("source.spec.tags"),
+    tenant=attrgetter("source.spec.tenant"),
+    created_by=attrgetter("source.spec.created_by"),
     created_at=attrgetter("source.spec.created_at"),
     updated_at=attrgetter("source.updated_at"),
     run_at=attrgetter("source.run_at"),
@@ -398,6 +406,10 @@ class JobEvent:
         description="The event's place in the history of all jobs; give it as `after` to resume."
     )
     at: datetime = computed(description="When it happened.")
+    actor: str | None = computed(
+        description="The subject that created, cancelled or retried the job; null for what the system did, and if "
+        "nobody was authenticated."
+    )
     job: Job = computed(description="The job as of this event.")
 
 
@@ -498,7 +510,12 @@ def _next_attempt_at(shown: JobEvent) -> datetime:
     return job.next_attempt_at or job.updated_at
 
 
-compute(JobEvent, at=attrgetter("source.job.updated_at"), job=lambda event: event.present(event.source.job))
+compute(
+    JobEvent,
+    at=attrgetter("source.job.updated_at"),
+    actor=attrgetter("source.job.actor"),
+    job=lambda event: event.present(event.source.job),
+)
 compute(JobScheduled, run_at=_run_at)
 compute(
     JobStarted,

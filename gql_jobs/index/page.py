@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from gql_jobs.index.tables import json_array, microseconds, stored_job
 from gql_jobs.jobs.errors import InvalidArgument
@@ -29,6 +30,11 @@ _INDEXES: dict[OrderField, str] = {
     OrderField.FINISHED_AT: "jobs_finished",
     OrderField.PRIORITY: "jobs_priority",
 }
+_TENANT_INDEXES: dict[OrderField, str] = {
+    OrderField.CREATED_AT: "jobs_tenant_created",
+    OrderField.UPDATED_AT: "jobs_tenant_updated",
+}
+"""They hold the jobs of tenants only, and have those of one in that order."""
 _LONGEST_CURSOR = 512
 """Characters of a cursor; those that are given out have fewer."""
 _SCANNED_FROM = 10
@@ -195,7 +201,11 @@ def _parts_up_to(largest: int | None) -> str:
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
     """Return how many jobs match: from the table of counts where the filter allows it, else counted row by row."""
     found = where(job_filter)
-    what = "total(n) FROM counts" if is_counted(job_filter) else "count(*) FROM jobs"
+    what = "total(n) FROM counts"
+    if not is_counted(job_filter):
+        what = "count(*) FROM jobs"
+        if job_filter.visibility.tenant is not None:
+            what += _tenant_index_clause(database, job_filter, JobOrder())
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
 
 
@@ -222,6 +232,8 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
     It is empty where SQLite does not sort anyway, or where too few jobs match: sorting a job costs more than skipping
     one, so the scan is faster only if many match (docs/decisions.md).
     """
+    if job_filter.visibility.tenant is not None:
+        return _tenant_index_clause(database, job_filter, order)
     by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
     is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
     if is_in_order or not is_counted(job_filter):
@@ -229,6 +241,29 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
     if count_jobs(database, job_filter) * _SCANNED_FROM < count_jobs(database, JobFilter()):
         return ""
     return f" INDEXED BY {_INDEXES[order.field]}"
+
+
+def _tenant_index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
+    """Return the clause for the jobs of a tenant, without which SQLite might look at those of all others.
+
+    It is empty where few jobs are named in another way: by their ids or their tags. Where few jobs of all tenants have
+    the status or the type, their index is scanned instead of the tenant's jobs.
+    """
+    visibility = job_filter.visibility
+    if not all(
+        part is None for part in (job_filter.ids, job_filter.tags, visibility.limits.ids, visibility.limits.tags)
+    ):
+        return ""
+    of_tenant = JobFilter(visibility=Visibility(visibility.tenant))
+    columns = [name for name in ("type", "status") if len(getattr(job_filter, name) or ()) == 1]
+    if columns and order.field is OrderField.CREATED_AT:
+        of_all = replace(JobFilter(), **{name: getattr(job_filter, name) for name in columns})
+        if count_jobs(database, of_all) < count_jobs(database, of_tenant):
+            return f" INDEXED BY jobs_{'_'.join(columns)}"
+    own = _TENANT_INDEXES.get(order.field)
+    if own is None and count_jobs(database, of_tenant) * _SCANNED_FROM >= count_jobs(database, JobFilter()):
+        own = _INDEXES[order.field]
+    return f" INDEXED BY {own or 'jobs_tenant_created'}"
 
 
 def _decode_cursor(cursor: str, order: JobOrder) -> list[int | str]:

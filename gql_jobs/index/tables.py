@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw
 from msgspec.structs import astuple, fields, force_setattr, replace
 
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.messages import NEWEST_VERSION, Kind
 from gql_jobs.jobs.model import Cursor, Job, JobState, Spec
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,11 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join(["10", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"10.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
-Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show.
+Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
+version of messages is a part of it: an index has set newer ones aside, which a later release can read.
 """
 
 LOSS_SHOWN = timedelta(days=7)
@@ -102,7 +103,7 @@ CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by 
 CREATE TABLE tags (tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID;
 CREATE TABLE counts (
   status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, tenant TEXT NOT NULL,
-  n INTEGER NOT NULL, PRIMARY KEY (status, type, queue, priority, tenant)
+  n INTEGER NOT NULL, PRIMARY KEY (tenant, status, type, queue, priority)
 ) WITHOUT ROWID;
 CREATE TABLE events (
   seq INTEGER NOT NULL, nth INTEGER NOT NULL, job INTEGER NOT NULL, kind TEXT NOT NULL, state BLOB NOT NULL,

@@ -85,6 +85,7 @@ def fold(job: Job | None, message: Message) -> Job | None:
         last_seq=message.seq,
         updated_at=max(message.at, job.updated_at),
         event_seq=job.event_seq if message.kind in _NO_EVENTS else message.seq,
+        actor=None,
     )
     apply = _APPLY.get(message.kind)
     return apply(moved, message) if apply is not None else moved
@@ -149,7 +150,17 @@ def _new_job(message: Message) -> Job:
         event_seq=message.seq if cancelled else message.body.event_seq,
         finished_at=message.at if cancelled else None,
         retried=message.kind is Kind.QUEUED and _is_retry(message.body),
+        actor=_first_actor(message),
     )
+
+
+def _first_actor(message: Message) -> str | None:
+    """Return who caused the first message of a job that is known of it."""
+    body: Submission | Cancelled = message.body
+    if isinstance(body, Cancelled) or _is_retry(body):
+        return body.actor
+    # It is the server that queues a job whose time has come.
+    return None if message.kind is Kind.QUEUED and _was_scheduled(body) else body.spec.created_by
 
 
 def _scheduled_event(message: Message, spec: Spec) -> Event:
@@ -161,6 +172,7 @@ def _scheduled_event(message: Message, spec: Spec) -> Event:
         submission_seq=message.seq,
         last_seq=message.seq,
         updated_at=spec.created_at,
+        actor=spec.created_by,
     )
     return Event(Kind.SCHEDULED, Cursor(message.seq), scheduled)
 
@@ -175,6 +187,7 @@ def _queued(job: Job, message: Message) -> Job:
         updated_at=job.updated_at,
         event_seq=job.event_seq,
         retried=_is_retry(message.body),
+        actor=message.body.actor,
     )
 
 
@@ -237,7 +250,7 @@ def _dead_letter(job: Job, message: Message) -> Job:
 
 
 def _cancelled(job: Job, message: Message) -> Job:
-    return replace(job, finished_at=message.at, next_attempt_at=None)
+    return replace(job, finished_at=message.at, next_attempt_at=None, actor=message.body.actor)
 
 
 def _released(job: Job, message: Message) -> Job:

@@ -56,11 +56,13 @@ class Submission(Body, frozen=True, kw_only=True):
     """A creation or a retry by hand. ``event_seq``: the job's last event when it was written, 0 for a new job.
 
     ``after_expiry``: a creation under the key of a job that has expired, of which only the ``expired`` event is left.
+    ``actor``: who retried it, None if nobody was authenticated; a creation's is ``spec.created_by``.
     """
 
     spec: Spec
     event_seq: int = 0
     after_expiry: bool = False
+    actor: str | None = None
 
 
 class AttemptBody(Body, frozen=True, kw_only=True):
@@ -103,9 +105,13 @@ class DeadLetter(AttemptBody, frozen=True, kw_only=True):
 
 
 class Cancelled(Body, frozen=True, kw_only=True):
-    """A client cancelled the job. ``spec`` is given only for a scheduled job, whose first message is deleted then."""
+    """A client cancelled the job. ``spec`` is given only for a scheduled job, whose first message is deleted then.
+
+    ``actor``: who cancelled it, None if nobody was authenticated.
+    """
 
     spec: Spec | None = None
+    actor: str | None = None
 
 
 class Released(AttemptBody, frozen=True, kw_only=True):

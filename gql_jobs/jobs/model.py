@@ -146,12 +146,13 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What changes about a job: its state as of one message of its history, without what was asked for.
 
-    ``retried``: whether the newest submission is a retry by hand, which is for at once.
+    ``retried``: whether the newest submission is a retry by hand, which is for at once. ``actor``: who caused the last
+    event, None for the system, and if nobody was authenticated. ``result_encoded``: whether the result is a text that a
+    codec has made of it.
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
     event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
     the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
-    ``result_encoded``: whether the result is a text that a codec has made of it. ``failed_at``: when the latest attempt
-    failed, while no other has followed.
+    ``failed_at``: when the latest attempt failed, while no other has followed.
     """
 
     id: str
@@ -166,13 +167,14 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     progress_message: str | None = None
     worker_id: str | None = None
     errors: tuple[JobError, ...] = ()
+    actor: str | None = None
     result_json: Raw | UnsetType = field(name="result", default=UNSET)
     started_at: datetime | None = None
     failed_at: datetime | None = None
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
-    superseded_attempt: int | None = None
     result_encoded: bool = False
+    superseded_attempt: int | None = None
 
     @property
     def result(self) -> Raw | None:

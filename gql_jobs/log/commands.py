@@ -258,7 +258,7 @@ class JobCommands:
         :raises QueueUnavailable: if the job is being expired, or the server does not answer.
         """
         history = await self._log.history(write.job_id, self._first_seq(write.job_id))
-        existing = folded(history)
+        existing = _decidable(write.job_id, history)
         if existing is None and half_expired(history):
             # Maintenance has begun to expire it. Indexes that have the old job must see its end before the new one.
             with suppress(Superseded):
@@ -291,7 +291,8 @@ class JobCommands:
             if job.status.is_terminal:
                 raise InvalidState(job_id, job.status.name, "cancelled")
             scheduled = job.status is JobStatus.SCHEDULED
-            body = Cancelled(submission=job.submission_seq, spec=job.spec if scheduled else None)
+            spec = job.spec if scheduled else None
+            body = Cancelled(submission=job.submission_seq, spec=spec, actor=viewer.actor)
             subject = codec.event_subject(job_id, Kind.CANCELLED)
             try:
                 seq = await self._log.append(Write(job_id, subject, body, job_events(job_id, _last_event(history))))
@@ -316,7 +317,7 @@ class JobCommands:
             history, job = await self._existing(job_id, viewer, whole=number > 0)
             if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
                 raise InvalidState(job_id, job.status.name, "retried")
-            body = Submission(spec=job.spec, event_seq=job.event_seq)
+            body = Submission(spec=job.spec, event_seq=job.event_seq, actor=viewer.actor)
             subject = codec.queued_subject(job_id, job.spec.queue, job.spec.priority)
             try:
                 seq = await self._log.append(Write(job_id, subject, body, whole_job(job_id, history[-1].seq)))
@@ -343,7 +344,7 @@ class JobCommands:
             await self._log.history(new_job_id())
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
-        job = folded(history)
+        job = _decidable(job_id, history)
         if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         return history, job
@@ -389,6 +390,17 @@ def _first_state(write: Write, seq: int) -> Job:
     kind = Kind.SCHEDULED if SCHEDULE_HEADER in write.headers else Kind.QUEUED
     job = fold(None, Message(write.job_id, kind, seq, body.spec.created_at, body))
     assert job is not None
+    return job
+
+
+def _decidable(job_id: str, history: list[JobMessage]) -> Job | None:
+    """Return the job that its messages make.
+
+    :raises QueueUnavailable: if some of them are of a newer release: what they say of the job is not known here.
+    """
+    job, _, _, is_newer = read_history(history)
+    if is_newer:
+        raise QueueUnavailable(f"Job {job_id} was written by a newer release than this process has; try again.")
     return job
 
 

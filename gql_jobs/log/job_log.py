@@ -84,11 +84,15 @@ def queue_error(error: JetStreamError) -> QueueUnavailable | QueueFull:
 
 
 class History(NamedTuple):
-    """The job that its messages make, the events that clients see, oldest first, and its files, sorted by name."""
+    """The job that its messages make, the events that clients see, oldest first, and its files, sorted by name.
+
+    ``is_newer``: whether messages of a newer release are among them, so that nothing may be decided on what is known.
+    """
 
     job: Job | None
     events: list[Event]
     artifacts: list[Artifact]
+    is_newer: bool = False
 
 
 def read_history(history: list[JobMessage]) -> History:
@@ -96,10 +100,12 @@ def read_history(history: list[JobMessage]) -> History:
     job: Job | None = None
     events: list[Event] = []
     files: dict[str, Artifact] = {}
+    is_newer = False
     for stored in history:
         try:
             message = stored.read()
-        except codec.Unreadable:
+        except codec.Unreadable as error:
+            is_newer = is_newer or isinstance(error, codec.Newer)
             continue
         if message is None:
             continue
@@ -109,7 +115,7 @@ def read_history(history: list[JobMessage]) -> History:
         if before is not None and job is None:
             events, files = [], {}
         events += events_of(before, message, job)
-    return History(job, events, [files[name] for name in sorted(files)])
+    return History(job, events, [files[name] for name in sorted(files)], is_newer)
 
 
 def folded(history: list[JobMessage]) -> Job | None:

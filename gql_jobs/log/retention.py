@@ -25,7 +25,7 @@ from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import DEAD_LETTERS_STREAM, JobMessage
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors, whole_job
+from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors, read_history, whole_job
 from gql_jobs.logs import job_fields
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,10 @@ async def _delete_messages(job_log: JobLog, messages: Sequence[tuple[int, Kind |
 
 def _finished_at(history: list[JobMessage]) -> datetime | None:
     """Return when the job ended; None if it has not ended, or does not exist."""
-    job = folded(history)
+    job, _, _, is_newer = read_history(history)
+    if is_newer:
+        # A newer release may have retried it.
+        return None
     if job is not None:
         return job.finished_at if job.status.is_terminal else None
     return next(m.at for m in reversed(history) if m.is_event) if half_expired(history) else None
@@ -185,8 +188,10 @@ async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
     :raises QueueUnavailable: if the stream does not answer.
     """
     history = await job_log.history(job_id)
-    job = folded(history)
-    if job is None or job.status is not JobStatus.SCHEDULED or job.spec.run_at is None or job.spec.run_at >= before:
+    job, _, _, is_newer = read_history(history)
+    if is_newer or job is None or job.status is not JobStatus.SCHEDULED:
+        return False
+    if job.spec.run_at is None or job.spec.run_at >= before:
         return False
     scheduled = history[-1].read()
     if scheduled is None or scheduled.kind is not Kind.SCHEDULED:

@@ -19,6 +19,12 @@ def test_a_key_has_one_id_for_ever() -> None:
     assert job_id_for_key("order-4712") != job_id_for_key("order-4711")
 
 
+def test_an_id_follows_from_tenant_and_key_and_no_other_pair_has_it() -> None:
+    assert job_id_for_key("order-4711", "red") == job_id_for_key("order-4711", "red")
+    pairs = [("b", "a"), ("ab", None), ("b", None), ("a", "b"), ("", "ab"), ("ab", ""), ("b", "a\0"), ("c", "a\0b")]
+    assert len({job_id_for_key(key, tenant) for key, tenant in pairs}) == len(pairs)
+
+
 def test_an_id_is_read_in_any_case() -> None:
     assert parse_job_id(JOB.upper()) == JOB
 

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gql_jobs.jobs.messages import (
+    NEWEST_VERSION,
     Body,
     Cancelled,
     Completed,
@@ -71,9 +73,30 @@ def test_unknown_fields_are_ignored(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
-    stored = json.loads(encode_body(BODIES[kind])) | {"v": 3}
-    with pytest.raises(Newer, match="version 3 is newer than 2"):
-        decode_body(kind, json.dumps(stored).encode())
+    for version in (NEWEST_VERSION + 1, 0):
+        stored = json.loads(encode_body(BODIES[kind])) | {"v": version}
+        with pytest.raises(Newer, match=f"version {version} is "):
+            decode_body(kind, json.dumps(stored).encode())
+
+
+@pytest.mark.parametrize("kind", [Kind.SCHEDULED, Kind.QUEUED, Kind.DEAD_LETTER, Kind.CANCELLED])
+@pytest.mark.parametrize("facts", [{"tenant": "red"}, {"secrets": ("/password",)}, {"tenant": ""}])
+def test_what_has_a_tenant_or_secrets_is_written_as_version_2_and_read_as_1_or_2(
+    kind: Kind, facts: dict[str, Any]
+) -> None:
+    marked = replace(BODIES[kind], spec=spec(**facts))
+    stored = json.loads(encode_body(marked))
+    assert stored["v"] == 2
+    assert decode_body(kind, json.dumps(stored).encode()) == replace(marked, v=2)
+    assert decode_body(kind, json.dumps(stored | {"v": 1}).encode()) == marked
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_everything_else_is_written_as_version_1(kind: Kind) -> None:
+    body = BODIES[kind]
+    if getattr(body, "spec", None) is not None:
+        body = replace(body, spec=spec(created_by="ada", tags=("a",)))
+    assert "v" not in json.loads(encode_body(body))
 
 
 @pytest.mark.parametrize(
