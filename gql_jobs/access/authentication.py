@@ -31,6 +31,7 @@ from gql_jobs.access.tickets import (
 from gql_jobs.access.view_tokens import VIEW_TOKEN_PREFIX, IssuedToken, make_view_token, read_token_id, read_view_token
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import Forbidden, InvalidArgument, RateLimited, Unauthenticated
+from gql_jobs.jobs.payload_codec import HashKey
 from gql_jobs.jobs.viewer import ANYBODY, NO_LIMITS, Scope, Viewer, ViewLimits
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
@@ -193,6 +194,13 @@ class Authentication:
         if viewer.expires_at is not None:
             ends = min(ends, viewer.expires_at)
         return make_view_token(narrowed, self._store.newest_signing_key, ends, known=viewer.is_known)
+
+    async def hash_key(self) -> HashKey:
+        """Return the key to hash confidential payloads with, the same in all API processes.
+
+        :raises QueueUnavailable: if it cannot be read or made.
+        """
+        return await self._store.hash_key()
 
     async def revoke(self, viewer: Viewer, credential_id: str) -> bool:
         """End a view token or a key; return False if there is none that this viewer may end.

@@ -1,4 +1,4 @@
-"""What the bucket of credentials holds: API keys by their hashes, keys to sign with, and revocations.
+"""What the bucket of credentials holds: API keys by their hashes, keys to sign and to hash with, and revocations.
 
 A record with a field that this version does not know is refused: it may be one that narrows what the key is for.
 """
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.payload_codec import HashKey
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, Viewer, ViewLimits
 
 ACCESS_BUCKET = "gql-jobs-access"
@@ -128,6 +129,11 @@ def new_signing_key() -> SigningKey:
     return SigningKey(
         url_text(secrets.token_bytes(SIGNING_ID_LENGTH * 3 // 4)), secrets.token_bytes(32), datetime.now(UTC)
     )
+
+
+def new_hash_key() -> HashKey:
+    """Make a key to hash confidential payloads with."""
+    return HashKey(_random_text(SIGNING_ID_LENGTH), secrets.token_bytes(32))
 
 
 def id_in_key(text: str) -> str | None:

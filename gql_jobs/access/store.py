@@ -24,6 +24,7 @@ from gql_jobs.access.records import (
     RevocationRecord,
     SigningKey,
     encode_record,
+    new_hash_key,
     new_signing_key,
 )
 from gql_jobs.jetstream.connection import Connection, open_publisher
@@ -32,6 +33,7 @@ from gql_jobs.jetstream.key_value import KeyValueBucket
 from gql_jobs.jetstream.ordered_consumer import StreamMessage
 from gql_jobs.jetstream.stored_messages import NO_STREAM
 from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.payload_codec import HashKey
 from gql_jobs.processes.event_loop import in_background
 
 log = logging.getLogger(__name__)
@@ -310,6 +312,28 @@ class CredentialStore:
             retired = replace(record, retired_at=datetime.now(UTC))
             ttl = int(LONGEST_LIFE.total_seconds()) + 3600
             await self._bucket.put(name, encode_record(retired), expected=seq, ttl=ttl)
+
+    async def hash_key(self) -> HashKey:
+        """Return the key to hash confidential payloads with, made by whichever process comes first, and kept for good.
+
+        :raises QueueUnavailable: if it cannot be read or made.
+        """
+        with bucket_errors():
+            for _ in range(_TRIES):
+                names = sorted(await self._bucket.keys("hmac.*"))
+                for name in names:
+                    found = await self._bucket.get(name)
+                    if found is not None:
+                        return msgspec.json.decode(found[0], type=HashKey)
+                key = new_hash_key()
+                try:
+                    # A deleted one has left its mark, over which none could be made any more.
+                    fence = None if names else "hmac.*"
+                    await self._bucket.put(f"hmac.{key.id}", encode_record(key), expected=0, fence=fence)
+                except FenceRefused:
+                    continue
+                return key
+        raise QueueUnavailable("Others write the key of hashes at the same time; try again.")
 
     # Tickets, which are not followed: each is read once.
 

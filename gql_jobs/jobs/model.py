@@ -120,9 +120,9 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     ``payload`` is what the client sent, as JSON under the aliases of the model's fields, and what factories of defaults
     drew; ``secrets`` are the places in it that clients are not shown, as JSON pointers in which ``*`` is every item.
     ``request_hash`` is the SHA-256 of the type and what the client sent, ``payload_hash`` that of the type and the
-    payload with its defaults, which jobs without the other are compared by. ``timeout`` is in seconds. ``tenant`` and
-    ``created_by`` are those of the viewer who created it, None where that was nobody who was authenticated.
-    ``encoded``: whether the payload is a text that a codec has made of that JSON.
+    payload with its defaults, which jobs without the other are compared by; of confidential payloads HMACs of these.
+    ``timeout`` is in seconds. ``tenant`` and ``created_by`` are those of the viewer who created it, None where that was
+    nobody who was authenticated. ``encoded``: whether the payload is a text that a codec has made of that JSON.
     """
 
     type: str

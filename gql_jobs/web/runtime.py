@@ -203,6 +203,7 @@ async def open_runtime(
         await ensure_streams(connection, settings)
         await ensure_consumers(connection, registry.queues, settings.ack_wait)
         access = await stack.enter_async_context(open_authentication(connection, settings))
+        stored.hash_key = await access.hash_key()
         job_log = await stack.enter_async_context(open_job_log(connection))
         stream = await stream_info(connection)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, EXPIRED_EVENT_TTL))

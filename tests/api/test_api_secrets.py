@@ -11,16 +11,21 @@ from typing import Any
 
 import pytest
 
+from gql_jobs.access.records import ACCESS_BUCKET
 from gql_jobs.doctor.examination import as_text, examine
+from gql_jobs.jobs.model import Spec
+from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.registry import Registry
+from gql_jobs.jobs.requests import JobRequest, request_hash
 from gql_jobs.log import codec
+from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.logs import _JsonLine, _TextLine
 from gql_jobs.settings import Settings
 from gql_jobs.web import app, runtime
 from gql_jobs_worker.telemetry import show_progress
 from tests.api.operations import CREATE, FIND, HISTORY, RETRY, ended
-from tests.job_types.secret_jobs import registered
+from tests.job_types.secret_jobs import SecretPayload, registered
 from tests.running import running_worker
 from tests.serving import ServedApi, serving
 from tests.workers.stories import dead_letter
@@ -169,3 +174,68 @@ async def test_no_refusal_of_a_payload_quotes_a_value_of_it(
     refused = await api.refusal(f"mutation {{ createJob(input: {{ payload: {literal} }}) {{ job {{ id }} }} }}")
     assert refused["extensions"]["code"] == "INVALID_PAYLOAD"
     _holds_no_secret(json.dumps([fault["message"] for fault in refused["extensions"]["fields"]]), refused["message"])
+
+
+async def _stored_spec(api: ServedApi, job_id: str) -> Spec:
+    """What is stored of a job in NATS."""
+    async with open_job_log(api.runtime.connection) as job_log:
+        stored = await job_log.last(codec.submission_subjects(job_id))
+    assert stored is not None
+    message = stored.read()
+    assert message is not None
+    spec: Spec = message.body.spec
+    return spec
+
+
+def _repeated(password: str = PASSWORD, **more: Any) -> dict[str, Any]:
+    payload = {"account": {"user": "ada", "password": password}, "tokens": TOKENS, "trace": "t"}
+    return {"payload": {"secret": payload}, "idempotencyKey": "k", **more}
+
+
+async def _is_repetition(api: ServedApi, job_id: str) -> bool:
+    """Whether the same request is the same job, and another one a conflict."""
+    again = (await api.ask(CREATE, input=_repeated()))["createJob"]
+    refused = await api.refusal(CREATE, input=_repeated("another"))
+    assert refused["extensions"]["code"] == "IDEMPOTENCY_CONFLICT"
+    same: bool = again["job"]["id"] == job_id
+    return again["deduplicated"] and same
+
+
+async def test_a_creation_with_secrets_is_repeated_over_processes_by_hashes_that_nobody_can_try_out(
+    api: ServedApi, settings: Settings, types: Registry, tmp_path: Path
+) -> None:
+    job_id = (await api.ask(CREATE, input=_repeated()))["createJob"]["job"]["id"]
+    spec = await _stored_spec(api, job_id)
+    key = await api.runtime.access.hash_key()
+    for stored in (spec.payload_hash, spec.request_hash):
+        assert stored is not None
+        assert stored.startswith(f"hmac:{key.id}:")
+    assert spec.request_hash == key.sealed(request_hash("secret", bytes(spec.payload)))
+    assert await _is_repetition(api, job_id)
+    assert types
+    async with serving(settings.model_copy(update={"data_dir": tmp_path / "other"})) as other:
+        assert await other.runtime.access.hash_key() == key
+        assert await _is_repetition(other, job_id)
+
+
+async def test_a_job_of_an_older_release_is_still_known_by_its_plain_hash(api: ServedApi, types: Registry) -> None:
+    payload = _repeated()["payload"]["secret"]
+    job_type = types.get("secret")
+    assert job_type is not None
+    async with open_job_log(api.runtime.connection) as job_log:
+        older = JobCommands(job_log, api.runtime.settings)
+        request = JobRequest.of(job_type, accept(SecretPayload, payload), idempotency_key="k")
+        job_id = (await older.create(request)).id
+    assert len((await _stored_spec(api, job_id)).payload_hash) == 64
+    assert await _is_repetition(api, job_id)
+
+
+async def test_a_repetition_is_known_by_its_payload_once_the_key_of_the_hashes_is_lost(
+    api: ServedApi, settings: Settings, tmp_path: Path
+) -> None:
+    job_id = (await api.ask(CREATE, input=_repeated()))["createJob"]["job"]["id"]
+    await api.runtime.connection.api(f"STREAM.DELETE.KV_{ACCESS_BUCKET}")
+    async with serving(settings.model_copy(update={"data_dir": tmp_path / "other"})) as other:
+        stored = (await _stored_spec(api, job_id)).payload_hash
+        assert (await other.runtime.access.hash_key()).id not in stored
+        assert await _is_repetition(other, job_id)
