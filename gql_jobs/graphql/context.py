@@ -6,6 +6,7 @@ from typing import Protocol
 
 import strawberry
 
+from gql_jobs.access.authentication import Authentication
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index
 from gql_jobs.index.reader import Reader
@@ -94,6 +95,10 @@ class Services(Protocol):
     @property
     def presence(self) -> SeenWorkers:
         """Return the workers that run jobs at the moment."""
+
+    @property
+    def access(self) -> Authentication:
+        """Return what makes and ends tokens."""
 
     async def job(self, job_id: str, visibility: Visibility, budget: Budget) -> Job | None:
         """Return the job from the index, else from the stream; None for an id that is unknown or no UUID.

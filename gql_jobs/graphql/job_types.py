@@ -33,7 +33,6 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
-from gql_jobs.jobs.types import artifact_url
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -96,7 +95,10 @@ class Artifact:
     """A file of a job as clients see it."""
 
     name: str = strawberry.field(description="Its path among the job's files.")
-    url: str = strawberry.field(description="Where it can be fetched: a path below the API's address.")
+    url: str = strawberry.field(
+        description="Where it can be fetched: a path below the API's address. With authentication it is signed for "
+        "five minutes, in which it needs no key or token, as an `<img>` has none; then ask for the file again."
+    )
     content_type: str = strawberry.field(description="Its media type.")
     size_bytes: int = strawberry.field(description="Bytes of the whole file.")
     sha256: str = strawberry.field(description="Its SHA-256, in hexadecimal digits.")
@@ -168,8 +170,12 @@ class Job:
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
         """Return the files from the index, else from the stream."""
-        context = info.context
-        return [_artifact_of(self.id, saved) for saved in await context.services().saved(self.id, context.budget)]
+        context, services = info.context, info.context.services()
+        files = await services.saved(self.id, context.budget)
+        viewer = context.session.viewer
+        return [
+            _artifact_of(file, services.access.artifact_url(viewer, self.id, file.name, file.sha256)) for file in files
+        ]
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
     def cancellation(self, info: Info) -> Cancellation | None:
@@ -322,10 +328,10 @@ class UnknownJob(Job):
     """A job that no registered type describes."""
 
 
-def _artifact_of(job_id: str, saved: model.Artifact) -> Artifact:
+def _artifact_of(saved: model.Artifact, url: str) -> Artifact:
     return Artifact(
         name=saved.name,
-        url=artifact_url(job_id, saved.name),
+        url=url,
         content_type=saved.content_type,
         size_bytes=saved.size_bytes,
         sha256=saved.sha256,

@@ -3,6 +3,9 @@
 Which payloads there are is known only when a schema is made, so each schema has a type Mutation of its own.
 """
 
+# Strawberry types its decorators as Any.
+# mypy: disable-error-code="untyped-decorator"
+
 import asyncio
 import logging
 import time
@@ -24,12 +27,14 @@ from gql_jobs.graphql.inputs import JobFilterInput, filter_of
 from gql_jobs.graphql.job_types import Job, presenter
 from gql_jobs.graphql.payload_types import shown_path
 from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
+from gql_jobs.graphql.viewers import DEFAULT_JOB_TTL, TOKEN_MUTATIONS, ViewToken, token_of_job
 from gql_jobs.jobs import model
 from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, InvalidState, NotFound
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
+from gql_jobs.jobs.viewer import Scope
 from gql_jobs.log.commands import Created
 from gql_jobs.logs import hidden_in_log
 
@@ -178,6 +183,8 @@ def _as_shown(invalid: InvalidRequest, path: str) -> InvalidArgument:
 
 # The mutations.
 
+_READ = [Scope.READ]
+
 
 @strawberry.type(description="A created job.")
 class CreateJobPayload:
@@ -185,6 +192,26 @@ class CreateJobPayload:
 
     job: Job = strawberry.field(description="As it is stored now: new, or the one that had the key.")
     deduplicated: bool = strawberry.field(description="True if the idempotency key had made the job before.")
+
+    @strawberry.field(
+        description="A token with which a browser, say, may watch just this job; made only if it is asked for."
+    )
+    def view_token(
+        self,
+        info: Info,
+        ttl_seconds: Annotated[
+            int | None,
+            strawberry.argument(
+                description="How long it lasts, 1 to 2592000, and no longer than what it is made with."
+            ),
+        ] = DEFAULT_JOB_TTL,
+        scopes: Annotated[
+            list[Scope] | None,
+            strawberry.argument(description="What may be done with it: READ, and what the viewer may do."),
+        ] = _READ,
+    ) -> ViewToken:
+        """Return a new token; where that is refused, the error names the job, which has been created."""
+        return token_of_job(info, self.job.id, ttl_seconds, scopes)
 
 
 @strawberry.type(description="Created jobs.")
@@ -269,6 +296,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             ),
         ),
         *_FIELDS,
+        *TOKEN_MUTATIONS,
     ]
     return create_type("Mutation", fields, description="Everything that can be done.")
 

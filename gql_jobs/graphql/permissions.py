@@ -29,6 +29,9 @@ PERMISSIONS: dict[str, tuple[Scope, ...]] = {
     "Mutation.cancelJob": (Scope.CONTROL,),
     "Mutation.retryJob": (Scope.CONTROL,),
     "Mutation.retryJobs": (Scope.CONTROL,),
+    "Mutation.createViewToken": _KNOWN,
+    "Mutation.revokeToken": _KNOWN,
+    "Mutation.renewAccess": _KNOWN,
     "Subscription.jobProgress": _SEE,
     "Subscription.jobEvents": _SEE,
 }

@@ -23,8 +23,10 @@ from gql_jobs.graphql.job_types import (
     presenter,
 )
 from gql_jobs.graphql.viewers import Viewer, viewer_of
+from gql_jobs.jobs import registry
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
 
 DEFAULT_PAGE = 50
@@ -60,8 +62,9 @@ class Queue:
         description="Since when its oldest waiting job waits; null if none does."
     )
     workers: int = strawberry.field(
-        description="How many workers serve it at the moment. Jobs of a queue that none serves wait until one is "
-        "started with the queue's name, also where no job type uses that queue any more."
+        description="How many workers serve it at the moment; for a viewer with a tenant or limits 1 stands for any "
+        "number. Jobs of a queue that none serves wait until one is started with the queue's name, also where no job "
+        "type uses that queue any more."
     )
     unserved_types: list[str] = strawberry.field(
         description="The types of its waiting jobs of which none of these workers says it can run all, sorted by name: "
@@ -161,11 +164,13 @@ class Query:
         budget.take(read=page.size)
         return await presented_page(page, job_filter, info, needed)
 
-    @strawberry.field(description="The kinds of job that this server can create.")
+    @strawberry.field(
+        description="The kinds of job that this server can create, as far as there can be jobs of them for the viewer."
+    )
     def job_types(self, info: Info) -> list[JobType]:
         """Return the registered types, with the retries and the timeout that their jobs have by default."""
         limits = info.context.services().settings
-        kinds = list(info.context.services().registry)
+        kinds = _kinds_for(info)
         info.context.budget.take(len(kinds))
         return [
             JobType(
@@ -178,29 +183,37 @@ class Query:
             for kind in kinds
         ]
 
-    @strawberry.field(description="The queues, with how many jobs stand where.")
+    @strawberry.field(
+        description="The queues, with how many jobs stand where: those that there are for the viewer, and only queues "
+        "that can have some."
+    )
     async def queues(self, info: Info) -> list[Queue]:
         """Return the queues of registered types and of stored jobs, sorted by name."""
         reader, workers = info.context.services().reader, info.context.services().presence.workers()
         visibility = info.context.session.visibility
         counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
         waiting = await reader.waiting_types(visibility)
-        names = sorted({*info.context.services().registry.queues, *counts})
+        names = sorted({*(kind.queue for kind in _kinds_for(info)), *counts})
         info.context.budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
         return [
             Queue(
                 name=name,
                 counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
                 oldest_queued_at=oldest.get(name),
-                workers=sum(name in worker.queues for worker in workers),
+                workers=_told(sum(name in worker.queues for worker in workers), visibility),
                 unserved_types=unserved_types(name, waiting.get(name, ()), workers),
             )
             for name in names
         ]
 
-    @strawberry.field(description="The workers that run at the moment.")
+    @strawberry.field(
+        description="The workers that run at the moment; none for a viewer with a tenant or limits, because they run "
+        "the jobs of all."
+    )
     def workers(self, info: Info) -> list[Worker]:
-        """Return the workers whose heartbeats this process has received lately."""
+        """Return the workers whose heartbeats this process has received lately; none to whom only some jobs exist."""
+        if info.context.session.visibility.is_partial:
+            return []
         workers = info.context.services().presence.workers()
         # They may have any number of queues and job types.
         info.context.budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
@@ -210,6 +223,28 @@ class Query:
     def viewer(self, info: Info) -> Viewer:
         """Return the viewer of the session, which is another one after a renewal."""
         return viewer_of(info)
+
+
+def _kinds_for(info: Info) -> list[registry.JobType]:
+    """Return the registered types of which there can be jobs for the viewer: of some jobs, those that they have."""
+    services, visibility = info.context.services(), info.context.session.visibility
+    limits = visibility.limits
+    kinds = [
+        kind
+        for kind in services.registry
+        if (limits.types is None or kind.name in limits.types)
+        and (limits.queues is None or kind.queue in limits.queues)
+    ]
+    if limits.ids is None:
+        return kinds
+    jobs = [job for job in map(services.index.job, limits.ids) if job is not None and visibility.shows(job)]
+    types = {job.spec.type for job in jobs}
+    return [kind for kind in kinds if kind.name in types]
+
+
+def _told(number: int, visibility: Visibility) -> int:
+    """Return how many there are of what serves the jobs of all: only whether there are any where these are unknown."""
+    return min(number, 1) if visibility.is_partial else number
 
 
 @cache

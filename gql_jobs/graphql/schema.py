@@ -19,6 +19,7 @@ from gql_jobs.graphql.queries import Query
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS, ErrorCode
 from gql_jobs.graphql.subscriptions import Subscription
+from gql_jobs.graphql.viewers import LARGEST_LIMITS
 from gql_jobs.jobs.payload_codec import StoredPayloads
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import MAX_TAGS
@@ -31,7 +32,7 @@ _FOR_LINTERS = """\
 """
 
 
-LISTS = {"JobFilter": LARGEST_LISTS, "CreateJobInput": {"tags": MAX_TAGS}}
+LISTS = {"JobFilter": LARGEST_LISTS, "CreateJobInput": {"tags": MAX_TAGS}, "ViewLimitsInput": LARGEST_LIMITS}
 """Items that lists in inputs may have: those of payloads have a limit for all."""
 SECRETS = {"renewAccess": "token"}
 """The arguments of root fields that have to come as variables, because documents are kept."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 import strawberry
 
 from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
 from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, presenter
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
@@ -66,8 +67,15 @@ class Subscription:
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
-        events = await info.context.services().watch.job(job_id, info.context.session, _cursor(info, after))
-        events.turn = info.context.turn
+        context, services, session = info.context, info.context.services, info.context.session
+        events = await services().watch.job(job_id, session, _cursor(info, after))
+        events.turn = context.turn
+
+        async def recheck() -> None:
+            if await services().job(job_id, session.visibility, Budget()) is None:
+                raise NotFound(job_id)
+
+        context.recheck = recheck
         return PresentedEvents(presenter(info), events)
 
     @strawberry.subscription(

@@ -26,19 +26,39 @@ from gql_jobs.jobs.messages import (
     Started,
 )
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.jobs.viewer import Visibility
+from gql_jobs.jobs.types import artifact_url
+from gql_jobs.jobs.viewer import ANYBODY, Scope, Visibility
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.watch import Watch
 from tests.running import JOB_TYPES
 from tests.stories import artifact, queued, said, scheduled, spec, tell
+from tests.viewers import viewer
 
 IDS = [f"018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e{n:02d}" for n in range(7)]
+
+SEEN_BY = (
+    ANYBODY,
+    viewer("ada", "acme"),
+    viewer("bob", "bolt", Scope.READ),
+    viewer("ada", None, Scope.CREATE),
+    viewer("web", None, Scope.READ, ids=[IDS[0], IDS[3]]),
+    viewer("web", "acme", tags=["a", "b"], types=["probe"]),
+    viewer("web", "acme", ids=[]),
+    viewer("ops", None, Scope.CONTROL, Scope.OPERATE),
+)
+"""Viewers to whom other parts of the jobs exist, and one who may see none."""
 
 
 def _stories() -> Iterator[Message]:
     """A job in each state, an unknown type, a file, errors: whatever a page or an event may have to show."""
     seq = count(1)
-    asked: list[dict[str, Any]] = [{"tags": ("a", "ä")}, {}, {"type": "gone"}, {"max_retries": 0}, {}]
+    asked: list[dict[str, Any]] = [
+        {"tags": ("a", "ä"), "tenant": "acme", "created_by": "ada"},
+        {"tenant": "bolt", "created_by": "bob"},
+        {"type": "gone", "tenant": "acme"},
+        {"max_retries": 0, "created_by": "ada"},
+        {},
+    ]
     for job_id, options in zip(IDS, asked, strict=False):
         yield queued(next(seq), job_id=job_id, **options)
     yield scheduled(next(seq), job_id=IDS[5])
@@ -79,6 +99,9 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
             found = index.job(job_id)
             return found if found is not None and visibility.shows(found) else None
 
+        async def find(_: str) -> None:
+            return None
+
         async def events(job_id: str, after: Any, first: int, budget: Any) -> Any:
             return await reader.history(job_id, after, first, partial(budget.take, 1))
 
@@ -87,7 +110,7 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
 
         bus = EventBus(reader.events_after, index.position)
         # Neither the stream nor its tail is asked for what the index has.
-        nobody: Any = SimpleNamespace(position=index.position)
+        nobody: Any = SimpleNamespace(position=index.position, find=find)
         services: Any = SimpleNamespace(
             index=index,
             reader=reader,
@@ -96,6 +119,7 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
             job=job,
             events=events,
             saved=saved,
+            access=SimpleNamespace(artifact_url=lambda _viewer, job_id, name, _digest: artifact_url(job_id, name)),
         )
         yield Context(lambda: services)
         reader.close()

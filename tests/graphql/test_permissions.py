@@ -5,14 +5,14 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from graphql import get_introspection_query
+from graphql import GraphQLObjectType, get_introspection_query
 
 from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.permissions import PERMISSIONS, permit
-from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.graphql.schema import SECRETS, JobsSchema
 from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.viewer import Scope, Viewer
 from tests.graphql.sample_jobs import IDS
@@ -168,3 +168,9 @@ def test_a_token_in_a_document_is_refused_and_nothing_of_it_is_kept(
         assert TOKEN not in str(error)
     assert (len(documents), len(kept)) == before
     assert TOKEN not in caplog.text
+
+
+def test_each_secret_argument_is_one_of_the_schema(schema: JobsSchema) -> None:
+    mutations = core_schema(schema).mutation_type
+    assert isinstance(mutations, GraphQLObjectType)
+    assert all(argument in mutations.fields[field].args for field, argument in SECRETS.items())

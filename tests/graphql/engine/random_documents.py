@@ -71,7 +71,8 @@ def queries(draw: st.DrawFn, schema: GraphQLSchema) -> str:
     """A query of the jobs, with any selection below them."""
     drawn = _Selections(draw, schema)
     found = draw(st.sampled_from(IDS))
-    return drawn.document("query", f'jobs {drawn.below("JobConnection")} job(id: "{found}") {drawn.below("Job")}')
+    roots = f'jobs {drawn.below("JobConnection")} job(id: "{found}") {drawn.below("Job")}'
+    return drawn.document("query", f"{roots} viewer {drawn.below('Viewer')}")
 
 
 @st.composite

@@ -9,31 +9,33 @@ from graphql.execution.collect_fields import collect_subfields
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.engine.fast_path import EventExecutor, PlainExecutor
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.schema import JobsSchema, build_schema
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.viewer import Viewer
 from tests.graphql.engine.random_documents import queries
-from tests.graphql.sample_jobs import IDS
+from tests.graphql.sample_jobs import IDS, SEEN_BY
 from tests.running import JOB_TYPES
 from tests.stories import BEGAN
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
-def test_any_document_is_answered_the_same_in_the_same_order_however_often_and_with_which_variables(
+def test_any_document_is_answered_the_same_in_the_same_order_however_often_for_whom_and_with_which_variables(
     schema: JobsSchema, usual_schema: JobsSchema, context: Context, data: st.DataObject
 ) -> None:
     text = data.draw(queries(core_schema(schema)))
+    viewers = data.draw(st.lists(st.sampled_from(SEEN_BY), min_size=3, max_size=3))
     assume(not validate(core_schema(schema), parse(text)))
 
-    async def answer(by: JobsSchema, *, yes: bool) -> str:
-        result = await by.execute(text, {"yes": yes}, context)
+    async def answer(by: JobsSchema, who: Viewer, *, yes: bool) -> str:
+        result = await by.execute(text, {"yes": yes}, Context(context.services, Session(who)))
         return result.payload.decode()
 
-    for yes in (True, False, True):
-        assert asyncio.run(answer(schema, yes=yes)) == asyncio.run(answer(usual_schema, yes=yes))
+    for who, yes in zip(viewers, (True, False, True), strict=True):
+        assert asyncio.run(answer(schema, who, yes=yes)) == asyncio.run(answer(usual_schema, who, yes=yes))
 
 
 def test_plain_fields_of_a_page_never_reach_the_executor(monkeypatch: pytest.MonkeyPatch, context: Context) -> None:

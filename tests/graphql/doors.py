@@ -1,0 +1,235 @@
+"""An installation of two tenants, the viewers that come to it, and what each of them is to find behind each field."""
+
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from gql_jobs.graphql.context import Context, Session
+from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.jobs.viewer import Scope, Viewer, ViewLimits
+from gql_jobs.log.job_log import job_events
+from gql_jobs.settings import Settings
+from gql_jobs.web.runtime import Runtime, open_runtime
+from tests.deadline import until
+from tests.running import JOB_TYPES, running_worker
+from tests.stories import request
+from tests.viewers import viewer
+
+ADA = viewer("ada", "acme")
+BOB = viewer("bob", "bolt")
+KIM = viewer("kim", "acme", Scope.CREATE)
+EVE = viewer("eve", "acme", Scope.READ)
+VIEWERS = ("reader", "stranger", "one_job", "creator", "ended")
+SHOWN, HIDDEN = "shown", "hidden"
+
+
+class Installation(Struct):
+    """Jobs of the tenants acme and bolt: ``job`` and ``ended`` of acme are those that viewers try to get at."""
+
+    runtime: Runtime
+    job: str
+    ended: str
+    others: str
+    kims: str
+    token: str
+    """The id of a token that a viewer of acme has made."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the probes are about."""
+        return {
+            "id": self.job,
+            "ended": self.ended,
+            "token": self.token,
+            "cursor": str(self.runtime.index.first_seq(self.job) - 1),
+            "page": None,
+        }
+
+    def session(self, name: str) -> Session:
+        """The session of one of ``VIEWERS``."""
+        if name == "ended":
+            session = Session(ADA)
+            session.has_ended = True
+            return session
+        of_one_job = viewer("web", "acme", Scope.READ, ids=[self.job])
+        return Session({"reader": EVE, "stranger": BOB, "one_job": of_one_job, "creator": KIM}[name])
+
+    def context(self, by: str | Viewer | Session) -> Context:
+        """The context of an operation of a viewer."""
+        session = self.session(by) if isinstance(by, str) else Session(by) if isinstance(by, Viewer) else by
+        return Context(lambda: self.runtime, session)
+
+
+@asynccontextmanager
+async def installation(settings: Settings) -> AsyncIterator[Installation]:
+    """Such an installation, with a worker that leaves its jobs alone."""
+    required = settings.model_copy(update={"auth": "required"})
+    async with running_worker(settings, ("cpu",)), open_runtime(required, JOB_TYPES) as runtime:
+        commands = runtime.commands
+        job = await commands.create(request(tags=("a",), idempotency_key="key"), ADA)
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        ended = await commands.create(request(run_at=tomorrow), ADA)
+        await commands.cancel(ended.id, ADA)
+        others = await commands.create(request(tags=("a",), idempotency_key="key"), BOB)
+        kims = await commands.create(request(), KIM)
+        fence = job_events(job.id, 0)
+        await runtime.artifacts.save(job.id, "a.txt", io.BytesIO(b"text"), "text/plain", fence)
+        await until(lambda: runtime.index.artifact(job.id, "a.txt") is not None, "the file is known")
+        await until(lambda: bool(runtime.presence.workers()), "the worker is known")
+        await runtime.feed.read_back(kims)
+        issued = runtime.access.issue(ADA, ViewLimits(), [Scope.READ], 60)
+        yield Installation(runtime, job.id, ended.id, others.id, kims.id, issued.id)
+
+
+def _is_shown(data: Any, asked: dict[str, Any]) -> bool:
+    """Whether an answer has the id of a job that was asked for."""
+    return any(asked[name] in str(data) for name in ("id", "ended"))
+
+
+def _has_any(data: Any, _asked: dict[str, Any]) -> bool:
+    """Whether the one root field of an answer has anything but zeros, nulls and empty lists."""
+    (value,) = data.values()
+    return _any(value)
+
+
+def _any(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_any, value.values()))
+    return any(map(_any, value)) if isinstance(value, list) else bool(value)
+
+
+class Probe(NamedTuple):
+    """A document, and what comes of it for each of ``VIEWERS``, in their order."""
+
+    text: str
+    verdicts: tuple[str, ...]
+    is_shown: Callable[[Any, dict[str, Any]], bool] = _is_shown
+
+
+F, U, N, B = "FORBIDDEN", "UNAUTHENTICATED", "NOT_FOUND", "BAD_REQUEST"
+_OWN = (SHOWN, HIDDEN, SHOWN, HIDDEN, U)
+"""Jobs: the tenant's for its reader, the one that a token is for; not a stranger's, and not what others created."""
+_NEVER = (F, HIDDEN, F, F, U)
+_KNOWN = (SHOWN, SHOWN, SHOWN, SHOWN, U)
+_JOB = "query($id: ID!) { job(id: $id) { %s } }"
+_PAGE = "{ jobs(%s) { nodes { id } } }"
+_INPUT = "{ payload: { probe: {} } }"
+_CREATED = f"mutation {{ createJob(input: {_INPUT}) {{ %s }} }}"
+
+PROBES: dict[str, Probe] = {
+    "Query.__typename": Probe("{ __typename }", _KNOWN, _has_any),
+    "Query.__schema": Probe("{ __schema { description types { name } } }", _KNOWN, _has_any),
+    "Query.__type": Probe('{ __type(name: "Job") { name } }', _KNOWN, _has_any),
+    "Query.viewer": Probe("{ viewer { subject } }", _KNOWN, _has_any),
+    "Query.job": Probe(_JOB % "id", _OWN),
+    "Query.job(id)": Probe(_JOB % "id tags", _OWN),
+    "Query.jobs": Probe("{ jobs { nodes { id } edges { node { id } } } }", _OWN),
+    "Query.jobs(filter)": Probe("query($id: ID!) { jobs(filter: { ids: [$id] }) { nodes { id } } }", _OWN),
+    "Query.jobs(orderBy)": Probe(_PAGE % "orderBy: { field: UPDATED_AT, direction: ASC }", _OWN),
+    "Query.jobs(first)": Probe(_PAGE % "first: 500", _OWN),
+    "Query.jobs(after)": Probe("query($page: String) { jobs(first: 500, after: $page) { nodes { id } } }", _OWN),
+    "Query.jobs(offset)": Probe(_PAGE % "offset: 0", _OWN),
+    "Query.jobTypes": Probe("{ jobTypes { name } }", _KNOWN, _has_any),
+    "Query.queues": Probe("{ queues { name counts { count } oldestQueuedAt unservedTypes } }", _KNOWN, _has_any),
+    "Query.workers": Probe("{ workers { id } }", (HIDDEN,) * 4 + (U,), _has_any),
+    "JobConnection.totalCount": Probe(
+        "query($id: ID!) { jobs(filter: { ids: [$id] }) { totalCount } }", _OWN, _has_any
+    ),
+    "Job.rawPayload": Probe(_JOB % "id rawPayload", _OWN),
+    "Job.rawResult": Probe(_JOB % "id rawResult", _OWN),
+    "Job.payload": Probe(_JOB % "id ... on ProbeJob { payload { gate } }", _OWN),
+    "Job.result": Probe(_JOB % "id ... on ProbeJob { result { attempt } }", _OWN),
+    "Job.artifacts": Probe(_JOB % "artifacts { url }", _OWN),
+    "Job.cancellation": Probe(
+        "query($ended: ID!) { job(id: $ended) { id cancellation { requestedAt } } }", (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)
+    ),
+    "Job.events": Probe(_JOB % "events { job { id } }", _OWN),
+    "Job.events(first)": Probe(_JOB % "events(first: 1) { job { id } }", _OWN),
+    "Job.events(after)": Probe(_JOB % 'events(after: "0") { job { id } }', _OWN),
+    "Mutation.__typename": Probe("mutation { __typename }", _KNOWN, _has_any),
+    "Mutation.createJob": Probe(_CREATED % "job { id }", (F, SHOWN, F, SHOWN, U), _has_any),
+    "Mutation.createJob(input)": Probe(
+        'mutation { createJob(input: { payload: { probe: {} }, idempotencyKey: "key" }) { job { id } } }',
+        (F, HIDDEN, F, "IDEMPOTENCY_CONFLICT", U),
+    ),
+    "Mutation.createJobs": Probe(
+        f"mutation {{ createJobs(inputs: [{_INPUT}]) {{ jobs {{ id }} }} }}", (F, SHOWN, F, SHOWN, U), _has_any
+    ),
+    "Mutation.createJobs(inputs)": Probe(
+        'mutation { createJobs(inputs: [{ payload: { probe: {} }, idempotencyKey: "key" }]) { jobs { id } } }',
+        (F, HIDDEN, F, "IDEMPOTENCY_CONFLICT", U),
+    ),
+    "Mutation.cancelJob": Probe("mutation($id: ID!) { cancelJob(id: $id) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.cancelJob(id)": Probe("mutation($ended: ID!) { cancelJob(id: $ended) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.retryJob": Probe("mutation($id: ID!) { retryJob(id: $id) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.retryJob(id)": Probe("mutation($ended: ID!) { retryJob(id: $ended) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.retryJobs": Probe("mutation { retryJobs(filter: {}) { retriedCount remainingCount } }", _NEVER, _has_any),
+    "Mutation.retryJobs(filter)": Probe(
+        "mutation($ended: ID!) { retryJobs(filter: { ids: [$ended] }) { retriedCount remainingCount } }",
+        _NEVER,
+        _has_any,
+    ),
+    "Mutation.createViewToken": Probe(
+        "mutation { createViewToken(input: { limitedTo: {} }) { viewToken { id } } }",
+        (SHOWN, SHOWN, SHOWN, F, U),
+        _has_any,
+    ),
+    "Mutation.createViewToken(input)": Probe(
+        'mutation { createViewToken(input: { limitedTo: { queues: ["default"] }, scopes: [CONTROL], ttlSeconds: 5 })'
+        " { viewToken { id } } }",
+        (F, SHOWN, F, F, U),
+        _has_any,
+    ),
+    "Mutation.revokeToken": Probe(
+        'mutation { revokeToken(id: "none") { revoked } }', (HIDDEN, HIDDEN, HIDDEN, HIDDEN, U), _has_any
+    ),
+    "Mutation.revokeToken(id)": Probe(
+        "mutation($token: ID!) { revokeToken(id: $token) { revoked } }", (HIDDEN, HIDDEN, HIDDEN, HIDDEN, U), _has_any
+    ),
+    "Mutation.renewAccess": Probe(
+        "mutation($token: String!) { renewAccess(token: $token) { viewer { subject } } }", (B, B, B, B, B)
+    ),
+    "Mutation.renewAccess(token)": Probe(
+        'mutation { renewAccess(token: "gjv_literal") { viewer { subject } } }', (B, B, B, B, B)
+    ),
+    "CreateJobPayload.viewToken": Probe(_CREATED % "viewToken { id }", (F, SHOWN, F, SHOWN, U), _has_any),
+    "CreateJobPayload.viewToken(ttlSeconds)": Probe(
+        _CREATED % "viewToken(ttlSeconds: 1) { id }", (F, SHOWN, F, SHOWN, U), _has_any
+    ),
+    "CreateJobPayload.viewToken(scopes)": Probe(
+        _CREATED % "viewToken(scopes: [CONTROL]) { id }", (F, SHOWN, F, F, U), _has_any
+    ),
+    "Subscription.jobProgress": Probe(
+        "subscription($id: ID!) { jobProgress(id: $id) { job { id } } }", (SHOWN, N, SHOWN, N, U)
+    ),
+    "Subscription.jobProgress(id)": Probe(
+        "subscription($id: ID!) { jobProgress(id: $id) { cursor job { id } } }", (SHOWN, N, SHOWN, N, U)
+    ),
+    "Subscription.jobProgress(after)": Probe(
+        'subscription($id: ID!) { jobProgress(id: $id, after: "0") { job { id } } }', (SHOWN, N, SHOWN, N, U)
+    ),
+    "Subscription.jobEvents": Probe('subscription { jobEvents(after: "0") { job { id } } }', _OWN),
+    "Subscription.jobEvents(filter)": Probe(
+        'subscription { jobEvents(after: "0", filter: { type: ["probe"] }) { job { id } } }', _OWN
+    ),
+    "Subscription.jobEvents(after)": Probe(
+        "subscription($cursor: String) { jobEvents(after: $cursor) { job { id } } }", _OWN
+    ),
+}
+
+
+async def verdict(found: Installation, schema: JobsSchema, probe: Probe, name: str, variables: dict[str, Any]) -> str:
+    """What comes of a probe: whether what is acme's is shown, or the code of the refusal."""
+    context = found.context(name)
+    if probe.text.startswith("subscription"):
+        async with aclosing(await schema.subscribe(probe.text, variables, context)) as results:
+            result = await anext(results)
+    else:
+        result = await schema.execute(probe.text, variables, context)
+    if result.errors:
+        return str(result.formatted_errors[0]["extensions"]["code"])
+    return SHOWN if probe.is_shown(result.data, variables) else HIDDEN
