@@ -126,7 +126,7 @@ PROBES: dict[str, Probe] = {
     "Query.__type": Probe('{ __type(name: "Job") { name } }', _KNOWN, _has_any),
     "Query.viewer": Probe("{ viewer { subject } }", _KNOWN, _has_any),
     "Query.job": Probe(_JOB % "id", _OWN),
-    "Query.job(id)": Probe(_JOB % "id tags", _OWN),
+    "Query.job(id)": Probe(_JOB % "id tenant createdBy", _OWN),
     "Query.jobs": Probe("{ jobs { nodes { id } edges { node { id } } } }", _OWN),
     "Query.jobs(filter)": Probe("query($id: ID!) { jobs(filter: { ids: [$id] }) { nodes { id } } }", _OWN),
     "Query.jobs(orderBy)": Probe(_PAGE % "orderBy: { field: UPDATED_AT, direction: ASC }", _OWN),
@@ -207,7 +207,7 @@ PROBES: dict[str, Probe] = {
         "subscription($id: ID!) { jobProgress(id: $id) { job { id } } }", (SHOWN, N, SHOWN, N, U)
     ),
     "Subscription.jobProgress(id)": Probe(
-        "subscription($id: ID!) { jobProgress(id: $id) { cursor job { id } } }", (SHOWN, N, SHOWN, N, U)
+        "subscription($id: ID!) { jobProgress(id: $id) { actor job { id } } }", (SHOWN, N, SHOWN, N, U)
     ),
     "Subscription.jobProgress(after)": Probe(
         'subscription($id: ID!) { jobProgress(id: $id, after: "0") { job { id } } }', (SHOWN, N, SHOWN, N, U)
