@@ -1,6 +1,9 @@
 """What is shipped beside the code fits it: every command and variable that the compose file names exists."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,10 @@ SERVICE_KEYS = {
     "ports",
     "profiles",
     "restart",
+    "secrets",
     "stop_grace_period",
     "volumes",
+    "working_dir",
 }
 """Those of the compose specification that are used here."""
 
@@ -54,7 +59,7 @@ def test_the_image_runs_a_command_that_exists() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_variable_is_a_setting(name: str) -> None:
-    assert set(SERVICES[name].get("environment", {})) <= VARIABLES
+    assert {variable.removesuffix("_FILE") for variable in SERVICES[name].get("environment", {})} <= VARIABLES
 
 
 def test_every_variable_of_the_image_is_a_setting() -> None:
@@ -72,12 +77,49 @@ def test_every_service_is_made_of_known_parts(name: str) -> None:
     assert "healthcheck" in service or "HEALTHCHECK" in DOCKERFILE
 
 
-def test_nats_is_reachable_and_says_its_sync_policy() -> None:
+def test_nats_is_the_version_that_is_tested_with_the_configuration_that_is_tested() -> None:
     nats = SERVICES["nats"]
+    server = subprocess.run([Path(sys.executable).parent / "nats-server", "--version"], capture_output=True, check=True)
+    version = re.search(rb"v(\d+\.\d+)\.", server.stdout)
+    assert version is not None
+    assert nats["image"].startswith(f"nats:{version[1].decode()}.")
+    assert "./deploy/nats:/etc/nats:ro" in nats["volumes"]
+    assert nats["command"] == ["--config", "/etc/nats/nats-server.conf"]
+    assert nats["working_dir"] == "/etc/nats", "from where the paths of certificates count"
     assert {port.rsplit(":", 1)[-1] for port in nats["ports"]} == {"4222"}
     assert "http://127.0.0.1:8222/" in str(nats["healthcheck"]), "monitoring answers in the container alone"
-    assert nats["volumes"]
-    assert "GQL_JOBS_SYNC_ALWAYS" in nats["environment"]
+    configuration = (ROOT / "deploy" / "nats" / "nats-server.conf").read_text()
+    for said in ('store_dir: "/data"', "http: 127.0.0.1:8222", "listen: 0.0.0.0:4222", "sync_interval: always"):
+        assert said in configuration
+    assert f"max_file_store: {SERVICES['api']['environment']['GQL_JOBS_MAX_STORE_BYTES']}\n" in configuration
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_a_part_comes_to_nats_by_tls_as_its_own_user_with_a_password_in_a_file(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert environment["GQL_JOBS_NATS_URL"] == "tls://nats:4222"
+    assert environment["GQL_JOBS_NATS_USER"] == name
+    assert environment["GQL_JOBS_NATS_INBOX"] == f"_INBOX_{name}"
+    files = {environment["GQL_JOBS_NATS_CA"], environment["GQL_JOBS_NATS_PASSWORD_FILE"]}
+    assert files == {f"/run/secrets/{secret}" for secret in SERVICES[name]["secrets"]}
+
+
+def test_every_secret_is_a_file_that_the_script_makes_and_none_has_a_value_here(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "deploy" / "nats" / "make-secrets.sh", tmp_path)
+    subprocess.run([tmp_path / "make-secrets.sh"], check=True, capture_output=True)
+    used = {secret for service in SERVICES.values() for secret in service.get("secrets", ())}
+    assert used == set(COMPOSE["secrets"])
+    for secret in COMPOSE["secrets"].values():
+        assert list(secret) == ["file"]
+        assert (tmp_path / Path(secret["file"]).relative_to("deploy/nats")).is_file()
+    for service in SERVICES.values():
+        given = {name for name in service.get("environment", {}) if re.search("PASSWORD|SECRET|TOKEN|CREDS", name)}
+        assert {name for name in given if not name.endswith("_FILE")} == set()
+
+
+def test_the_reach_of_the_api_is_said() -> None:
+    assert SERVICES["api"]["environment"]["GQL_JOBS_AUTH"] == "${GQL_JOBS_AUTH:-none}"
+    assert all(port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service.get("ports", ()))
 
 
 def test_prometheus_scrapes_services_at_the_ports_they_listen_at() -> None:

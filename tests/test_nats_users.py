@@ -1,0 +1,346 @@
+"""deploy/nats: each part works with its own user of NATS, over TLS, and is refused everything beyond it."""
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from pydantic import SecretStr
+
+from gql_jobs.access import administration
+from gql_jobs.doctor.examination import examine
+from gql_jobs.jetstream.connection import connect
+from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.viewer import Scope
+from gql_jobs.log.job_log import open_job_log
+from gql_jobs.maintenance import Maintenance
+from gql_jobs.processes.event_loop import in_background
+from gql_jobs.settings import Settings
+from gql_jobs.web.runtime import Runtime, open_runtime
+from tests.by_hand import plain_nats
+from tests.deadline import until
+from tests.running import JOB_TYPES, ROOT, running_worker
+from tests.workers.stories import create, ended, request
+
+DEPLOYED = ROOT / "deploy" / "nats"
+
+
+class Deployed:
+    """The server of deploy/nats with secrets of its own."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url.replace("nats://", "tls://")
+
+    def settings(self, user: str, **others: object) -> Settings:
+        """What a process of that user is given."""
+        return Settings.model_validate(
+            {
+                "nats_url": self.url,
+                "nats_ca": self.folder / "secrets" / "ca.pem",
+                "nats_user": user,
+                "nats_password": SecretStr(self.password(user)),
+                "nats_inbox": f"_INBOX_{user}",
+                "data_dir": self.folder / user,
+                "base_retry_delay": 0.1,
+                **others,
+            }
+        )
+
+    def password(self, user: str) -> str:
+        """The password of a user, from its file."""
+        return (self.folder / "secrets" / f"{user}.password").read_text().strip()
+
+    @property
+    def violations(self) -> list[str]:
+        """What the server has refused its users, a line each."""
+        return re.findall(r"(?:Publish|Subscription) Violation.*", (self.folder / "log").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of deploy/nats with secrets as its script makes them."""
+    copy = tmp_path_factory.mktemp("deployed") / "nats"
+    shutil.copytree(DEPLOYED, copy, ignore=shutil.ignore_patterns("secrets"))
+    subprocess.run([copy / "make-secrets.sh"], check=True, capture_output=True)
+    return copy
+
+
+@pytest.fixture
+async def nats_of_users(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deployed]:
+    """That configuration on a real server; only ports and the folder of its store are others."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "secrets", tmp_path / "secrets")
+    text = (folder / "nats-server.conf").read_text()
+    for ours, tests in (('"/data"', f'"{tmp_path / "store"}"'), ("127.0.0.1:8222", "127.0.0.1:-1")):
+        assert text.count(ours) == 1
+        text = text.replace(ours, tests)
+    (tmp_path / "nats-server.conf").write_text(text)
+    async with plain_nats(tmp_path, "-c", str(tmp_path / "nats-server.conf")) as url:
+        yield Deployed(tmp_path, url)
+
+
+@pytest.fixture
+async def users(nats_of_users: Deployed) -> AsyncIterator[dict[str, Client]]:
+    """A client of each user, as nats-py has it, once the API has made the streams."""
+    context = ssl.create_default_context(cafile=nats_of_users.settings("api").nats_ca)
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(open_runtime(nats_of_users.settings("api"), JOB_TYPES))
+        await until(lambda: _has_bucket(runtime), "the API has made the object store")
+        clients = {}
+        for user in _BEYOND:
+            clients[user] = await nats.connect(
+                nats_of_users.url,
+                tls=context,
+                user=user,
+                password=nats_of_users.password(user),
+                inbox_prefix=f"_INBOX_{user}",
+            )
+            stack.push_async_callback(clients[user].close)
+        yield clients
+
+
+async def _has_bucket(runtime: Runtime) -> bool:
+    return not await runtime.artifacts.make_missing()
+
+
+async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_may_not(
+    nats_of_users: Deployed,
+) -> None:
+    deployed = nats_of_users
+    settings = deployed.settings("api", retention=0.001, auth="required")
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(open_runtime(settings, JOB_TYPES))
+        await until(lambda: _has_bucket(runtime), "the API has made the object store")
+        for _ in range(2):
+            await stack.enter_async_context(running_worker(deployed.settings("worker")))
+        made = [
+            await create(runtime, artifact="a.bin", artifact_bytes=300_000, steps=2),
+            await create(runtime, saves={"half": 1}, fail_attempts=1),
+            await create(runtime, permanent=True),
+            await create(runtime, "probe_cpu", artifact="b.bin", artifact_bytes=10),
+            (await runtime.commands.create(request(runtime, run_at=datetime.now(UTC) + timedelta(seconds=1)))).job.id,
+        ]
+        endless = await create(runtime, seconds=600)
+        await until(lambda: _status(runtime, endless) is JobStatus.PROCESSING, "the job runs")
+        await runtime.commands.cancel(endless)
+        finished = [await ended(runtime, job) for job in [*made, endless]]
+        dead = JobStatus.DEAD_LETTER
+        completed = JobStatus.COMPLETED
+        assert [job.status for job in finished] == [
+            completed,
+            completed,
+            dead,
+            completed,
+            completed,
+            JobStatus.CANCELLED,
+        ]
+        artifact = runtime.index.artifact(made[0], "a.bin")
+        assert artifact is not None
+        target = io.BytesIO()
+        await runtime.artifacts.read(artifact, target)
+        assert len(target.getvalue()) == 300_000
+        await runtime.commands.retry(made[2])
+        await until(lambda: _status(runtime, made[2]) is dead, "it has failed again")
+
+        text, key = await administration.create_key(deployed.settings("keys"), "backend", scopes=(Scope.READ,))
+        await until(lambda: key.id in runtime.access._store.keys, "the API knows the key")  # noqa: SLF001
+        assert (await runtime.access.viewer_of(text)).subject == "key:backend"
+        assert [one.id for one in await administration.list_keys(deployed.settings("keys"))] == [key.id]
+        assert await administration.revoke_credential(deployed.settings("keys"), key.id)
+
+        findings = await examine(deployed.settings("doctor", data_dir=settings.data_dir), load_job_types(JOB_TYPES))
+        assert findings == []
+
+        async with open_job_log(runtime.connection) as job_log:
+            parts = (runtime.artifacts, runtime.index, runtime.reader, runtime.feed)
+            maintenance = Maintenance(job_log, *parts, settings=settings)
+            while await maintenance.sweep():
+                pass
+        await until(lambda: runtime.index.job(made[0]) is None, "the jobs have expired")
+    assert deployed.violations == []
+
+
+def _status(runtime: Runtime, job_id: str) -> JobStatus | None:
+    found = runtime.index.job(job_id)
+    return found.status if found is not None else None
+
+
+_BUCKET = "KV_gql-jobs-access"
+_READING = [
+    f"$JS.API.STREAM.MSG.GET.{_BUCKET}",
+    f"$JS.API.DIRECT.GET.{_BUCKET}",
+    f"$JS.API.DIRECT.GET.{_BUCKET}.$KV.gql-jobs-access.key.a",
+    f"$JS.API.CONSUMER.CREATE.{_BUCKET}",
+    f"$JS.API.CONSUMER.CREATE.{_BUCKET}.c",
+    f"$JS.API.CONSUMER.CREATE.{_BUCKET}.c.$KV.gql-jobs-access.>",
+    f"$JS.API.CONSUMER.DURABLE.CREATE.{_BUCKET}.c",
+    f"$JS.API.CONSUMER.MSG.NEXT.{_BUCKET}.c",
+    f"$JS.API.STREAM.INFO.{_BUCKET}",
+    f"$JS.API.STREAM.SNAPSHOT.{_BUCKET}",
+]
+_BEYOND = {
+    "worker": [
+        *_READING,
+        # Streams that copy the bucket, by a name of their own, or in the place of one that there is.
+        *(f"$JS.API.STREAM.{call}.{name}" for call in ("CREATE", "UPDATE") for name in ("copy", "JOBS", "jobs-dlq")),
+        *(f"$JS.API.STREAM.{call}.OBJ_artifacts" for call in ("CREATE", "UPDATE", "DELETE", "RESTORE")),
+        *(f"$JS.API.STREAM.{call}.JOBS" for call in ("DELETE", "PURGE", "MSG.DELETE", "RESTORE", "SNAPSHOT")),
+        *(f"$JS.API.STREAM.{call}.{_BUCKET}" for call in ("DELETE", "PURGE", "MSG.DELETE", "UPDATE")),
+        "$KV.gql-jobs-access.key.a",
+        "$JS.API.ACCOUNT.PURGE.GQL_JOBS",
+        "$SYS.REQ.SERVER.PING",
+        "_INBOX_api.a",
+        "anything.else",
+    ],
+    "doctor": [
+        *_READING,
+        "jobs.a.event.cancelled",
+        "$JS.API.STREAM.DELETE.JOBS",
+        "$JS.API.STREAM.CREATE.copy",
+        "$JS.API.CONSUMER.MSG.NEXT.JOBS.queue-default-normal",
+        "$JS.ACK.JOBS.queue-default-normal.1.1.1.1.0",
+    ],
+    "keys": [
+        "jobs.a.event.cancelled",
+        "$JS.API.STREAM.MSG.GET.JOBS",
+        "$JS.API.CONSUMER.CREATE.JOBS",
+        "$O.artifacts.C.a",
+    ],
+    "api": [
+        "$JS.API.STREAM.DELETE.JOBS",
+        "$JS.API.STREAM.PURGE.JOBS",
+        f"$JS.API.STREAM.DELETE.{_BUCKET}",
+        "$JS.API.STREAM.CREATE.copy",
+        "$JS.API.CONSUMER.MSG.NEXT.JOBS.queue-default-normal",
+        "$JS.ACK.JOBS.queue-default-normal.1.1.1.1.0",
+        "workers.forged",
+        "$SYS.REQ.SERVER.PING",
+    ],
+    "monitoring": [
+        *_READING,
+        "jobs.a.event.cancelled",
+        "$JS.API.STREAM.MSG.GET.JOBS",
+        "$SYS.REQ.SERVER.any.RELOAD",
+        "$SYS.REQ.SERVER.any.KICK",
+        "$SYS.REQ.ACCOUNT.GQL_JOBS.CONNZ",
+    ],
+}
+_OVERHEARD = {
+    "worker": ["$KV.>", "$KV.gql-jobs-access.>", "jobs.>", ">", "_INBOX.>", "_INBOX_api.>", "$JS.API.>", "$O.>", "*.>"],
+    "doctor": ["$KV.>", "jobs.>", ">", "_INBOX_api.>", "_INBOX_worker.>"],
+    "keys": ["jobs.>", ">", "_INBOX_api.>", "workers.*"],
+    "api": [">", "_INBOX_worker.>", "_INBOX_keys.>", "_INBOX.>"],
+    "monitoring": [">", "$SYS.>", "jobs.>", "_INBOX_api.>"],
+}
+
+
+async def test_the_server_takes_nothing_beyond_what_a_part_needs(users: dict[str, Client]) -> None:
+    for user, subjects in _BEYOND.items():
+        assert [subject for subject in subjects if not await _is_refused(users[user], "Publish", subject)] == [], user
+
+
+async def test_nobody_hears_what_is_for_others(users: dict[str, Client]) -> None:
+    for user, subjects in _OVERHEARD.items():
+        heard = [subject for subject in subjects if not await _is_refused(users[user], "Subscription", subject)]
+        assert heard == [], user
+
+
+async def test_a_worker_can_neither_read_nor_forge_a_key_by_what_it_may(
+    users: dict[str, Client], nats_of_users: Deployed
+) -> None:
+    worker, api = users["worker"], users["api"]
+    await administration.create_key(nats_of_users.settings("keys"), "backend", scopes=(Scope.READ,))
+    before = await _stored_keys(api)
+    assert len(before) == 1
+    mine = {"durable_name": "mine", "ack_policy": "none", "deliver_policy": "all"}
+    made = await worker.request(
+        "$JS.API.CONSUMER.CREATE.JOBS.mine", json.dumps({"stream_name": _BUCKET, "config": mine}).encode(), timeout=5
+    )
+    assert b"does not match" in made.data, "the stream of the body counts, not only that of the subject"
+    # What is delivered keeps its own subject, to whatever other it is delivered.
+    await worker.publish("jobs.a.event.cancelled", b"{}", headers={"Nats-Rollup": "sub"})
+    await worker.request(
+        "$JS.API.CONSUMER.CREATE.JOBS.mine", json.dumps({"stream_name": "JOBS", "config": mine}).encode(), timeout=5
+    )
+    await worker.publish("$JS.API.CONSUMER.MSG.NEXT.JOBS.mine", b'{"batch": 1}', reply="$KV.gql-jobs-access.key.forged")
+    target = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "$KV.gql-jobs-access.key.forged"}
+    refused = await worker.request("jobs.a.scheduled", b"{}", timeout=5, headers=target)
+    assert b"target is invalid" in refused.data
+    await worker.flush()
+    assert await _stored_keys(api) == before
+
+
+async def test_monitoring_sees_figures_of_the_server(users: dict[str, Client]) -> None:
+    for figures in ("VARZ", "JSZ", "HEALTHZ", "STATSZ"):
+        answer = json.loads((await users["monitoring"].request(f"$SYS.REQ.SERVER.PING.{figures}", b"", timeout=5)).data)
+        assert answer["server"]["name"] == "gql-jobs"
+
+
+async def test_without_the_password_of_a_user_or_without_tls_nobody_comes_in(nats_of_users: Deployed) -> None:
+    settings = nats_of_users.settings("api")
+    wrong = settings.model_copy(update={"nats_password": SecretStr("wrong")})
+    clear = settings.model_copy(update={"nats_url": nats_of_users.url.replace("tls:", "nats:"), "nats_ca": None})
+    await _is_not_let_in(wrong, "Authorization Violation")
+    await _is_not_let_in(clear, "CERTIFICATE_VERIFY_FAILED")
+
+
+async def _is_not_let_in(settings: Settings, reason: str) -> None:
+    troubles: list[str] = []
+
+    async def enter() -> None:
+        async with connect(settings, "stranger", troubles.append):
+            raise AssertionError("the stranger was let in")
+
+    async with in_background(enter()):
+        await until(lambda: reason in str(troubles), "the server has refused the stranger")
+
+
+def test_the_secrets_are_for_their_owner_alone_and_are_not_made_twice(folder: Path) -> None:
+    secrets = folder / "secrets"
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in secrets.iterdir()} == {
+        "ca.pem",
+        "server.pem",
+        "server.key",
+        "passwords.conf",
+        *(f"{user}.password" for user in _BEYOND),
+    }
+    again = subprocess.run([folder / "make-secrets.sh"], check=False, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+async def _stored_keys(api: Client) -> list[str]:
+    answer = await api.request(f"$JS.API.STREAM.INFO.{_BUCKET}", b'{"subjects_filter": "$KV.gql-jobs-access.key.*"}')
+    return sorted(json.loads(answer.data)["state"].get("subjects") or {})
+
+
+async def _is_refused(client: Client, kind: str, subject: str) -> bool:
+    """Whether the server refuses to take, or to send, messages of that subject."""
+    has_refused = asyncio.Event()
+
+    async def failed(error: Exception) -> None:
+        if f'{kind} to "{subject}"'.lower() in str(error):
+            has_refused.set()
+
+    client._error_cb = failed  # noqa: SLF001
+    if kind == "Publish":
+        await client.publish(subject, b"{}")
+    else:
+        await client.subscribe(subject)
+    await client.flush()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(has_refused.wait(), 2)
+    return has_refused.is_set()
