@@ -9,6 +9,8 @@ import "./page.css";
 
 // Written as a variable's value, it stands for the id of the newest job.
 const LATEST = "latest";
+// The close code of a socket without a valid key or token.
+const FORBIDDEN = 4403;
 // Where `gql-jobs dev` is; the examples speak of it.
 const DEVELOPMENT = "http://127.0.0.1:8000";
 
@@ -22,11 +24,24 @@ globalThis.MonacoEnvironment = {
 const url = new URL(location.pathname, location.href);
 const socket = new URL(url);
 socket.protocol = url.protocol.replace("http", "ws");
-// By default a connection that is refused, as while the server restarts, would end every subscription for good.
-const wsClient = createClient({ url: socket.href, retryAttempts: Infinity, shouldRetry: () => true });
+// The one of the headers editor; browsers send no headers with a socket, so it travels in `connection_init`.
+let authorization;
+const wsClient = createClient({
+  url: socket.href,
+  connectionParams: () => (authorization === undefined ? {} : { authorization }),
+  retryAttempts: Infinity,
+  // By default a connection that is refused, as while the server restarts, would end every subscription for good. One
+  // that is refused for its token will be refused again: the page shows it.
+  shouldRetry: (event) => event?.code !== FORBIDDEN,
+});
 const send = createGraphiQLFetcher({ url: url.href, wsClient });
 
 async function fetcher(params, options) {
+  const given = Object.entries(options?.headers ?? {}).find(([name]) => name.toLowerCase() === "authorization")?.[1];
+  if (given !== authorization) {
+    authorization = given;
+    wsClient.terminate();
+  }
   const variables = { ...params.variables };
   for (const [name, value] of Object.entries(variables)) {
     if (value === LATEST) variables[name] = await newestJob(options);

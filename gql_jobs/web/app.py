@@ -23,9 +23,12 @@ from gql_jobs.web.artifacts import ArtifactCache, artifacts_router
 from gql_jobs.web.graphql_http import AllowedOrigins, GraphQLEndpoint
 from gql_jobs.web.graphql_request import body_too_large, error_response
 from gql_jobs.web.monitoring import ApiMetrics, health_router, metrics_router
+from gql_jobs.web.rate_limits import RateLimits
+from gql_jobs.web.request_authentication import RequestAuthentication
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 PATH = "/graphql"
+TICKETS = "/tickets"
 
 _PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are served under any host name: probes ask by address. Nothing of a client's is there."""
@@ -68,7 +71,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
         app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
 
     opener, lag = RuntimeOpener(settings, imports, on_open, stored), LoopLag()
-    endpoint = GraphQLEndpoint(schema, settings, opener)
+    authentication = RequestAuthentication(settings, opener, RateLimits(settings))
+    endpoint = GraphQLEndpoint(schema, settings, opener, authentication)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +101,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     app.state.connections = endpoint.connections
     app.state.budget = endpoint.budget
     app.state.opener = opener
+    app.state.authentication = authentication
     app.state.metrics = ApiMetrics(opener, schema.operations.times, endpoint.socket_counts, lag)
     app.include_router(health_router)
     if settings.metrics:
@@ -104,6 +109,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     app.include_router(artifacts_router)
     # For whatever is not exactly the path, and is redirected to it.
     app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
+    app.router.routes.append(Route(TICKETS, endpoint.tickets))
     if settings.graphiql:
         app.router.routes += graphiql.routes()
     app.router.routes.append(WebSocketRoute("/{path:path}", reject_socket))
@@ -165,7 +171,13 @@ class Cors(CORSMiddleware):
 
     def __init__(self, app: ASGIApp, origins: AllowedOrigins, *, varies: bool) -> None:
         listed = ("*",) if origins.any else ()
-        super().__init__(app, allow_origins=listed, allow_methods=["GET", "POST"], allow_headers=["*"])
+        super().__init__(
+            app,
+            allow_origins=listed,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "WWW-Authenticate"],
+        )
         self._origins = origins
         self._varies = varies
 

@@ -10,8 +10,10 @@ import os
 import re
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote
@@ -19,12 +21,20 @@ from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import BadRequest, GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import Artifact, media_type, parse_job_id
-from gql_jobs.jobs.viewer import EVERYTHING
+from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.web.connections import CONNECTION_EXTENSION, client_of
 from gql_jobs.web.graphql_request import error_response
+from gql_jobs.web.request_authentication import (
+    HOST_VIEWER,
+    RequestAuthentication,
+    refusal_of,
+    refuse_token_in_url,
+)
 from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
@@ -107,12 +117,17 @@ class ArtifactCache:
 
 @artifacts_router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])
 async def send_artifact(request: Request, job_id: str, name: str) -> Response:
-    """Answer with a file of a job, whole or in ranges; 404 if there is none, 503 while it cannot be looked up."""
+    """Answer with a file of a job, whole or in ranges; 404 if there is none, 503 while it cannot be looked up.
+
+    Under authentication it takes a bearer, or the signature that is in ``Artifact.url``; without either it is 401.
+    """
     opener: RuntimeOpener = request.app.state.opener
+    authentication: RequestAuthentication = request.app.state.authentication
     known = parse_job_id(job_id)
     try:
+        viewer = await _viewer(request, authentication, job_id, name)
         runtime = opener.runtime
-        found = await runtime.artifact(known, name, EVERYTHING) if known is not None else None
+        found = await runtime.artifact(known, name, viewer.visibility) if known is not None else None
         if found is None:
             return _not_found()
         headers = _headers(found)
@@ -124,11 +139,67 @@ async def send_artifact(request: Request, job_id: str, name: str) -> Response:
             return Response(headers={**headers, **size}, media_type=_content_type(found))
         cache: ArtifactCache = request.app.state.artifact_cache
         path = await cache.file(found)
-    except QueueUnavailable as error:
-        return error_response(503, error.message, error.code)
+    except GqlJobsError as error:
+        return refusal_of(error)
     except KeyError:
         return _not_found()
-    return FileResponse(path, headers=headers, media_type=_content_type(found))
+    file = FileResponse(path, headers=headers, media_type=_content_type(found))
+    return EndingResponse(file, partial(authentication.until_ended, viewer))
+
+
+async def _viewer(request: Request, authentication: RequestAuthentication, job_id: str, name: str) -> Viewer:
+    """Return who asks for a file, by the signature in the URL or else by the bearer.
+
+    :raises Unauthenticated, RateLimited, BadRequest, QueueUnavailable: as ``RequestAuthentication`` has them.
+    """
+    signatures = request.query_params.getlist("signature")
+    if not signatures or HOST_VIEWER in request.scope:
+        return await authentication.viewer(request.scope)
+    refuse_token_in_url(request.scope)
+    if len(signatures) > 1:
+        raise BadRequest("A URL has one signature.")
+
+    async def verify(signature: str) -> Viewer:
+        return authentication.access.artifact_viewer(job_id, name, signature)
+
+    return await authentication.verified(signatures[0], client_of(request.scope), verify)
+
+
+class EndingResponse(Response):
+    """A response that breaks off once the credential of whoever asked for it has ended.
+
+    :param until_ended: has a function called when that is so.
+    """
+
+    def __init__(
+        self, response: Response, until_ended: Callable[[Callable[[], None]], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__()
+        self._response = response
+        self._until_ended = until_ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response as far as it may be sent."""
+        has_ended = False
+        close = scope.get("extensions", {}).get(CONNECTION_EXTENSION, {}).get("close")
+
+        def end() -> None:
+            nonlocal has_ended
+            has_ended = True
+            if close is not None:
+                close()
+
+        async def send_on(message: Message) -> None:
+            if has_ended:
+                raise _Ended
+            await send(message)
+
+        with suppress(_Ended), self._until_ended(end):
+            await self._response(scope, receive, send_on)
+
+
+class _Ended(Exception):
+    pass
 
 
 def _not_found() -> Response:
@@ -164,6 +235,8 @@ def _headers(found: Artifact) -> dict[str, str]:
         # A retry may replace the file under the same name.
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
+        # Its address may be signed, and is nobody else's.
+        "Referrer-Policy": "no-referrer",
         "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(found.name.rsplit('/', 1)[-1], safe='')}",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }

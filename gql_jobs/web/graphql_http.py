@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from graphql import GraphQLError, OperationType
@@ -12,10 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin, normalize_allowed_origins, normalize_origin
 
 from gql_jobs.graphql.context import Context, Services, Session
+from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.errors import UNEXPECTED
 from gql_jobs.graphql.engine.operations import Operation, Result, refused_result
 from gql_jobs.graphql.schema import JobsSchema
-from gql_jobs.jobs.errors import ErrorCode, PayloadTooLarge, RateLimited
+from gql_jobs.jobs.errors import BadRequest, ErrorCode, GqlJobsError, PayloadTooLarge, RateLimited
+from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.connections import (
@@ -42,11 +44,10 @@ from gql_jobs.web.graphql_request import (
     negotiate,
     read_operation,
     too_busy,
-    too_often,
 )
 from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
-from gql_jobs.web.rate_limits import RateLimits
+from gql_jobs.web.request_authentication import TICKET, RequestAuthentication, Tickets, refusal_of, refuse_token_in_url
 from gql_jobs.web.runtime import RuntimeOpener
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ _ENDING = (
     "The server is ending before the request was answered. What the request was to do may have been done; try again."
 )
 _NOT_ACCEPTABLE = f"This is answered as {JSON} or {GRAPHQL_RESPONSE}; the Accept header allows neither."
+
+
+Answering = Callable[[Request, LimitedBody], Awaitable[ASGIApp]]
+"""Answers one request, or raises a refusal."""
 
 
 class AllowedOrigins:
@@ -103,13 +108,17 @@ class GraphQLEndpoint:
     While the runtime is not open, an operation that needs it is answered with QUEUE_UNAVAILABLE, all others as usual.
 
     :param opener: has the runtime that resolvers use.
+    :param authentication: says who asks.
     """
 
-    def __init__(self, schema: JobsSchema, settings: Settings, opener: RuntimeOpener) -> None:
+    def __init__(
+        self, schema: JobsSchema, settings: Settings, opener: RuntimeOpener, authentication: RequestAuthentication
+    ) -> None:
         self._opener = opener
+        self._authentication = authentication
+        self._rates = authentication.rates
         self.connections = Connections(settings.max_socket_age)
         self.socket_counts = SocketCounts()
-        self._rates = RateLimits(settings)
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self.budget = budget_for(settings.max_body_bytes)
         self._turns = Turns()
@@ -118,6 +127,9 @@ class GraphQLEndpoint:
         self._request_timeout = settings.request_timeout
         self._has_page = settings.graphiql
         self.origins = AllowedOrigins(settings.cors_origins)
+        self._tickets = Tickets(authentication)
+        self.tickets = TicketEndpoint(self.serve, self._ticket)
+        """The ASGI application that issues tickets."""
         limits = SocketLimits(
             settings.socket_init_timeout, settings.max_socket_operations, settings.socket_idle_timeout
         )
@@ -128,31 +140,35 @@ class GraphQLEndpoint:
             self.connections,
             self.socket_counts,
             budget=self.budget,
-            rates=self._rates,
+            authentication=authentication,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or serve a WebSocket."""
         if scope["type"] == "websocket":
             await self._serve_socket(scope, receive, send)
-            return
+        else:
+            await self.serve(self._answer, scope, receive, send)
+
+    async def serve(self, answer: "Answering", scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request over HTTP, whose body is limited; what is refused is refused as GraphQL is."""
         limit, timeout = self._max_body_bytes, self._request_timeout
         body = LimitedBody(receive, scope, self.budget, limit=limit, timeout=timeout)
         try:
-            response = await self._response(Request(scope, body.receive), body)
+            response = await self._response(answer, Request(scope, body.receive), body)
             if response is not None:
                 await response(scope, body.receive, send)
         finally:
             body.release()
 
-    async def _response(self, request: Request, body: LimitedBody) -> ASGIApp | None:
+    async def _response(self, answer: "Answering", request: Request, body: LimitedBody) -> ASGIApp | None:
         """Return the response to a request; None if the client disconnected while it sent its body."""
         try:
-            return await self._answer(request, body)
+            return await answer(request, body)
+        except GqlJobsError as refusal:
+            return refusal_of(refusal)
         except (RequestRejected, BodyRejected) as rejected:
             return rejected.response
-        except RateLimited as refusal:
-            return too_often(refusal)
         except ClientDisconnect:
             # There is nobody to answer, and nothing to log.
             return None
@@ -170,12 +186,10 @@ class GraphQLEndpoint:
             return self._ide()
         if request.method == "GET" and self._is_cross_site(request.scope):
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
-        address, session = client_of(request.scope), Session()
-        self._rates.spend("operations", address, session.viewer)
-        context = self._new_context(address, session)
-        # Of a request of its own: this one keeps the body that it has read, and the context lasts as long as a stream.
+        asked, viewer = await self._asked(request)
+        context = self._new_context(partial(client_of, request.scope), Session(viewer))
         context.is_abandoned = Request(request.scope, request.receive).is_disconnected
-        operation = self._operations.operation(await read_operation(request), context)
+        operation = self._operations.operation(asked, context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
         media_type = negotiate(accept, operation.type)
@@ -186,13 +200,29 @@ class GraphQLEndpoint:
             raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type, request.scope, body)
 
-    def _new_context(self, address: str, session: Session) -> Context:
+    async def _ticket(self, request: Request, _body: LimitedBody) -> ASGIApp:
+        viewer = await self._authentication.viewer(request.scope)
+        self._rates.spend("operations", partial(client_of, request.scope), viewer)
+        return await self._tickets.issue(request, viewer)
+
+    async def _asked(self, request: Request) -> tuple[OperationRequest, Viewer]:
+        """Return the operation that a request asks for, and who asks: before anything of the body is read."""
+        address = partial(client_of, request.scope)
+        if request.method != "GET" or TICKET not in request.query_params:
+            viewer = await self._authentication.viewer(request.scope)
+            self._rates.spend("operations", address, viewer)
+            return await read_operation(request), viewer
+        refuse_token_in_url(request.scope)
+        self._rates.spend("operations", address)
+        return await self._tickets.redeem(request)
+
+    def _new_context(self, address: Callable[[], str], session: Session) -> Context:
         context = Context(self._services, session)
-        context.client = lambda: address
+        context.client = address
         context.count_creations = partial(self._count_creations, address, session)
         return context
 
-    def _count_creations(self, address: str, session: Session, number: int) -> None:
+    def _count_creations(self, address: Callable[[], str], session: Session, number: int) -> None:
         self._rates.spend("creations", address, session.viewer, number)
 
     def _services(self) -> Services:
@@ -208,7 +238,7 @@ class GraphQLEndpoint:
 
     def _stream(self, operation: Operation, media_type: str, request: Request, body: LimitedBody) -> ASGIApp:
         self._admission.check(request.scope)
-        self._rates.spend("connections", client_of(request.scope))
+        self._rates.spend("connections", partial(client_of, request.scope))
         if operation.type is OperationType.SUBSCRIPTION:
             try:
                 # Of the request only its head is kept beside the operation.
@@ -227,13 +257,14 @@ class GraphQLEndpoint:
             resumed=operation.context.resume_after is not None,
             # A mutation cut short would be neither done nor refused.
             finished=operation.type is OperationType.MUTATION,
+            until_ended=partial(self._authentication.until_ended, operation.context.session.viewer),
         )
         return AdmittedResponse(response, self._admission)
 
     async def _single(self, operation: Operation, media_type: str, scope: Scope, body: LimitedBody) -> Response:
         result = await self._result(operation, scope, body)
         if result is None:
-            return too_often(too_busy())
+            return refusal_of(too_busy())
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
         wait = _retry_after(result)
         headers = {**VARY, "Retry-After": str(wait)} if wait is not None else VARY
@@ -257,6 +288,12 @@ class GraphQLEndpoint:
         yield result or refused_result([GraphQLError(busy.message, extensions=busy.extensions)])
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            refuse_token_in_url(scope)
+        except BadRequest as refusal:
+            self.socket_counts.closed("server", 1000)
+            await refusal_of(refusal)(scope, receive, send)
+            return
         # Browsers apply no CORS to WebSockets, so the server has to.
         if self._is_foreign(scope):
             self.socket_counts.closed("server", 1000)
@@ -265,7 +302,7 @@ class GraphQLEndpoint:
             return
         try:
             self._admission.check(scope)
-            self._rates.spend("connections", client_of(scope))
+            self._rates.spend("connections", partial(client_of, scope))
         except RateLimited as refusal:
             await self._sockets.reject(scope, receive, send, TRY_AGAIN_LATER, refusal.message.rstrip("."))
             return
@@ -296,6 +333,18 @@ class _ReadResponse(Response):
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         # The server takes nothing more before the client has read.
         await send({"type": "http.response.body", "body": b""})
+
+
+class TicketEndpoint:
+    """The ASGI application that issues tickets; it raises no ``HTTPException``."""
+
+    def __init__(self, serve: Callable[[Answering, Scope, Receive, Send], Awaitable[None]], answer: Answering) -> None:
+        self._serve = serve
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for a ticket."""
+        await self._serve(self._answer, scope, receive, send)
 
 
 def _head_size(scope: Scope) -> int:

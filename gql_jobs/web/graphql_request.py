@@ -201,7 +201,7 @@ async def read_operation(request: Request) -> OperationRequest:
     """
     if request.method not in {"GET", "POST"}:
         raise RequestRejected(405, "GraphQL is served by GET and POST.", allow="GET, POST")
-    value = _of_url(request) if request.method == "GET" else await _of_body(request)
+    value = read_operation_of_url(request) if request.method == "GET" else await _of_body(request)
     try:
         operation = operation_request(value)
     except MalformedRequest as malformed:
@@ -211,7 +211,11 @@ async def read_operation(request: Request) -> OperationRequest:
     return operation
 
 
-def _of_url(request: Request) -> dict[str, Any]:
+def read_operation_of_url(request: Request) -> dict[str, Any]:
+    """Return the parameters of a query string, as the body of a request would have them.
+
+    :raises RequestRejected: if one that is JSON cannot be read.
+    """
     value: dict[str, Any] = dict(request.query_params)
     for name in _JSON_IN_URL:
         text = value.pop(name, "")

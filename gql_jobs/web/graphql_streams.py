@@ -8,6 +8,8 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.engine.operations import Result
+from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.web.connections import CONNECTION_EXTENSION, Connections
 
 _HEADERS = [
@@ -51,8 +54,11 @@ class StreamFormat(Struct, frozen=True):
     """The end, if the operation has completed."""
     interruption: Callable[[], bytes]
     """Returns the end if the operation has not completed: the client is to subscribe again."""
+    refusal: Callable[[], bytes]
+    """Returns the end if the credential of whoever asked has ended: the client is to subscribe again with another."""
     leaves_unfinished: bool
-    """Whether the connection is closed after that with the response unfinished, which clients treat as an error."""
+    """Whether the connection is closed after an interruption with the response unfinished, which clients treat as an
+    error."""
 
 
 def _retry() -> bytes:
@@ -69,10 +75,20 @@ def _part(result: Result) -> bytes:
     return _PART % (b'{"payload":%b}' % result.payload)
 
 
-def _error_part() -> bytes:
+def _error_part(error: dict[str, Any]) -> bytes:
     # An error, because without one clients would take this for the completion.
-    errors = [{"message": _STOPPING, "extensions": {"code": DocumentError.SERVER_STOPPING}}]
+    errors = [error]
     return _PART % encode({"payload": None, "errors": errors}) + _CLOSING_BOUNDARY
+
+
+_STOPS = {"message": _STOPPING, "extensions": {"code": DocumentError.SERVER_STOPPING}}
+_END = b"event: complete\ndata:\n\n"
+"""Without ``data``, even if it is empty, an ``EventSource`` would not call its listener."""
+
+
+def _ended_credential() -> dict[str, Any]:
+    error = Unauthenticated("The key or token has ended; subscribe again with another one.")
+    return {"message": error.message, "extensions": error.extensions}
 
 
 EVENT_STREAM_FORMAT = StreamFormat(
@@ -82,9 +98,10 @@ EVENT_STREAM_FORMAT = StreamFormat(
     heartbeat=b":\n\n",
     # Proxies commonly close connections that are idle for half a minute or more.
     heartbeat_interval=12.0,
-    # Without ``data``, even if it is empty, an ``EventSource`` would not call its listener.
-    end=b"event: complete\ndata:\n\n",
+    end=_END,
     interruption=_retry,
+    # Without an id, so that the last event's stays the one to go on behind.
+    refusal=lambda: b"event: next\ndata: %b\n\n%b" % (encode({"errors": [_ended_credential()]}), _END),
     # urql takes the end of a response for the completion, but a lost connection for an error.
     leaves_unfinished=True,
 )
@@ -96,7 +113,8 @@ MULTIPART_FORMAT = StreamFormat(
     # As Apollo's own servers have it.
     heartbeat_interval=5.0,
     end=_CLOSING_BOUNDARY,
-    interruption=_error_part,
+    interruption=partial(_error_part, _STOPS),
+    refusal=lambda: _error_part(_ended_credential()),
     leaves_unfinished=False,
 )
 
@@ -109,6 +127,7 @@ class StreamedResponse:
     :param resumed: whether the client reconnects to a stream. If that has ended the answer is 204, after which an
         ``EventSource`` does not reconnect again.
     :param finished: whether the operation runs to its end even if the client disconnects.
+    :param until_ended: has a function called when the credential of whoever asked has ended, and with it the stream.
     """
 
     def __init__(
@@ -119,32 +138,36 @@ class StreamedResponse:
         *,
         resumed: bool = False,
         finished: bool = False,
+        until_ended: Callable[[Callable[[], None]], AbstractContextManager[None]] = lambda _end: nullcontext(),
     ) -> None:
         self._results = results
         self._format = stream_format
         self._connections = connections
         self._resumed = resumed
         self._finished = finished
+        self._until_ended = until_ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send results until there are no more, the client disconnects, or the connection has to be closed."""
-        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def close(_reason: str) -> None:
-            if not closed.done():
-                closed.set_result(None)
-
-        with self._connections.registered(close):
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
+        with self._connections.registered(lambda _reason: _settle(closed)), self._until_ended(partial(_settle, ended)):
             disconnected = asyncio.create_task(_disconnect(receive))
             try:
-                await self._send_stream(scope, send, disconnected, closed)
+                await self._send_stream(scope, send, disconnected, closed, ended)
             finally:
                 disconnected.cancel()
 
     async def _send_stream(
-        self, scope: Scope, send: Send, disconnected: "asyncio.Task[None]", closed: "asyncio.Future[None]"
+        self,
+        scope: Scope,
+        send: Send,
+        disconnected: "asyncio.Task[None]",
+        closed: "asyncio.Future[None]",
+        ended: "asyncio.Future[None]",
     ) -> None:
-        results = _TimedResults(self._results, disconnected, closed)
+        results = _TimedResults(self._results, disconnected, closed, ended)
         written = self._format
         try:
             first = await results.next(_RESUMED_WITHIN) if self._resumed else None
@@ -154,13 +177,19 @@ class StreamedResponse:
                 return
             await send({"type": "http.response.start", "status": 200, "headers": written.headers + _HEADERS})
             chunk = written.opening() + (written.result(first) if first is not None else b"")
-            while not (results.exhausted or closed.done()):
+            unsent = chunk
+            while not (results.exhausted or closed.done() or ended.done()):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                unsent = b""
                 result = await results.next(written.heartbeat_interval)
                 if disconnected.done():
                     return
                 idle = b"" if closed.done() else written.heartbeat
                 chunk = idle if result is None else written.result(result)
+            if ended.done() and not results.exhausted:
+                # A result that was made meanwhile is not sent any more.
+                await send({"type": "http.response.body", "body": unsent + written.refusal()})
+                return
             last = written.end if results.exhausted else chunk + written.interruption()
             close_connection = _close_of(scope) if written.leaves_unfinished and not results.exhausted else None
             await send({"type": "http.response.body", "body": last, "more_body": close_connection is not None})
@@ -212,6 +241,11 @@ def _close_of(scope: Scope) -> Callable[[], None] | None:
     """Return what closes the connection; None under a server that does not have our extension."""
     close: Callable[[], None] | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION, {}).get("close")
     return close
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.engine.operations import Operation, Operations
-from gql_jobs.jobs.errors import GqlJobsError, PayloadTooLarge, RateLimited
+from gql_jobs.jobs.errors import GqlJobsError, PayloadTooLarge, QueueUnavailable, RateLimited, Unauthenticated
+from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.web.connections import ByteBudget, Connections, CountedSocket, HeldBytes, SocketCounts, client_of
 from gql_jobs.web.graphql_request import (
     BUSY,
@@ -27,7 +28,8 @@ from gql_jobs.web.graphql_request import (
     optional_object,
     too_busy,
 )
-from gql_jobs.web.rate_limits import RateLimits
+from gql_jobs.web.request_authentication import HOST_VIEWER, RequestAuthentication
+from gql_jobs.web.socket_session import SocketSession
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -38,6 +40,7 @@ SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 BAD_REQUEST = 4400
 UNAUTHORIZED = 4401
+FORBIDDEN = 4403
 NOT_ACCEPTABLE = 4406
 INIT_TIMEOUT = 4408
 SUBSCRIBER_EXISTS = 4409
@@ -83,19 +86,19 @@ class TransportWs:
     :param connections: where sockets are registered, to be closed when they are old or the process stops.
     :param counts: the counters of sockets, for metrics.
     :param budget: holds what the sockets keep of their clients' messages.
-    :param rates: how many operations may be asked for.
+    :param authentication: says who asks, and how often.
     """
 
     def __init__(
         self,
         operations: Operations,
-        new_context: Callable[[str, Session], Context],
+        new_context: Callable[[Callable[[], str], Session], Context],
         limits: SocketLimits,
         connections: Connections,
         counts: SocketCounts,
         *,
         budget: ByteBudget,
-        rates: RateLimits,
+        authentication: RequestAuthentication,
     ) -> None:
         self._operations = operations
         self._new_context = new_context
@@ -103,7 +106,7 @@ class TransportWs:
         self._connections = connections
         self._counts = counts
         self._budget = budget
-        self._rates = rates
+        self._authentication = authentication
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
@@ -119,8 +122,9 @@ class TransportWs:
             self._limits,
             writer,
             budget=self._budget,
-            rates=self._rates,
+            authentication=self._authentication,
             client=client_of(scope),
+            host_viewer=scope.get(HOST_VIEWER),
         )
         try:
             await _accept(scope, receive, writer)
@@ -240,22 +244,25 @@ class _Connection:
     def __init__(
         self,
         operations: Operations,
-        new_context: Callable[[str, Session], Context],
+        new_context: Callable[[Callable[[], str], Session], Context],
         limits: SocketLimits,
         writer: SocketWriter,
         *,
         budget: ByteBudget,
-        rates: RateLimits,
+        authentication: RequestAuthentication,
         client: str,
+        host_viewer: Viewer | None,
     ) -> None:
         self._operations = operations
         self._new_context = new_context
         self._limits = limits
         self._writer = writer
         self._budget = budget
-        self._rates = rates
+        self._authentication = authentication
         self._client = client
-        self._session = Session()
+        self._host_viewer = host_viewer
+        self._session: SocketSession | None = None
+        """Who asks; None until the socket is initialised."""
         self._held: HeldBytes | None = None
         """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
@@ -263,9 +270,13 @@ class _Connection:
         self._completed_mutations = 0
         """How many mutations still run although the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self.initialised = False
         self.read_timeout: asyncio.Timeout | None = None
         """The timeout of the next message; None while none is awaited."""
+
+    @property
+    def initialised(self) -> bool:
+        """Whether ``connection_init`` was acknowledged."""
+        return self._session is not None
 
     def renew_timeout(self) -> None:
         """Set the timeout of the next message: none while an operation runs, else as long as a socket may be idle."""
@@ -306,6 +317,8 @@ class _Connection:
             await asyncio.wait(self._tasks)
         if self._held is not None:
             self._held.release()
+        if self._session is not None:
+            self._session.close()
 
     async def _initialise(self, parameters: dict[str, Any] | None) -> None:
         if self.initialised:
@@ -318,11 +331,59 @@ class _Connection:
             self._held = HeldBytes(self._budget, self._client)
             if not self._held.resize(memory_of(text)):
                 raise Violation(TRY_AGAIN_LATER, BUSY)
-        self.initialised = True
+        session = SocketSession(
+            await self._viewer(parameters),
+            self._authentication,
+            self._client,
+            on_revoked=self._end_all,
+            on_renewed=self._authorise_all,
+            on_end=self._close_forbidden,
+        )
+        try:
+            session.follow()
+        except QueueUnavailable as error:
+            raise Violation(TRY_AGAIN_LATER, error.message.rstrip(".")) from None
+        self._session = session
         await self._writer.acknowledge()
 
+    async def _viewer(self, parameters: dict[str, Any] | None) -> Viewer:
+        if self._host_viewer is not None:
+            return self._host_viewer
+        try:
+            return await self._authentication.viewer_of_init(parameters, self._client)
+        except Unauthenticated:
+            raise Violation(FORBIDDEN, "Forbidden") from None
+        except (RateLimited, QueueUnavailable) as error:
+            raise Violation(TRY_AGAIN_LATER, error.message.rstrip(".")) from None
+
+    def _address(self) -> str:
+        return self._client
+
+    def _close_forbidden(self) -> None:
+        self._start(self._writer.close(FORBIDDEN, "Forbidden"))
+
+    def _end_all(self) -> None:
+        """End what runs, because the credential has been revoked; the socket stays."""
+        error = Unauthenticated()
+        for running in list(self._running.values()):
+            self._end_with(running, [{"message": error.message, "extensions": error.extensions}])
+
+    async def _authorise_all(self) -> None:
+        """End the subscriptions that may not go on under the session's new viewer."""
+        for running in list(self._running.values()):
+            if running.operation.type is not OperationType.SUBSCRIPTION:
+                continue
+            errors = await self._operations.authorise(running.operation)
+            if errors and self._is_current(running):
+                self._end_with(running, [dict(error.formatted) for error in errors])
+
+    def _end_with(self, running: "_Running", errors: list[dict[str, Any]]) -> None:
+        self._stop(running.id)
+        self._start(self._writer.error(running.id, errors))
+
     async def _subscribe(self, operation_id: str, payload: Any, size: int) -> None:
-        if not self.initialised:
+        session = self._session
+        if session is None:
             raise Violation(UNAUTHORIZED, "Unauthorized")
         if operation_id in self._running:
             raise Violation(SUBSCRIBER_EXISTS, f"Subscriber for {operation_id} already exists")
@@ -336,13 +397,14 @@ class _Connection:
             await self._refuse(operation_id, RateLimited(message, 1))
             return
         try:
-            self._rates.spend("operations", self._client, self._session.viewer)
-        except RateLimited as refusal:
+            session.follow()
+            self._authentication.rates.spend("operations", self._address, session.viewer)
+        except (RateLimited, QueueUnavailable) as refusal:
             await self._refuse(operation_id, refusal)
             return
-        context = self._new_context(self._client, self._session)
+        context = self._new_context(self._address, session)
         operation = self._operations.operation(request, context)
-        running = _Running(operation_id, operation, HeldBytes(self._budget, self._client), self._turns)
+        running = _Running(operation_id, operation, HeldBytes(self._budget, self._client), self._turns, session)
         try:
             fits = _hold(running, size)
         except PayloadTooLarge as error:
@@ -363,6 +425,7 @@ class _Connection:
         try:
             async with aclosing(self._operations.results(running.operation)) as results:
                 async for result in results:
+                    await running.until_free()
                     if not self._is_current(running):
                         return
                     if result.refused:
@@ -430,15 +493,25 @@ class _Turns:
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
-    __slots__ = ("_turns", "held", "id", "operation", "task", "was_stopped")
+    __slots__ = ("_is_after_end", "_session", "_turns", "held", "id", "operation", "task", "was_stopped")
 
-    def __init__(self, operation_id: str, operation: Operation, held: HeldBytes, turns: "_Turns") -> None:
+    def __init__(
+        self, operation_id: str, operation: Operation, held: HeldBytes, turns: "_Turns", session: SocketSession
+    ) -> None:
         self.id = operation_id
         self.operation = operation
         self.held = held
         self.task: asyncio.Task[None] | None = None
         self.was_stopped = False
         self._turns = turns
+        self._session = session
+        self._is_after_end = session.is_held
+        """Whether it has begun after the end of the token: then it is a renewal, or is refused, and waits for none."""
+
+    async def until_free(self) -> None:
+        """Wait while nothing may be sent of it, because the token has ended that it began under."""
+        if self._session.is_held and not self._is_after_end:
+            await self._session.until_free()
 
     async def begin(self) -> None:
         """Wait until this subscription may make a result: none does while that of another one is not sent."""
@@ -450,6 +523,13 @@ class _Running:
             turns.waiting.append((self, passed))
             try:
                 await passed
+            except asyncio.CancelledError:
+                self.end()
+                raise
+        if self._session.is_held:
+            try:
+                # Which events there are for the next token is asked when it is there.
+                await self._session.until_free()
             except asyncio.CancelledError:
                 self.end()
                 raise

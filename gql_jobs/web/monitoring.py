@@ -21,21 +21,24 @@ from prometheus_client.registry import Collector
 
 from gql_jobs.graphql.engine.operations import OperationTimes
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import Forbidden, GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.jobs.viewer import EVERYTHING
+from gql_jobs.jobs.viewer import EVERYTHING, Scope
 from gql_jobs.live.tally import Tally
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.streams import StoreUse, store_use, stream_info
 from gql_jobs.metrics import Labels, counter, gauge, histogram, single
 from gql_jobs.processes.event_loop import LoopLag
 from gql_jobs.web.connections import SocketCounts
+from gql_jobs.web.request_authentication import RequestAuthentication, refusal_of
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 log = logging.getLogger(__name__)
 health_router = APIRouter()
 metrics_router = APIRouter()
 
+OWN_PORT = "gql_jobs.own_port"
+"""The key of an ASGI scope that is set for requests at a port of this process alone, on loopback."""
 _OTHER_QUEUE = "other"
 """The label of queues that no registered type uses."""
 _ANSWER_TIMEOUT = 1.0
@@ -71,7 +74,18 @@ def _json(status: int, body: object) -> Response:
 
 @metrics_router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Answer with all metrics in Prometheus' format, also while NATS is away."""
+    """Answer with all metrics in Prometheus' format, also while NATS is away; under authentication to OPERATE alone.
+
+    The port of this process alone, on loopback, is for whoever runs it.
+    """
+    authentication: RequestAuthentication = request.app.state.authentication
+    if not request.scope.get(OWN_PORT):
+        try:
+            viewer = await authentication.viewer(request.scope)
+            if not viewer.may(Scope.OPERATE):
+                raise Forbidden("Metrics are about all jobs: this needs the scope OPERATE.")
+        except GqlJobsError as error:
+            return refusal_of(error)
     page: ApiMetrics = request.app.state.metrics
     text, media_type = await page.page(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})

@@ -140,14 +140,15 @@ class RateLimits:
         self._failures = RateLimit(settings.rate_limit_failures, "failed authentications")
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
-    def spend(self, what: Limited, address: str, viewer: Viewer | None = None, number: int = 1) -> None:
+    def spend(self, what: Limited, address: Callable[[], str], viewer: Viewer | None = None, number: int = 1) -> None:
         """Count so many more of what an address, and a viewer where one is known, ask for.
 
+        :param address: returns it; called only where there is a limit.
         :raises RateLimited: if that is too many.
         """
         limit = self._limits.get(what)
         if limit is not None:
-            limit.spend(_counted(address, viewer), number)
+            limit.spend(_counted(address(), viewer), number)
 
     def check_token(self, address: str, token: str) -> None:
         """Check that a token of this address may be verified: too many others of it were wrong, and this one is new.

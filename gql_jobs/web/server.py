@@ -23,6 +23,7 @@ from gql_jobs.web import graphiql
 from gql_jobs.web.app import PATH, WrappedFastAPI, create_app
 from gql_jobs.web.connections import PlainConnections
 from gql_jobs.web.http_protocol import ServerConfig, TimedHttpProtocol
+from gql_jobs.web.monitoring import OWN_PORT
 from gql_jobs.web.runtime import RuntimeOpener
 from gql_jobs.web.socket_protocol import SocketProtocol
 
@@ -179,7 +180,7 @@ class HttpServer(uvicorn.Server):
         own = listen_from(settings.metrics_host, settings.metrics_port)
         port = own.getsockname()[1]
         log.info("health and metrics of this process at %s", url(settings.metrics_host, port))
-        self.config.app = SeparatePorts(self.app.outermost, port)
+        self.config.app = SeparatePorts(self.app.outermost, port, is_private=is_loopback(settings.metrics_host))
         return [own]
 
     async def on_tick(self, counter: int) -> bool:
@@ -213,15 +214,19 @@ class SeparatePorts:
     The shared port has no metrics, because each scrape would reach another process.
 
     :param own_port: the port of this process alone, for its health and metrics only; None for none.
+    :param is_private: whether only this machine can reach that, so that nobody has to say who asks.
     """
 
-    def __init__(self, app: ASGIApp, own_port: int | None) -> None:
+    def __init__(self, app: ASGIApp, own_port: int | None, *, is_private: bool = False) -> None:
         self._app = app
         self._own_port = own_port
+        self._is_private = is_private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that belongs to the port it came to; answer 404 to others."""
         if scope["type"] == "lifespan" or self._is_here(scope["server"][1], scope["path"]):
+            if self._is_private and scope["type"] == "http" and scope["server"][1] == self._own_port:
+                scope[OWN_PORT] = True
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})

@@ -13,7 +13,7 @@ import pytest
 
 from gql_jobs.jobs.model import Artifact, media_type
 from gql_jobs.jobs.requests import JobRequest
-from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING
+from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING, Visibility
 from gql_jobs.settings import Settings
 from gql_jobs.web.artifacts import ArtifactCache
 from gql_jobs.web.runtime import Runtime
@@ -210,7 +210,7 @@ async def test_a_file_that_was_kept_with_an_odd_content_type_is_offered_for_savi
     assert found is not None
     odd = Artifact(found.name, kept, found.size_bytes, found.sha256, found.created_at, found.object)
 
-    async def artifact(_self: Runtime, _job_id: str, _name: str) -> Artifact:
+    async def artifact(_self: Runtime, _job_id: str, _name: str, _visibility: Visibility) -> Artifact:
         return odd
 
     monkeypatch.setattr(Runtime, "artifact", artifact)

@@ -1,7 +1,8 @@
 """How a stream of results is sent, whatever it consists of: at once, kept alive, and ended from either side."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from msgspec.structs import replace
@@ -24,8 +25,21 @@ class _Exchange:
         self.status: int | None = None
         self.body = b""
         self._gone = asyncio.Event()
-        options = {"resumed": resumed, "finished": finished}
-        response = StreamedResponse(self._taken(), stream_format, self.connections, **options)
+        self.end: Callable[[], None] = lambda: None
+
+        @contextmanager
+        def until_ended(end: Callable[[], None]) -> Iterator[None]:
+            self.end = end
+            yield
+
+        response = StreamedResponse(
+            self._taken(),
+            stream_format,
+            self.connections,
+            resumed=resumed,
+            finished=finished,
+            until_ended=until_ended,
+        )
         self.task = asyncio.create_task(response({}, self._receive, self._send))
 
     def leave(self) -> None:
@@ -110,6 +124,25 @@ async def test_a_stopping_server_ends_a_multipart_subscription_with_an_error() -
     assert b'{"payload":null,"errors":[' in exchange.body
     assert b'"SERVER_STOPPING"' in exchange.body
     assert exchange.body.endswith(b"\r\n--graphql--\r\n")
+
+
+@FORMATS
+async def test_nothing_is_sent_once_the_credential_has_ended_but_an_error_and_the_end(
+    stream_format: StreamFormat,
+) -> None:
+    exchange = _Exchange(stream_format)
+    exchange.results.put_nowait(Result({"before": 1}, cursor="7"))
+    await until(lambda: b"before" in exchange.body, "the event was sent")
+    sent = exchange.body
+    exchange.end()
+    exchange.results.put_nowait(Result({"after": 1}, cursor="8"))
+    await exchange.task
+    assert exchange.closed
+    rest = exchange.body.removeprefix(sent)
+    assert b"after" not in rest
+    assert b"id:" not in rest
+    assert rest.count(b'"code":"UNAUTHENTICATED"') == 1
+    assert rest.endswith(stream_format.end)
 
 
 @pytest.mark.parametrize("results", [[], [Result({}, cursor="7")]], ids=["over", "going on"])

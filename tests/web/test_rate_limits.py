@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,20 @@ def test_each_address_each_subject_and_each_view_token_counts_by_itself() -> Non
     limits = RateLimits(Settings(rate_limit_operations="2/hour"))
     scopes = frozenset(Scope)
     first, second = Viewer("ada", scopes), Viewer("bob", scopes)
-    limits.spend("operations", "10.0.0.1", first)
-    limits.spend("operations", "10.0.0.2", first)
+    limits.spend("operations", lambda: "10.0.0.1", first)
+    limits.spend("operations", lambda: "10.0.0.2", first)
     with pytest.raises(RateLimited):
-        limits.spend("operations", "10.0.0.3", first)
-    limits.spend("operations", "10.0.0.1", second)
+        limits.spend("operations", lambda: "10.0.0.3", first)
+    limits.spend("operations", lambda: "10.0.0.1", second)
     with pytest.raises(RateLimited):
-        limits.spend("operations", "10.0.0.1", Viewer("cyd", scopes))
+        limits.spend("operations", lambda: "10.0.0.1", Viewer("cyd", scopes))
     tokens = [Viewer("key:shop", scopes, credentials=(token, "key")) for token in ("one", "two", "three")]
     for number, token in enumerate(tokens):
         for nth in range(2):
-            limits.spend("operations", f"10.1.{number}.{nth}", token)
+            limits.spend("operations", partial(str, f"10.1.{number}.{nth}"), token)
     with pytest.raises(RateLimited):
-        limits.spend("operations", "10.2.0.1", tokens[0])
-    limits.spend("creations", "10.0.0.1", first, 1000)
+        limits.spend("operations", lambda: "10.2.0.1", tokens[0])
+    limits.spend("creations", lambda: "10.0.0.1", first, 1000)
 
 
 def test_a_token_that_was_valid_lately_is_looked_at_whatever_others_at_its_address_try() -> None:

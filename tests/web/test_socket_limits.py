@@ -12,6 +12,7 @@ from gql_jobs.settings import Settings
 from gql_jobs.web.connections import Connections, SocketCounts, budget_for
 from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
 from gql_jobs.web.rate_limits import RateLimits
+from gql_jobs.web.request_authentication import RequestAuthentication
 from tests.shipped import shipped_schema
 
 
@@ -30,7 +31,7 @@ class _Socket:
             Connections(),
             SocketCounts(),
             budget=budget_for(1 << 20),
-            rates=RateLimits(Settings()),
+            authentication=RequestAuthentication(Settings(), None, RateLimits(Settings())),  # type: ignore[arg-type]
         )
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self._heard: asyncio.Queue[Message] = asyncio.Queue()
