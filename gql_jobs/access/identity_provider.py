@@ -6,7 +6,7 @@ from typing import Any
 import jwt
 
 from gql_jobs.access.key_set import ASYMMETRIC, KeySet
-from gql_jobs.access.records import KEY_SUBJECT, check_limits, check_name
+from gql_jobs.access.records import KEY_SUBJECT, check_limits, check_name, from_url_text
 from gql_jobs.jobs.errors import InvalidArgument, QueueUnavailable, Unauthenticated
 from gql_jobs.jobs.viewer import Scope, Viewer, ViewLimits
 from gql_jobs.settings import Settings
@@ -42,6 +42,8 @@ class IdentityProvider:
         :raises QueueUnavailable: if the keys of the provider were never read.
         """
         try:
+            # A decoder of bytes takes several spellings of a signature for one.
+            from_url_text(token.rpartition(".")[2])
             key, algorithm = await self._key_of(token)
             claims = jwt.decode(
                 token,

@@ -27,7 +27,7 @@ MAX_VIEW_TOKEN = 4800
 _KNOWN = "view token"
 _UNKNOWN = "view token of nobody"
 _MARK = 10
-"""Bytes of each of the two marks of an id."""
+"""Bytes of each mark of an id: whose it is, of which tenant, and that it is one of ours."""
 _RANDOM = 12
 _END = 5
 
@@ -90,6 +90,8 @@ def read_view_token(token: str, signing_key: Callable[[str], SigningKey | None])
     """
     text = token[len(VIEW_TOKEN_PREFIX) :]
     try:
+        # A decoder of bytes takes several spellings of a signature for one.
+        from_url_text(text.rpartition(".")[2])
         key_id = jwt.get_unverified_header(text).get("kid")
         key = signing_key(key_id) if isinstance(key_id, str) else None
         if key is None:
@@ -129,9 +131,9 @@ def read_token_id(token_id: str, viewer: Viewer, signing_key: Callable[[str], Si
     if key is None or len(body) != _RANDOM + _END + 3 * _MARK:
         return None
     drawn, marks = body[: _RANDOM + _END], body[_RANDOM + _END :]
-    by_subject, by_tenant, by_all = _marks(viewer, key, drawn)
-    if not hmac.compare_digest(marks[2 * _MARK :], by_all):
+    if not hmac.compare_digest(body[-_MARK:], _seal(key, body[:-_MARK])):
         return None
+    by_subject, by_tenant = _marks(viewer, key, drawn)
     ends_at = datetime.fromtimestamp(int.from_bytes(drawn[_RANDOM:], "big"), UTC)
     is_own = hmac.compare_digest(marks[:_MARK], by_subject)
     return TokenId(ends_at, is_own, hmac.compare_digest(marks[_MARK : 2 * _MARK], by_tenant))
@@ -139,13 +141,19 @@ def read_token_id(token_id: str, viewer: Viewer, signing_key: Callable[[str], Si
 
 def _make_id(viewer: Viewer, key: SigningKey, end: int) -> str:
     drawn = secrets.token_bytes(_RANDOM) + end.to_bytes(_END, "big")
-    return key.id + url_text(drawn + b"".join(_marks(viewer, key, drawn)))
+    marked = drawn + b"".join(_marks(viewer, key, drawn))
+    return key.id + url_text(marked + _seal(key, marked))
 
 
-def _marks(viewer: Viewer, key: SigningKey, drawn: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return what marks an id as of a subject, of a tenant, and as one of ours."""
+def _seal(key: SigningKey, marked: bytes) -> bytes:
+    """Return what marks an id as one of ours, whoever asks."""
+    return hmac.digest(key.derived("token id"), b"seal\0" + marked, "sha256")[:_MARK]
+
+
+def _marks(viewer: Viewer, key: SigningKey, drawn: bytes) -> tuple[bytes, bytes]:
+    """Return what marks an id as of a subject and of a tenant."""
     secret = key.derived("token id")
     tenant = b"t" + viewer.tenant.encode() if viewer.tenant is not None else b"-"
-    parts = (b"subject\0" + tenant + b"\0" + viewer.subject.encode(), b"tenant\0" + tenant, b"any")
-    marks = [hmac.digest(secret, drawn + part, "sha256")[:_MARK] for part in parts]
-    return marks[0], marks[1], marks[2]
+    parts = (b"subject\0" + tenant + b"\0" + viewer.subject.encode(), b"tenant\0" + tenant)
+    by_subject, by_tenant = (hmac.digest(secret, drawn + part, "sha256")[:_MARK] for part in parts)
+    return by_subject, by_tenant

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import Random
 from typing import Any
 
 import jwt
@@ -262,6 +263,8 @@ async def test_credentials_that_are_swapped_or_forged_are_refused(access: Authen
         "another algorithm": "gjv_" + jwt.encode(claims, "s" * 64, "HS512", kid),
         "an unknown signer": "gjv_" + jwt.encode(claims, "s" * 64, "HS256", {"kid": "AAAAAAAA"}),
         "no signer": "gjv_" + jwt.encode(claims, "s" * 64, "HS256"),
+        "another spelling": issued.token + "=",
+        "a space behind it": issued.token + " ",
         "nothing": "gjv_",
         "dots": "gjv_..",
         "deep": "gjv_" + base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.c2ln",
@@ -279,6 +282,35 @@ async def test_credentials_that_are_swapped_or_forged_are_refused(access: Authen
             await access.use_ticket(text)
         with pytest.raises(Unauthenticated):
             access.artifact_viewer("0" * 32, "a.txt", text)
+
+
+async def test_whatever_is_made_of_good_credentials_is_refused_and_nothing_else_happens(
+    access: Authentication, make_key: MakeKey
+) -> None:
+    key = await make_key()
+    viewer = await access.viewer_of(key)
+    issued = access.issue(viewer, tagged("a"), READ, 600)
+    signature = access.artifact_url(viewer, "job", "a.txt", "f" * 64).partition("=")[2]
+    drawn = Random(7)  # noqa: S311 - the same texts each time
+    for _ in range(1500):
+        assert not await is_accepted(access, _damaged(key, drawn))
+        assert not await is_accepted(access, _damaged(issued.token, drawn))
+        assert not await access.revoke(viewer, _damaged(issued.id, drawn))
+        with pytest.raises(Unauthenticated):
+            access.artifact_viewer("job", "a.txt", _damaged(signature, drawn))
+    assert await is_accepted(access, issued.token)
+
+
+def _damaged(text: str, drawn: Random) -> str:
+    """Another text, of the same letters and some odd ones."""
+    while True:
+        at, letter = drawn.randrange(len(text)), drawn.choice(text + "._-=/+ *\0\n{é\udc80")
+        other = drawn.choice(
+            [text[:at], text[at:], text[:at] + letter + text[at + 1 :], text[:at] + letter + text[at:]]
+        )
+        # The last letter of a key within a token may stand for bits that are not used.
+        if other != text:
+            return other
 
 
 async def test_a_claim_that_this_version_does_not_know_is_refused_although_it_is_signed(
