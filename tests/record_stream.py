@@ -36,7 +36,9 @@ from tests.job_types.probe_jobs import ProbePayload
 from tests.recorded import FOLDER, lines, seen
 from tests.running import JOB_TYPES, running_worker
 from tests.stories import error, request
+from tests.viewers import viewer
 
+ADA = viewer("ada", "red")
 VERSION = version("gql-jobs")
 GATE = "gate"
 """A file in the working directory that lets the held jobs go on."""
@@ -96,6 +98,9 @@ class _Recording:
         """What nobody runs yet, or any more."""
         commands = self._runtime.commands
         await commands.cancel((await self._created("cancelled", ProbePayload())).id)
+        owned = (await commands.create(request(ProbePayload()), ADA)).job
+        self.ids["of a tenant"] = owned.id
+        await commands.cancel(owned.id, ADA)
         later = datetime.now(UTC) + timedelta(days=1)
         await commands.cancel((await self._created("cancelled before its time", ProbePayload(), run_at=later)).id)
         # Later than a client may ask for, so that the recording can be used for as long.
