@@ -160,11 +160,15 @@ class CredentialStore:
         """
         await self._bucket.ensure(self._replicas, MAX_RECORD_BYTES)
         self._created = (await self._bucket.state()).created
-        if await self._bucket.keys("signing.*"):
-            return
+        names = await self._bucket.keys("signing.*")
+        for name in names:
+            if await self._bucket.get(name) is not None:
+                return
         key = new_signing_key()
         try:
-            await self._bucket.put(f"signing.{key.id}", encode_record(key), expected=0, fence="signing.*")
+            # A deleted one has left its mark, over which none could be made any more.
+            fence = None if names else "signing.*"
+            await self._bucket.put(f"signing.{key.id}", encode_record(key), expected=0, fence=fence)
         except FenceRefused:
             log.debug("another process has made the key to sign with")
 
@@ -220,8 +224,9 @@ class CredentialStore:
             except JetStreamError:
                 continue
             is_unlike = state.created != self._created or state.last_seq < known.last_seq or present != known.seen
+            is_unlike |= not known.signing
             if is_unlike and was_unlike:
-                log.warning("the bucket %s was changed by other means than writing, and is read anew", ACCESS_BUCKET)
+                log.warning("the bucket %s was changed by other means than gql-jobs, and is read anew", ACCESS_BUCKET)
                 return
             was_unlike = is_unlike
 

@@ -155,6 +155,26 @@ async def test_a_key_that_was_taken_out_of_the_bucket_is_refused_and_told(
         assert await _asked(access, issued.token) == "UNAUTHENTICATED"
 
 
+async def test_a_signing_key_that_an_operator_deletes_ends_its_tokens_and_is_made_anew(
+    store: CredentialStore, access: Authentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "CHECK_EVERY", 0.1)
+    text = await _key(store, access)
+    viewer = await access.viewer_of(text)
+    issued = access.issue(viewer, NO_LIMITS, READ, 600)
+    await store._bucket.delete(f"signing.{issued.id[:8]}")  # noqa: SLF001
+
+    def is_made() -> bool:
+        try:
+            return access.issue(viewer, NO_LIMITS, READ, 600).id[:8] != issued.id[:8]
+        except QueueUnavailable:
+            return False
+
+    await until(is_made, "another key signs")
+    assert await _asked(access, issued.token) == "UNAUTHENTICATED"
+    assert await _asked(access, text) == "OK"
+
+
 async def test_a_view_token_that_was_revoked_stays_so_when_the_record_of_it_is_lost(
     store: CredentialStore, access: Authentication, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
