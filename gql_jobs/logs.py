@@ -330,7 +330,7 @@ def _without_secrets(value: Any, depth: int = 5) -> Any:
         }
     if depth and type(value) in {list, tuple}:
         return [_without_secrets(one, depth - 1) for one in value]
-    if _of_running and type(value) in {int, float}:
+    if (_of_running or _of_ended) and type(value) in {int, float}:
         return value if _redact_line(str(value)) == str(value) else HIDDEN
     return value
 
@@ -401,7 +401,19 @@ _SECRET_NAME = re.compile(rf"(?:.*[-_.])?{_NAME}", re.IGNORECASE)
 
 _of_running: tuple["HiddenTexts", ...] = ()
 """What is hidden in the log while jobs run; replaced as a whole, so that every thread reads one state of it."""
+_of_ended: tuple["HiddenTexts", ...] = ()
+"""What was hidden while the jobs ran that ended last."""
 _changing = threading.Lock()
+
+
+_FEW = 100
+"""Texts of one job of which all spellings are hidden."""
+_SHORT = 2000
+"""Characters of the longest text of which all spellings are hidden."""
+_KEPT = 32
+"""Jobs that ended last, whose texts stay hidden: what they have left running may still say something."""
+_MOST_KEPT = 100_000
+"""Characters of one job's texts, in all spellings, that are kept so."""
 
 
 class HiddenTexts:
@@ -412,13 +424,20 @@ class HiddenTexts:
 
     def __init__(self, texts: Iterable[str], shown: str = HIDDEN) -> None:
         """Remember the texts, and what is shown in their place."""
+        parts = {part for text in texts for part in (text, *text.splitlines())} - {shown}
+        parts = {part for part in parts if len(part) >= SHORTEST}
         found: set[str] = set()
-        for text in texts:
-            for part in {text, *text.splitlines()}:
-                if len(part) >= SHORTEST and part != shown:
-                    found |= _spellings(part)
+        for part in parts:
+            # Of many or of long ones fewer spellings: each is looked for in each line.
+            is_thorough = len(parts) <= _FEW and len(part) <= _SHORT
+            found |= _spellings(part) if is_thorough else {part, quote(part, safe=""), *_escaped(part)}
         self._spelled = tuple(sorted(found, key=len, reverse=True))
         self._shown = shown
+
+    @property
+    def size(self) -> int:
+        """The characters of all spellings."""
+        return sum(map(len, self._spelled))
 
     def __bool__(self) -> bool:
         """Return whether there is anything to hide."""
@@ -434,8 +453,8 @@ class HiddenTexts:
 
 @contextmanager
 def hidden_in_log(texts: "Iterable[str] | HiddenTexts") -> Iterator[None]:
-    """Have these texts hidden in all that this process logs, until the block ends."""
-    global _of_running  # noqa: PLW0603
+    """Have these texts hidden in all that this process logs, until the block ends and some others have ended, too."""
+    global _of_running, _of_ended  # noqa: PLW0603
     hidden = texts if isinstance(texts, HiddenTexts) else HiddenTexts(texts)
     if not hidden:
         yield
@@ -447,6 +466,8 @@ def hidden_in_log(texts: "Iterable[str] | HiddenTexts") -> Iterator[None]:
     finally:
         with _changing:
             _of_running = tuple(one for one in _of_running if one is not hidden)
+            if hidden.size <= _MOST_KEPT:
+                _of_ended = (*_of_ended[1 - _KEPT :], hidden)
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -498,7 +519,7 @@ def names_secret(name: str) -> bool:
 
 
 def _redact_line(text: str) -> str:
-    for hidden in _of_running:
+    for hidden in (*_of_running, *_of_ended):
         text = hidden.hide(text)
     return redact(text)
 

@@ -333,3 +333,29 @@ def test_a_format_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("GQL_JOBS_LOG_FORMAT", "xml")
     with pytest.raises(ValidationError, match="log_format"):
         Settings()
+
+
+def test_texts_of_jobs_that_run_or_ended_lately_are_hidden_in_every_line_and_forgotten_in_time() -> None:
+    statements = """
+import logging, time
+from gql_jobs.logs import HiddenTexts, hidden_in_log
+with hidden_in_log(["hunter2-ran"]):
+    logging.error("while it runs %s", "hunter2-ran", extra={"given": ["hunter2-ran"]})
+    with hidden_in_log(["hunter2-other", "12345"]):
+        logging.error("both %s %s", "hunter2-ran", "hunter2-other", extra={"pin": 12345})
+logging.error("later %s", "hunter2-ran")
+many = HiddenTexts([f"secret {number} {'x' * 3000}" for number in range(1000)])
+began = time.perf_counter()
+with hidden_in_log(many):
+    logging.error("much %s", "y" * 8000)
+assert time.perf_counter() - began < 1.0
+for number in range(32):
+    with hidden_in_log([f"other {number}"]):
+        pass
+logging.error("at last %s", "hunter2-ran")
+"""
+    for log_format in ("text", "json"):
+        *lines, last = _written(statements, GQL_JOBS_LOG_FORMAT=log_format)
+        assert "hunter2" not in "".join(lines)
+        assert "12345" not in "".join(lines)
+        assert "hunter2-ran" in last

@@ -40,6 +40,8 @@ from gql_jobs.jobs.secret_fields import (
 
 _M = TypeVar("_M", bound=BaseModel)
 
+MAX_SECRETS = 1000
+"""Texts and numbers in the secrets of one payload: each is looked for in whatever is said while its job runs."""
 _MAX_WORDS = 300
 """Characters of one fault's message, at most."""
 _SAID_BY_USERS = ("value_error", "assertion_error")
@@ -158,7 +160,7 @@ def _accepted(model: type[BaseModel], sent: bytes, value: BaseModel) -> Accepted
         seen = _Seen(msgspec.json.decode(sent), as_declared=as_declared)
         seen.look(value, seen.json, ())
         if number == 0:
-            _refuse_redacted(msgspec.json.decode(sent), [*seen.secret, *declared_secrets(model, seen.json)])
+            _check_secrets(msgspec.json.decode(sent), [*seen.secret, *declared_secrets(model, seen.json)])
         if not seen.drawn:
             return AcceptedPayload(sent, sent, marks_of([*seen.secret, *declared_secrets(model, seen.json)]), value)
         stored = _strict_json(seen.json)
@@ -175,11 +177,13 @@ def _accepted(model: type[BaseModel], sent: bytes, value: BaseModel) -> Accepted
     raise ModelMismatch([FieldFault(_keys(path), drawn_twice) for path, _ in seen.drawn[:MAX_FAULTS]])
 
 
-def _refuse_redacted(sent: Any, places: list[Keys]) -> None:
-    """Refuse what was copied from an answer: it would be stored in the place of the secret.
+def _check_secrets(sent: Any, places: list[Keys]) -> None:
+    """Refuse more secrets than can be hidden, and what was copied from an answer: it would be stored in their place.
 
     :raises ModelMismatch: naming the places.
     """
+    if len(set(texts_at(sent, dict.fromkeys(places)))) > MAX_SECRETS:
+        raise ModelMismatch([FieldFault((), f"A payload may have at most {MAX_SECRETS} secret values.")])
     copied = [place for place in dict.fromkeys(places) if REDACTED in texts_at(sent, [place])]
     if copied:
         raise ModelMismatch([FieldFault(place, _SHOWN_BEFORE) for place in copied[:MAX_FAULTS]])
@@ -346,7 +350,8 @@ def secret_texts(model: type[BaseModel], stored: bytes, marks: tuple[str, ...], 
     """
     if not marks and not has_secrets(model):
         return []
-    return [*marked_texts(stored, marks_for(model, stored, marks)), *texts_of_secrets(value)]
+    texts = [*texts_of_secrets(value), *marked_texts(stored, marks_for(model, stored, marks))]
+    return list(dict.fromkeys(texts))[: 2 * MAX_SECRETS]
 
 
 def texts_of_secrets(value: Any) -> list[str]:

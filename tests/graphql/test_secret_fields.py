@@ -31,7 +31,7 @@ from gql_jobs import Model
 from gql_jobs.graphql.job_types import UnknownJob
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.errors import InvalidPayload
-from gql_jobs.jobs.payloads import accept, write
+from gql_jobs.jobs.payloads import MAX_SECRETS, ModelMismatch, accept, write
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.secret_fields import REDACTED, declared_secrets, marks_for, redacted
 from gql_jobs.settings import Settings
@@ -345,6 +345,16 @@ def test_a_default_that_is_secret_stands_in_no_schema_and_hides_nothing_else() -
     assert answer["payload"] == {"user": "ada", "token": REDACTED}
     field = api.core.type_map["MadePayloadInput"].fields["token"]  # type: ignore[attr-defined]
     assert "hunter2" not in (field.description or "")
+
+
+def test_a_payload_has_no_more_secrets_than_can_be_hidden() -> None:
+    class Many(Model):
+        tokens: list[SecretStr]
+
+    tokens = [f"token {number}" for number in range(MAX_SECRETS)]
+    accept(Many, {"tokens": tokens})
+    with pytest.raises(ModelMismatch, match="at most 1000 secret values"):
+        accept(Many, {"tokens": [*tokens, "one more"]})
 
 
 def test_models_without_secrets_are_laid_beside_nothing() -> None:
