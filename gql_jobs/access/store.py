@@ -78,6 +78,8 @@ class _Known:
                 self.signing[credential_id] = msgspec.json.decode(message.data, type=SigningKey)
         except (msgspec.MsgspecError, ValueError):
             if message.data:
+                if kind == "revoked":
+                    self.revoked[credential_id] = (datetime.now(UTC) + LONGEST_LIFE).timestamp()
                 log.error("%s in the bucket %s cannot be read: what it was about is refused", key, ACCESS_BUCKET)  # noqa: TRY400
 
 

@@ -190,6 +190,22 @@ async def test_a_view_token_that_was_revoked_stays_so_when_the_record_of_it_is_l
     assert await _asked(access, issued.token) == "UNAUTHENTICATED"
 
 
+async def test_a_revocation_that_cannot_be_read_is_one(
+    store: CredentialStore, access: Authentication, settings: Settings
+) -> None:
+    viewer = await access.viewer_of(await _key(store, access))
+    issued = access.issue(viewer, NO_LIMITS, READ, 600)
+    # As whoever may send requests can have the server write its answers there.
+    await store._bucket.put(f"revoked.{issued.id}", b'{"type": "io.nats.jetstream.api.v1.stream_info_response"}')  # noqa: SLF001
+    async with connect(settings, "another") as connection, open_authentication(connection, settings) as started_later:
+        await until(lambda: _is_refused(access, issued.token), "the token is refused", within=1.0)
+        assert await _is_refused(started_later, issued.token)
+
+
+async def _is_refused(access: Authentication, token: str) -> bool:
+    return await _asked(access, token) == "UNAUTHENTICATED"
+
+
 async def _another(store: CredentialStore, access: Authentication) -> str:
     return (await _key(store, access)).split("_")[1]
 

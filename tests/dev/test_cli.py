@@ -208,6 +208,8 @@ async def test_nats_alone_runs_until_it_is_interrupted(tmp_path: Path) -> None:
         assert name == "NATS"
         url = (tmp_path / "data/nats/url").read_text().strip()
         assert url.rpartition("@")[2] == address.removeprefix("nats://")
+        assert {(tmp_path / path).stat().st_mode & 0o777 for path in ("data", "data/nats")} == {0o700}
+        assert (tmp_path / "data/nats/url").stat().st_mode & 0o777 == 0o600
         client = await nats.connect(url)
         await client.close()
         code, _, err = await _run(*command, cwd=tmp_path)
