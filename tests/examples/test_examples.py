@@ -16,7 +16,7 @@ from tests.running import ROOT
 from tests.running_dev import Dev, running_dev
 
 EXAMPLES = ROOT / "examples"
-HELPERS = {"line", "operations", "record", "resume"}
+HELPERS = {"line", "operations", "record", "resume", "tickets"}
 CLIENTS = [path for path in sorted((EXAMPLES / "javascript").glob("*.mjs")) if path.stem not in HELPERS]
 CLIENTS += sorted((EXAMPLES / "python").glob("*.py"))
 EVENT_SOURCE = EXAMPLES / "javascript" / "event_source.mjs"
