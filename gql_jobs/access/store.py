@@ -60,27 +60,30 @@ class _Known:
         """The keys of the bucket that were brought, deleted ones too, but for those of revocations."""
         self.last_seq = 0
 
-    def take(self, key: str, message: StreamMessage) -> None:
-        """Take a value over; one that cannot be read ends what it was about."""
+    def take(self, key: str, message: StreamMessage) -> bool:
+        """Take a value over, and return whether it may have ended something, as one does that cannot be read."""
         kind, _, credential_id = key.partition(".")
         self.last_seq = message.seq
         try:
             if kind == "revoked":
                 until = msgspec.json.decode(message.data, type=RevocationRecord).until
                 self.revoked[credential_id] = until.timestamp()
-                return
+                return True
             self.seen.add(key)
             self.keys.pop(credential_id, None)
             self.signing.pop(credential_id, None)
             if message.data and kind == "key":
-                self.keys[credential_id] = msgspec.json.decode(message.data, type=KeyRecord)
-            elif message.data:
+                key_record = self.keys[credential_id] = msgspec.json.decode(message.data, type=KeyRecord)
+                return key_record.ends_at != float("inf")
+            if message.data:
                 self.signing[credential_id] = msgspec.json.decode(message.data, type=SigningKey)
+                return False
         except (msgspec.MsgspecError, ValueError):
             if message.data:
                 if kind == "revoked":
                     self.revoked[credential_id] = (datetime.now(UTC) + LONGEST_LIFE).timestamp()
                 log.error("%s in the bucket %s cannot be read: what it was about is refused", key, ACCESS_BUCKET)  # noqa: TRY400
+        return True
 
 
 class CredentialStore:
@@ -194,14 +197,15 @@ class CredentialStore:
         known.revoked = dict(self._known.revoked)
         async for batch in self._bucket.follow(_FOLLOWED).batches():
             self._heard = self._clock()
+            has_ended = False
             for message in batch:
-                known.take(self._bucket.key_of(message.subject), message)
+                has_ended |= known.take(self._bucket.key_of(message.subject), message)
             if not is_whole and (not batch or batch[-1].pending == 0):
                 is_whole, self._known = True, known
                 self._changed()
                 self._is_read.set()
             elif is_whole and batch:
-                self._changed()
+                self._changed(has_ended=has_ended)
 
     async def _until_unlike(self) -> None:
         """Return once the bucket is another one than what is known of it, twice in a row."""
@@ -243,8 +247,10 @@ class CredentialStore:
         for credential_id in [one for one, until in known.revoked.items() if until < now]:
             del known.revoked[credential_id]
 
-    def _changed(self) -> None:
+    def _changed(self, *, has_ended: bool = True) -> None:
         self.version += 1
+        if not has_ended:
+            return
         for callback in self.on_change:
             callback()
 

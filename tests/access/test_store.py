@@ -107,6 +107,23 @@ async def test_without_nats_keys_and_view_tokens_are_good_for_half_a_minute_and_
     assert await _asked(access, text) == "OK"
 
 
+async def test_what_ends_nothing_is_told_to_nobody(store: CredentialStore, access: Authentication) -> None:
+    viewer = await access.viewer_of(await _key(store, access))
+    looks: list[int] = []
+
+    def watched() -> Viewer:
+        looks.append(1)
+        return viewer
+
+    with access.watch(watched, lambda: None):
+        seen = len(looks)
+        another = await _key(store, access)
+        await store.rotate()
+        assert len(looks) == seen
+        assert await store.revoke_key(another.split("_")[1])
+        await until(lambda: len(looks) > seen, "they are asked whether it was theirs")
+
+
 async def test_a_quiet_bucket_is_heard_of_all_the_same(
     store: CredentialStore, access: Authentication, clock: Clock
 ) -> None:
