@@ -91,7 +91,9 @@ class RegisteredTypes:
         job_type = self.job_types.get(job.spec.type)
         if job_type is not None:
             of_payload, of_result = self._parts[job_type.name]
-            stored_payload, stored_result = self._doubtful.decoded(job)
+            stored_payload, stored_result = job.spec.payload, job.result
+            if job.spec.encoded or job.result_encoded:
+                stored_payload, stored_result = self._doubtful.decoded(job)
             payload = self._shown(of_payload, stored_payload)
             result = self._shown(of_result, stored_result) if stored_result is not None else None
             if payload is not _UNREADABLE and result is not _UNREADABLE:
@@ -155,6 +157,8 @@ class _Readable:
         self._job_types = job_types
         self._stored = stored
         self._fits = fits
+        self._with_secrets = frozenset(name for name, one in job_types.items() if has_secrets(one.payload))
+        self._with_secret_results = frozenset(name for name, one in job_types.items() if has_secrets(one.result))
 
     def decoded(self, job: model.Job) -> tuple[Raw, Raw | None]:
         """Return payload and result with their secrets, or ``_NO_JSON`` for what a codec cannot decode here."""
@@ -179,6 +183,8 @@ class _Readable:
     def payload(self, job: model.Job) -> Raw:
         """Return the payload as JSON without its secrets; ``REDACTED`` if neither marks nor its model tell of them."""
         spec = job.spec
+        if self._fits and not spec.secrets and not spec.encoded and spec.type not in self._with_secrets:
+            return spec.payload
         plain = self._payload_of(job) if spec.encoded else spec.payload
         job_type = self._job_types.get(spec.type)
         marks = marks_for(job_type.payload if job_type is not None else None, plain, spec.secrets)
@@ -190,6 +196,8 @@ class _Readable:
 
     def result(self, job: model.Job) -> Raw | None:
         """Return the result as JSON, without the secrets that its model declares; None if there is none."""
+        if not job.result_encoded and job.spec.type not in self._with_secret_results:
+            return job.result
         plain, job_type = self._result_of(job), self._job_types.get(job.spec.type)
         if plain is _NO_JSON:
             return _REDACTED
