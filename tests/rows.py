@@ -26,14 +26,16 @@ def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def counted(path: Path) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
-    """Jobs per status, type, queue, priority and tenant: as the counters say, and as counted."""
+    """Jobs per status, type, queue and priority, of each tenant and of all: as the counters say, and as counted."""
     database = sqlite3.connect(path)
     try:
         counters = database.execute("SELECT status, type, queue, priority, tenant, n FROM counts WHERE n").fetchall()
-        jobs = database.execute("SELECT status, type, queue, priority, ifnull(tenant, '') FROM jobs").fetchall()
+        jobs = database.execute("SELECT status, type, queue, priority, tenant FROM jobs").fetchall()
     finally:
         database.close()
-    return Counter({row[:5]: row[5] for row in counters}), Counter(jobs)
+    return Counter({row[:5]: row[5] for row in counters}), Counter(
+        (*job[:4], tenant) for job in jobs for tenant in ("", job[4]) if tenant is not None
+    )
 
 
 def overwrite(path: Path, first_page: int = 1) -> None:

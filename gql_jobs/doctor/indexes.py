@@ -138,8 +138,11 @@ def rows_of_job(path: Path, job_id: str) -> list[Any]:
 
 def miscounted(path: Path) -> list[str]:
     """Return the counters that are not the number of jobs that they count, each as ``status/type/queue``."""
-    counted = "SELECT status, type, queue, priority, n FROM counts WHERE n != 0"
-    there = "SELECT status, type, queue, priority, count(*) FROM jobs GROUP BY status, type, queue, priority"
+    counted = "SELECT status, type, queue, priority, tenant, n FROM counts WHERE n != 0"
+    kinds = "status, type, queue, priority"
+    of_all = f"SELECT {kinds}, '' AS tenant, count(*) FROM jobs GROUP BY {kinds}"  # noqa: S608
+    of_tenants = f"SELECT {kinds}, tenant, count(*) FROM jobs WHERE tenant IS NOT NULL GROUP BY {kinds}, tenant"  # noqa: S608
+    there = f"SELECT * FROM ({of_all} UNION ALL {of_tenants})"  # noqa: S608
     both = f"SELECT * FROM ({counted} EXCEPT {there}) UNION SELECT * FROM ({there} EXCEPT {counted})"  # noqa: S608
     with closing(open_read_only(path)) as database:
         return sorted({"/".join(map(str, row[:3])) for row in database.execute(both)})

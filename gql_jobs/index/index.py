@@ -278,7 +278,7 @@ class Index:
     @property
     def jobs(self) -> int:
         """The number of jobs."""
-        return int(self._read(_only_column, "SELECT coalesce(sum(n), 0) FROM counts")[0])
+        return int(self._read(_only_column, "SELECT coalesce(sum(n), 0) FROM counts WHERE tenant = ''")[0])
 
     def note_loss(self, what: str, *, void: bool = False) -> None:
         """Keep in mind what the stream has lost.

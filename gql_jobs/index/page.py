@@ -198,11 +198,21 @@ def _parts_up_to(largest: int | None) -> str:
     return f"CASE WHEN {is_small} THEN payload END, CASE WHEN {is_small} THEN result END"
 
 
+def where_counted(job_filter: JobFilter) -> Where:
+    """Return the filter as SQL over table ``counts``, which has rows for each tenant and for all jobs together.
+
+    :param job_filter: one for which ``is_counted`` is true.
+    """
+    found = where(job_filter)
+    return found if job_filter.visibility.tenant is not None else found.also("tenant = ''")
+
+
 def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
     """Return how many jobs match: from the table of counts where the filter allows it, else counted row by row."""
-    found = where(job_filter)
-    what = "total(n) FROM counts"
-    if not is_counted(job_filter):
+    if is_counted(job_filter):
+        found, what = where_counted(job_filter), "total(n) FROM counts"
+    else:
+        found = where(job_filter)
         what = "count(*) FROM jobs"
         if job_filter.visibility.tenant is not None:
             what += _tenant_index_clause(database, job_filter, JobOrder())

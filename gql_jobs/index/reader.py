@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from gql_jobs.index.index import Index
-from gql_jobs.index.page import Page, Where, count_jobs, is_counted, read_page, where
+from gql_jobs.index.page import Page, Where, count_jobs, is_counted, read_page, where, where_counted
 from gql_jobs.index.tables import (
     READ_ERRORS,
     microseconds,
@@ -72,7 +72,7 @@ ORDER BY seq, nth LIMIT :limit
 """
 _OLDEST_QUEUED = """
 SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')
-FROM (SELECT DISTINCT queue FROM counts WHERE status = 'queued' AND n > 0) AS queues
+FROM (SELECT DISTINCT queue FROM counts WHERE tenant = '' AND status = 'queued' AND n > 0) AS queues
 """
 _HISTORY = """
 SELECT seq, nth, kind, state FROM (
@@ -202,8 +202,10 @@ class Reader:
 
     async def _counted(self, job_filter: JobFilter, columns: str) -> list[tuple[str, str, int]]:
         """Return the number of jobs that match, for each combination of the columns that there is."""
-        found = where(job_filter)
-        what = "sum(n) FROM counts" if is_counted(job_filter) else "count(*) FROM jobs"
+        if is_counted(job_filter):
+            found, what = where_counted(job_filter), "sum(n) FROM counts"
+        else:
+            found, what = where(job_filter), "count(*) FROM jobs"
         sql = f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}"
         return await self._read(lambda db: db.execute(sql, found.values).fetchall())
 

@@ -68,7 +68,7 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join([f"10.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"11.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The

@@ -20,7 +20,7 @@ _UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ?,
 _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 _Counted: TypeAlias = tuple[str, str, str, int, str]
-"""The key of a row of ``counts``: status, type, queue, priority and tenant, which is empty where there is none."""
+"""The key of a row of ``counts``: status, type, queue, priority and tenant, which is empty for all jobs together."""
 
 
 class IndexedJob(NamedTuple):
@@ -158,8 +158,11 @@ class Changes:
 
 def _count(counted: dict[_Counted, int], job: Job, by: int) -> None:
     spec = job.spec
-    key = (str(job.status), spec.type, spec.queue, spec.priority.rank, spec.tenant or "")
-    counted[key] = counted.get(key, 0) + by
+    status, rank = str(job.status), spec.priority.rank
+    # All together have rows of their own: with thousands of tenants, adding up theirs would take long.
+    for tenant in ("", spec.tenant) if spec.tenant else ("",):
+        key = (status, spec.type, spec.queue, rank, tenant)
+        counted[key] = counted.get(key, 0) + by
 
 
 def _note_row(message: Message) -> tuple[str | int, ...]:

@@ -32,6 +32,7 @@ from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import JOB_TYPES, ROOT
 from tests.stories import noted, request
+from tests.viewers import viewer
 
 needs_worker = pytest.mark.usefixtures("worker")
 
@@ -60,6 +61,8 @@ async def _stories(runtime: Runtime) -> list[Job]:
 async def test_of_a_sound_system_in_use_there_is_nothing_to_say(runtime: Runtime, settings: Settings) -> None:
     await _stories(runtime)
     await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))
+    for tenant in ("red", "blue", "red"):
+        await runtime.commands.create(request(), viewer("ada", tenant))
     assert await _examined(settings) == []
     assert "as it should be" in as_text([])
 
