@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -83,6 +83,12 @@ def _shows_a_value(files: list[str]) -> bool:
     return (
         len(files) == 2 and len(graphql) == 1 and all(f.startswith("gql_jobs/jobs/") for f in files if f not in graphql)
     )
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest cannot collect both at once."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
