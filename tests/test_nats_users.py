@@ -3,10 +3,13 @@
 import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import ssl
 import subprocess
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import nats
 import pytest
+import yaml
 from nats.aio.client import Client
 from pydantic import SecretStr
 
@@ -29,6 +33,7 @@ from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import plain_nats
+from tests.child_processes import running_process
 from tests.deadline import until
 from tests.running import JOB_TYPES, ROOT, running_worker
 from tests.workers.stories import create, ended, request
@@ -175,6 +180,34 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
 def _status(runtime: Runtime, job_id: str) -> JobStatus | None:
     found = runtime.index.job(job_id)
     return found.status if found is not None else None
+
+
+@pytest.mark.parametrize("command", ["doctor", "worker"])
+async def test_the_environment_of_the_compose_file_is_what_a_process_needs(
+    nats_of_users: Deployed, command: str
+) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    name = "worker" if command == "worker" else "api"
+    given: dict[str, str] = compose["services"][name]["environment"]
+    mounted = {f"/run/secrets/{secret}": Path(one["file"]).name for secret, one in compose["secrets"].items()}
+    environment = {
+        variable: str(nats_of_users.folder / "secrets" / mounted[value]) if value in mounted else value
+        for variable, value in given.items()
+        if "_NATS_" in variable
+    }
+    environment["GQL_JOBS_NATS_URL"] = nats_of_users.url
+    environment["PATH"] = os.environ["PATH"]
+    async with running_process(
+        sys.executable, "-m", "gql_jobs", command, cwd=nats_of_users.folder, env=environment, stdout=PIPE, stderr=STDOUT
+    ) as process:
+        assert process.stdout is not None
+        said = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
+    # Before an API process has made the streams each says so and ends.
+    if command == "worker":
+        assert "Streams are made by API processes, so one of these has to be started first" in said
+        assert process.returncode == 1, "whoever keeps it running starts it again"
+    else:
+        assert "The stream JOBS cannot be had: stream not found" in said
 
 
 _BUCKET = "KV_gql-jobs-access"

@@ -11,6 +11,7 @@ by ``NatsClient.send``; ``Publisher`` has a future for each of its own, which th
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ _MESSAGES = frozenset({b"MSG", b"HMSG"})
 """First words of the lines that begin a message."""
 _STATUS = b"NATS/1.0 "
 """The beginning of the headers of a status message of the server, such as a heartbeat or the end of a pull."""
+_REFUSALS_KEPT = 64
+"""How many subjects are remembered that the server has not permitted."""
 _MAX_HEADER_BYTES = 4096
 """More bytes than any header block written here has: a message is measured only if it leaves less room than that."""
 
@@ -148,6 +151,11 @@ class NatsClient(Client):
         super().__init__()
         self._ps = MessageParser(self, self._take_message)
         self._receivers: dict[str, Receiver] = {}
+        self._refused: deque[str] = deque(maxlen=_REFUSALS_KEPT)
+
+    def was_refused(self, subject: str) -> bool:
+        """Return whether the server has lately not permitted this user to send to a subject."""
+        return any(f'"{subject.lower()}"' in refusal for refusal in self._refused)
 
     async def send(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Send a message, without waiting for an answer.
@@ -208,10 +216,22 @@ class NatsClient(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        finally:
+            # nats-py's protocol is not told that it was encrypted meanwhile: asyncio warns of each that ends so.
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None and writer.get_extra_info("sslcontext") is not None:
+                protocol = writer.transport.get_protocol()
+                if protocol is not None:
+                    protocol._over_ssl = True  # noqa: SLF001
+
     async def _process_err(self, err_msg: str) -> None:
         if PERMISSIONS_ERR in err_msg:
             # After which the server goes on, and whoever waits for an answer to what was sent waits in vain.
             log.warning("NATS does not permit this user: %s; deploy/nats/nats-server.conf has what is needed", err_msg)
+            self._refused.append(err_msg.lower())
             return
         # nats-py gives up for good, also where credentials have only expired or were changed.
         error = NatsError(f"nats: {err_msg}")

@@ -36,6 +36,10 @@ _NOT_LET_IN = (
     "; set GQL_JOBS_NATS_USER and GQL_JOBS_NATS_PASSWORD, or GQL_JOBS_NATS_CREDS. Those of the embedded server are in "
     "the file nats/url of its data folder."
 )
+_NOT_PERMITTED = (
+    "The NATS server does not permit this to the user of this process; its log names the subject. Streams are made by "
+    "API processes, so one of these has to be started first."
+)
 Callback = Callable[[Msg], Awaitable[None]]
 
 
@@ -99,6 +103,8 @@ class Connection:
             async with asyncio.timeout(timeout):
                 return await self.client.request(subject, data, timeout=None)  # type: ignore[arg-type]
         except (NatsError, TimeoutError) as error:
+            if self.client.was_refused(subject):
+                raise Unavailable(_NOT_PERMITTED) from error
             raise Unavailable(_reason(error)) from error
 
     async def subscribe(self, subject: str, callback: Callback) -> SubjectSubscription:

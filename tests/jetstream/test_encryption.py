@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gql_jobs.jetstream.connection import connect
+from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
 from tests.by_hand import plain_nats
@@ -95,7 +96,7 @@ async def test_what_is_sent_to_a_server_with_tls_is_encrypted_also_where_it_does
 
 
 async def test_a_server_is_trusted_by_the_authority_that_is_named_and_by_no_other(
-    tmp_path: Path, certificate: dict[str, str]
+    tmp_path: Path, certificate: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     troubles = list[str]()
     async with _nats(tmp_path, tls=certificate) as port:
@@ -110,6 +111,7 @@ async def test_a_server_is_trusted_by_the_authority_that_is_named_and_by_no_othe
             await until(lambda: "CERTIFICATE_VERIFY_FAILED" in str(troubles), "the certificate was refused")
         async with connect(trusting, "test") as connection:
             assert connection.connected
+    assert "eof_received" not in caplog.text, "asyncio has nothing to warn of"
 
 
 async def test_a_server_that_asks_for_a_certificate_is_shown_one(tmp_path: Path, certificate: dict[str, str]) -> None:
@@ -136,4 +138,6 @@ async def test_what_the_server_does_not_permit_is_logged_and_the_connection_goes
             await connection.publish("b", b"")
             await until(lambda: 'publish to "b"' in caplog.text, "the refusal is logged")
             assert "deploy/nats/nats-server.conf has what is needed" in caplog.text
+            with pytest.raises(Unavailable, match="does not permit this to the user of this process"):
+                await connection.request("b", b"", timeout=0.1)
             assert connection.connected
