@@ -19,6 +19,7 @@ import nats
 import pytest
 import yaml
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from gql_jobs.access import administration
@@ -27,6 +28,7 @@ from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.viewer import Scope
+from gql_jobs.log import codec
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.maintenance import Maintenance
 from gql_jobs.processes.event_loop import in_background
@@ -313,6 +315,25 @@ async def test_a_worker_can_neither_read_nor_forge_a_key_by_what_it_may(
     assert b"target is invalid" in refused.data
     await worker.flush()
     assert await _stored_keys(api) == before
+    # An answer of the server is sent to whatever subject it is asked for to, and is no record that lets anybody in.
+    await worker.publish("$JS.API.STREAM.INFO.JOBS", b"", reply="$KV.gql-jobs-access.key.forged")
+    await worker.flush()
+    await until(lambda: _has_more_keys(api, before), "the answer is stored")
+    assert len(await administration.list_keys(nats_of_users.settings("keys"))) == 1
+
+
+async def _has_more_keys(api: Client, before: list[str]) -> bool:
+    return len(await _stored_keys(api)) > len(before)
+
+
+async def test_a_worker_asks_another_one_whether_it_still_runs_a_job(users: dict[str, Client]) -> None:
+    worker = users["worker"]
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"yes")
+
+    await worker.subscribe(codec.handover_subject("another"), cb=answer)
+    assert (await worker.request(codec.handover_subject("another"), b"", timeout=5)).data == b"yes"
 
 
 async def test_monitoring_sees_figures_of_the_server(users: dict[str, Client]) -> None:
