@@ -48,6 +48,7 @@ graphiql: node ## build the GraphiQL page
 examples: export PATH := $(abspath $(BIN)):$(PATH)
 examples: node ## run every client under examples/ against a server, and check the generated types
 	npm ci --prefix examples/javascript
+	npm ci --prefix examples/react
 	$(BIN)/pytest -n 2 tests/examples
 	npm ci --prefix examples/codegen
 	npm run check --prefix examples/codegen
