@@ -25,8 +25,8 @@ from tests.deadline import until
 from tests.serving import HOST, PROTOCOL, Api, ServedApi, api_process, free_port, hear, say, serving, without_nats
 
 MEGABYTE = 1 << 20
-GET = b"GET /graphql?query={__typename} HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+GET = b"GET /graphql?query={__typename} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 QUERY = b'{"query":"{__typename}"}'
 MASK = b"\0\0\0\0"
 
@@ -55,7 +55,7 @@ async def _is_served(api: Api) -> None:
 
 async def _handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(
-        b"GET /graphql HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
     )
@@ -110,7 +110,7 @@ async def test_requests_that_are_sent_ahead_and_never_read_take_no_memory(tmp_pa
         async def flood() -> None:
             async with _connected(api.port) as (_, writer):
                 for _ in range(600):
-                    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 4000)
+                    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 4000)
                     await writer.drain()
 
         floods = [asyncio.create_task(flood()) for _ in range(4)]
@@ -364,7 +364,7 @@ async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(settings: Setti
 async def test_a_client_of_http_1_0_gets_whole_answers(api: ServedApi) -> None:
     for path in b"/graphql?query={__typename}", b"/healthz", b"/metrics", b"/nowhere":
         async with _connected(api.port) as (reader, writer):
-            writer.write(b"GET %b HTTP/1.0\r\nHost: a\r\n\r\n" % path)
+            writer.write(b"GET %b HTTP/1.0\r\nHost: localhost\r\n\r\n" % path)
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             assert b"transfer-encoding" not in head.lower()
             assert body
@@ -399,7 +399,7 @@ async def test_an_upgrade_to_a_socket_with_a_body_is_a_request_like_any_other(ap
         writer.write(POST + upgrade + b"Content-Length: %d\r\n\r\n" % len(QUERY) + QUERY)
         assert (await reader.readuntil(b'"Query"}}')).startswith(b"HTTP/1.1 200")
     async with _connected(api.port) as (reader, writer):
-        writer.write(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).split()[1] == b"405"
 
 

@@ -1,6 +1,7 @@
 """Who may call over HTTP, where the API asks who calls: nobody without a valid key or token, whatever they try."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gql_jobs.jobs.viewer import Scope as ViewerScope
-from gql_jobs.jobs.viewer import Viewer
+from gql_jobs.jobs.viewer import Viewer, ViewLimits
 from gql_jobs.settings import Settings
 from gql_jobs.web import server as web_server
 from gql_jobs.web.request_authentication import HOST_VIEWER
@@ -23,6 +24,15 @@ from tests.guarded import READ, GuardedApi, forgeries, guarded
 from tests.serving import HOST, serving, without_nats
 
 TYPENAME = "{ __typename }"
+EVERYTHING = """query ($id: ID!, $filter: JobFilter) {
+  job(id: $id) { id }
+  jobs { totalCount nodes { id } }
+  filtered: jobs(filter: $filter) { totalCount }
+  beyond: jobs(offset: 1) { nodes { id } }
+  queues { counts { count } }
+  workers { id }
+}"""
+WATCH = "subscription ($id: ID!) { jobProgress(id: $id) { cursor } }"
 OPEN = {"/healthz", "/readyz", "/graphiql", "/example.jpg"}
 """Paths that tell nobody anything about jobs."""
 
@@ -251,3 +261,41 @@ async def test_while_nats_has_not_been_reached_nobody_is_let_in(tmp_path: Path) 
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (503, "QUEUE_UNAVAILABLE")
         _is_refused(await api.http.post("/graphql", json={"query": TYPENAME}))
         assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_a_token_for_one_job_opens_nothing_else(shop: GuardedApi) -> None:
+    job, other = await shop.create(), await shop.create()
+    token = (await shop.token(limits=ViewLimits(ids=frozenset({job})))).token
+    assert (await shop.post("{ __schema { queryType { name } } }", token)).json()["data"]
+    seen = (await shop.post(EVERYTHING, token, variables={"id": other, "filter": {"ids": [other]}})).json()["data"]
+    assert [node["id"] for node in seen["jobs"]["nodes"]] == [job]
+    assert (seen["jobs"]["totalCount"], seen["filtered"]["totalCount"], seen["beyond"]["nodes"]) == (1, 0, [])
+    assert (seen["job"], seen["workers"]) == (None, [])
+    assert sum(count["count"] for queue in seen["queues"] for count in queue["counts"]) == 1
+    hidden = await shop.post(WATCH, token, variables={"id": other}, headers={"Accept": "text/event-stream"})
+    assert "NOT_FOUND" in hidden.text
+    for mutation in "cancelJob", "retryJob":
+        answer = await shop.post(f'mutation {{ {mutation}(id: "{job}") {{ job {{ id }} }} }}', token)
+        assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["FORBIDDEN"]
+    assert (await shop.api.http.get("/metrics", headers={"Authorization": f"Bearer {token}"})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", None]
+)
+async def test_what_a_page_of_another_site_can_send_without_asking_never_acts(
+    settings: Settings, content_type: str | None
+) -> None:
+    create = "mutation { createJob(input: { payload: { probe: {} } }) { job { id } } }"
+    body = json.dumps({"query": create, "x": "="})
+    async with serving(settings) as api:
+        for origin in {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}:
+            given = {**origin, **({"Content-Type": content_type} if content_type else {})}
+            for path in "/graphql", "/tickets":
+                assert (await api.http.post(path, content=body, headers=given)).status_code == 415
+            assert (await api.http.get("/graphql", params={"query": create}, headers=origin)).status_code == 403
+        assert (await api.http.get("/graphql", params={"query": create})).status_code == 405
+        preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        answer = await api.http.options("/graphql", headers=preflight)
+        assert "access-control-allow-origin" not in answer.headers
+        assert (await api.ask("{ jobs { totalCount } }"))["jobs"]["totalCount"] == 0
