@@ -142,6 +142,17 @@ async def test_what_this_installation_consists_of(api: ServedApi) -> None:
     assert worker["queues"] == ["default"]
 
 
+async def test_who_asks_and_a_token_that_is_made_and_ended(api: ServedApi) -> None:
+    everybody = (await api.ask(example("viewer")))["viewer"]
+    assert everybody["scopes"] == ["READ", "CREATE", "CONTROL", "OPERATE"]
+    assert (everybody["subject"], everybody["limitedTo"]) == ("anonymous", None)
+    made = (await api.ask(example("create_view_token")))["createViewToken"]["viewToken"]
+    assert made["token"].startswith("gjv_")
+    refusal = await api.refusal(example("renew_access"), token=made["token"])
+    assert refusal["extensions"]["code"] == "BAD_REQUEST"
+    assert (await api.ask(example("revoke_token"), id=made["id"]))["revokeToken"] == {"revoked": True}
+
+
 async def test_one_job_is_watched_over_a_websocket_and_over_http(api: ServedApi) -> None:
     created = await _mail(api, "ada@example.com", runAt=ahead(seconds=0.3))
     by_http = _multipart(api, "job_progress", id=created["id"])

@@ -16,6 +16,7 @@ from gql_jobs.graphql.schema import SECRETS, JobsSchema
 from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.viewer import Scope, Viewer
 from tests.graphql.sample_jobs import IDS
+from tests.running import ROOT
 
 TOKEN = "gjv_abcdefghijklmnopqrstuvwxyz"  # noqa: S105 -- of nobody
 _META = {"Query.__typename", "Query.__schema", "Query.__type", "Mutation.__typename"}
@@ -45,6 +46,17 @@ def test_every_root_field_has_its_permission_and_no_other_one_has(schema: JobsSc
     core = core_schema(schema)
     roots = [root for root in (core.query_type, core.mutation_type, core.subscription_type) if root is not None]
     assert set(PERMISSIONS) == {f"{root.name}.{field}" for root in roots for field in root.fields} | _META
+
+
+def test_the_guide_lists_what_each_scope_lets_a_viewer_ask_for() -> None:
+    listed = (ROOT / "docs" / "security.md").read_text().split("<!-- permissions -->\n")[1].split("<!-- /perm")[0]
+    rows = [line.strip("| ").split(" | ") for line in listed.splitlines()[2:]]
+    told = {scopes: fields.replace("`", "").split(", ") for fields, scopes in rows}
+    meant: dict[str, set[str]] = {}
+    for name, scopes in PERMISSIONS.items():
+        needed = " or ".join(scope.name for scope in scopes) or "any, or none"
+        meant.setdefault(needed, set()).add(name.partition(".")[2])
+    assert told == {needed: sorted(fields) for needed, fields in meant.items()}
 
 
 def test_a_field_that_the_viewer_lacks_a_scope_for_is_an_error_of_that_field_alone(
