@@ -55,16 +55,25 @@ def _unknown_among(variables: Mapping[str, str | None], known: set[str]) -> Iter
         yield f"{repr(variable[:MAX_SHOWN_LENGTH])[1:-1]} is no setting; {hint}"
 
 
-def values_of_files(names: Iterable[str]) -> dict[str, str]:
-    """Return the values of those settings that are in a file, by the names of the settings.
+def variables_and_file() -> tuple[dict[str, str], dict[str, str]]:
+    """Return what is given with the prefix in the environment, and in the file ``.env``, which counts less.
 
-    One line end at the end of a file is no part of its value.
+    The names are in upper case and without the prefix. What the environment gives in either way, ``NAME`` or
+    ``NAME_FILE``, is left out of the second.
+    """
+    environment, below = _with_prefix(os.environ), _with_prefix(_env_file())
+    given = {name.removesuffix(_FILE) for name in environment} | environment.keys()
+    return environment, {name: value for name, value in below.items() if not {name, name.removesuffix(_FILE)} & given}
+
+
+def values_of_files(names: Iterable[str], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the values of those settings that are in files, by name, and what is wrong, a sentence for each problem.
+
+    One line end at the end of a file is no part of its value. No problem shows anything of what is in a file.
 
     :param names: of all settings, in upper case and without the prefix.
-    :raises ValueError: with a sentence for each one that is given in both ways, or whose file cannot be read; nothing
-        of a file is in it.
+    :param given: one of ``variables_and_file``.
     """
-    given = _given()
     values, problems = {}, []
     for name in names:
         path = given.get(name + _FILE)
@@ -79,9 +88,13 @@ def values_of_files(names: Iterable[str]) -> dict[str, str]:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             problems.append(f"{variable}_FILE: the file cannot be read: {reason}.")
-    if problems:
-        raise ValueError(" ".join(problems))
-    return values
+    return values, problems
+
+
+def with_variables(variables: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a child: ``variables`` with ``others``, which count also for what was in a file."""
+    replaced = {name + _FILE for name in others if name.startswith(PREFIX)}
+    return {**{name: value for name, value in variables.items() if name.upper() not in replaced}, **others}
 
 
 def is_from_file(name: str) -> bool:
@@ -89,7 +102,7 @@ def is_from_file(name: str) -> bool:
 
     :param name: of the setting, in upper case and without the prefix.
     """
-    return name + _FILE in _given()
+    return any(name + _FILE in given for given in variables_and_file())
 
 
 def _read(path: Path) -> str:
@@ -106,11 +119,9 @@ def _read(path: Path) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _given() -> dict[str, str]:
-    """Return the variables with the prefix, by their names in upper case and without it."""
+def _with_prefix(variables: Mapping[str, str | None]) -> dict[str, str]:
     return {
         variable.upper().removeprefix(PREFIX): value
-        for variables in (_env_file(), os.environ)
         for variable, value in variables.items()
         if value is not None and variable.upper().startswith(PREFIX)
     }

@@ -6,6 +6,7 @@ How a value is given, by a variable, in a file ``.env`` or by a file of its own,
 import json
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,18 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gql_jobs.environment import ENV_FILE, MAX_SHOWN_LENGTH, PREFIX, is_from_file, unknown_settings, values_of_files
+from gql_jobs.environment import (
+    ENV_FILE,
+    MAX_SHOWN_LENGTH,
+    PREFIX,
+    is_from_file,
+    unknown_settings,
+    values_of_files,
+    variables_and_file,
+)
 
 API: JsonDict = {"read_by": "api"}
 WORKER: JsonDict = {"read_by": "worker"}
@@ -69,6 +79,21 @@ def _nats_server(text: str) -> NatsServer:
     return NatsServer(url, unquote(user) or None, unquote(password) if colon else None)
 
 
+class _Files(PydanticBaseSettingsSource):
+    """The values of settings that are in files of their own."""
+
+    def __init__(self, settings: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings)
+        names = [name.upper() for name in settings.model_fields]
+        self._values = values_of_files(names, variables)[0]
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return self._values.get(field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {name.lower(): value for name, value in self._values.items()}
+
+
 class Settings(BaseSettings):
     """All settings. Durations are in seconds, sizes in bytes."""
 
@@ -85,10 +110,25 @@ class Settings(BaseSettings):
     @classmethod
     def _are_settings(cls, given: Any) -> Any:
         names = [name.upper() for name in cls.model_fields]
-        if unknown := unknown_settings(names):
-            raise ValueError(" ".join(unknown))
-        # Beneath what was given, so beneath options of the command line: a variable of that name is refused beside it.
-        return {**{name.lower(): value for name, value in values_of_files(names).items()}, **given}
+        problems = unknown_settings(names)
+        for variables in variables_and_file():
+            problems += values_of_files(names, variables)[1]
+        if problems:
+            raise ValueError(" ".join(problems))
+        return given
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a folder of secrets, which is not used
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, those that count most at first: files stand beside what names them."""
+        environment, below = (_Files(settings_cls, variables) for variables in variables_and_file())
+        return init_settings, env_settings, environment, dotenv_settings, below
 
     nats_url: str | None = Field(
         None,

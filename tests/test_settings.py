@@ -6,6 +6,7 @@ import annotated_types
 import pytest
 from pydantic import ValidationError
 
+from gql_jobs.environment import with_variables
 from gql_jobs.jobs.model import MAX_RETRIES, MAX_TIMEOUT, MIN_TIMEOUT
 from gql_jobs.settings import NatsServer, Settings, nats_servers, setting_problems
 
@@ -216,18 +217,43 @@ def test_a_file_that_is_no_value_is_refused_in_a_sentence_without_what_is_in_it(
 
 
 @pytest.mark.parametrize("below", [False, True])
-def test_a_setting_that_is_given_in_both_ways_is_refused(
+def test_a_setting_that_is_given_in_both_ways_in_one_place_is_refused(
     below: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "password").write_text("secret")
-    monkeypatch.setenv("GQL_JOBS_NATS_PASSWORD_FILE", "password")
-    if below:
-        (tmp_path / ".env").write_text("GQL_JOBS_NATS_PASSWORD=secret\n")
-    else:
-        monkeypatch.setenv("GQL_JOBS_NATS_PASSWORD", "secret")
     variable = "GQL_JOBS_NATS_PASSWORD"
+    if below:
+        (tmp_path / ".env").write_text(f"{variable}=secret\n{variable}_FILE=password\n")
+    else:
+        monkeypatch.setenv(variable, "secret")
+        monkeypatch.setenv(f"{variable}_FILE", "password")
     assert _refused() == [f"{variable} and {variable}_FILE are both given; only one of them may be."]
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "number"),
+    [
+        ("GQL_JOBS_NUM_WORKERS_FILE=seven", "GQL_JOBS_NUM_WORKERS=8", 7),
+        ("GQL_JOBS_NUM_WORKERS=9", "GQL_JOBS_NUM_WORKERS_FILE=seven", 9),
+        ("GQL_JOBS_NUM_WORKERS=9", "GQL_JOBS_NUM_WORKERS_FILE=missing", 9),
+        ("GQL_JOBS_MAX_RETRIES=9", "GQL_JOBS_NUM_WORKERS_FILE=seven", 7),
+    ],
+)
+def test_the_environment_counts_more_than_the_file_env_in_whichever_way_each_gives_a_setting(
+    above: str, below: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seven").write_text("7\n")
+    (tmp_path / ".env").write_text(f"{below}\n")
+    monkeypatch.setenv(*above.split("=", 1))
+    assert Settings().num_workers == number
+
+
+def test_what_a_parent_says_counts_more_than_a_file_that_it_was_given() -> None:
+    given = {"GQL_JOBS_SMTP_HOST_FILE": "/run/secrets/host", "gql_jobs_smtp_host_file": "h", "HOME": "/"}
+    made = with_variables(given, {"GQL_JOBS_SMTP_HOST": "127.0.0.1", "OTHER": "1"})
+    assert made == {"GQL_JOBS_SMTP_HOST": "127.0.0.1", "OTHER": "1", "HOME": "/"}
 
 
 def _refused() -> list[str]:

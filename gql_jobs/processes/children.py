@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
+from gql_jobs.environment import with_variables
 from gql_jobs.processes import parent
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Child:
         self.killed = False
         """Whether it had to be killed when it was stopped."""
         self._command = command
-        self._environment = {**os.environ, **environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"}
+        self._environment = with_variables(os.environ, {**environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"})
         self._stop_within = stop_within
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
