@@ -260,8 +260,7 @@ class Authentication:
         :raises QueueUnavailable: if it cannot be stored.
         """
         stored = encode_ticket(Ticket(viewer, query, variables, operation_name))
-        # Browsers with view tokens have the subject of their back end.
-        self._count_ticket(viewer.credentials[0] if viewer.credentials else viewer.subject, len(stored))
+        self._count_ticket(viewer.counted_as, len(stored))
         return await make_ticket(self._store, stored), TICKET_SECONDS
 
     def _count_ticket(self, holder: str, size: int) -> None:

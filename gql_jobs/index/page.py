@@ -112,6 +112,8 @@ def _one_of(found: Where, column: str, values: list[Any] | None) -> Where:
 def _visible(found: Where, visibility: Visibility) -> Where:
     """Return the same for those jobs only for which ``Visibility.shows`` is true."""
     limits = visibility.limits
+    if visibility.tenant is None and visibility.created_by is not None:
+        found = found.also("tenant IS NULL")
     names: list[tuple[str, Names]] = [
         ("tenant", None if visibility.tenant is None else frozenset({visibility.tenant})),
         ("created_by", None if visibility.created_by is None else frozenset({visibility.created_by})),

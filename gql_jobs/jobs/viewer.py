@@ -69,7 +69,9 @@ NO_LIMITS = ViewLimits()
 class Visibility(Struct, frozen=True):
     """Which jobs there are for a viewer: those of ``tenant`` within ``limits``, created by ``created_by``.
 
-    None is any. Viewers with an equal visibility see the same of everything, so they may share what was made for one.
+    None is any; but with ``created_by`` and no tenant only jobs without a tenant are shown, because subjects of two
+    tenants may have one name. Viewers with an equal visibility see the same of everything, so they may share what was
+    made for one.
     """
 
     tenant: str | None = None
@@ -80,7 +82,7 @@ class Visibility(Struct, frozen=True):
         """Return whether the job exists for those who see so much."""
         spec = job.spec
         return (
-            (self.tenant is None or spec.tenant == self.tenant)
+            (spec.tenant == self.tenant or (self.tenant is None and self.created_by is None))
             and (self.created_by is None or spec.created_by == self.created_by)
             and self.limits.admit(job.id, spec)
         )
@@ -126,9 +128,24 @@ class Viewer(Struct, frozen=True):
             return EVERYTHING
         return Visibility(self.tenant, self.limits, own)
 
+    @property
+    def counted_as(self) -> str:
+        """The name that limits count the viewer by: the key or token it came with, else its subject within its tenant.
+
+        View tokens count each by itself: a back end gives many browsers one, and all have the back end's subject.
+        """
+        if self.credentials:
+            return f"credential {self.credentials[0]}"
+        return f"subject {self.subject!r} of {self.tenant!r}"
+
     def may(self, scope: Scope) -> bool:
         """Return whether the viewer has a scope."""
         return scope in self.scopes
+
+    @property
+    def may_operate_all(self) -> bool:
+        """Whether it may do and read what is about all jobs: it has OPERATE, and neither a tenant nor limits."""
+        return self.may(Scope.OPERATE) and self.tenant is None and self.limits == NO_LIMITS
 
     def limited(self, limits: ViewLimits, scopes: Iterable[Scope]) -> "Viewer | None":
         """Return the viewer with narrower limits and fewer scopes; None if any of them would be wider."""

@@ -181,7 +181,7 @@ class JobCommands:
                 spec = self._stored.sealed(job_id, spec)
             self._check_size(spec)
             writes.append(creation(job_id, spec))
-        await self._refuse_if_full()
+        await self._refuse_if_full(viewer.visibility)
         outcomes = await self._log.append_in_order(writes)
         return [
             await self._created(request, write, outcome, viewer.visibility)
@@ -193,10 +193,12 @@ class JobCommands:
         if len(spec.payload) > limit:
             raise PayloadTooLarge("The payload", len(spec.payload), limit)
 
-    async def _refuse_if_full(self) -> None:
+    async def _refuse_if_full(self, visibility: Visibility) -> None:
         """Refuse a creation if the store is too full; events, retries and firings of schedules are never refused.
 
         If the server does not answer, nothing is raised here: the write that follows fails by itself.
+
+        :param visibility: of whoever creates; only those who see all jobs are told how much the store holds.
 
         :raises QueueFull: if the account, or a server of it, is over its share of the store.
         """
@@ -211,7 +213,8 @@ class JobCommands:
                 return
         limit = round(self._store_use.limit * self._settings.queue_full_ratio)
         if self._store_use.used > limit:
-            raise QueueFull(f"The store holds {self._store_use.used} of at most {limit} bytes.")
+            figures = f"The store holds {self._store_use.used} of at most {limit} bytes."
+            raise QueueFull("The store has no room." if visibility.is_partial else figures)
 
     async def _time_for(self, requests: list[JobRequest]) -> datetime:
         """Return the time by which a ``run_at`` has passed: that of the server, which is asked if one seems to have."""
@@ -344,8 +347,11 @@ class JobCommands:
             await self._log.history(new_job_id())
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
+        if visibility.is_partial and ((found := folded(history)) is None or not visibility.shows(found)):
+            # Before anything is said of a message that cannot be read: it may be of a hidden job.
+            raise NotFound(job_id)
         job = _decidable(job_id, history)
-        if job is None or not visibility.shows(job):
+        if job is None:
             raise NotFound(job_id)
         return history, job
 

@@ -30,16 +30,31 @@ _LARGE_BLOCK = 1 << 18
 async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run a coroutine until the block ends, then cancel it and wait until it has ended.
 
+    What the block raises is raised as it is.
+
     :param endless: a coroutine that does not end by itself.
 
     :raises ExceptionGroup: if the coroutine fails; the block is cancelled.
     """
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(endless)
+    own: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(endless)
+            try:
+                yield
+            except BaseException as error:
+                own = error
+                raise
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        if failures.exceptions != (own,):
+            raise
+    if own is not None:
         try:
-            yield
+            raise own
         finally:
-            task.cancel()
+            own = None  # its traceback holds this frame
 
 
 class LoopLag:

@@ -23,7 +23,7 @@ from gql_jobs.graphql.engine.operations import OperationTimes
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import Forbidden, GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobStatus
-from gql_jobs.jobs.viewer import EVERYTHING, Scope
+from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.live.tally import Tally
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.streams import StoreUse, store_use, stream_info
@@ -74,16 +74,17 @@ def _json(status: int, body: object) -> Response:
 
 @metrics_router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Answer with all metrics in Prometheus' format, also while NATS is away; under authentication to OPERATE alone.
+    """Answer with all metrics in Prometheus' format, also while NATS is away.
 
-    The port of this process alone, on loopback, is for whoever runs it.
+    Under authentication only to those with OPERATE and neither a tenant nor limits. The port of this process alone, on
+    loopback, is for whoever runs it.
     """
     authentication: RequestAuthentication = request.app.state.authentication
     if not request.scope.get(OWN_PORT):
         try:
             viewer = await authentication.viewer(request.scope)
-            if not viewer.may(Scope.OPERATE):
-                raise Forbidden("Metrics are about all jobs: this needs the scope OPERATE.")
+            if not viewer.may_operate_all:
+                raise Forbidden("Metrics are about all jobs: this needs the scope OPERATE, and no tenant or limits.")
         except GqlJobsError as error:
             return refusal_of(error)
     page: ApiMetrics = request.app.state.metrics

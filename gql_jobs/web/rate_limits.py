@@ -1,7 +1,7 @@
 """How often clients may do things, by the library ``limits``: operations, creations of jobs, connections, wrong tokens.
 
-A limit holds for each of those that a request is counted for: the address it comes from, and the subject that asks
-(a view token counts by itself, because a back end gives many browsers one). Counts are of one process; a window of time
+A limit holds for each of those that a request is counted for: the address it comes from, and the viewer who asks
+(``Viewer.counted_as``). Counts are of one process; a window of time
 begins with the first request that is counted in it.
 """
 
@@ -179,7 +179,7 @@ class RateLimits:
 def _counted(address: str, viewer: Viewer | None) -> list[str]:
     names = [f"address {address}"]
     if viewer is not None and viewer.is_known:
-        names.append(f"credential {viewer.credentials[0]}" if viewer.credentials else f"subject {viewer.subject}")
+        names.append(viewer.counted_as)
     return names
 
 

@@ -13,6 +13,7 @@ from gql_jobs.jobs.errors import PayloadTooLarge, RateLimited, Unauthenticated
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, ViewLimits
 from tests.access.conftest import MakeKey
 from tests.deadline import until
+from tests.viewers import viewer
 
 READ = frozenset({Scope.READ})
 JOB = "3f2c1b5e-0000-4000-8000-000000000001"
@@ -94,6 +95,17 @@ async def test_tickets_are_bounded_in_bytes_and_number(
     assert refusal.value.extensions["retryAfter"] == 60
     another = await access.viewer_of(access.issue(viewer, NO_LIMITS, READ, 60).token)
     await access.ticket(another, "{ a }", None, None)
+
+
+async def test_the_tickets_of_one_subject_are_counted_for_its_tenant(
+    access: Authentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gql_jobs.access.authentication.MAX_TICKETS_BYTES", 16 * 1024)
+    red, blue = viewer("ada", "red"), viewer("ada", "blue")
+    await access.ticket(red, "{ a }", None, None)
+    with pytest.raises(RateLimited):
+        await access.ticket(red, "{ a }", None, None)
+    await access.ticket(blue, "{ a }", None, None)
 
 
 async def test_a_signature_is_of_one_file_and_shows_only_its_job(

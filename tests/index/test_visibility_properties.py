@@ -118,7 +118,11 @@ def _shown(visibility: Visibility, job: Job) -> bool:
         (limits.queues, [spec.queue]),
         (limits.tags, spec.tags),
         (visibility.tenant and [visibility.tenant], [spec.tenant]),
-        (visibility.created_by and [visibility.created_by], [spec.created_by]),
+        # The subject of one tenant is not that of another, or of none, with the same name.
+        (
+            visibility.created_by and [f"{visibility.created_by} of {visibility.tenant}"],
+            [f"{spec.created_by} of {spec.tenant}"],
+        ),
     ]
     return all(names is None or set(names) & set(values) for names, values in kinds)
 
@@ -131,6 +135,7 @@ def _shown(visibility: Visibility, job: Job) -> bool:
         Visibility("red", ViewLimits(types=frozenset({"email"}))),
         Visibility(None, ViewLimits(tags=frozenset({"a", "b"}))),
         Visibility("blue", created_by="ada"),
+        Visibility(created_by="ada"),
         Visibility("red", ViewLimits(queues=frozenset())),
     ],
 )

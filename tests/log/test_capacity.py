@@ -10,12 +10,14 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jobs.errors import QueueFull
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.viewer import Scope
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, stored
 from tests.job_types.probe_jobs import ProbePayload
 from tests.stories import request
+from tests.viewers import viewer
 
 LARGE = ProbePayload(gate="x" * 200_000)
 
@@ -42,6 +44,19 @@ async def test_over_its_share_of_the_store_new_jobs_are_refused_and_running_ones
     await bring_to(job_log, full, jobs[0], JobStatus.COMPLETED)
     dead = await bring_to(job_log, full, jobs[1], JobStatus.CANCELLED)
     await full.retry(dead.id)
+
+
+async def test_how_full_the_store_is_is_told_to_those_alone_who_see_all_jobs(
+    job_log: JobLog, settings: Settings
+) -> None:
+    await JobCommands(job_log, settings).create(request(LARGE))
+    full = JobCommands(job_log, settings.model_copy(update={"max_store_bytes": 1000}))
+    with pytest.raises(QueueFull, match=r"The store holds \d+ of at most"):
+        await full.create(request())
+    for limited in viewer("ada", "red"), viewer(types=["probe"]), viewer("eve", None, Scope.CREATE):
+        with pytest.raises(QueueFull) as told:
+            await full.create(request(), limited)
+        assert told.value.message == "The queue is full. The store has no room. Try again when jobs have expired."
 
 
 async def test_a_store_without_room_refuses_at_once_and_says_that_it_is_full(

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gql_jobs.jobs.errors import QueueUnavailable
+from gql_jobs.jobs.errors import NotFound, QueueUnavailable
 from gql_jobs.jobs.messages import NEWEST_VERSION, Submission
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus
+from gql_jobs.jobs.viewer import Scope
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
@@ -17,6 +18,7 @@ from gql_jobs.log.retention import expire, fire_overdue
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, stored
 from tests.stories import request
+from tests.viewers import viewer
 
 
 async def _retried_by_a_newer_release(job_log: JobLog, job: Job) -> list[Any]:
@@ -45,6 +47,17 @@ async def test_it_is_neither_cancelled_nor_retried_nor_made_anew_nor_expired(
     artifacts = ArtifactStore(job_log, settings)
     assert await expire(job_log, artifacts, job.id, datetime.now(UTC) + timedelta(days=1)) == 0
     assert await stored(job_log.connection) == before
+
+
+async def test_what_a_newer_release_wrote_to_a_hidden_job_is_not_told(commands: JobCommands, job_log: JobLog) -> None:
+    job = (await commands.create(request(), viewer("ada", "red"))).job
+    await _retried_by_a_newer_release(job_log, await bring_to(job_log, commands, job, JobStatus.DEAD_LETTER))
+    for stranger in viewer("bob", "blue"), viewer("eve", "red", types=["email"]), viewer("ada", None, Scope.CREATE):
+        for asked in commands.cancel(job.id, stranger), commands.retry(job.id, stranger):
+            with pytest.raises(NotFound):
+                await asked
+    with pytest.raises(QueueUnavailable, match="newer release"):
+        await commands.cancel(job.id, viewer("bob", "red"))
 
 
 async def test_a_key_whose_job_only_a_newer_release_can_read_makes_no_second_job(

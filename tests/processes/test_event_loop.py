@@ -1,10 +1,13 @@
 """The memory of a process that serves, and its open files."""
 
+import asyncio
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from gql_jobs.processes.event_loop import in_background
 
 PROGRAM = """
 import gc
@@ -48,6 +51,46 @@ def test_what_large_blocks_took_goes_back_to_the_system() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert left("tuned") < 10 < left()
+
+
+async def _fails_at(begun: asyncio.Event) -> None:
+    await begun.wait()
+    raise ValueError("in the background")
+
+
+async def test_what_a_block_raises_beside_something_in_the_background_is_raised_as_it_is() -> None:
+    cause, error = KeyError("before"), LookupError("of the block")
+
+    async def block() -> None:
+        async with in_background(_fails_at(asyncio.Event())):
+            try:
+                raise cause
+            except KeyError:
+                raise error  # noqa: B904 - how it came about has to stay as well
+
+    with pytest.raises(LookupError) as raised:
+        await block()
+    assert raised.value is error
+    assert error.__context__ is cause
+    assert not error.__suppress_context__
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_failure_in_the_background_cancels_the_block_and_comes_in_a_group_with_the_block_s(fails: bool) -> None:
+    async def block() -> None:
+        begun = asyncio.Event()
+        async with in_background(_fails_at(begun)):
+            begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                if fails:
+                    raise LookupError("of the block")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await block()
+    assert raised.group_contains(ValueError, match="in the background")
+    assert raised.group_contains(LookupError) is fails
 
 
 LIMITED = """

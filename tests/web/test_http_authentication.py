@@ -165,7 +165,7 @@ def _path(route: BaseRoute) -> str:
     return re.sub(r"{[^}]*}", "x", str(getattr(route, "path", "")))
 
 
-async def test_metrics_need_the_scope_operate(shop: GuardedApi) -> None:
+async def test_metrics_need_the_scope_operate_and_neither_a_tenant_nor_limits(shop: GuardedApi) -> None:
     reader = await shop.new_key("reader", READ)
     answer = await shop.api.http.get("/metrics", headers={"Authorization": f"Bearer {reader}"})
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (403, "FORBIDDEN")
@@ -174,6 +174,13 @@ async def test_metrics_need_the_scope_operate(shop: GuardedApi) -> None:
     answer = await shop.api.http.get("/metrics", headers={"Authorization": f"Bearer {operator}"})
     assert answer.status_code == 200
     assert "gql_jobs_created" in answer.text
+    everything = frozenset(ViewerScope)
+    for narrower in (
+        await shop.new_key("of-a-tenant", everything, tenant="acme"),
+        await shop.new_key("limited", everything, limits=ViewLimits(types=frozenset({"probe"}))),
+    ):
+        answer = await shop.api.http.get("/metrics", headers={"Authorization": f"Bearer {narrower}"})
+        assert (answer.status_code, "gql_jobs_created" in answer.text) == (403, False)
 
 
 async def test_a_port_of_one_process_on_loopback_has_metrics_for_whoever_is_there(settings: Settings) -> None:

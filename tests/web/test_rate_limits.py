@@ -65,7 +65,7 @@ def test_counts_take_so_much_memory_and_neither_a_thread_nor_a_task() -> None:
         asyncio.get_running_loop()
 
 
-def test_each_address_each_subject_and_each_view_token_counts_by_itself() -> None:
+def test_each_address_each_subject_of_a_tenant_and_each_view_token_counts_by_itself() -> None:
     limits = RateLimits(Settings(rate_limit_operations="2/hour"))
     scopes = frozenset(Scope)
     first, second = Viewer("ada", scopes), Viewer("bob", scopes)
@@ -76,6 +76,12 @@ def test_each_address_each_subject_and_each_view_token_counts_by_itself() -> Non
     limits.spend("operations", lambda: "10.0.0.1", second)
     with pytest.raises(RateLimited):
         limits.spend("operations", lambda: "10.0.0.1", Viewer("cyd", scopes))
+    of_tenants = [Viewer("ada", scopes, tenant) for tenant in ("red", "blue")]
+    for number, one in enumerate(of_tenants):
+        for nth in range(2):
+            limits.spend("operations", partial(str, f"10.3.{number}.{nth}"), one)
+    with pytest.raises(RateLimited):
+        limits.spend("operations", lambda: "10.4.0.1", of_tenants[0])
     tokens = [Viewer("key:shop", scopes, credentials=(token, "key")) for token in ("one", "two", "three")]
     for number, token in enumerate(tokens):
         for nth in range(2):
