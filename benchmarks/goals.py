@@ -87,6 +87,11 @@ GOALS = (
     Goal("page", "1 000 000 jobs", 0.9, own=("page", "10 000 jobs")),
     Goal("page", "10 000 jobs", 1, ("graphql-yoga",), further=True),
     Goal("rebuild", "events", 50_000),
+    *(
+        Goal("authentication", f"{work} with {caller}", 1.05, at_most=True)
+        for work in ("page", "createJob")
+        for caller in ("a key", "a view token", "a JWT", "a key of a tenant")
+    ),
 )
 
 

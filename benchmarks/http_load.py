@@ -12,17 +12,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+_QUIET = 2.0
+"""Seconds after which a connection is not used again: servers close it after some more."""
+
 
 class RequestFailed(RuntimeError):
     """An answer with another status than 200, or with GraphQL errors; the message holds it."""
 
 
-def graphql_request(port: int, query: str, variables: dict[str, Any] | None = None) -> bytes:
-    """The bytes of a GraphQL request."""
+def graphql_request(
+    port: int, query: str, variables: dict[str, Any] | None = None, *, token: str | None = None
+) -> bytes:
+    """The bytes of a GraphQL request, from whoever comes with a token, if one is given."""
     body = json.dumps({"query": query, "variables": variables or {}}).encode()
+    bearer = "" if token is None else f"Authorization: Bearer {token}\r\n"
     head = (
         f"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Accept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Accept: application/json\r\n{bearer}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -92,13 +98,15 @@ async def connect(port: int, answered: Callable[[Connection, bytes], None]) -> C
     return connection
 
 
-async def ask(port: int, query: str, variables: dict[str, Any] | None = None, within: float = 60.0) -> Any:
+async def ask(
+    port: int, query: str, variables: dict[str, Any] | None = None, within: float = 60.0, *, token: str | None = None
+) -> Any:
     """The data of one operation.
 
     :raises RequestFailed: if the answer has errors.
     """
     async with Asker(port) as asker:
-        return await asker.ask(query, variables, within)
+        return await asker.ask(query, variables, within, token=token)
 
 
 class Asker:
@@ -127,9 +135,14 @@ class Asker:
         async with asyncio.timeout(within):
             return await self._answer
 
-    async def ask(self, query: str, variables: dict[str, Any] | None = None, within: float = 60.0) -> Any:
-        """The data of an operation."""
-        answer = _checked(await self.any_status(graphql_request(self._port, query, variables), within))
+    async def ask(
+        self, query: str, variables: dict[str, Any] | None = None, within: float = 60.0, *, token: str | None = None
+    ) -> Any:
+        """The data of an operation.
+
+        :raises RequestFailed: if the answer has errors.
+        """
+        answer = _checked(await self.any_status(graphql_request(self._port, query, variables, token=token), within))
         start, end = answer.index(b"{", answer.index(b"\r\n\r\n")), answer.rindex(b"}") + 1
         return json.loads(answer[start:end])["data"]
 
@@ -140,6 +153,72 @@ class Asker:
     def _lost(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(RequestFailed("the connection was closed"))
+
+
+class Repeater:
+    """Kept connections over which one request is repeated a given number of times, as fast as it is answered."""
+
+    def __init__(self, port: int, request: bytes, connections: int) -> None:
+        self._port = port
+        self._request = request
+        self._number = connections
+        self._connections: list[Connection] = []
+        self._unsent = self._unanswered = 0
+        self._used = 0.0
+        self._ended: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    async def ready(self) -> None:
+        """Have all connections open, each having answered once: the server closes those that have been quiet."""
+        clock = asyncio.get_running_loop().time
+        if self._connections and clock() - self._used < _QUIET and not any(one.closed for one in self._connections):
+            return
+        for connection in self._connections:
+            connection.close()
+        self._connections = [await connect(self._port, self._take) for _ in range(self._number)]
+        for connection in self._connections:
+            connection.lost = self._lost
+        await self.repeat(self._number)
+
+    async def repeat(self, times: int) -> None:
+        """Send the request so many times over all connections together, and wait for the last answer.
+
+        :raises RequestFailed: if an answer is no success, or a connection is lost.
+        """
+        self._unsent = self._unanswered = times
+        self._ended = asyncio.get_running_loop().create_future()
+        for connection in self._connections[:times]:
+            self._send(connection)
+        await self._ended
+        self._used = asyncio.get_running_loop().time()
+
+    def _send(self, connection: Connection) -> None:
+        if self._unsent:
+            self._unsent -= 1
+            connection.send(self._request)
+
+    def _take(self, connection: Connection, answer: bytes) -> None:
+        if self._ended is None or self._ended.done():
+            return
+        try:
+            _checked(answer)
+        except RequestFailed as failure:
+            self._ended.set_exception(failure)
+            return
+        self._unanswered -= 1
+        self._send(connection)
+        if not self._unanswered:
+            self._ended.set_result(None)
+
+    def _lost(self) -> None:
+        if self._unanswered and self._ended is not None and not self._ended.done():
+            self._ended.set_exception(RequestFailed("a connection was lost"))
 
 
 @dataclass

@@ -29,6 +29,7 @@ WORK = {
     "create": "`createJob` over HTTP, 50 connections",
     "create_bulk": "creation in bulk",
     "page": "page of 50 jobs, 10 fields, filtered",
+    "authentication": "CPU time of the API where whoever asks has to be known, by what it is without",
     "fanout_shared": "one subscription, 1 000 sockets",
     "fanout_own": "a subscription each, 1 000 sockets",
     "start_latency": "creation to the handler's first line",

@@ -8,7 +8,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,9 +140,11 @@ async def running(
     sync_always: bool = False,
     prepare: Callable[[str], Awaitable[object]] | None = None,
     api_processes: int = 1,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """The system, ready for requests and its index up to date, until the block ends.
 
+    :param environment: further settings of the API.
     :param api_processes: at one port; ``Stack.api`` is then their parent, and the first of them is ready.
     :param prepare: fills the stream before the API begins; called with the address of NATS.
     """
@@ -155,22 +157,9 @@ async def running(
             async with connect(settings, "benchmarks") as connection:
                 await ensure_streams(connection, settings)
             await prepare(nats.url)
-        began, port = time.monotonic(), free_port()
-        environment = {
-            "GQL_JOBS_NATS_URL": nats.url,
-            "GQL_JOBS_DATA_DIR": str(folder),
-            "GQL_JOBS_MAX_STORE_BYTES": str(STORE_BYTES),
-            "GQL_JOBS_MAX_SOCKETS_PER_CLIENT": str(SOCKETS),
-            "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
-        }
-        command = (
-            *(python(), "-m", "gql_jobs", "api", "--port", str(port), "--processes", str(api_processes)),
-            *("--import", "benchmarks.job_types"),
-        )
-        api = await stack.enter_async_context(program(*command, environment=environment))
-        await listening(port, api)
+        began = time.monotonic()
+        port, api = await stack.enter_async_context(api_process(nats.url, folder, environment, processes=api_processes))
         asker = await stack.enter_async_context(Asker(port))
-        await _ready(asker)
         seconds = time.monotonic() - began
         processes = await stack.enter_async_context(AsyncExitStack())
         system = Stack(folder, nats, port, api, asker, seconds, _processes=processes)
@@ -178,6 +167,36 @@ async def running(
             await system.work(concurrency, workers)
             await system.workers_ready(workers)
         yield system
+
+
+@asynccontextmanager
+async def api_process(
+    nats_url: str, folder: Path, environment: Mapping[str, str] | None = None, *, processes: int = 1
+) -> AsyncIterator[tuple[int, Program]]:
+    """An API with an index of its own, ready for requests, until the block ends; yields its port and its process.
+
+    :param folder: for the index.
+    :param environment: further settings.
+    :param processes: at one port; what is yielded is then their parent, and the first of them is ready.
+    """
+    port = free_port()
+    settings = {
+        "GQL_JOBS_NATS_URL": nats_url,
+        "GQL_JOBS_DATA_DIR": str(folder),
+        "GQL_JOBS_MAX_STORE_BYTES": str(STORE_BYTES),
+        "GQL_JOBS_MAX_SOCKETS_PER_CLIENT": str(SOCKETS),
+        "GQL_JOBS_LOG_LEVEL": LOG_LEVEL,
+        **(environment or {}),
+    }
+    command = (
+        *(python(), "-m", "gql_jobs", "api", "--port", str(port), "--processes", str(processes)),
+        *("--import", "benchmarks.job_types"),
+    )
+    async with program(*command, environment=settings) as api:
+        await listening(port, api)
+        async with Asker(port) as asker:
+            await _ready(asker)
+        yield port, api
 
 
 async def _ready(asker: Asker, within: float = 600.0) -> None:

@@ -7,7 +7,7 @@ job is new and nobody else writes.
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import cycle, islice
 
 import msgspec
 from msgspec import Raw
@@ -18,6 +18,7 @@ from gql_jobs.jobs.messages import Body, Completed, Kind, Started, Submission
 from gql_jobs.jobs.payloads import accept
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.requests import JobRequest
+from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer
 from gql_jobs.log import codec
 from gql_jobs.log.codec import encode_body
 from gql_jobs.settings import Settings
@@ -33,9 +34,12 @@ async def queue_up(url: str, jobs: int) -> None:
     await _write(url, _queued(jobs))
 
 
-async def finish(url: str, jobs: int) -> int:
-    """Write the whole histories of finished no-op jobs into an empty stream; returns the number of messages."""
-    return await _write(url, _finished(jobs))
+async def finish(url: str, jobs: int, tenant: str | None = None) -> int:
+    """Write the whole histories of finished no-op jobs into an empty stream; returns the number of messages.
+
+    :param tenant: every other job is its; none is anybody's without it.
+    """
+    return await _write(url, _finished(jobs, tenant))
 
 
 async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
@@ -54,15 +58,16 @@ async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
     return written
 
 
-def _submissions() -> Iterator[tuple[str, Body]]:
+def _submissions(tenant: str | None = None) -> Iterator[tuple[str, Body]]:
     registry = load_job_types(("benchmarks.job_types",))
     job_type = registry.get("noop")
     assert job_type is not None
     request = JobRequest.of(job_type, accept(job_type.payload, EMAIL))
     settings = Settings()
-    while True:
+    owner = ANYBODY if tenant is None else Viewer("key:back end", frozenset(Scope), tenant)
+    for viewer in cycle((ANYBODY, owner)):
         job_id = str(uuid.uuid4())
-        spec = request.spec(datetime.now(UTC), settings)
+        spec = request.spec(datetime.now(UTC), settings, viewer=viewer)
         yield job_id, Submission(spec=spec)
 
 
@@ -72,8 +77,8 @@ def _queued(jobs: int) -> Iterator[tuple[str, Body]]:
         yield codec.queued_subject(job_id, body.spec.queue, body.spec.priority), body
 
 
-def _finished(jobs: int) -> Iterator[tuple[str, Body]]:
-    submissions, seq = _submissions(), 0
+def _finished(jobs: int, tenant: str | None) -> Iterator[tuple[str, Body]]:
+    submissions, seq = _submissions(tenant), 0
     for start in range(0, jobs, _ROUND):
         ids: list[tuple[str, int]] = []
         for job_id, body in islice(submissions, min(_ROUND, jobs - start)):

@@ -9,10 +9,12 @@ from typing import Any
 from benchmarks import graphql_peers, queue_peers
 from benchmarks.machine import description, wait_until_idle
 from benchmarks.measurement import Bench, Contender, Plan, Record, Sample, records
-from benchmarks.measures import generators, history, pushes, queues, requests
+from benchmarks.measures import authentication, generators, history, pushes, queues, requests
 
 BENCHES: dict[str, Bench] = {
-    bench.name: bench for part in (generators, requests, pushes, history, queues) for bench in part.BENCHES
+    bench.name: bench
+    for part in (generators, requests, authentication, pushes, history, queues)
+    for bench in part.BENCHES
 }
 REPETITIONS = 3
 WITHIN = 1500.0
