@@ -48,7 +48,7 @@ class ViewTokenClaims(Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
     ``jti``: its id; ``sub``: for whom; ``iat`` and ``exp``: when it was made and when it ends, in seconds since 1970;
     ``scp``: the scopes; ``tnt``: the tenant; ``lim``: the limits; ``chain``: the ids of the credentials it was made
-    with.
+    with; ``own``: whether READ is for what the subject has created alone.
     """
 
     jti: str
@@ -59,6 +59,7 @@ class ViewTokenClaims(Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     tnt: str | None = None
     lim: ViewLimits = NO_LIMITS
     chain: tuple[str, ...] = ()
+    own: bool = False
 
 
 def make_view_token(viewer: Viewer, key: SigningKey, expires_at: datetime, *, known: bool) -> IssuedToken:
@@ -73,7 +74,15 @@ def make_view_token(viewer: Viewer, key: SigningKey, expires_at: datetime, *, kn
     end = int(expires_at.timestamp())
     token_id = _make_id(viewer, key, end)
     claims = ViewTokenClaims(
-        token_id, viewer.subject, int(time.time()), end, viewer.scopes, viewer.tenant, viewer.limits, viewer.credentials
+        token_id,
+        viewer.subject,
+        int(time.time()),
+        end,
+        viewer.scopes,
+        viewer.tenant,
+        viewer.limits,
+        viewer.credentials,
+        viewer.sees_own,
     )
     payload = msgspec.to_builtins(claims, order="deterministic")
     text = VIEW_TOKEN_PREFIX + jwt.encode(payload, key.derived(_KNOWN if known else _UNKNOWN), "HS256", {"kid": key.id})
@@ -108,7 +117,7 @@ def read_view_token(token: str, signing_key: Callable[[str], SigningKey | None])
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, OverflowError, OSError, RecursionError):
         # Not chained: what failed quotes the token.
         raise Unauthenticated from None
-    return Viewer(claims.sub, claims.scp, claims.tnt, claims.lim, ends, (claims.jti, *claims.chain))
+    return Viewer(claims.sub, claims.scp, claims.tnt, claims.lim, ends, (claims.jti, *claims.chain), claims.own)
 
 
 class TokenId(Struct, frozen=True):

@@ -4,16 +4,24 @@ The engine asks ``permit`` where a root field of a query or mutation begins, whe
 viewer has become another one. Which jobs such a field then finds is the matter of ``Visibility``.
 """
 
+from typing import TypeAlias
+
 from gql_jobs.graphql.context import Context
 from gql_jobs.jobs.errors import Forbidden, Unauthenticated
 from gql_jobs.jobs.viewer import Scope
 
-_SEE = (Scope.READ, Scope.CREATE)
+Needs: TypeAlias = tuple[tuple[Scope, ...], ...]
+"""Sets of scopes, of each of which a viewer needs one."""
+
+_SEE: Needs = ((Scope.READ, Scope.CREATE),)
 """With CREATE alone a viewer sees what it has created."""
-_KNOWN: tuple[Scope, ...] = ()
+_CREATE: Needs = ((Scope.CREATE,),)
+_CONTROL: Needs = ((Scope.CONTROL,), *_SEE)
+"""Whoever controls a job is shown it, so it has to be one that the viewer may see."""
+_KNOWN: Needs = ()
 """Whoever has a key or a token that is valid, whatever its scopes."""
 
-PERMISSIONS: dict[str, tuple[Scope, ...]] = {
+PERMISSIONS: dict[str, Needs] = {
     "Query.__typename": _KNOWN,
     "Query.__schema": _KNOWN,
     "Query.__type": _KNOWN,
@@ -24,18 +32,18 @@ PERMISSIONS: dict[str, tuple[Scope, ...]] = {
     "Query.queues": _SEE,
     "Query.workers": _SEE,
     "Mutation.__typename": _KNOWN,
-    "Mutation.createJob": (Scope.CREATE,),
-    "Mutation.createJobs": (Scope.CREATE,),
-    "Mutation.cancelJob": (Scope.CONTROL,),
-    "Mutation.retryJob": (Scope.CONTROL,),
-    "Mutation.retryJobs": (Scope.CONTROL,),
+    "Mutation.createJob": _CREATE,
+    "Mutation.createJobs": _CREATE,
+    "Mutation.cancelJob": _CONTROL,
+    "Mutation.retryJob": _CONTROL,
+    "Mutation.retryJobs": _CONTROL,
     "Mutation.createViewToken": _KNOWN,
     "Mutation.revokeToken": _KNOWN,
     "Mutation.renewAccess": _KNOWN,
     "Subscription.jobProgress": _SEE,
     "Subscription.jobEvents": _SEE,
 }
-"""The scopes of which a viewer needs one to begin a root field; any known viewer may begin one that lists none.
+"""The scopes that a viewer needs to begin a root field; any known viewer may begin one that lists none.
 
 A field that is not here may be begun by nobody.
 """
@@ -51,14 +59,18 @@ def permit(context: Context, root: str, field: str) -> None:
 
     :param root: the name of its type: Query, Mutation or Subscription.
     :raises Unauthenticated: if the session's credential has ended.
-    :raises Forbidden: if the viewer has none of the scopes that the field needs, or the field is not in the table.
+    :raises Forbidden: if the viewer lacks a scope that the field needs, or the field is not in the table.
     """
     name, session = f"{root}.{field}", context.session
     if session.has_ended and name not in _AFTER_THE_END:
         raise Unauthenticated
-    scopes = PERMISSIONS.get(name)
-    if scopes is None:
+    needs = PERMISSIONS.get(name)
+    if needs is None:
         raise Forbidden(f"Nobody may ask for {field}.")
-    if scopes and session.viewer.scopes.isdisjoint(scopes):
-        needed = " or ".join(scope.name for scope in scopes)
-        raise Forbidden(f"{field} needs the scope {needed}, which this key or token does not have.")
+    if any(session.viewer.scopes.isdisjoint(scopes) for scopes in needs):
+        raise Forbidden(f"{field} needs the scope {named(needs)}, which this key or token does not have.")
+
+
+def named(needs: Needs) -> str:
+    """Return the scopes that are needed, in words."""
+    return ", and ".join(" or ".join(scope.name for scope in scopes) for scopes in needs)

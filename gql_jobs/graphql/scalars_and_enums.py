@@ -235,7 +235,7 @@ describe_enum(
     {
         "READ": "See jobs, their events and files, queues, job types and workers.",
         "CREATE": "Create jobs. Without READ, what was created by the same subject is all that there is to see.",
-        "CONTROL": "Cancel and retry jobs.",
+        "CONTROL": "Cancel and retry jobs that may be seen, so with READ or CREATE.",
         "OPERATE": "What is about the installation: `/metrics`, and ending tokens and keys of others.",
     },
 )

@@ -177,10 +177,14 @@ def _names(path: str, given: list[str] | None, most: int) -> Names:
 def token_of_job(info: Info, job_id: str, seconds: int | None, scopes: Iterable[Scope] | None) -> ViewToken:
     """Return a token for just one job, which the viewer has created: it may be read with CREATE alone.
 
+    It is not read any more once it is gone and somebody else has created another one with its key, and so its id.
+
     :raises GqlJobsError: what ``Authentication.issue`` raises, with the id of the job, which is there all the same.
     """
     viewer = info.context.session.viewer
-    readable = replace(viewer, scopes=viewer.scopes | {Scope.READ}) if viewer.is_known else viewer
+    readable = viewer
+    if not viewer.may(Scope.READ):
+        readable = replace(viewer, scopes=viewer.scopes | {Scope.READ}, sees_own=True)
     limits = viewers.ViewLimits(ids=frozenset({job_id}))
     try:
         issued = info.context.services().access.issue(

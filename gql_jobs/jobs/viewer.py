@@ -22,7 +22,8 @@ Names: TypeAlias = frozenset[str] | None
 class Scope(StrEnum):
     """What a viewer may do. READ: see jobs and their events. CREATE: create jobs, and see those.
 
-    CONTROL: cancel and retry jobs. OPERATE: what is about the installation: metrics, tokens of others.
+    CONTROL: cancel and retry jobs that it may see, so it goes with READ or CREATE. OPERATE: what is about the
+    installation: metrics, tokens of others.
     """
 
     READ = "read"
@@ -64,6 +65,7 @@ class ViewLimits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 NO_LIMITS = ViewLimits()
+_NO_JOB = ViewLimits(ids=frozenset())
 
 
 class Visibility(Struct, frozen=True):
@@ -80,11 +82,14 @@ class Visibility(Struct, frozen=True):
 
     def shows(self, job: Job) -> bool:
         """Return whether the job exists for those who see so much."""
-        spec = job.spec
+        return self.admits(job.id, job.spec)
+
+    def admits(self, job_id: str, spec: Spec) -> bool:
+        """Return whether a job of that id and spec exists for those who see so much; its payload plays no part."""
         return (
             (spec.tenant == self.tenant or (self.tenant is None and self.created_by is None))
             and (self.created_by is None or spec.created_by == self.created_by)
-            and self.limits.admit(job.id, spec)
+            and self.limits.admit(job_id, spec)
         )
 
     @property
@@ -94,13 +99,17 @@ class Visibility(Struct, frozen=True):
 
 
 EVERYTHING = Visibility()
+NOTHING = Visibility(limits=_NO_JOB)
 
 
 class Viewer(Struct, frozen=True):
     """Who asks, as a credential or an identity provider says.
 
     ``credentials`` are the ids of the key or token that was given and of those it was made with: the end of any of them
-    ends the viewer. ``expires_at``: when the credential ends by itself.
+    ends the viewer. ``expires_at``: when the credential ends by itself. ``sees_own``: it sees what its subject has
+    created and nothing else, although it has READ.
+
+    :raises ValueError: for a tenant without a name, which would stand for all jobs where they are counted.
     """
 
     subject: str
@@ -109,6 +118,11 @@ class Viewer(Struct, frozen=True):
     limits: ViewLimits = NO_LIMITS
     expires_at: datetime | None = None
     credentials: tuple[str, ...] = ()
+    sees_own: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tenant == "":
+            raise ValueError("a tenant has a name; None stands for the jobs of all")
 
     @property
     def is_known(self) -> bool:
@@ -122,8 +136,10 @@ class Viewer(Struct, frozen=True):
 
     @property
     def visibility(self) -> Visibility:
-        """Which jobs there are for the viewer: without READ only those that it has created."""
-        own = self.subject if Scope.READ not in self.scopes else None
+        """Which jobs there are for the viewer: with CREATE alone those that it has created, without READ too none."""
+        if self.scopes.isdisjoint((Scope.READ, Scope.CREATE)):
+            return NOTHING
+        own = self.subject if self.sees_own or Scope.READ not in self.scopes else None
         if self.tenant is None and own is None and self.limits == NO_LIMITS:
             return EVERYTHING
         return Visibility(self.tenant, self.limits, own)

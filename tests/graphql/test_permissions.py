@@ -11,7 +11,7 @@ from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
-from gql_jobs.graphql.permissions import PERMISSIONS, permit
+from gql_jobs.graphql.permissions import PERMISSIONS, named, permit
 from gql_jobs.graphql.schema import SECRETS, JobsSchema
 from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.viewer import Scope, Viewer
@@ -54,7 +54,7 @@ def test_the_guide_lists_what_each_scope_lets_a_viewer_ask_for() -> None:
     told = {scopes: fields.replace("`", "").split(", ") for fields, scopes in rows}
     meant: dict[str, set[str]] = {}
     for name, scopes in PERMISSIONS.items():
-        needed = " or ".join(scope.name for scope in scopes) or "any, or none"
+        needed = named(scopes) or "any, or none"
         meant.setdefault(needed, set()).add(name.partition(".")[2])
     assert told == {needed: sorted(fields) for needed, fields in meant.items()}
 
@@ -69,6 +69,21 @@ def test_a_field_that_the_viewer_lacks_a_scope_for_is_an_error_of_that_field_alo
     (error,) = result.formatted_errors
     assert error["message"] == "job needs the scope READ or CREATE, which this key or token does not have."
     assert (error["path"], error["extensions"]) == (["mine"], {"code": "FORBIDDEN"})
+
+
+@pytest.mark.parametrize("scopes", [(Scope.CONTROL,), (Scope.CONTROL, Scope.OPERATE), (Scope.READ,), (Scope.CREATE,)])
+def test_whoever_controls_jobs_may_see_them_too(
+    either_schema: JobsSchema, context: Context, scopes: tuple[Scope, ...]
+) -> None:
+    for text in (
+        "mutation($id: ID!) { cancelJob(id: $id) { job { id rawPayload } } }",
+        "mutation($id: ID!) { retryJob(id: $id) { job { id rawPayload } } }",
+        "mutation($id: ID!) { retryJobs(filter: { ids: [$id] }) { retriedCount } }",
+    ):
+        result = _answer(either_schema, text, _as(context, *scopes), id=IDS[0])
+        (error,) = result.formatted_errors
+        assert (result.data, error["extensions"]) == (None, {"code": "FORBIDDEN"})
+        assert "needs the scope CONTROL, and READ or CREATE, which" in error["message"]
 
 
 def test_a_field_without_a_permission_is_begun_by_nobody(

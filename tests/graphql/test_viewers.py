@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gql_jobs.access.authentication import Authentication
 from gql_jobs.graphql.context import Context, Session
@@ -168,6 +169,21 @@ async def test_the_token_of_a_created_job_is_for_that_job_and_made_only_if_it_is
     assert timedelta(seconds=3500) < lasts <= timedelta(seconds=3601)
     text = "{ jobs { totalCount nodes { id } } }"
     assert (await _answer(schema, required, seen, text))["nodes"] == [created["job"]]
+
+
+async def test_a_token_of_a_created_job_is_for_no_job_that_somebody_else_creates_with_its_key(
+    schema: JobsSchema, required: Runtime
+) -> None:
+    """A creator sees its own jobs alone, so whoever has its token sees no more, whatever becomes of the id."""
+    created = await _answer(schema, required, viewer("kim", "acme", Scope.CREATE), JOB % "viewToken { token }")
+    seen = await required.access.viewer_of(created["viewToken"]["token"])
+    narrower = required.access.issue(seen, ViewLimits(), [Scope.READ], 60).token
+    job = await required.job(created["job"]["id"], seen.visibility)
+    assert job is not None
+    for token in (created["viewToken"]["token"], narrower):
+        visibility = (await required.access.viewer_of(token)).visibility
+        assert visibility.admits(job.id, job.spec)
+        assert not visibility.admits(job.id, replace(job.spec, created_by="eve"))
 
 
 async def test_a_token_of_a_created_job_that_is_refused_leaves_the_job_and_names_it(

@@ -5,15 +5,20 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 from gql_jobs.graphql.context import Session
-from gql_jobs.jobs.viewer import ViewLimits
+from gql_jobs.jobs.viewer import Scope, ViewLimits
 from gql_jobs.settings import Settings
+from tests.deadline import until
 from tests.guarded import GuardedApi, guarded
 from tests.serving import HOST, serving
 
 FEED = "subscription ($after: String) { jobEvents(after: $after) { job { id } } }"
+FILED = """mutation {
+  createJob(input: { payload: { probe: { artifact: "a.bin", artifactBytes: 10 } } }) { job { id } }
+}"""
 EVENTS = {"Accept": "text/event-stream"}
 MULTIPART = {"Accept": "multipart/mixed;subscriptionSpec=1.0"}
 
@@ -172,6 +177,25 @@ async def test_a_bearer_gets_the_files_of_jobs_that_there_are_for_it(shop: Guard
     assert (hidden.status_code, hidden.text) == (unknown.status_code, unknown.text) == (404, unknown.text)
     part = await shop.api.http.get(f"/artifacts/{other}/a.bin", headers={**headers, "Range": "bytes=0-9"})
     assert (part.status_code, part.text) == (404, unknown.text)
+
+
+@pytest.mark.parametrize("scopes", [(), (Scope.CONTROL,), (Scope.OPERATE, Scope.CONTROL)])
+@pytest.mark.usefixtures("worker")
+async def test_whoever_may_neither_see_nor_create_gets_no_file(shop: GuardedApi, scopes: tuple[Scope, ...]) -> None:
+    """Not of the jobs that its own subject has created either."""
+    created = await shop.post(FILED, shop.key)
+    job = str(created.json()["data"]["createJob"]["job"]["id"])
+    url = f"/artifacts/{job}/a.bin"
+
+    async def answer(token: str) -> httpx.Response:
+        return await shop.api.http.get(url, headers={"Authorization": f"Bearer {token}"})
+
+    async def is_there() -> bool:
+        return (await answer(shop.key)).status_code == 200
+
+    await until(is_there, "the file is there")
+    issued = await shop.token(scopes=scopes, limits=ViewLimits(ids=frozenset({job})))
+    assert (await answer(issued.token)).status_code == 404
 
 
 @pytest.mark.usefixtures("worker")
