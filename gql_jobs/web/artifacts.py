@@ -1,7 +1,6 @@
 """The files of jobs over HTTP: fetched from the object store into a cache on disk, and sent from there.
 
-The cache is a folder of files named by their digests, and may be deleted at any time. Starlette serves the plain files,
-with ranges and streaming.
+The cache is a folder, and may be deleted at any time. Starlette serves the plain files, with ranges and streaming.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
+from hashlib import sha256
 from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote
@@ -52,7 +52,11 @@ _IN_USE = 600.0
 
 
 class ArtifactCache:
-    """Files by digest under ``folder``; the least recently used are removed when they exceed ``max_bytes`` together."""
+    """Fetched files under ``folder``; the least recently used are removed when they exceed ``max_bytes`` together.
+
+    Each has a name of its own, whatever is in it: were alike files one, whoever has a file made could tell by the time
+    that it takes whether somebody else has fetched the same content.
+    """
 
     def __init__(self, store: ArtifactStore, folder: Path, max_bytes: int) -> None:
         self._store = store
@@ -66,12 +70,10 @@ class ArtifactCache:
         :raises KeyError: if the object store does not have them any more.
         :raises QueueUnavailable: if they cannot be read now.
         """
-        if not _DIGEST.fullmatch(artifact.sha256):
-            raise KeyError(artifact.name)
-        path = self._folder / artifact.sha256
+        path = self._folder / sha256(artifact.object.encode("utf-8", "surrogatepass")).hexdigest()
         for _ in range(_TRIES):
             try:
-                async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
+                async with self._fetching.setdefault(path.name, asyncio.Lock()):
                     if not path.exists():
                         await self._fetch(artifact, path)
                         await asyncio.to_thread(self._trim)
@@ -128,7 +130,8 @@ async def send_artifact(request: Request, job_id: str, name: str) -> Response:
         viewer = await _viewer(request, authentication, job_id, name)
         runtime = opener.runtime
         found = await runtime.artifact(known, name, viewer.visibility) if known is not None else None
-        if found is None:
+        if found is None or not _DIGEST.fullmatch(found.sha256):
+            # What is no digest would be no ETag.
             return _not_found()
         headers = _headers(found)
         if _has_it(request, headers["ETag"], found):

@@ -31,11 +31,11 @@ from gql_jobs.web.connections import (
 )
 from gql_jobs.web.graphql_request import (
     EVENT_STREAM,
+    FOR_CACHES,
     GRAPHQL_RESPONSE,
     JSON,
     MULTIPART,
     UNCOUNTED_BYTES,
-    VARY,
     BodyRejected,
     LimitedBody,
     RequestRejected,
@@ -175,10 +175,10 @@ class GraphQLEndpoint:
         except asyncio.CancelledError:
             if not self.connections.is_stopping:
                 raise
-            return error_response(503, _ENDING, ErrorCode.QUEUE_UNAVAILABLE.value, headers=VARY)
+            return error_response(503, _ENDING, ErrorCode.QUEUE_UNAVAILABLE.value, headers=FOR_CACHES)
         except Exception:
             log.exception("a request of GraphQL could not be answered")
-            return error_response(500, UNEXPECTED, ErrorCode.INTERNAL.value, headers=VARY)
+            return error_response(500, UNEXPECTED, ErrorCode.INTERNAL.value, headers=FOR_CACHES)
 
     async def _answer(self, request: Request, body: LimitedBody) -> ASGIApp:
         accept = request.headers.get("accept", "")
@@ -245,7 +245,7 @@ class GraphQLEndpoint:
                 if not keep_subscription(operation, body.held, _head_size(request.scope)):
                     raise too_busy()
             except PayloadTooLarge as error:
-                return error_response(413, error.message, headers=VARY, **error.extensions)
+                return error_response(413, error.message, headers=FOR_CACHES, **error.extensions)
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
         is_query = operation.type is OperationType.QUERY
@@ -267,7 +267,7 @@ class GraphQLEndpoint:
             return refusal_of(too_busy())
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
         wait = _retry_after(result)
-        headers = {**VARY, "Retry-After": str(wait)} if wait is not None else VARY
+        headers = {**FOR_CACHES, "Retry-After": str(wait)} if wait is not None else FOR_CACHES
         kind = Response if len(result.payload) <= UNCOUNTED_BYTES else _ReadResponse
         return kind(result.payload, status, headers, f"{media_type}; charset=utf-8")
 

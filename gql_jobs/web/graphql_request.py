@@ -27,8 +27,8 @@ JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 EVENT_STREAM = "text/event-stream"
 MULTIPART = "multipart/mixed"
-VARY = {"Vary": "Accept"}
-"""A header of every answer, for caches: its form depends on ``Accept``."""
+FOR_CACHES = {"Vary": "Accept", "Cache-Control": "no-store"}
+"""Headers of every answer. Its form depends on ``Accept``, and what it says on who asks, which a URL does not tell."""
 KEPT_VARIABLES_BYTES = 1 << 16
 """Bytes that the variables of a subscription may have as JSON; they are kept for as long as it runs."""
 KEPT_DOCUMENT_LENGTH = 1 << 14
@@ -74,7 +74,7 @@ class RequestRejected(Exception):
     ) -> None:
         super().__init__(message)
         allowed = {"Allow": allow} if allow else {}
-        self.response = error_response(status, message, code, headers={**VARY, **(headers or {}), **allowed})
+        self.response = error_response(status, message, code, headers={**FOR_CACHES, **(headers or {}), **allowed})
 
 
 class BodyRejected(Exception):
@@ -164,7 +164,7 @@ def too_busy() -> RateLimited:
     return RateLimited(BUSY, 1)
 
 
-def too_often(refusal: RateLimited, status: int = 429, headers: Mapping[str, str] = VARY) -> Response:
+def too_often(refusal: RateLimited, status: int = 429, headers: Mapping[str, str] = FOR_CACHES) -> Response:
     """Return the response to somebody who asks too often; it says when to try again."""
     wait = {"Retry-After": str(refusal.retry_after)}
     return error_response(status, refusal.message, headers={**headers, **wait}, **refusal.extensions)

@@ -22,7 +22,7 @@ from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.web.connections import CONNECTION_EXTENSION, Connections
 
 _HEADERS = [
-    (b"cache-control", b"no-cache, no-transform"),
+    (b"cache-control", b"no-cache, no-store, no-transform"),
     # nginx would buffer events otherwise.
     (b"x-accel-buffering", b"no"),
     (b"vary", b"Accept"),

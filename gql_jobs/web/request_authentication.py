@@ -26,7 +26,7 @@ from gql_jobs.jobs.viewer import ANYBODY, Viewer
 from gql_jobs.settings import Settings
 from gql_jobs.web.connections import client_of
 from gql_jobs.web.graphql_request import (
-    VARY,
+    FOR_CACHES,
     RequestRejected,
     error_response,
     read_operation,
@@ -244,5 +244,5 @@ def refusal_of(error: GqlJobsError) -> Response:
     if isinstance(error, RateLimited):
         return too_often(error)
     challenge = {"WWW-Authenticate": "Bearer"} if error.code is ErrorCode.UNAUTHENTICATED else {}
-    headers = {**VARY, "Cache-Control": "no-store", **challenge}
+    headers = {**FOR_CACHES, **challenge}
     return error_response(_STATUS.get(error.code, 400), error.message, headers=headers, **error.extensions)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from msgspec.structs import replace
 
 from gql_jobs.jobs.model import Artifact, media_type
 from gql_jobs.jobs.requests import JobRequest
@@ -176,6 +177,24 @@ async def test_a_file_that_is_removed_amid_its_fetch_is_fetched_again(
     assert removed
 
 
+async def test_a_file_is_fetched_although_another_one_with_the_same_content_was(tmp_path: Path) -> None:
+    """Else whoever has a file made could tell by the time whether somebody else has fetched the same content."""
+    fetched: list[str] = []
+
+    class Store:
+        async def read(self, artifact: Artifact, target: BinaryIO) -> None:
+            fetched.append(artifact.object)
+            target.write(b"alike")
+
+    store: Any = Store()
+    cache = ArtifactCache(store, tmp_path, 1 << 20)
+    of_one = _artifact("alike")
+    of_other = replace(of_one, object="of another job/alike")
+    for file in (of_one, of_other, of_one, of_other):
+        assert (await cache.file(file)).read_bytes() == b"alike"
+    assert fetched == ["alike", "of another job/alike"]
+
+
 @pytest.mark.parametrize("text", ["text/csv", "text/csv; charset=utf-8", 'a/b;c="d e"', "application/vnd.x+json"])
 def test_a_content_type_is_a_media_type(text: str) -> None:
     assert media_type(text) == text
@@ -219,6 +238,18 @@ async def test_a_file_that_was_kept_with_an_odd_content_type_is_offered_for_savi
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"].startswith("attachment;")
     assert "x-evil" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_file_whose_digest_is_none_is_not_served(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def artifact(_self: Runtime, _job_id: str, _name: str, _visibility: Visibility) -> Artifact:
+        return replace(_artifact("one"), sha256='a"\r\nX-Evil: 1')
+
+    monkeypatch.setattr(Runtime, "artifact", artifact)
+    answer = await api.http.request(method, "/artifacts/018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42/one")
+    assert (answer.status_code, "x-evil" in answer.headers) == (404, False)
 
 
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "script.js", "feed.xml", "unknown"])

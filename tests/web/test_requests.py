@@ -69,6 +69,7 @@ async def test_a_request_error_is_a_400_without_data_where_the_client_reads_grap
         response = await client.post("/graphql", json=request_body, headers={"Accept": media_type})
         assert (response.status_code, response.headers["content-type"]) == (status, f"{media_type}; charset=utf-8")
         assert "Accept" in response.headers["vary"]
+        assert response.headers["cache-control"] == "no-store"
         answer = response.json()
         assert "data" not in answer
         assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
