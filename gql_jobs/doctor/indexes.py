@@ -37,7 +37,7 @@ _ROWS = {
     "events": "SELECT jobs.id, seq, nth, kind, e.state FROM {0}.events AS e JOIN {0}.jobs ON number = job"
     " WHERE kind != 'scheduled'",
     "progress": "SELECT jobs.id, seq, 0, '', p.state FROM {0}.progress AS p JOIN {0}.jobs ON number = job",
-    "tags": "SELECT job_id, tag FROM {0}.tags",
+    "tags": "SELECT job_id, tenant, tag FROM {0}.tags",
     "artifacts": "SELECT job_id, name, artifact FROM {0}.artifacts",
     "notes": "SELECT * FROM {0}.notes",
 }
@@ -130,7 +130,7 @@ def rows_of_job(path: Path, job_id: str) -> list[Any]:
             (number, Kind.SCHEDULED.value),
         ).fetchall()
         progress = database.execute("SELECT seq, state FROM progress WHERE job = ?", (number,)).fetchall()
-        tags = database.execute("SELECT tag FROM tags WHERE job_id = ? ORDER BY tag", (job_id,)).fetchall()
+        tags = database.execute("SELECT tenant, tag FROM tags WHERE job_id = ? ORDER BY 1, 2", (job_id,)).fetchall()
         files = database.execute("SELECT name, artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
         notes = database.execute("SELECT * FROM notes WHERE job_id = ? ORDER BY seq", (job_id,))
         return [job_row, events, progress, tags, files.fetchall(), notes.fetchall()]

@@ -93,7 +93,7 @@ def where(job_filter: JobFilter) -> Where:
     for column, values in names:
         found = _one_of(found, column, values)
     if job_filter.tags is not None:
-        found = _tagged(found, list(job_filter.tags))
+        found = _tagged(found, list(job_filter.tags), job_filter.visibility.tenant)
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
@@ -124,18 +124,19 @@ def _visible(found: Where, visibility: Visibility) -> Where:
     for column, values in names:
         found = _one_of(found, column, None if values is None else list(values))
     if limits.tags is not None:
-        carrying = "SELECT job_id FROM tags WHERE tag IN (SELECT value FROM json_each(?))"
-        found = found.also(f"id IN ({carrying})", json_array(list(limits.tags)))
+        carrying = "SELECT job_id FROM tags WHERE tenant = ? AND tag IN (SELECT value FROM json_each(?))"
+        found = found.also(f"id IN ({carrying})", visibility.tenant or "", json_array(list(limits.tags)))
     return found
 
 
-def _tagged(found: Where, tags: list[str]) -> Where:
+def _tagged(found: Where, tags: list[str], tenant: str | None) -> Where:
     if not tags:
         return found.also("0")
+    whose = tenant or ""
     if len(tags) == 1:
-        return found.also("id IN (SELECT job_id FROM tags WHERE tag = ?)", tags[0])
-    carrying = "SELECT job_id FROM tags WHERE tag IN (SELECT value FROM json_each(?)) GROUP BY job_id"
-    return found.also(f"id IN ({carrying} HAVING count(*) = ?)", json_array(tags), len(tags))
+        return found.also("id IN (SELECT job_id FROM tags WHERE tenant = ? AND tag = ?)", whose, tags[0])
+    carrying = "SELECT job_id FROM tags WHERE tenant = ? AND tag IN (SELECT value FROM json_each(?)) GROUP BY job_id"
+    return found.also(f"id IN ({carrying} HAVING count(*) = ?)", whose, json_array(tags), len(tags))
 
 
 def read_page(

@@ -68,7 +68,7 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join([f"11.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"12.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -100,7 +100,9 @@ CREATE INDEX jobs_queue ON jobs (queue, status, updated);
 CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
-CREATE TABLE tags (tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID;
+CREATE TABLE tags (
+  tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)
+) WITHOUT ROWID;
 CREATE TABLE counts (
   status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, tenant TEXT NOT NULL,
   n INTEGER NOT NULL, PRIMARY KEY (tenant, status, type, queue, priority)
@@ -302,6 +304,15 @@ def is_failure(error: BaseException) -> bool:
     A read that was interrupted on purpose, and a mistake in this program, are no failure of the file.
     """
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAILURE_CODES
+
+
+def tenant_keys(spec: Spec) -> tuple[str, ...]:
+    """Return the tenants under which ``counts`` and ``tags`` have a job: empty, for all jobs together, and its own.
+
+    Whoever asks for a tenant's jobs looks at its own rows, so that neither the work nor the time of an answer follows
+    from what others have; and whoever asks for all of them need not add up those of thousands of tenants.
+    """
+    return ("", spec.tenant) if spec.tenant is not None else ("",)
 
 
 def json_array(values: list[Any]) -> str:

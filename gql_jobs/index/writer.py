@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from gql_jobs.index.tables import changed_row, microseconds, new_row, row_state, state_blob
+from gql_jobs.index.tables import changed_row, microseconds, new_row, row_state, state_blob, tenant_keys
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job
@@ -115,7 +115,7 @@ class Changes:
                 blobs[id(job)] = blob
             if was is None or was.number != number or job_id in self._removed:
                 new.append(new_row(number, job, blob))
-                tags += [(tag, job_id) for tag in job.spec.tags]
+                tags += _tag_rows(job)
             elif (was.job.status, was.job.finished_at) == (job.status, job.finished_at):
                 progressed.append((microseconds(job.updated_at), blob, number))
             else:
@@ -123,7 +123,7 @@ class Changes:
         database.executemany(_INSERT_JOB, new)
         database.executemany(_UPDATE_JOB, changed)
         database.executemany(_UPDATE_PROGRESS, progressed)
-        database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
+        database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", tags)
         database.executemany(_ADD_TO_COUNT, [(*key, delta) for key, delta in counted.items() if delta])
 
     def _store_events(self, database: sqlite3.Connection, blobs: Mapping[int, bytes]) -> None:
@@ -146,23 +146,28 @@ class Changes:
         known = [was for job_id in self._removed if (was := self._before.get(job_id)) is not None]
         numbers = [(was.number,) for was in known]
         ids = [(was.job.id,) for was in known]
-        tags = [(tag, was.job.id) for was in known for tag in was.job.spec.tags]
+        tags = [row for was in known for row in _tag_rows(was.job)]
         database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?)", self._removed.items())
         database.executemany("DELETE FROM jobs WHERE number = ?", numbers)
         database.executemany("DELETE FROM events WHERE job = ?", numbers)
         database.executemany("DELETE FROM progress WHERE job = ?", numbers)
         database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
         database.executemany("DELETE FROM notes WHERE job_id = ?", ids)
-        database.executemany("DELETE FROM tags WHERE tag = ? AND job_id = ?", tags)
+        database.executemany("DELETE FROM tags WHERE tenant = ? AND tag = ? AND job_id = ?", tags)
 
 
 def _count(counted: dict[_Counted, int], job: Job, by: int) -> None:
     spec = job.spec
     status, rank = str(job.status), spec.priority.rank
-    # All together have rows of their own: with thousands of tenants, adding up theirs would take long.
-    for tenant in ("", spec.tenant) if spec.tenant else ("",):
+    for tenant in tenant_keys(spec):
         key = (status, spec.type, spec.queue, rank, tenant)
         counted[key] = counted.get(key, 0) + by
+
+
+def _tag_rows(job: Job) -> list[tuple[str, str, str]]:
+    """Return the job's rows of the table ``tags``, in the order of its columns."""
+    spec = job.spec
+    return [(tenant, tag, job.id) for tenant in tenant_keys(spec) for tag in spec.tags] if spec.tags else []
 
 
 def _note_row(message: Message) -> tuple[str | int, ...]:

@@ -232,7 +232,7 @@ def test_a_job_renewed_within_the_batch_of_its_expiry_is_there(path: Path) -> No
         events = index.apply([tell(9, Expired(submission=1)), renewed], 10)
         assert [event.kind for event in events] == [Kind.QUEUED]
         assert [event.cursor.seq for event in index.events(JOB)] == [10]
-    assert sorted(row[0] for row in rows(path)["tags"]) == ["b", "c"]
+    assert sorted(row[1] for row in rows(path)["tags"]) == ["b", "c"]
     assert counted(path)[0] == counted(path)[1]
 
 

@@ -113,6 +113,28 @@ def test_a_tenant_s_jobs_are_counted_by_its_own_counters(database: sqlite3.Conne
     assert "jobs_tenant_created (tenant=? AND created>?)" in planned.plans[-1]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        JobFilter(tags=frozenset({"a"}), visibility=RED),
+        JobFilter(tags=frozenset({"a", "b"}), visibility=RED),
+        JobFilter(visibility=Visibility("red", ViewLimits(tags=frozenset({"a", "b"})))),
+    ],
+)
+def test_a_tenant_s_tags_are_looked_for_among_its_own(database: sqlite3.Connection, asked: JobFilter) -> None:
+    """Else the time would tell how many jobs of others carry a tag, which may be the name of a customer."""
+    planned: Any = Planned(database)
+    expected = 0 if asked.tags is not None and "b" in asked.tags else 3
+    assert count_jobs(planned, asked) == expected
+    assert len(read_page(planned, asked, JobOrder(), first=9, after=None, offset=0).jobs) == expected
+    assert all("SEARCH tags USING PRIMARY KEY (tenant=? AND tag=?)" in plan for plan in planned.plans)
+
+
+def test_tags_are_found_among_all_jobs_by_whoever_sees_all(database: sqlite3.Connection) -> None:
+    assert count_jobs(database, JobFilter(tags=frozenset({"a"}))) == OTHERS - 1
+    assert count_jobs(database, JobFilter(visibility=Visibility(None, ViewLimits(tags=frozenset({"a"}))))) == OTHERS - 1
+
+
 def test_a_creator_s_own_jobs_have_an_index(database: sqlite3.Connection) -> None:
     planned = Planned(database)
     _page(planned, visibility=Visibility(None, ViewLimits(), "ada"))
