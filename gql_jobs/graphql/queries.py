@@ -237,8 +237,8 @@ def _kinds_for(info: Info) -> list[registry.JobType]:
     ]
     if limits.ids is None:
         return kinds
-    jobs = [job for job in map(services.index.job, limits.ids) if job is not None and visibility.shows(job)]
-    types = {job.spec.type for job in jobs}
+    specs = [(job_id, services.index.spec(job_id)) for job_id in limits.ids]
+    types = {spec.type for job_id, spec in specs if spec is not None and visibility.admits(job_id, spec)}
     return [kind for kind in kinds if kind.name in types]
 
 

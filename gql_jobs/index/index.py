@@ -43,6 +43,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind, Message, Receipt
 from gql_jobs.jobs.model import Artifact, Cursor, Job, Spec
+from gql_jobs.jobs.viewer import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +225,32 @@ class Index:
         except QueueUnavailable:
             return None
         return rows[0].job if rows else None
+
+    def spec(self, job_id: str) -> Spec | None:
+        """Return what was asked for, without the payload unless it is at hand; None as for ``job``.
+
+        It takes the same time however large the job is.
+        """
+        if self.failure is not None:
+            return None
+        found = self._recent.get(job_id)
+        if found is not None:
+            return found.job.spec
+        try:
+            rows = self._read(_spec_alone, "SELECT spec FROM jobs WHERE id = ?", (job_id,))
+        except QueueUnavailable:
+            return None
+        return rows[0] if rows else None
+
+    def hides(self, job_id: str, visibility: Visibility) -> bool:
+        """Return whether there is such a job, and not for those who see so much.
+
+        The job itself is not read: how long that takes would tell them that it is there.
+        """
+        if not visibility.is_partial:
+            return False
+        spec = self.spec(job_id)
+        return spec is not None and not visibility.admits(job_id, spec)
 
     def events(self, job_id: str) -> list[Event]:
         """Return the job's history, oldest first: every lifecycle event and the newest progress."""
@@ -469,6 +496,10 @@ class Index:
 
 def _numbered_spec(number: int, spec: bytes, payload: bytes) -> tuple[int, Spec]:
     return number, stored_spec(spec, payload)
+
+
+def _spec_alone(spec: bytes) -> Spec:
+    return stored_spec(spec, None)
 
 
 def _only_column(value: Any) -> Any:

@@ -92,19 +92,19 @@ class JobCommands:
         job_log: JobLog,
         settings: Settings,
         first_seq: Callable[[str], int] = lambda _: 1,
-        known: Callable[[str], Job | None] = lambda _: None,
+        hides: Callable[[str, Visibility], bool] = lambda _, __: False,
         stored: StoredPayloads | None = None,
     ) -> None:
         """Read from and write to ``job_log``.
 
         :param first_seq: returns where a job's history begins, 1 if unknown; spares the server a search.
-        :param known: returns the job as an index has it, or None, for jobs that are not there for a viewer.
+        :param hides: returns whether an index knows a job that is not there for those who see so much.
         :param stored: how payloads are stored; as they are by default.
         """
         self._stored = stored or StoredPayloads()
         self._log = job_log
         self._first_seq = first_seq
-        self._known = known
+        self._hides = hides
         self._settings = settings
         self._store_use = StoreUse(0, settings.max_store_bytes)
         self._store_use_known_until = 0.0
@@ -342,7 +342,7 @@ class JobCommands:
         if not codec.is_job_id(job_id):
             raise NotFound(job_id)
         visibility = viewer.visibility
-        if visibility.is_partial and (known := self._known(job_id)) is not None and not visibility.shows(known):
+        if self._hides(job_id, visibility):
             # The time that reading its messages takes would tell that there are some.
             await self._log.history(new_job_id())
             raise NotFound(job_id)

@@ -101,11 +101,12 @@ class Runtime(Struct):
         known = parse_job_id(job_id)
         if known is None:
             return None
-        job = self.index.job(known)
-        if job is not None and visibility.shows(job):
+        hidden = self.index.hides(known, visibility)
+        job = None if hidden else self.index.job(known)
+        if job is not None:
             return job
         counted = budget if budget is not None else Budget()
-        job = await self.commands.find(known if job is None else new_job_id(), partial(counted.take, 1))
+        job = await self.commands.find(new_job_id() if hidden else known, partial(counted.take, 1))
         return job if job is not None and visibility.shows(job) else None
 
     async def artifact(self, job_id: str, name: str, visibility: Visibility) -> Artifact | None:
@@ -160,11 +161,16 @@ class Runtime(Struct):
         return Check(False, f"the index is {behind}, {now.percent:g} % done")
 
     def _history(self) -> Check:
-        """Say what the stream has lost lately; that is past, so the process is ready all the same."""
+        """Say whether the stream has lost jobs lately; that is past, so the process is ready all the same.
+
+        Which and how many they were is for those who may read the log: anybody may ask for readiness.
+        """
         if not self.index.losses:
             return Check(True, "whole")
-        newest = self.index.losses[-1]
-        return Check(True, f"jobs were lost, noticed at {newest.at:%Y-%m-%d %H:%M:%S} UTC: {newest.what}")
+        at = self.index.losses[-1].at
+        return Check(
+            True, f"jobs were lost, or files of them, noticed at {at:%Y-%m-%d %H:%M:%S} UTC; the log says which"
+        )
 
     def _reachable(self) -> Check:
         if self.connection.connected:
@@ -218,7 +224,7 @@ async def open_runtime(
         await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
-        commands = JobCommands(job_log, settings, index.first_seq, index.job, stored)
+        commands = JobCommands(job_log, settings, index.first_seq, index.hides, stored)
         yield Runtime(
             settings=settings,
             registry=registry,

@@ -12,6 +12,7 @@ from gql_jobs.jobs.model import Cursor, new_job_id
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING
 from gql_jobs.web.runtime import Runtime
+from tests.job_types.probe_jobs import ProbePayload
 from tests.stories import request
 from tests.viewers import viewer
 
@@ -65,6 +66,31 @@ async def test_a_hidden_job_takes_the_lookup_of_one_that_does_not_exist(
             calls.append(list(asked))
         assert calls[0] == calls[1], name
         assert calls[0], name
+
+
+async def test_a_hidden_job_takes_the_same_time_however_large_it_is(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a payload takes long enough to tell that there is one, so it is not read."""
+    monkeypatch.setattr("gql_jobs.index.index._MAX_RECENT", 0)
+    created = await runtime.commands.create(request(ProbePayload(saves="x" * 500_000)), RED)
+    await runtime.feed.read_back(created)
+    read: list[str] = []
+    runtime.index._database.set_trace_callback(read.append)  # noqa: SLF001
+    assert await runtime.job(created.id, BLUE.visibility) is None
+    assert await runtime.artifact(created.id, "a.txt", BLUE.visibility) is None
+    for asked in (
+        runtime.watch.job(created.id, BLUE),
+        runtime.commands.cancel(created.id, BLUE),
+        runtime.commands.retry(created.id, BLUE),
+    ):
+        with pytest.raises(NotFound):
+            await asked
+    of_the_job = [sql for sql in read if created.id in sql]
+    assert len(of_the_job) >= 5
+    assert not any("payload" in sql for sql in of_the_job)
+    assert await runtime.job(created.id, RED.visibility) is not None
+    assert "payload" in read[-1]
 
 
 async def test_live_events_and_those_behind_a_cursor_are_those_of_visible_jobs(runtime: Runtime) -> None:
