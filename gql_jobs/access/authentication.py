@@ -158,11 +158,24 @@ class Authentication:
         now = time.time()
         return any(self._store.has_ended(one, now) for one in viewer.credentials)
 
-    def _check(self, viewer: Viewer) -> None:
+    def check_followed(self) -> None:
+        """Check that it can be known whether a key or a view token was revoked.
+
+        :raises QueueUnavailable: if not.
+        """
+        self._store.check_fresh()
+
+    def check(self, viewer: Viewer) -> None:
         """Check that a viewer is still one.
 
         :raises Unauthenticated: if its time is over, or one of its credentials was revoked.
+        :raises QueueUnavailable: if that cannot be known now.
         """
+        if viewer.credentials:
+            self._store.check_fresh()
+        self._check(viewer)
+
+    def _check(self, viewer: Viewer) -> None:
         if not viewer.is_known:
             return
         if self._has_ended(viewer) or (viewer.expires_at is not None and viewer.expires_at <= datetime.now(UTC)):
@@ -184,9 +197,7 @@ class Authentication:
                 "ttlSeconds", f"ttlSeconds must be 1 to {int(LONGEST_LIFE.total_seconds())}, not {seconds}."
             )
         check_limits(limits)
-        if viewer.credentials:
-            self._store.check_fresh()
-        self._check(viewer)
+        self.check(viewer)
         narrowed = viewer.limited(limits, scopes)
         if narrowed is None:
             raise Forbidden("A view token cannot be wider than the key or token that it is made with.")
@@ -290,9 +301,7 @@ class Authentication:
         if found.viewer == ANYBODY:
             # Made by a process that asks for no authentication.
             raise Unauthenticated
-        if found.viewer.credentials:
-            self._store.check_fresh()
-        self._check(found.viewer)
+        self.check(found.viewer)
         return found
 
     # Ends.

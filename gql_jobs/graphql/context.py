@@ -15,7 +15,7 @@ from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import JobDefaults
-from gql_jobs.jobs.viewer import ANYBODY, Viewer, Visibility
+from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, Visibility
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
 from gql_jobs.live.watch import Watch
@@ -33,10 +33,13 @@ class SeenWorkers(Protocol):
 class Session:
     """Who asks, over one request or one socket. On a socket a renewal may replace the viewer while operations run."""
 
-    __slots__ = ("_viewer", "has_ended", "visibility")
+    __slots__ = ("_viewer", "has_ended", "is_held", "visibility")
 
     def __init__(self, viewer: Viewer = ANYBODY) -> None:
         self.viewer = viewer
+        self.is_held = False
+        """Whether nothing may be sent for now of what had begun before. A plain attribute, because it is read for each
+        event."""
         self.has_ended = False
         """Whether the credential was revoked or has expired: until a renewal nothing else is answered."""
 
@@ -50,6 +53,14 @@ class Session:
         self._viewer = viewer
         self.visibility: Visibility = viewer.visibility
         """Which jobs there are for the viewer; read for each event, so it is not made each time."""
+
+    @property
+    def rights(self) -> tuple[Visibility, frozenset[Scope]]:
+        """What the viewer may see and do at the moment."""
+        return self.visibility, self.viewer.scopes
+
+    async def until_free(self) -> None:
+        """Wait until what is held may be sent."""
 
     async def renew(self, _token: str) -> Viewer:
         """Go on under another token of the same subject and tenant, and return its viewer.

@@ -35,6 +35,10 @@ class PresentedEvents:
     async def __anext__(self) -> JobEvent:
         return presented_event(await self._events.__anext__(), self._present)
 
+    def step_back(self) -> None:
+        """Bring the last event once more, if it is still for whoever watches."""
+        self._events.step_back()
+
     async def aclose(self) -> None:
         """Close the subscriber whose events these are."""
         await self._events.aclose()
@@ -68,14 +72,15 @@ class Subscription:
         if job_id is None:
             raise NotFound(id)
         context, services, session = info.context, info.context.services, info.context.session
-        events = await services().watch.job(job_id, session, _cursor(info, after))
-        events.turn = context.turn
 
         async def recheck() -> None:
             if await services().job(job_id, session.visibility, Budget()) is None:
                 raise NotFound(job_id)
 
+        # Set first: the viewer may become another one while the events are opened.
         context.recheck = recheck
+        events = await services().watch.job(job_id, session, _cursor(info, after))
+        events.turn = context.turn
         return PresentedEvents(presenter(info), events)
 
     @strawberry.subscription(

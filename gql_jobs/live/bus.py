@@ -113,11 +113,17 @@ class Subscriber:
 
     def start_with(self, event: Event) -> None:
         """Hand out that event first, then what comes behind it. Call it before the first event is read."""
-        seq, nth = event.cursor
-        # The position before it, so that it is read again if it is dropped.
-        self.cursor = Cursor(seq, nth - 1) if nth else Cursor(seq - 1, _LAST_NTH)
+        # So that it is read again if it is dropped.
+        self.cursor = _before(event.cursor)
         self._replayed = [event]
         self._bus.held.hold_replay(self, event.job.weight)
+
+    def step_back(self) -> None:
+        """Hand out the last event once more, if it matches by now. Call it before the next event is read."""
+        self.drop()
+        self.cursor = _before(self.cursor)
+        self._must_replay = True
+        self._terminal = None
 
     def put(self, event: Event, weight: int) -> None:
         """Buffer an event; never waits. Newer progress of a job replaces older.
@@ -241,6 +247,12 @@ class Subscriber:
         if not self._closed and replayed:
             self._replayed = replayed[::-1]
             self._bus.held.hold_replay(self, sum([event.job.weight for event in replayed]))
+
+
+def _before(cursor: Cursor) -> Cursor:
+    """Return the position before an event."""
+    seq, nth = cursor
+    return Cursor(seq, nth - 1) if nth else Cursor(seq - 1, _LAST_NTH)
 
 
 class HeldEvents:

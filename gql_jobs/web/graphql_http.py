@@ -211,7 +211,10 @@ class GraphQLEndpoint:
         if request.method != "GET" or TICKET not in request.query_params:
             viewer = await self._authentication.viewer(request.scope)
             self._rates.spend("operations", address, viewer)
-            return await read_operation(request), viewer
+            asked = await read_operation(request)
+            # The body may have been long in coming.
+            self._authentication.check(viewer)
+            return asked, viewer
         refuse_token_in_url(request.scope)
         self._rates.spend("operations", address)
         return await self._tickets.redeem(request)
@@ -265,6 +268,8 @@ class GraphQLEndpoint:
         result = await self._result(operation, scope, body)
         if result is None:
             return refusal_of(too_busy())
+        if operation.type is OperationType.QUERY:
+            self._authentication.check(operation.context.session.viewer)
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
         wait = _retry_after(result)
         headers = {**FOR_CACHES, "Retry-After": str(wait)} if wait is not None else FOR_CACHES

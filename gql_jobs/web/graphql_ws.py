@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -13,7 +13,7 @@ from msgspec.json import encode
 from starlette.types import Message, Receive, Scope, Send
 
 from gql_jobs.graphql.context import Context, Session
-from gql_jobs.graphql.engine.operations import Operation, Operations
+from gql_jobs.graphql.engine.operations import Operation, Operations, Result
 from gql_jobs.jobs.errors import GqlJobsError, PayloadTooLarge, QueueUnavailable, RateLimited, Unauthenticated
 from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.web.connections import ByteBudget, Connections, CountedSocket, HeldBytes, SocketCounts, client_of
@@ -313,12 +313,13 @@ class _Connection:
         """Stop the operations of a closed socket, and wait until they have ended; mutations run to their end."""
         for operation_id in list(self._running):
             self._stop(operation_id)
+        if self._session is not None:
+            # First: mutations that run to their end may be held.
+            self._session.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._held is not None:
             self._held.release()
-        if self._session is not None:
-            self._session.close()
 
     async def _initialise(self, parameters: dict[str, Any] | None) -> None:
         if self.initialised:
@@ -423,9 +424,10 @@ class _Connection:
 
     async def _run(self, running: "_Running") -> None:
         try:
-            async with aclosing(self._operations.results(running.operation)) as results:
+            is_subscription = running.operation.type is OperationType.SUBSCRIPTION
+            made = self._operations.results(running.operation) if is_subscription else self._once(running)
+            async with aclosing(made) as results:
                 async for result in results:
-                    await running.until_free()
                     if not self._is_current(running):
                         return
                     if result.refused:
@@ -448,6 +450,18 @@ class _Connection:
             running.held.release()
             self._free_id(running)
             self.renew_timeout()
+
+    async def _once(self, running: "_Running") -> AsyncGenerator[Result, None]:
+        """Yield the result of a query or a mutation; that of a query for whoever asks at that moment."""
+        operation, session = running.operation, running.session
+        while True:
+            rights = session.rights
+            result = await self._operations.result(operation)
+            await running.until_free()
+            # A query is run anew for a viewer who may see something else; a mutation has been made.
+            if operation.type is not OperationType.QUERY or session.rights == rights:
+                break
+        yield result
 
     def _is_current(self, running: "_Running") -> bool:
         """Return whether the client still waits for results; it may use the id for another operation by now."""
@@ -493,7 +507,7 @@ class _Turns:
 class _Running:
     """One operation of the socket, from its ``subscribe`` on."""
 
-    __slots__ = ("_is_after_end", "_session", "_turns", "held", "id", "operation", "task", "was_stopped")
+    __slots__ = ("_hold", "_turns", "held", "id", "operation", "session", "task", "was_stopped")
 
     def __init__(
         self, operation_id: str, operation: Operation, held: HeldBytes, turns: "_Turns", session: SocketSession
@@ -504,14 +518,14 @@ class _Running:
         self.task: asyncio.Task[None] | None = None
         self.was_stopped = False
         self._turns = turns
-        self._session = session
-        self._is_after_end = session.is_held
-        """Whether it has begun after the end of the token: then it is a renewal, or is refused, and waits for none."""
+        self.session = session
+        self._hold = session.hold
+        """What held others when it began. If that is the end of the token, it is a renewal or is refused."""
 
     async def until_free(self) -> None:
         """Wait while nothing may be sent of it, because the token has ended that it began under."""
-        if self._session.is_held and not self._is_after_end:
-            await self._session.until_free()
+        if self.session.is_held:
+            await self.session.until_free(self._hold)
 
     async def begin(self) -> None:
         """Wait until this subscription may make a result: none does while that of another one is not sent."""
@@ -526,10 +540,10 @@ class _Running:
             except asyncio.CancelledError:
                 self.end()
                 raise
-        if self._session.is_held:
+        if self.session.is_held:
             try:
                 # Which events there are for the next token is asked when it is there.
-                await self._session.until_free()
+                await self.session.until_free()
             except asyncio.CancelledError:
                 self.end()
                 raise

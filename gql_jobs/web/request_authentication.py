@@ -117,6 +117,15 @@ class RequestAuthentication:
             return ANYBODY
         return await self.verified(token, address, self.access.viewer_of)
 
+    def check(self, viewer: Viewer) -> None:
+        """Check that the credential of whoever has asked has not ended meanwhile.
+
+        :raises Unauthenticated: if it has.
+        :raises QueueUnavailable: if that cannot be known now.
+        """
+        if viewer.is_known and (viewer.credentials or viewer.expires_at is not None):
+            self.access.check(viewer)
+
     async def verified(self, secret: str, address: str, verify: Callable[[str], Awaitable[_T]]) -> _T:
         """Return what ``verify`` does of a token, a ticket or a signature, and count for its address if it is wrong.
 

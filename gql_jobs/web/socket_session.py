@@ -31,6 +31,7 @@ class SocketSession(Session):
         "_address",
         "_authentication",
         "_cancel_end",
+        "_is_closed",
         "_on_end",
         "_on_renewed",
         "_on_revoked",
@@ -38,7 +39,6 @@ class SocketSession(Session):
         "_renewing",
         "_watch",
         "_watched_by",
-        "is_held",
     )
 
     def __init__(
@@ -57,26 +57,41 @@ class SocketSession(Session):
         self._on_revoked = on_revoked
         self._on_renewed = on_renewed
         self._on_end = on_end
-        self.is_held = False
-        """Whether its token has ended, or what runs is being checked for another one. A plain attribute, because it is
-        read for each event."""
         self._passed: asyncio.Future[None] | None = None
-        """Done once what is held may go on; None while nothing is held."""
+        """Done once what is held may go on; None while nothing is held: the token has not ended, and nothing is being
+        checked for another one."""
+        self._is_closed = False
         self._renewing: asyncio.Lock | None = None
         self._cancel_end: Callable[[], None] | None = None
         self._watch: AbstractContextManager[None] | None = None
         self._watched_by: Authentication | None = None
 
-    async def until_free(self) -> None:
-        """Wait until what is held may go on."""
-        while self._passed is not None:
+    @property
+    def hold(self) -> "asyncio.Future[None] | None":
+        """What is waited for at the moment, so that whoever begins meanwhile can tell it from a later one."""
+        return self._passed
+
+    async def until_free(self, since: "asyncio.Future[None] | None" = None) -> None:
+        """Wait until what is held may be sent.
+
+        :param since: the ``hold`` of the moment at which the operation began, which does not hold it.
+        """
+        while self._passed is not None and self._passed is not since:
             await asyncio.shield(self._passed)
 
     def follow(self) -> None:
-        """Notice the end of the token from now on; called again, from what knows of it by then.
+        """Notice the end of the token from now on; called again before each operation, from what knows of it by then.
 
         :raises QueueUnavailable: if that cannot be known now.
         """
+        self._follow()
+        if self.viewer.credentials:
+            self._authentication.access.check_followed()
+
+    def _follow(self) -> None:
+        if self._is_closed:
+            # It was closed while it was being renewed.
+            return
         if self._cancel_end is None and self.viewer.expires_at is not None:
             self._cancel_end = at(self.viewer.expires_at, self._expired)
         if not self.viewer.credentials:
@@ -95,24 +110,26 @@ class SocketSession(Session):
         :raises Forbidden: if it is of another subject or tenant.
         :raises QueueUnavailable: if it cannot be known now.
         """
-        viewer = await self._authentication.viewer_of(without_scheme(token), self._address)
-        if not viewer.is_known:
-            return self.viewer
         self._renewing = self._renewing or asyncio.Lock()
         async with self._renewing:
+            # Nothing is awaited from here until its end is noticed: it may be revoked at any time.
+            viewer = await self._authentication.viewer_of(without_scheme(token), self._address)
+            if not viewer.is_known:
+                return self.viewer
             if (viewer.subject, viewer.tenant) != (self.viewer.subject, self.viewer.tenant):
                 raise Forbidden("A socket goes on under a token of the same subject and tenant only; open another one.")
             self._hold()
             self._forget_end()
             self.viewer, self.has_ended = viewer, False
-            self.follow()
+            self._follow()
             await self._on_renewed()
             if not self.has_ended:
                 self._free()
         return viewer
 
     def close(self) -> None:
-        """Notice no end any more: the socket has ended."""
+        """Notice no end and hold nothing any more: the socket has ended."""
+        self._is_closed = True
         self._forget_end()
         self._unwatch()
         self._free()
@@ -137,7 +154,7 @@ class SocketSession(Session):
             self._watch = None
 
     def _hold(self) -> None:
-        if self._passed is None:
+        if self._passed is None and not self._is_closed:
             self._passed, self.is_held = asyncio.get_running_loop().create_future(), True
 
     def _free(self) -> None:

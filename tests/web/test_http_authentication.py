@@ -15,12 +15,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gql_jobs.jobs.viewer import Scope as ViewerScope
-from gql_jobs.jobs.viewer import Viewer, ViewLimits
+from gql_jobs.jobs.viewer import Viewer, ViewLimits, Visibility
 from gql_jobs.settings import Settings
 from gql_jobs.web import server as web_server
 from gql_jobs.web.request_authentication import HOST_VIEWER
 from tests.deadline import until
-from tests.guarded import READ, GuardedApi, forgeries, guarded
+from tests.guarded import EVERY, READ, GuardedApi, forgeries, guarded
 from tests.serving import HOST, serving, without_nats
 
 TYPENAME = "{ __typename }"
@@ -113,6 +113,41 @@ async def _until_refused(shop: GuardedApi, token: str, within: float) -> httpx.R
         return answer if answer.status_code != 200 else None
 
     return await until(refused, "it is refused", within=within)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_request_whose_body_comes_after_the_end_of_its_token_is_refused(shop: GuardedApi, how: str) -> None:
+    issued = await shop.token(seconds=1 if how == "expired" else 600, scopes=EVERY)
+    body = json.dumps({"query": "mutation { createJob(input: { payload: { probe: {} } }) { job { id } } }"})
+    head = (
+        f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {issued.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(HOST, shop.api.port)
+    writer.write((head + body[:1]).encode())
+    await until(lambda: len(shop.access._known) == 1, "its token was looked at")  # noqa: SLF001
+    if how == "revoked":
+        await shop.revoke(issued)
+    else:
+        await until(lambda: datetime.now(UTC) > issued.expires_at, "its time is over")
+    writer.write(body[1:].encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 401")
+    assert (await shop.post("{ jobs { totalCount } }", shop.key)).json() == {"data": {"jobs": {"totalCount": 0}}}
+
+
+async def test_a_query_that_has_not_ended_with_its_token_is_refused(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued, read = await shop.token(), shop.api.runtime.reader.queue_counts
+
+    async def revoked_meanwhile(visibility: Visibility) -> object:
+        await shop.revoke(issued)
+        return await read(visibility)
+
+    monkeypatch.setattr(shop.api.runtime.reader, "queue_counts", revoked_meanwhile)
+    _is_refused(await shop.post("{ queues { counts { count } } }", issued.token))
 
 
 async def test_the_end_of_a_key_ends_what_was_made_with_it(shop: GuardedApi) -> None:

@@ -25,6 +25,32 @@ async def shop(settings: Settings) -> AsyncIterator[GuardedApi]:
         yield opened
 
 
+class Gate:
+    """Lets no call of an asynchronous method return before it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self._call = getattr(owner, name)
+        self._open = asyncio.Event()
+        self.waiting = 0
+        """Calls that have done their work and may not return yet."""
+        monkeypatch.setattr(owner, name, self)
+
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        result = await self._call(*arguments, **options)
+        self.waiting += 1
+        await self._open.wait()
+        self.waiting -= 1
+        return result
+
+    async def has(self, number: int) -> None:
+        """Wait until so many calls wait."""
+        await until(lambda: self.waiting == number, f"{number} calls wait")
+
+    def open(self) -> None:
+        """Let all of them return, and those that come."""
+        self._open.set()
+
+
 async def _closed(opened: ClientConnection) -> tuple[int, str]:
     async def all_of_it() -> None:
         while True:
@@ -144,3 +170,87 @@ async def test_a_token_is_taken_as_a_variable_only_and_over_a_socket_only(shop: 
     answer = await shop.post(RENEW, issued.token, variables={"token": issued.token})
     assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["BAD_REQUEST"]
     assert issued.token not in answer.text
+
+
+async def test_a_query_that_runs_while_the_socket_is_renewed_shows_what_the_next_token_may_see(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = await shop.create(), await shop.create()
+    reader = shop.api.runtime.reader
+    async with shop.initialised((await shop.token()).token) as opened:
+        pages, counts = Gate(monkeypatch, reader, "page"), Gate(monkeypatch, reader, "queue_counts")
+        await _subscribe(opened, "page", "{ jobs { totalCount nodes { id } } }")
+        await _subscribe(opened, "counts", "{ queues { counts { count } } }")
+        await asyncio.gather(pages.has(1), counts.has(1))
+        limited = await shop.token(limits=ViewLimits(ids=frozenset({job})))
+        assert _codes(await _answer(opened, "renew", RENEW, token=limited.token)) == []
+        pages.open()
+        counts.open()
+        heard: dict[str, Data] = {}
+        while len(heard) < 2:
+            message = await hear(opened)
+            if message["type"] == "next":
+                heard[message["id"]] = message["payload"]
+        assert heard["page"] == {"data": {"jobs": {"totalCount": 1, "nodes": [{"id": job}]}}}
+        assert sum(one["count"] for queue in heard["counts"]["data"]["queues"] for one in queue["counts"]) == 1
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+async def test_an_event_whose_result_is_made_while_the_socket_is_renewed_is_shown_only_if_the_next_token_may_see_it(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch, is_shown: bool
+) -> None:
+    job, other = await shop.create(), await shop.create()
+    commands, gate = shop.api.runtime.commands, Gate(monkeypatch, shop.api.runtime.reader, "artifacts")
+    async with shop.initialised((await shop.token()).token) as opened:
+        await _subscribe(opened, "feed", "subscription { jobEvents { job { id status artifacts { name } } } }")
+        await shop.api.subscribers(1)
+        await commands.cancel(job if is_shown else other)
+        await gate.has(1)
+        limited = await shop.token(limits=ViewLimits(ids=frozenset({job})))
+        assert _codes(await _answer(opened, "renew", RENEW, token=limited.token)) == []
+        await (commands.retry(job) if is_shown else commands.cancel(job))
+        gate.open()
+        for status in ("CANCELLED", "QUEUED") if is_shown else ("CANCELLED",):
+            shown = (await hear(opened))["payload"]["data"]["jobEvents"]["job"]
+            assert shown == {"id": job, "status": status, "artifacts": []}
+
+
+async def test_a_socket_that_ends_while_a_mutation_awaits_a_renewal_leaves_nothing_behind(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await shop.create()
+    before = len(asyncio.all_tasks())
+    async with shop.initialised((await shop.token(seconds=1, scopes=EVERY)).token) as opened:
+        gate = Gate(monkeypatch, shop.api.runtime.commands, "cancel")
+        await _subscribe(opened, "cancel", "mutation ($id: ID!) { cancelJob(id: $id) { job { id } } }", id=job)
+        await gate.has(1)
+
+        async def has_ended() -> bool:
+            return "UNAUTHENTICATED" in _codes(await _answer(opened, "probe", TYPENAME))
+
+        await until(has_ended, "the token has ended", within=5)
+        gate.open()
+    await until(lambda: shop.api.app.state.metrics._sockets.open == 0, "the socket has ended", within=5)  # noqa: SLF001
+    await until(lambda: len(asyncio.all_tasks()) <= before, "no task is left")
+
+
+async def test_a_token_that_is_revoked_while_another_renewal_runs_does_not_renew(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = await shop.create(), await shop.create()
+    first, second = await shop.token(limits=ViewLimits(ids=frozenset({other}))), await shop.token()
+    async with shop.initialised((await shop.token()).token) as opened:
+        await _subscribe(opened, "watch", "subscription ($id: ID!) { jobProgress(id: $id) { cursor } }", id=job)
+        assert (await hear(opened))["id"] == "watch"
+        gate = Gate(monkeypatch, shop.api.runtime.commands, "find")
+        await _subscribe(opened, "first", RENEW, token=first.token)
+        await gate.has(1)
+        await _subscribe(opened, "second", RENEW, token=second.token)
+        await say(opened, type="ping")
+        assert (await hear(opened))["type"] == "pong"
+        await shop.revoke(second)
+        gate.open()
+        messages = [await hear(opened) for _ in range(5)]
+        answers = {message["id"]: _codes(message) for message in messages if message["type"] != "complete"}
+        assert answers == {"watch": ["NOT_FOUND"], "first": [], "second": ["UNAUTHENTICATED"]}
+        assert _codes(await _answer(opened, "probe", TYPENAME)) == []

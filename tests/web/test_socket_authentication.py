@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from gql_jobs.access import store
 from gql_jobs.settings import Settings
 from gql_jobs.web import socket_session
 from tests.deadline import until
@@ -116,6 +117,25 @@ async def test_after_its_end_a_token_brings_nothing_more_and_the_socket_is_close
         await shop.create()
         assert await _closed(opened) == (4403, "Forbidden")
     await shop.api.subscribers(0)
+
+
+async def test_while_it_cannot_be_known_whether_a_token_was_revoked_nothing_begins_on_an_open_socket(
+    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = await shop.token()
+    async with shop.initialised(issued.token) as opened:
+        await _subscribe(opened, "feed", FEED)
+        await shop.api.subscribers(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "STALE_AFTER", -1.0)
+            for query in TYPENAME, FEED, RENEW:
+                answer = await _answer(opened, query, query, token=issued.token)
+                assert (answer["type"], _codes(answer)) == ("error", ["QUEUE_UNAVAILABLE"])
+            async with shop.socket(authorization=issued.token) as other:
+                assert (await _closed(other))[0] == 1013
+        assert (await _answer(opened, "1", TYPENAME))["payload"] == {"data": {"__typename": "Query"}}
+        job = await shop.create()
+        assert (await hear(opened))["payload"]["data"]["jobEvents"]["job"]["id"] == job
 
 
 async def test_a_thousand_sockets_with_wrong_tokens_leave_nothing_behind(shop: GuardedApi) -> None:

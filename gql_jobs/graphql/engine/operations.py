@@ -9,7 +9,7 @@ it, runs it (``fast_path``) and makes its JSON. Every error in a result has its 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -62,7 +62,27 @@ class Asker(Protocol):
 
     @property
     def visibility(self) -> Hashable:
-        """Return what they may see: only those with an equal one share results. It may change between events."""
+        """Return what they may see: only those with an equal one share results. It may change at any await."""
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether nothing may be sent to them for now of what had begun before."""
+
+    async def until_free(self) -> None:
+        """Wait until that may be sent."""
+
+
+class EventSource(Protocol):
+    """What the resolver of a subscription returns."""
+
+    def __aiter__(self) -> AsyncIterator[SourceEvent]:
+        """Return the iterator over the events."""
+
+    def step_back(self) -> None:
+        """Bring the last event once more, unless it is none for who asks by now."""
+
+    async def aclose(self) -> None:
+        """End."""
 
 
 class OperationContext(Protocol):
@@ -214,7 +234,8 @@ class Operations:
     async def results(self, operation: Operation) -> AsyncGenerator[Result, None]:
         """Yield the one result of a query or mutation, or those of a subscription as its events happen; raise nothing.
 
-        Closing the generator closes the resolver's own iterator.
+        What a subscription yields of an event may be sent at that moment to who asks then. Closing the generator closes
+        the resolver's own iterator.
         """
         if operation.type is not OperationType.SUBSCRIPTION:
             yield await self.result(operation)
@@ -240,7 +261,13 @@ class Operations:
                     if result is None:
                         executor = executor or self._build(checked, operation)
                         result = await self._event_result(executor, checked, operation.context, event, cache)
-                    yield result
+                    if session.is_held:
+                        await session.until_free()
+                    if session.visibility is visibility or session.visibility == visibility:
+                        yield result
+                    else:
+                        # It was made for who asked before.
+                        events.step_back()
                     # They may be large, and the next event may be long in coming.
                     del event, result
         except Exception as error:  # noqa: BLE001 -- whatever it is becomes an error in a result
@@ -305,7 +332,7 @@ class Operations:
             known.is_shareable = is_shareable(self._schema, checked.document)
         return known.is_shareable
 
-    async def _source(self, executor: EventExecutor, checked: ReadOperation) -> Any:
+    async def _source(self, executor: EventExecutor, checked: ReadOperation) -> EventSource:
         """Return the iterator of a subscription's resolver; raise what it raises as an ``OperationRejected``."""
         try:
             executor.refuse_subscription(self._permit)
@@ -316,7 +343,7 @@ class Operations:
             source = await source
         if isinstance(source, graphql.ExecutionResult):
             raise OperationRejected(self._coded(source.errors or [], checked))
-        return source
+        return cast("EventSource", source)
 
     def _build(self, checked: ReadOperation, operation: Operation) -> EventExecutor:
         """Return the executor of the operation; reject variables that do not fit."""
