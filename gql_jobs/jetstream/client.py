@@ -12,8 +12,8 @@ by ``NatsClient.send``; ``Publisher`` has a future for each of its own, which th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 import nats.aio.subscription
@@ -26,6 +26,7 @@ from nats.protocol.parser import PERMISSIONS_ERR, Parser
 from gql_jobs.jetstream.errors import MessageTooLarge, Unacknowledged, Unavailable, publication_refused
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 SubjectSubscription = nats.aio.subscription.Subscription
 """What ``Connection.receive`` and ``Connection.subscribe`` return, to be ended with ``unsubscribe`` or ``drain``."""
@@ -207,6 +208,14 @@ class NatsClient(Client):
 
     # Overrides of nats-py from here on.
 
+    async def request(self, *args: Any, **kwargs: Any) -> Msg:
+        """Send and return the answer, as nats-py does; a cancellation is never lost."""
+        return await _cancellable(super().request(*args, **kwargs))
+
+    async def flush(self, *args: Any, **kwargs: Any) -> None:
+        """Wait until the server has read all that was sent, as nats-py does; a cancellation is never lost."""
+        await _cancellable(super().flush(*args, **kwargs))
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py encrypts only where the server insists on it, and would send the password in clear to any other.
         server = self._current_server
@@ -276,6 +285,20 @@ def _size_of(headers: dict[str, str] | None) -> int:
     if not headers:
         return 0
     return len(b"NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers.items())
+
+
+async def _cancellable(waiting: Coroutine[Any, Any, _T]) -> _T:
+    """Return what a coroutine of nats-py returns, unless the task was cancelled meanwhile.
+
+    nats-py waits by ``asyncio.wait_for``, which in Python 3.11 drops a cancellation that comes together with the
+    answer: a task without an end that asks something then goes on for ever, and with it whoever waits for its end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    answer = await waiting
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 class _Error(msgspec.Struct):

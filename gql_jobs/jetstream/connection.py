@@ -99,10 +99,8 @@ class Connection:
         :raises Unavailable: if no answer comes within ``timeout`` seconds.
         """
         try:
-            # Not the client's own timeout: its wait_for loses a cancellation that comes with the answer (Python 3.11).
-            async with asyncio.timeout(timeout):
-                return await self.client.request(subject, data, timeout=None)  # type: ignore[arg-type]
-        except (NatsError, TimeoutError) as error:
+            return await self.client.request(subject, data, timeout=timeout)
+        except NatsError as error:
             if self.client.was_refused(subject):
                 raise Unavailable(_NOT_PERMITTED) from error
             raise Unavailable(_reason(error)) from error
