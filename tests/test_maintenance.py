@@ -1,6 +1,7 @@
 """The sweeps: whatever fails in one, the next one goes on; what they remove is removed from every index."""
 
 import asyncio
+import copy
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -133,8 +134,11 @@ async def test_what_interrupts_all_parts_of_a_sweep_is_said_once_and_the_end_of_
     runtime: Runtime, sweeper: Maintenance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, maintenance.__name__)
+    # Its own: the runtime sweeps by itself as well.
+    reader = copy.copy(runtime.reader)
+    monkeypatch.setattr(sweeper, "_reader", reader)
     for part in ("finished", "overdue"):
-        monkeypatch.setattr(runtime.reader, part, _raiser(QueueUnavailable("NATS does not answer.")))
+        monkeypatch.setattr(reader, part, _raiser(QueueUnavailable("NATS does not answer.")))
     for _ in range(2):
         caplog.clear()
         await sweeper.sweep()
