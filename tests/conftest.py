@@ -1,14 +1,23 @@
-"""Every test has a nats-server of its own: a real one, on a free port, with its own store."""
+"""Every test has a nats-server of its own: a real one, on a free port, with its own store.
 
+What is the same for all of them and slow to make is made once for each process that runs tests: the default settings,
+and the GraphQL types of the registered jobs.
+"""
+
+import copy
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from gql_jobs.graphql import schema
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
-from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.payload_codec import StoredPayloads
+from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.streams import ensure_consumers, ensure_streams
 from gql_jobs.settings import Settings
@@ -18,6 +27,31 @@ from tests.library import Library, open_library
 from tests.running import JOB_TYPES, RunningWorker, running_worker
 
 load_job_types(JOB_TYPES)
+_DEFAULTS = Settings()
+_types: dict[tuple[int, ...], RegisteredTypes] = {}
+
+
+def _types_made_once(registry: Registry, stored: StoredPayloads | None = None) -> RegisteredTypes:
+    """The types of a registry, the same for all servers that store payloads as they are."""
+    if stored is not None and stored.encodes:
+        return RegisteredTypes(registry, stored)
+    kinds = tuple(id(job_type) for job_type in registry)
+    if kinds not in _types:
+        # It holds the job types, so that no other one gets the same id.
+        _types[kinds] = RegisteredTypes(registry)
+    types = copy.copy(_types[kinds])
+    types._cached, types._cached_bytes, types._types = {}, 0, {}  # noqa: SLF001
+    return types
+
+
+vars(schema)["RegisteredTypes"] = _types_made_once
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector look at none of what was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture
@@ -30,7 +64,8 @@ async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
 @pytest.fixture
 def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
     """Settings that point at that server, with retries in tenths of a second."""
-    return Settings(nats_url=nats.url, data_dir=tmp_path / "data", base_retry_delay=0.1, shutdown_grace=5.0)
+    own = {"nats_url": nats.url, "data_dir": tmp_path / "data", "base_retry_delay": 0.1, "shutdown_grace": 5.0}
+    return _DEFAULTS.model_copy(update=own)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -30,6 +31,8 @@ from tests.running import JOB_TYPES, ROOT
 
 HOST = "127.0.0.1"
 PROTOCOL = "graphql-transport-ws"
+_TLS = ssl.create_default_context()
+"""Made once: reading all authorities takes longer than many a test, and no client here needs any."""
 
 Data = dict[str, Any]
 
@@ -270,9 +273,9 @@ def _socket_transport(port: int) -> WebsocketsTransport:
 @asynccontextmanager
 async def _clients(port: int) -> AsyncIterator[tuple[AsyncClientSession, httpx.AsyncClient]]:
     url = f"http://{HOST}:{port}"
-    transport = HTTPXAsyncTransport(f"{url}/graphql", timeout=30, trust_env=False)
+    transport = HTTPXAsyncTransport(f"{url}/graphql", timeout=30, trust_env=False, verify=_TLS)
     async with (
         Client(transport=transport, execute_timeout=None) as session,
-        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=_TLS) as http,
     ):
         yield session, http

@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -50,8 +51,7 @@ def test_each_place_that_the_document_names_exists(named: str) -> None:
 
 @pytest.mark.parametrize("names", re.findall(r"^\| \*\*[^|]+\*\* \| ([^|]+) \|", DOCUMENT, re.MULTILINE))
 def test_the_code_uses_the_names_of_the_glossary(names: str) -> None:
-    defined = {name for path in SOURCES for name in _defined(path)}
-    assert set(re.findall(r"`(\w+)`", names)) <= defined
+    assert set(re.findall(r"`(\w+)`", names)) <= {name for path in SOURCES for name in _defined(path)}
 
 
 def test_each_reach_into_private_api_has_a_test_that_exists() -> None:
@@ -113,6 +113,7 @@ def _between(name: str) -> str:
     return DOCUMENT.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
 
 
+@cache
 def _defined(path: Path) -> set[str]:
     """What a module defines at its top level: classes, functions, constants."""
     names: set[str] = set()

@@ -171,7 +171,7 @@ async def _of_creations_that_cross_one_makes_the_job(api: ServedApi) -> None:
     assert [creation["deduplicated"] for creation in made].count(False) == 1
 
 
-RACES = 40
+RACES = 12
 """Of each pair of writers."""
 LATE = 0.02
 """Seconds at most by which a writer waits, so that writes cross at every moment."""

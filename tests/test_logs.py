@@ -3,8 +3,6 @@
 import json
 import logging
 import re
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +11,7 @@ from pydantic import ValidationError
 
 from gql_jobs.logs import MAX_LINE, MAX_TRACEBACK, JobLogger, job_fields
 from gql_jobs.settings import Settings
+from tests.forked import run_program
 from tests.running import ROOT
 
 PROGRAM = """
@@ -44,9 +43,9 @@ def test_no_program_of_the_project_logs_as_main() -> None:
 
 def _written(statements: str, **environment: str) -> list[str]:
     """The lines that a process writes; the end of the last one is left out."""
-    command = [sys.executable, "-c", BEGIN + statements]
-    ran = subprocess.run(command, env=environment, capture_output=True, check=True)
-    return ran.stderr.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
+    ran = run_program(BEGIN + statements, environment)
+    assert ran.code == 0, ran.err
+    return ran.err.removesuffix("\n").split("\n")
 
 
 def _objects(statements: str) -> list[dict[str, Any]]:
@@ -55,9 +54,7 @@ def _objects(statements: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("level", "shown"), [("INFO", 2), ("WARNING", 1), ("ERROR", 0)])
 def test_the_log_has_a_line_for_what_is_at_least_of_its_level(level: str, shown: int) -> None:
-    command = [sys.executable, "-c", PROGRAM]
-    ran = subprocess.run(command, env={"GQL_JOBS_LOG_LEVEL": level}, capture_output=True, text=True, check=True)
-    lines = ran.stderr.splitlines()
+    lines = run_program(PROGRAM, {"GQL_JOBS_LOG_LEVEL": level}).err.splitlines()
     assert len(lines) == shown, lines
     if level == "INFO":
         assert lines[0].endswith("INFO    gql_jobs.events: a step\\nforged")

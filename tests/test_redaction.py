@@ -4,10 +4,9 @@ import base64
 import html
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from gql_jobs import logs
 from gql_jobs.logs import hide_values, redact, redact_beginning
 from gql_jobs.settings import Settings, url_secrets
+from tests.forked import run_command, run_program
 
 WITH_A_SECRET = [
     "https://ada:hunter2@api.example/v1",
@@ -98,8 +98,7 @@ print(redact("it says p#w/1 and p%23w%2F1 and p%23w/1, then mail-pass, then shop
         "GQL_JOBS_SMTP_PASSWORD": "mail-pass",
         "GQL_JOBS_SALES_SOURCE": "postgresql://ada:shop&pass@db/shop",
     }
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout == "it says *** and *** and ***, then ***, then ***\n"
+    assert run_program(program, environment).out == "it says *** and *** and ***, then ***, then ***\n"
 
 
 @pytest.fixture
@@ -164,9 +163,7 @@ def test_a_url_without_credentials_has_no_secrets() -> None:
     assert url_secrets("nats://127.0.0.1:4222,tls://nats.example") == []
 
 
-def test_a_command_that_cannot_start_shows_no_password_of_its_settings() -> None:
-    environment = {"GQL_JOBS_NATS_URL": "nats://ada:hunter2#x@127.0.0.1"}
-    command = [sys.executable, "-m", "gql_jobs", "doctor"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode != 0
-    assert "hunter2" not in ran.stdout + ran.stderr
+def test_a_command_that_cannot_start_shows_no_password_of_its_settings(tmp_path: Path) -> None:
+    ended = run_command("doctor", folder=tmp_path, environment={"GQL_JOBS_NATS_URL": "nats://ada:hunter2#x@127.0.0.1"})
+    assert ended.code != 0
+    assert "hunter2" not in ended.out + ended.err

@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -353,11 +354,17 @@ def load_job_types(imports: tuple[str, ...] = ()) -> Registry:
 
     :raises ImportError: naming the module that could not be imported.
     """
-    for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
-        entry_point.load()
+    _load_installed()
     for module in imports:
         importlib.import_module(module)
     return registry
+
+
+@cache
+def _load_installed() -> None:
+    """Import the modules of entry points, once: to look for them is to read the metadata of all packages."""
+    for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+        entry_point.load()
 
 
 _EXTRAS = {

@@ -1,10 +1,7 @@
 """``gql-jobs keys`` as an operator runs it."""
 
 import asyncio
-import os
 import re
-import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,8 @@ from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.viewer import Scope, ViewLimits
 from gql_jobs.logs import redact
 from gql_jobs.settings import Settings
-from tests.child_processes import running_process
 from tests.deadline import until
+from tests.forked import run_command
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -34,12 +31,8 @@ class Command:
 
     async def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
-        environment = {**os.environ, "GQL_JOBS_NATS_URL": self._settings.nats_url or ""}
-        command = (str(Path(sys.executable).parent / "gql-jobs"), "keys", *arguments)
-        async with running_process(*command, cwd=self._folder, stdout=PIPE, stderr=PIPE, env=environment) as process:
-            out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        environment = {"GQL_JOBS_NATS_URL": self._settings.nats_url or ""}
+        return await asyncio.to_thread(run_command, "keys", *arguments, folder=self._folder, environment=environment)
 
 
 async def test_a_key_stands_alone_on_standard_output_and_works_at_once(keys: Command, access: Authentication) -> None:

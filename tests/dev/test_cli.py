@@ -19,6 +19,7 @@ from gql_jobs.cli import cli
 from gql_jobs.web import graphiql
 from tests.by_hand import plain_nats
 from tests.child_processes import running_process
+from tests.forked import run_command
 from tests.serving import free_port
 
 # Every test here starts commands, which a busy machine keeps waiting.
@@ -32,7 +33,12 @@ job_type("cli_probe", payload=P, result=R, handler="nowhere:handle")
 
 
 async def _run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
-    """``gql-jobs`` as a user runs it: exit code, stdout, stderr."""
+    """``gql-jobs`` in that folder: exit code, stdout, stderr."""
+    return await asyncio.to_thread(run_command, *arguments, folder=cwd, environment=environment)
+
+
+async def _run_anew(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
+    """The same by an interpreter of its own, which finds modules as a user's does."""
     command = (str(Path(sys.executable).parent / "gql-jobs"), *arguments)
     env = {**os.environ, **environment}
     async with running_process(*command, cwd=cwd, stdout=PIPE, stderr=PIPE, env=env) as process:
@@ -67,7 +73,7 @@ async def test_a_folder_of_the_user_s_that_is_called_workers_is_not_run(tmp_path
     (tmp_path / "workers").mkdir()
     for name in ("__init__.py", "__main__.py"):
         (tmp_path / "workers" / name).write_text("raise SystemExit('another program')")
-    code, _, err = await _run("worker", "--queues", "no.where", cwd=tmp_path)
+    code, _, err = await _run_anew("worker", "--queues", "no.where", cwd=tmp_path)
     assert code == 2
     assert "no.where" in err
     assert "another program" not in err
