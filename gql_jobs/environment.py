@@ -25,12 +25,16 @@ _NO_SETTINGS = frozenset({"GQL_JOBS_PARENT_PIPE", "GQL_JOBS_URL", "GQL_JOBS_CHAO
 """Variables with the prefix that are none of the settings: a parent's for its children, and those of examples."""
 _OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 """Variables that Kubernetes sets for each Service, so also for one that is called ``gql-jobs`` or ``gql-jobs-api``."""
+_LIKE_PREFIX = re.compile(r"(?:G|GRAPH)QL_?JOBS?_+(.+)")
+"""A variable that somebody may have meant to have the prefix."""
 _ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 """How the value of its variable ``…_PORT`` begins."""
 
 
 def unknown_settings(names: Iterable[str]) -> list[str]:
     """Return a sentence for each variable with the prefix that neither is a setting nor names the file of one.
+
+    So for those that only have the prefix misspelled: a process would go on without what they were to set.
 
     :param names: of all settings, in upper case and without the prefix.
     """
@@ -44,7 +48,13 @@ def unknown_settings(names: Iterable[str]) -> list[str]:
 def _unknown_among(variables: Mapping[str, str | None], known: set[str]) -> Iterator[str]:
     for variable, value in variables.items():
         name = variable.upper().removeprefix(PREFIX)
-        if not variable.upper().startswith(PREFIX) or PREFIX + name in _NO_SETTINGS:
+        if not variable.upper().startswith(PREFIX):
+            meant = _LIKE_PREFIX.fullmatch(variable.upper())
+            # Only if the rest is a setting to the letter: others may have variables of such names.
+            if meant is not None and meant[1].removesuffix(_FILE) in known:
+                yield f"{repr(variable)[1:-1]} is no setting; did you mean {PREFIX}{meant[1]}?"
+            continue
+        if PREFIX + name in _NO_SETTINGS:
             continue
         if name in known or name.removesuffix(_FILE) in known:
             continue

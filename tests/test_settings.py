@@ -72,6 +72,20 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest(name: str, monkey
     assert setting_problems(refused.value) == [f"{name} is no setting; did you mean GQL_JOBS_NUM_WORKERS?"]
 
 
+@pytest.mark.parametrize("name", ["GQL_JOB_AUTH", "GQLJOBS_AUTH", "gql_jobs__auth", "GRAPHQL_JOBS_AUTH"])
+def test_a_setting_under_a_misspelled_prefix_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "required")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert setting_problems(refused.value) == [f"{name} is no setting; did you mean GQL_JOBS_AUTH?"]
+
+
+@pytest.mark.parametrize("name", ["GQL_JOB_COLOUR", "JOBS_AUTH", "GQL_JOBS"])
+def test_variables_of_others_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert Settings()
+
+
 def test_a_name_like_no_setting_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GQL_JOBS_XYZZY", "1")
     with pytest.raises(ValidationError, match=r"GQL_JOBS_XYZZY is no setting; docs/settings.md lists all"):

@@ -262,6 +262,7 @@ class Registry:
         :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name
             that another type has, or a model with a field that could not be stored and read back.
         """
+        _check_kinds(job_type)
         if not _NAME.fullmatch(job_type.name):
             raise ValueError(f"The job type name {job_type.name!r} must match {_NAME.pattern}.")
         if not is_queue_name(job_type.queue):
@@ -293,6 +294,26 @@ class Registry:
     def queues(self) -> list[str]:
         """The queues of all types, sorted."""
         return sorted({job_type.queue for job_type in self})
+
+
+def _check_kinds(job_type: JobType) -> None:
+    """Check that each fact of a type is of its kind; numbers have checks of their own.
+
+    :raises ValueError: naming the first that is not.
+    """
+    for fact, kind, what in (
+        *((name, str, "a text") for name in ("name", "queue", "handler", "description")),
+        ("cpu_bound", bool, "True or False"),
+    ):
+        value = getattr(job_type, fact)
+        if not isinstance(value, kind):
+            problem = f"{fact} of the job type {job_type.name!r} is {value!r}; it must be {what}."
+            raise ValueError(problem)  # noqa: TRY004 - as for all that is wrong with a type
+    for fact in ("payload", "result"):
+        model = getattr(job_type, fact)
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            problem = f"{fact} of the job type {job_type.name!r} is {model!r}; it must be a pydantic model."
+            raise ValueError(problem)  # noqa: TRY004 - as for all that is wrong with a type
 
 
 def _is_within(number: Any, kinds: tuple[type, ...], least: float, most: float) -> bool:
