@@ -586,8 +586,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",),
         description="Host names that requests may be sent to, separated by commas: `jobs.example.com,*.example.org`. "
-        "Health checks and metrics are answered under any. Where it is not set, an API on loopback and `dev` answer "
-        "under the names of this machine alone.",
+        "Health checks are answered under any, metrics too where they need a token or are asked for by an address. "
+        "Where it is not set, an API on loopback and `dev` answer under the names of this machine alone.",
         json_schema_extra=API,
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -162,6 +162,18 @@ def is_loopback(host: str) -> bool:
     return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
+def names_address(host: str) -> bool:
+    """Return whether a header ``Host`` is an address or ``localhost``: no page of another site has such a name."""
+    name, _, port = host.rpartition(":")
+    # The address [::1] has colons, too.
+    name = name if name and port.isdecimal() else host
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return name.lower() == "localhost"
+    return True
+
+
 def local_hosts(host: str) -> tuple[str, ...]:
     """Return the hosts of URLs by which programs of this machine reach what listens on ``host``, without a port."""
     names = dict.fromkeys((*LOOPBACK_NAMES, reachable(host)))

@@ -17,12 +17,13 @@ from gql_jobs.jobs.errors import ErrorCode
 from gql_jobs.jobs.payload_codec import load_codec
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.processes.event_loop import LoopLag, in_background
+from gql_jobs.processes.listening import names_address
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 from gql_jobs.web.artifacts import ArtifactCache, artifacts_router
 from gql_jobs.web.graphql_http import AllowedOrigins, GraphQLEndpoint
-from gql_jobs.web.graphql_request import body_too_large, error_response
-from gql_jobs.web.monitoring import ApiMetrics, health_router, metrics_router
+from gql_jobs.web.graphql_request import SECURITY_HEADERS, body_too_large, error_response
+from gql_jobs.web.monitoring import OWN_PORT, ApiMetrics, health_router, metrics_router
 from gql_jobs.web.rate_limits import RateLimits
 from gql_jobs.web.request_authentication import RequestAuthentication
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
@@ -30,17 +31,9 @@ from gql_jobs.web.runtime import Runtime, RuntimeOpener
 PATH = "/graphql"
 TICKETS = "/tickets"
 
-_PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that are served under any host name: probes ask by address. Nothing of a client's is there."""
-_SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    # What is no page loads nothing and runs nothing, should a browser take it for one.
-    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-)
+_HEALTH = frozenset({"/healthz", "/readyz"})
+"""Paths that are served under any host name, since probes have their own. Nothing of a client's is there."""
+_METRICS = "/metrics"
 
 
 def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFastAPI":
@@ -86,11 +79,8 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
 
     def wrap(app: WrappedFastAPI) -> ASGIApp:
         # Outermost: what the front rejects must be readable for a browser as well.
-        return Cors(
-            Front(app.routed, PATH, endpoint, settings, lambda: app.is_bare),
-            endpoint.origins,
-            varies=bool(settings.cors_origins),
-        )
+        front = Front(app.routed, PATH, endpoint, settings, lambda: app.is_bare)
+        return SecurityHeaders(Cors(front, endpoint.origins, varies=bool(settings.cors_origins)))
 
     async def reject_socket(socket: WebSocket) -> None:
         endpoint.socket_counts.closed("server", 1000)
@@ -163,6 +153,28 @@ class WrappedFastAPI(FastAPI):
         return all(map(is_, routes, self._own_routes)) and len(routes) >= len(self._own_routes)
 
 
+class SecurityHeaders:
+    """The ASGI layer that adds to each response the headers that it does not have. Sockets leave no frame of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass the request on."""
+        return self._app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = message["headers"]
+            named = {name for name, _ in own}
+            message["headers"] = [*own, *(header for header in SECURITY_HEADERS if header[0] not in named)]
+        await send(message)
+
+    return send_with_headers
+
+
 class Cors(CORSMiddleware):
     """The ASGI layer that lets browsers show answers to pages of other origins. Sockets leave no frame of it.
 
@@ -199,7 +211,7 @@ def _origin_elsewhere(scope: Scope) -> bool:
 
 
 class Front:
-    """The outer ASGI layer: rejects other host names and too large bodies, adds security headers, and routes.
+    """The ASGI layer that rejects other host names and too large bodies, and routes.
 
     Requests and sockets of exactly ``path`` go to their application directly, because FastAPI's layers around a route
     are a large part of the cost of a short request (docs/decisions.md); but not if there is a middleware, which has to
@@ -225,14 +237,13 @@ class Front:
         self._direct = direct
         self._max_body_bytes = settings.max_body_bytes
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._asks = settings.auth == "required"
         self._host_endings = tuple(host[1:].lower() for host in settings.allowed_hosts if host.startswith("*"))
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on, or reject it."""
         if scope["type"] == "lifespan":
             return self._routed(scope, receive, send)
-        if scope["type"] == "http":
-            send = _with_security_headers(send)
         # Where this application is mounted in another one, that one's path is in front.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         app = self._rejection(scope, path)
@@ -243,8 +254,9 @@ class Front:
     def _rejection(self, scope: Scope, path: str) -> ASGIApp | None:
         """Return the response to a rejected request, or None; a WebSocket gets the same, before its handshake."""
         host, declared = _host_and_size(scope)
-        is_probe = scope["type"] == "http" and path in _PROBED
-        if not (is_probe or self._serves(host)):
+        if host is None:
+            return error_response(400, "A request has one header Host.", ErrorCode.BAD_REQUEST.value)
+        if not (self._serves(host) or (scope["type"] == "http" and self._is_probe(scope, path, host))):
             # A page of another origin can give this server's address a host name of its own (DNS rebinding).
             message = "The request was sent to a host name that is not served here (GQL_JOBS_ALLOWED_HOSTS)."
             return error_response(400, message, ErrorCode.BAD_REQUEST.value)
@@ -252,36 +264,34 @@ class Front:
             return body_too_large(self._max_body_bytes, int(declared))
         return None
 
+    def _is_probe(self, scope: Scope, path: str, host: str) -> bool:
+        """Return whether a request of monitoring is answered although its host is not served.
+
+        Where nobody has to say who asks, a page must not read metrics under a name of its own.
+        """
+        if path != _METRICS:
+            return path in _HEALTH
+        return (self._asks and not scope.get(OWN_PORT)) or names_address(host)
+
     def _serves(self, host: str) -> bool:
         name = _without_port(host).lower()
         return name in self._hosts or name.endswith(self._host_endings)
 
 
-def _host_and_size(scope: Scope) -> tuple[str, bytes]:
-    host: bytes | None = None
+def _host_and_size(scope: Scope) -> tuple[str | None, bytes]:
+    """Return the host, empty where none is given and None where two are, and the size that the body is said to have."""
+    hosts = []
     size: bytes | None = None
     for name, value in scope["headers"]:
-        if name == b"host" and host is None:
-            host = value
+        if name == b"host":
+            hosts.append(value)
         elif name == b"content-length" and size is None:
             size = value
-    return (host or b"").decode("latin-1"), size or b""
+    host = b"".join(hosts).decode("latin-1") if len(hosts) < 2 else None  # noqa: PLR2004
+    return host, size or b""
 
 
 def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
+    name, _, port = host.rpartition(":")
     # The address [::1] has colons, too.
-    return name if colon and not port.endswith("]") else host
-
-
-def _with_security_headers(send: Send) -> Send:
-    """Return a ``send`` that adds to each response the headers that it does not have itself."""
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            own = message["headers"]
-            named = {name for name, _ in own}
-            message["headers"] = [*own, *(header for header in _SECURITY_HEADERS if header[0] not in named)]
-        await send(message)
-
-    return send_with_headers
+    return name if name and port.isdecimal() else host

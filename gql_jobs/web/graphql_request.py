@@ -29,6 +29,16 @@ EVENT_STREAM = "text/event-stream"
 MULTIPART = "multipart/mixed"
 FOR_CACHES = {"Vary": "Accept", "Cache-Control": "no-store"}
 """Headers of every answer. Its form depends on ``Accept``, and what it says on who asks, which a URL does not tell."""
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    # What is no page loads nothing and runs nothing, should a browser take it for one.
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+)
+"""Headers of every answer that does not have them itself."""
 KEPT_VARIABLES_BYTES = 1 << 16
 """Bytes that the variables of a subscription may have as JSON; they are kept for as long as it runs."""
 KEPT_DOCUMENT_LENGTH = 1 << 14

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gql_jobs.jobs.errors import ErrorCode, RateLimited
 from gql_jobs.web.connections import CONNECTION_EXTENSION, ByteBudget, PlainConnections, client_at
-from gql_jobs.web.graphql_request import error_response, too_often
+from gql_jobs.web.graphql_request import SECURITY_HEADERS, error_response, too_often
 
 HEAD_BYTES = 1 << 16
 """Bytes that the request line and the headers may have together."""
@@ -303,7 +303,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._refuse(error_response(status, message, ErrorCode.BAD_REQUEST.value, headers={"Connection": "close"}))
 
     def _refuse(self, response: Response) -> None:
-        lines = (b"%b: %b\r\n" % header for header in response.raw_headers)
+        lines = (b"%b: %b\r\n" % header for header in (*response.raw_headers, *SECURITY_HEADERS))
         self.transport.write(b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", response.body]))
         self.end()
 

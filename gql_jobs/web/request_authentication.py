@@ -8,11 +8,12 @@ itself who asks (docs/embedding.md).
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from msgspec.json import encode
 from starlette.requests import Request
@@ -44,6 +45,8 @@ TICKET = "ticket"
 """The parameter of the query string that has one."""
 _BEARER = "bearer "
 _NOT_IN_URLS = frozenset({"token", "access_token", "authorization", "api_key"})
+_TOKEN = re.compile(r"gj_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}|(?<![\w-])(gjv_)?eyJ[\w-]+\.eyJ")
+"""A key, a view token or any other JSON Web Token. These begin where a word does, so that long words are read once."""
 _LONGEST_TIMER = 86_400.0
 """Seconds after which a timer for the end of a token is set anew."""
 _STATUS = {
@@ -235,17 +238,17 @@ def without_scheme(text: str) -> str:
 def refuse_token_in_url(scope: Scope) -> None:
     """Refuse a query string that has a token.
 
-    :raises BadRequest: if there is a parameter that is named as one.
+    :raises BadRequest: if there is a parameter that is named as one, or anything that looks like one.
     """
-    query: bytes = scope["query_string"]
-    if b"=" not in query:
+    query: str = scope["query_string"].decode("latin-1")
+    if not query:
         return
-    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name.lower() in _NOT_IN_URLS:
-            raise BadRequest(
-                f"A key or token does not belong into a URL ({name}), where others find it: send it as "
-                "Authorization: Bearer …, on a WebSocket in connection_init; EventSource gets a ticket from /tickets."
-            )
+    names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
+    if not names.isdisjoint(_NOT_IN_URLS) or _TOKEN.search(unquote(query)):
+        raise BadRequest(
+            "A key or token does not belong into a URL, where others find it: send it as Authorization: Bearer …, on a "
+            "WebSocket in connection_init; EventSource gets a ticket from /tickets."
+        )
 
 
 def refusal_of(error: GqlJobsError) -> Response:

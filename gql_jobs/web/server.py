@@ -20,7 +20,7 @@ from gql_jobs.processes.listening import CannotListen, is_loopback, listen, list
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
-from gql_jobs.web.app import PATH, WrappedFastAPI, create_app
+from gql_jobs.web.app import PATH, SecurityHeaders, WrappedFastAPI, create_app
 from gql_jobs.web.connections import PlainConnections
 from gql_jobs.web.http_protocol import ServerConfig, TimedHttpProtocol
 from gql_jobs.web.monitoring import OWN_PORT
@@ -232,7 +232,7 @@ class SeparatePorts:
             await send({"type": "websocket.close"})
         else:
             text = _ELSEWHERE if scope["path"] == _METRICS else "Only health and metrics are here.\n"
-            await PlainTextResponse(text, 404)(scope, receive, send)
+            await SecurityHeaders(PlainTextResponse(text, 404))(scope, receive, send)
 
     def _is_here(self, port: int, path: str) -> bool:
         return path in _OWN_PATHS if port == self._own_port else path != _METRICS

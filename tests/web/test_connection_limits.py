@@ -6,10 +6,11 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -19,6 +20,7 @@ from gql_jobs.graphql.schema import build_schema
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import create_app
 from gql_jobs.web.graphql_request import operation_request
+from gql_jobs.web.monitoring import OWN_PORT
 from tests.api.operations import asked, create_many
 from tests.serving import HOST, PROTOCOL, ServedApi, hear, say, serving, without_nats
 from tests.shipped import shipped_types
@@ -197,6 +199,38 @@ async def test_other_host_names_are_refused_but_for_probes() -> None:
         assert error["extensions"] == {"code": "BAD_REQUEST"}
         assert "GQL_JOBS_ALLOWED_HOSTS" in error["message"]
         assert (await client.get("/healthz", headers={"Host": "10.0.0.1"})).status_code == 200
+        odd = "jobs.example.com:80@evil.example", "jobs.example.com:evil", "jobs.example.com.", "[::1]evil", "[::1", ""
+        for host in odd:
+            assert (await client.get("/graphql", params=query, headers={"Host": host})).status_code == 400, host
+        two = [("Host", "jobs.example.com"), ("Host", "evil.example")]
+        for given in two, two[::-1]:
+            assert (await client.get("/graphql", params=query, headers=given)).status_code == 400
+
+
+@pytest.mark.parametrize("auth", ["none", "required"])
+async def test_metrics_that_need_no_token_are_shown_under_no_name_that_a_page_may_have_given_this_machine(
+    auth: Literal["none", "required"],
+) -> None:
+    app = create_app(Settings(allowed_hosts=("localhost",), auth=auth))
+    open_to_all, asked = (200, 400) if auth == "none" else (401, 401)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        for host in "127.0.0.1:8000", "10.0.0.7:8000", "[::1]:8000", "localhost:8000":
+            assert (await client.get("/metrics", headers={"Host": host})).status_code == open_to_all, host
+        for host in "evil.example", "localhost.evil.example", "127.0.0.1.nip.io:8000", "10.0.0.7.", "":
+            assert (await client.get("/metrics", headers={"Host": host})).status_code == asked, host
+            own_port = httpx.ASGITransport(_AtOwnPort(app))
+            async with httpx.AsyncClient(transport=own_port, base_url="http://api") as own:
+                assert (await own.get("/metrics", headers={"Host": host})).status_code == 400, host
+
+
+class _AtOwnPort:
+    """An application as it is asked at the port of its process alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, OWN_PORT: True}, receive, send)
 
 
 async def test_a_socket_under_another_host_name_is_refused_before_it_opens(tmp_path: Path) -> None:
@@ -211,11 +245,30 @@ async def test_a_socket_under_another_host_name_is_refused_before_it_opens(tmp_p
             pass
 
 
-async def test_every_answer_tells_browsers_what_not_to_do() -> None:
-    app = create_app(Settings())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
-        for path in "/healthz", "/graphql?query={__typename}", "/nowhere":
-            headers = (await client.get(path)).headers
+async def test_every_answer_tells_browsers_what_not_to_do(tmp_path: Path) -> None:
+    host, from_page = "Host: localhost\r\n", "Origin: https://shop.example\r\n"
+    asked = {
+        f"GET /healthz HTTP/1.1\r\n{host}": 200,
+        f"GET /graphql?query={{__typename}} HTTP/1.1\r\n{host}": 200,
+        f"GET /nowhere HTTP/1.1\r\n{host}": 404,
+        f"PUT /graphql HTTP/1.1\r\n{host}": 405,
+        f"POST /graphql HTTP/1.1\r\n{host}Content-Length: 999999999\r\n": 413,
+        f"OPTIONS /graphql HTTP/1.1\r\n{host}{from_page}Access-Control-Request-Method: POST\r\n": 200,
+        "GET /graphql HTTP/1.1\r\nHost: evil.example\r\n": 400,
+        "This is no HTTP\r\n": 400,
+        f"CONNECT a:1 HTTP/1.1\r\n{host}": 405,
+        f"GET / HTTP/1.1\r\n{host}X: {'x' * 300_000}\r\n": 431,
+    }
+    settings = without_nats(tmp_path, allowed_hosts=("localhost",), cors_origins=("https://shop.example",))
+    async with serving(settings, opened=False) as api:
+        for head, status in asked.items():
+            reader, writer = await asyncio.open_connection(HOST, api.port)
+            writer.write(f"{head}\r\n".encode())
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode()
+            writer.close()
+            first, *lines = answer.strip().splitlines()
+            assert int(first.split()[1]) == status, head[:60]
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["x-frame-options"] == "DENY"
             assert headers["referrer-policy"] == "same-origin"

@@ -47,6 +47,9 @@ async def test_workers_on_one_machine_each_have_a_page(settings: Settings, job_l
         await until(both, "both outcomes are counted")
         page = reader(await scrape(http, urls[0]))
         assert (page("gql_jobs_worker_nats_connected"), page("gql_jobs_worker_running")) == (1, 0)
+        # A page of another site can give this machine a name of its own, and read what it answers under that.
+        for host, status in ("localhost:1", 200), ("[::1]", 200), ("evil.example", 400), ("127.0.0.1.nip.io:1", 400):
+            assert (await http.get(urls[0], headers={"Host": host})).status_code == status, host
 
 
 async def test_outcomes_of_attempts_that_were_superseded_or_came_too_late_are_counted(

@@ -4,18 +4,19 @@ A thread answers it, so that it also shows an event loop that stands still. It r
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gql_jobs.metrics import counter, single
 from gql_jobs.processes.event_loop import LoopLag
-from gql_jobs.processes.listening import first_free
+from gql_jobs.processes.listening import first_free, is_loopback, names_address
 from gql_jobs.settings import Settings
 from gql_jobs_worker.telemetry import Counts
 
@@ -85,6 +86,18 @@ class WorkerMetrics(Collector):
         yield single("gql_jobs_worker_event_loop_lag_seconds", text, self._lag.worst)
 
 
+def _by_address(page: WSGIApplication) -> WSGIApplication:
+    """Return the page, refused under a name that a page of another site may have given this machine."""
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if names_address(environ.get("HTTP_HOST", "")):
+            return page(environ, start)
+        start("400 Bad Request", [("Content-Type", "text/plain"), ("X-Content-Type-Options", "nosniff")])
+        return [b"This host name is not served.\n"]
+
+    return answer
+
+
 @contextmanager
 def serve_metrics(settings: Settings, pool: MeasuredPool, lag: LoopLag) -> Iterator[int | None]:
     """Serve ``/metrics`` until the block ends; yields the port, or None where it is off.
@@ -99,6 +112,8 @@ def serve_metrics(settings: Settings, pool: MeasuredPool, lag: LoopLag) -> Itera
     registry.register(WorkerMetrics(pool, lag))
     serve = partial(start_http_server, addr=settings.metrics_host, registry=registry)
     server, thread = first_free(settings.metrics_port, serve)
+    if is_loopback(settings.metrics_host):
+        server.set_app(_by_address(make_wsgi_app(registry)))
     log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.server_port)
     try:
         yield server.server_port
