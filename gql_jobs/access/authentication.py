@@ -165,6 +165,11 @@ class Authentication:
         """
         self._store.check_fresh()
 
+    @property
+    def has_provider_keys(self) -> bool:
+        """Whether tokens of the identity provider can be verified, or there is none."""
+        return self._provider is None or self._provider.keys.is_known
+
     def check(self, viewer: Viewer) -> None:
         """Check that a viewer is still one.
 

@@ -23,6 +23,10 @@ _SYNC_NOTE = (
     "Whether the server flushes to disk before it acknowledges (sync_interval: always) cannot be asked for over a "
     "client connection: see its configuration. The embedded server does so with GQL_JOBS_SYNC_ALWAYS=true."
 )
+_ACCESS_NOTE = (
+    "The bucket of credentials is not looked at: with GQL_JOBS_AUTH=required, /readyz of each API process says whether "
+    "it follows that."
+)
 
 
 async def examine(settings: Settings, registry: Registry) -> list[Finding]:
@@ -62,10 +66,10 @@ def as_text(findings: list[Finding]) -> str:
         lines += [f"    - {example}" for example in finding.examples]
         if finding.count > len(finding.examples) > 0:
             lines.append(f"    … and {finding.count - len(finding.examples)} more")
-    return "\n".join([*(lines or ["Everything is as it should be."]), "", _SYNC_NOTE])
+    return "\n".join([*(lines or ["Everything is as it should be."]), "", _SYNC_NOTE, _ACCESS_NOTE])
 
 
 def in_json(findings: list[Finding]) -> str:
     """Return the JSON ``{"sound": …, "findings": [{check, problem, advice, count, examples}], "notes": […]}``."""
-    report = {"sound": not findings, "findings": findings, "notes": [_SYNC_NOTE]}
+    report = {"sound": not findings, "findings": findings, "notes": [_SYNC_NOTE, _ACCESS_NOTE]}
     return msgspec.json.encode(report).decode()

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from gql_jobs.access.authentication import Authentication, open_authentication
+from gql_jobs.access.store import STALE_AFTER
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
@@ -146,12 +147,13 @@ class Runtime(Struct):
 
     async def checks(self) -> dict[str, Check]:
         """Return the readiness checks by name, all of which hold if the process can serve; takes a second at most."""
-        return {
+        checks = {
             "nats": self._reachable(),
             "streams": await self._streams(),
             "feed": self._feed(),
             "history": self._history(),
         }
+        return {**checks, "credentials": self._credentials()} if self.access.required else checks
 
     def _feed(self) -> Check:
         now = self.feed.counters
@@ -171,6 +173,17 @@ class Runtime(Struct):
         return Check(
             True, f"jobs were lost, or files of them, noticed at {at:%Y-%m-%d %H:%M:%S} UTC; the log says which"
         )
+
+    def _credentials(self) -> Check:
+        """Say whether this process knows which keys and tokens are valid; without that nearly all are refused."""
+        try:
+            self.access.check_followed()
+        except QueueUnavailable:
+            return Check(False, f"nothing was heard of the bucket of keys for {STALE_AFTER:g} s, so all are refused")
+        if not self.access.has_provider_keys:
+            # Keys and view tokens do without it.
+            return Check(True, "followed; the keys of the identity provider were never read, so its tokens are refused")
+        return Check(True, "followed")
 
     def _reachable(self) -> Check:
         if self.connection.connected:

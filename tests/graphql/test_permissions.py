@@ -197,6 +197,16 @@ def test_a_token_in_a_document_is_refused_and_nothing_of_it_is_kept(
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize("given", [f'("{TOKEN}")', f'(token: $t, also: "{TOKEN}")', f'(token: $t) {{ "{TOKEN}" }}'])
+def test_of_a_document_that_is_no_valid_one_and_may_have_a_token_no_refusal_is_kept(
+    context: Context, given: str, schema: JobsSchema
+) -> None:
+    kept = schema.operations.documents._refusals._refusals  # noqa: SLF001 -- there is no other way to look
+    before = len(kept)
+    assert _answer(schema, f"mutation ($t: String!) {{ renewAccess{given} }}", context).refused
+    assert len(kept) == before
+
+
 def test_each_secret_argument_is_one_of_the_schema(schema: JobsSchema) -> None:
     mutations = core_schema(schema).mutation_type
     assert isinstance(mutations, GraphQLObjectType)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gql_jobs.access import store
 from gql_jobs.jobs.viewer import Scope as ViewerScope
 from gql_jobs.jobs.viewer import Viewer, ViewLimits, Visibility
 from gql_jobs.settings import Settings
@@ -308,6 +309,28 @@ async def test_while_nats_has_not_been_reached_nobody_is_let_in(tmp_path: Path) 
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (503, "QUEUE_UNAVAILABLE")
         _is_refused(await api.http.post("/graphql", json={"query": TYPENAME}))
         assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_a_process_that_cannot_know_who_asks_is_not_ready_and_says_why(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = {"jwks": str(tmp_path / "missing"), "jwt_issuer": "https://id.example", "jwt_audience": ("jobs",)}
+    async with guarded(settings, **provider) as shop:
+        ready = await shop.api.http.get("/readyz")
+        assert ready.status_code == 200
+        told = ready.json()["checks"]["credentials"]["message"]
+        assert told == "followed; the keys of the identity provider were never read, so its tokens are refused"
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "STALE_AFTER", -1.0)
+            assert (await shop.post("{ __typename }", shop.key)).status_code == 503
+            ready = await shop.api.http.get("/readyz")
+            assert ready.status_code == 503
+            assert [name for name, check in ready.json()["checks"].items() if not check["ok"]] == ["credentials"]
+            told = ready.json()["checks"]["credentials"]["message"]
+            assert told == "nothing was heard of the bucket of keys for 30 s, so all are refused"
+        assert (await shop.api.http.get("/readyz")).status_code == 200
+    async with serving(settings) as open_to_all:
+        assert "credentials" not in (await open_to_all.http.get("/readyz")).json()["checks"]
 
 
 async def test_a_token_for_one_job_opens_nothing_else(shop: GuardedApi) -> None:

@@ -304,13 +304,16 @@ class Documents:
         try:
             with self._times.spent(who):
                 document = self._parse(text)
-                if any(name in text for name in self._secrets):
+                if self._may_have_secret(text):
                     _refuse_secrets(document, self._secrets)
                 return self._read(request, text, document, None, who)
         except _SecretWritten:
             raise
         except OperationRejected as rejected:
-            raise self._kept(key, rejected) from None
+            raise self._kept(key, rejected, text) from None
+
+    def _may_have_secret(self, text: str) -> bool:
+        return any(name in text for name in self._secrets)
 
     def _read(
         self,
@@ -325,11 +328,14 @@ class Documents:
         declared = _declared(node, request.variables or {})
         return ReadOperation(text, document, node, name, declared, known, client, request.operation_name is not None)
 
-    def _kept(self, key: bytes, rejected: OperationRejected) -> OperationRejected:
+    def _kept(self, key: bytes, rejected: OperationRejected, text: str) -> OperationRejected:
         """Keep a refusal that follows from the text alone, without the document, and return one to raise.
 
-        The one that is raised gets a traceback, and with it the whole request.
+        The one that is raised gets a traceback, and with it the whole request. Of a text that may have a secret nothing
+        is kept: what could not be read is quoted.
         """
+        if self._may_have_secret(text):
+            return rejected
         kept = OperationRejected(bounded(rejected.errors), rejected.type)
         self._refusals.keep(key, kept, sum(len(json.encode(error.formatted)) for error in kept.errors))
         return OperationRejected(kept.errors, kept.type)
@@ -360,7 +366,7 @@ class Documents:
         if errors:
             rejected = OperationRejected(self._codes.of_validation(errors), operation.node.operation)
             given_name = operation.name if operation.is_named else None
-            raise self._kept(_refusal_key(operation.text, given_name), rejected)
+            raise self._kept(_refusal_key(operation.text, given_name), rejected, operation.text)
         return self._cache(operation.text, operation.document)
 
     def _measure_variables(self, operation: ReadOperation) -> None:
