@@ -237,8 +237,8 @@ def _kinds_for(info: Info) -> list[registry.JobType]:
     ]
     if limits.ids is None:
         return kinds
-    specs = [(job_id, services.index.spec(job_id)) for job_id in limits.ids]
-    types = {spec.type for job_id, spec in specs if spec is not None and visibility.admits(job_id, spec)}
+    specs = [services.index.spec(job_id) for job_id in limits.ids if services.index.shows(job_id, visibility)]
+    types = {spec.type for spec in specs if spec is not None}
     return [kind for kind in kinds if kind.name in types]
 
 

@@ -242,15 +242,13 @@ class Index:
             return None
         return rows[0] if rows else None
 
-    def hides(self, job_id: str, visibility: Visibility) -> bool:
-        """Return whether there is such a job, and not for those who see so much.
+    def shows(self, job_id: str, visibility: Visibility) -> bool | None:
+        """Return whether there is such a job for those who see so much: False if it is hidden; None as for ``job``.
 
-        The job itself is not read: how long that takes would tell them that it is there.
+        The job itself is not read: how long that takes would tell those that it is hidden from that it is there.
         """
-        if not visibility.is_partial:
-            return False
         spec = self.spec(job_id)
-        return spec is not None and not visibility.admits(job_id, spec)
+        return None if spec is None else visibility.admits(job_id, spec)
 
     def events(self, job_id: str) -> list[Event]:
         """Return the job's history, oldest first: every lifecycle event and the newest progress."""

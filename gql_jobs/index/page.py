@@ -131,7 +131,8 @@ def _visible(found: Where, visibility: Visibility) -> Where:
 
 def _tagged(found: Where, tags: list[str], tenant: str | None) -> Where:
     if not tags:
-        return found.also("0")
+        # As a condition on ids: a tenant's read names an index that has them, and SQLite knows no way by it without.
+        return _one_of(found, "id", [])
     whose = tenant or ""
     if len(tags) == 1:
         return found.also("id IN (SELECT job_id FROM tags WHERE tenant = ? AND tag = ?)", whose, tags[0])
@@ -167,7 +168,7 @@ def read_page(
     direction = "DESC" if order.descending else "ASC"
     sql = (
         f"SELECT id, spec, state, {_parts_up_to(largest)}, {', '.join(columns)}"  # noqa: S608
-        f" FROM jobs{_index_clause(database, job_filter, order)}{found.sql}"
+        f" FROM {jobs_table(database, job_filter, order)}{found.sql}"
         f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ? OFFSET ?"
     )
     jobs: list[Job] = []
@@ -215,11 +216,21 @@ def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
     if is_counted(job_filter):
         found, what = where_counted(job_filter), "total(n) FROM counts"
     else:
-        found = where(job_filter)
-        what = "count(*) FROM jobs"
-        if job_filter.visibility.tenant is not None:
-            what += _tenant_index_clause(database, job_filter, JobOrder())
+        found, what = where(job_filter), f"count(*) FROM {jobs_table(database, job_filter)}"
     return int(database.execute(f"SELECT {what}{found.sql}", found.values).fetchone()[0])
+
+
+def jobs_table(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder | None = None) -> str:
+    """Return the table ``jobs`` as it is named in a read of what a filter matches.
+
+    A tenant's jobs are read by an index of theirs: SQLite might choose another one and look at the jobs of others, so
+    that the time it takes would tell how many there are.
+
+    :param order: of a read of which only the first rows are wanted.
+    """
+    if job_filter.visibility.tenant is not None:
+        return "jobs" + _tenant_index_clause(database, job_filter, order or JobOrder())
+    return "jobs" + (_index_clause(database, job_filter, order) if order is not None else "")
 
 
 def is_counted(job_filter: JobFilter) -> bool:
@@ -245,8 +256,6 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
     It is empty where SQLite does not sort anyway, or where too few jobs match: sorting a job costs more than skipping
     one, so the scan is faster only if many match (docs/decisions.md).
     """
-    if job_filter.visibility.tenant is not None:
-        return _tenant_index_clause(database, job_filter, order)
     by_status_or_type = any(part is not None and len(part) == 1 for part in (job_filter.status, job_filter.type))
     is_in_order = job_filter == JobFilter() or (order.field is OrderField.CREATED_AT and by_status_or_type)
     if is_in_order or not is_counted(job_filter):
@@ -257,16 +266,16 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
 
 
 def _tenant_index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
-    """Return the clause for the jobs of a tenant, without which SQLite might look at those of all others.
+    """Return the clause for the jobs of a tenant.
 
-    It is empty where few jobs are named in another way: by their ids or their tags. Where few jobs of all tenants have
-    the status or the type, their index is scanned instead of the tenant's jobs.
+    Those that are named by their ids or their tags are looked for one by one among the tenant's. Where few jobs of all
+    tenants have the status or the type, their index is scanned instead of the tenant's jobs.
     """
     visibility = job_filter.visibility
-    if not all(
-        part is None for part in (job_filter.ids, job_filter.tags, visibility.limits.ids, visibility.limits.tags)
+    if any(
+        part is not None for part in (job_filter.ids, job_filter.tags, visibility.limits.ids, visibility.limits.tags)
     ):
-        return ""
+        return " INDEXED BY jobs_tenant_id"
     of_tenant = JobFilter(visibility=Visibility(visibility.tenant))
     columns = [name for name in ("type", "status") if len(getattr(job_filter, name) or ()) == 1]
     if columns and order.field is OrderField.CREATED_AT:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from gql_jobs.index.index import Index
-from gql_jobs.index.page import Page, Where, count_jobs, is_counted, read_page, where, where_counted
+from gql_jobs.index.page import Page, count_jobs, is_counted, jobs_table, read_page, where, where_counted
 from gql_jobs.index.tables import (
     READ_ERRORS,
     microseconds,
@@ -167,9 +167,13 @@ class Reader:
     async def ids(self, job_filter: JobFilter, limit: int) -> list[str]:
         """Return the ids of the jobs that match, oldest first, at most ``limit`` of them."""
         found = where(job_filter)
-        sql = f"SELECT id FROM jobs{found.sql} ORDER BY created, id LIMIT ?"  # noqa: S608
-        rows = await self._read(lambda db: db.execute(sql, (*found.values, limit)).fetchall())
-        return [row[0] for row in rows]
+
+        def read(database: sqlite3.Connection) -> list[tuple[str]]:
+            table = jobs_table(database, job_filter)
+            sql = f"SELECT id FROM {table}{found.sql} ORDER BY created, id LIMIT ?"  # noqa: S608
+            return database.execute(sql, (*found.values, limit)).fetchall()
+
+        return [row[0] for row in await self._read(read)]
 
     async def queue_counts(self, visibility: Visibility) -> dict[str, dict[JobStatus, int]]:
         """Return the number of jobs per queue and status; queues and statuses without a job may be left out."""
@@ -189,25 +193,30 @@ class Reader:
 
     async def oldest_queued_at(self, visibility: Visibility) -> dict[str, datetime]:
         """Return since when the oldest queued job of each queue has been waiting; queues without one are left out."""
-        found = where(JobFilter(status=frozenset({JobStatus.QUEUED}), visibility=visibility))
-        if visibility == EVERYTHING:
-            # The oldest of each queue by its index: there may be very many.
-            sql = _OLDEST_QUEUED
-            found = Where("", ())
-        else:
-            own = " INDEXED BY jobs_tenant_updated" if visibility.tenant is not None else ""
-            sql = f"SELECT queue, min(updated) FROM jobs{own}{found.sql} GROUP BY queue"  # noqa: S608
-        rows = await self._read(lambda db: db.execute(sql, found.values).fetchall())
+        queued = JobFilter(status=frozenset({JobStatus.QUEUED}), visibility=visibility)
+
+        def read(database: sqlite3.Connection) -> list[tuple[str, int | None]]:
+            if visibility == EVERYTHING:
+                # The oldest of each queue by its index: there may be very many.
+                return database.execute(_OLDEST_QUEUED).fetchall()
+            found, table = where(queued), jobs_table(database, queued)
+            sql = f"SELECT queue, min(updated) FROM {table}{found.sql} GROUP BY queue"  # noqa: S608
+            return database.execute(sql, found.values).fetchall()
+
+        rows = await self._read(read)
         return {queue: moment_at(oldest) for queue, oldest in rows if oldest is not None}
 
     async def _counted(self, job_filter: JobFilter, columns: str) -> list[tuple[str, str, int]]:
         """Return the number of jobs that match, for each combination of the columns that there is."""
-        if is_counted(job_filter):
-            found, what = where_counted(job_filter), "sum(n) FROM counts"
-        else:
-            found, what = where(job_filter), "count(*) FROM jobs"
-        sql = f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}"
-        return await self._read(lambda db: db.execute(sql, found.values).fetchall())
+
+        def read(database: sqlite3.Connection) -> list[tuple[str, str, int]]:
+            if is_counted(job_filter):
+                found, what = where_counted(job_filter), "sum(n) FROM counts"
+            else:
+                found, what = where(job_filter), f"count(*) FROM {jobs_table(database, job_filter)}"
+            return database.execute(f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}", found.values).fetchall()
+
+        return await self._read(read)
 
     async def events_after(
         self, after: Cursor, job_id: str | None, limit: int, max_bytes: int

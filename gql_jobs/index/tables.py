@@ -68,7 +68,7 @@ _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES)
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
 
-FORMAT = " ".join([f"12.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"13.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -99,6 +99,7 @@ CREATE INDEX jobs_type_status ON jobs (type, status, created, id);
 CREATE INDEX jobs_queue ON jobs (queue, status, updated);
 CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
+CREATE INDEX jobs_tenant_id ON jobs (tenant, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
 CREATE TABLE tags (
   tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)

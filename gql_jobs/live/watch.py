@@ -115,10 +115,10 @@ class Watch:
         return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 
     async def _require(self, job_id: str, visibility: Visibility) -> None:
-        hidden = self._index.hides(job_id, visibility)
-        if not hidden and self._index.spec(job_id) is not None:
+        shown = self._index.shows(job_id, visibility)
+        if shown:
             return
-        job = await self._finder.find(new_job_id() if hidden else job_id)
+        job = await self._finder.find(job_id if shown is None else new_job_id())
         if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         if not await self._feed.wait_for(job.last_seq, CATCH_UP_TIMEOUT):

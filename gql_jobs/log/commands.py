@@ -92,19 +92,19 @@ class JobCommands:
         job_log: JobLog,
         settings: Settings,
         first_seq: Callable[[str], int] = lambda _: 1,
-        hides: Callable[[str, Visibility], bool] = lambda _, __: False,
+        shows: Callable[[str, Visibility], bool | None] = lambda _, __: None,
         stored: StoredPayloads | None = None,
     ) -> None:
         """Read from and write to ``job_log``.
 
         :param first_seq: returns where a job's history begins, 1 if unknown; spares the server a search.
-        :param hides: returns whether an index knows a job that is not there for those who see so much.
+        :param shows: returns whether a job that an index has is there for those who see so much; None if it has none.
         :param stored: how payloads are stored; as they are by default.
         """
         self._stored = stored or StoredPayloads()
         self._log = job_log
         self._first_seq = first_seq
-        self._hides = hides
+        self._shows = shows
         self._settings = settings
         self._store_use = StoreUse(0, settings.max_store_bytes)
         self._store_use_known_until = 0.0
@@ -342,7 +342,7 @@ class JobCommands:
         if not codec.is_job_id(job_id):
             raise NotFound(job_id)
         visibility = viewer.visibility
-        if self._hides(job_id, visibility):
+        if visibility.is_partial and self._shows(job_id, visibility) is False:
             # The time that reading its messages takes would tell that there are some.
             await self._log.history(new_job_id())
             raise NotFound(job_id)

@@ -102,12 +102,12 @@ class Runtime(Struct):
         known = parse_job_id(job_id)
         if known is None:
             return None
-        hidden = self.index.hides(known, visibility)
-        job = None if hidden else self.index.job(known)
+        shown = self.index.shows(known, visibility)
+        job = self.index.job(known) if shown else None
         if job is not None:
             return job
         counted = budget if budget is not None else Budget()
-        job = await self.commands.find(new_job_id() if hidden else known, partial(counted.take, 1))
+        job = await self.commands.find(new_job_id() if shown is False else known, partial(counted.take, 1))
         return job if job is not None and visibility.shows(job) else None
 
     async def artifact(self, job_id: str, name: str, visibility: Visibility) -> Artifact | None:
@@ -237,7 +237,7 @@ async def open_runtime(
         await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
-        commands = JobCommands(job_log, settings, index.first_seq, index.hides, stored)
+        commands = JobCommands(job_log, settings, index.first_seq, index.shows, stored)
         yield Runtime(
             settings=settings,
             registry=registry,

@@ -1,7 +1,8 @@
 """Pages and counts of a tenant look at that tenant's jobs only, however many others have."""
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.index.index import open_index
+from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.page import count_jobs, read_page
+from gql_jobs.index.reader import open_reader
 from gql_jobs.index.tables import open_read_only
 from gql_jobs.jobs.model import JobStatus, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
@@ -38,7 +40,7 @@ class Planned:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """Three jobs of one tenant among many of another and of none."""
     path = tmp_path_factory.mktemp("index") / "index.sqlite"
     with open_index(path, CREATED, 0, 86_400) as index:
@@ -49,14 +51,21 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
                 tenant="red" if seq in (50, 150, 250) else ("blue" if seq % 2 else None),
                 created_at=BEGAN + timedelta(seconds=seq),
                 tags=("a",),
+                created_by="ada",
             )
             for seq in range(1, OTHERS)
         ]
         index.apply(messages, OTHERS)
         counters, jobs = counted(path)
         assert counters == jobs
-        with closing(open_read_only(path)) as opened:
-            yield opened
+        yield index
+
+
+@pytest.fixture
+def database(filled: Index) -> Iterator[sqlite3.Connection]:
+    """A connection to the file of the index."""
+    with closing(open_read_only(filled.path)) as opened:
+        yield opened
 
 
 def _page(database: Any, field: OrderField = OrderField.CREATED_AT, **asked: Any) -> list[str]:
@@ -128,6 +137,54 @@ def test_a_tenant_s_tags_are_looked_for_among_its_own(database: sqlite3.Connecti
     assert count_jobs(planned, asked) == expected
     assert len(read_page(planned, asked, JobOrder(), first=9, after=None, offset=0).jobs) == expected
     assert all("SEARCH tags USING PRIMARY KEY (tenant=? AND tag=?)" in plan for plan in planned.plans)
+
+
+@pytest.mark.parametrize(
+    "visibility",
+    [
+        RED,
+        Visibility("red", created_by="ada"),
+        Visibility("red", ViewLimits(types=frozenset({"probe"}), queues=frozenset({"default"}))),
+        Visibility("red", ViewLimits(tags=frozenset({"a"}))),
+        Visibility("red", ViewLimits(ids=frozenset({new_job_id()}))),
+    ],
+)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"ids": frozenset({new_job_id()}), "status": frozenset({JobStatus.QUEUED})},
+        {"queue": frozenset({"default"}), "created_after": BEGAN},
+        {"tags": frozenset({"a"}), "type": frozenset({"probe"})},
+    ],
+)
+async def test_no_read_for_a_tenant_looks_at_jobs_of_others(
+    filled: Index,
+    database: sqlite3.Connection,
+    visibility: Visibility,
+    asked: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned: Any = Planned(database)
+
+    async def read(of: Callable[[Any], Any]) -> Any:
+        return of(planned)
+
+    job_filter = JobFilter(visibility=visibility, **asked)
+    async with open_reader(filled) as reader:
+        for name in ("_read", "_read_short"):
+            monkeypatch.setattr(reader, name, read)
+        await reader.page(job_filter, JobOrder(), first=9, after=None, offset=0)
+        await reader.count(job_filter)
+        await reader.ids(job_filter, 9)
+        await reader.queue_counts(visibility)
+        await reader.waiting_types(visibility)
+        await reader.oldest_queued_at(visibility)
+    of_jobs = [plan for plan in planned.plans if " jobs " in plan]
+    assert len(of_jobs) >= 3
+    assert all(re.search("USING (COVERING )?INDEX jobs_tenant_[a-z]+ \\(tenant=", plan) for plan in of_jobs), of_jobs
+    if "ids" in asked or visibility.limits.ids is not None:
+        assert any("jobs_tenant_id (tenant=? AND id=?)" in plan for plan in of_jobs)
 
 
 def test_tags_are_found_among_all_jobs_by_whoever_sees_all(database: sqlite3.Connection) -> None:
