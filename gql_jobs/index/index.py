@@ -23,6 +23,7 @@ import msgspec
 
 from gql_jobs.index.tables import (
     READ_ERRORS,
+    SPEC_OF_NO_JOB,
     Loss,
     create_index_file,
     delete_index_file,
@@ -61,6 +62,7 @@ _SIZES_BY_ID = (
     "SELECT id, length(spec) + length(state) + length(payload) + ifnull(length(result), 0)"
     " FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 )
+_SPEC_OF_ANY = "SELECT spec, 1 FROM jobs WHERE id = ? UNION ALL SELECT ?, 0 LIMIT 1"
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
 _MAX_RECENT_BYTES = 16 << 20
@@ -245,10 +247,19 @@ class Index:
     def shows(self, job_id: str, visibility: Visibility) -> bool | None:
         """Return whether there is such a job for those who see so much: False if it is hidden; None as for ``job``.
 
-        The job itself is not read: how long that takes would tell those that it is hidden from that it is there.
+        For those who do not see all it takes the same time in each case: neither is the job at hand in memory, nor is
+        more of it read than its spec, in whose place that of no job is read where there is none.
         """
-        spec = self.spec(job_id)
-        return None if spec is None else visibility.admits(job_id, spec)
+        if not visibility.is_partial:
+            return self.spec(job_id) is not None or None
+        if self.failure is not None:
+            return None
+        try:
+            ((spec, is_there),) = self._read(_spec_of_any, _SPEC_OF_ANY, (job_id, SPEC_OF_NO_JOB))
+        except QueueUnavailable:
+            return None
+        shown = visibility.admits(job_id, spec)
+        return shown if is_there else None
 
     def events(self, job_id: str) -> list[Event]:
         """Return the job's history, oldest first: every lifecycle event and the newest progress."""
@@ -414,7 +425,10 @@ class Index:
         self._failed.set()
 
     def _read(
-        self, make: Callable[..., _T], sql: str, values: "Sequence[str | int | None] | Mapping[str, int | None]" = ()
+        self,
+        make: Callable[..., _T],
+        sql: str,
+        values: "Sequence[str | int | bytes | None] | Mapping[str, int | None]" = (),
     ) -> list[_T]:
         """Return ``make(*row)`` for each row."""
         try:
@@ -498,6 +512,10 @@ def _numbered_spec(number: int, spec: bytes, payload: bytes) -> tuple[int, Spec]
 
 def _spec_alone(spec: bytes) -> Spec:
     return stored_spec(spec, None)
+
+
+def _spec_of_any(spec: bytes, is_there: int) -> tuple[Spec, bool]:
+    return stored_spec(spec, None), bool(is_there)
 
 
 def _only_column(value: Any) -> Any:

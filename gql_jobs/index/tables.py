@@ -21,7 +21,7 @@ from msgspec.structs import astuple, fields, force_setattr, replace
 
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import NEWEST_VERSION, Kind
-from gql_jobs.jobs.model import Cursor, Job, JobState, Spec
+from gql_jobs.jobs.model import Cursor, Job, JobPriority, JobState, Spec
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,23 @@ _encode_state = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(GenericAlias(tuple, tuple(_STORED_TYPES))).decode
 _encode_spec = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(Spec).decode
+
+SPEC_OF_NO_JOB = _encode_spec(
+    Spec(
+        type="none",
+        payload=UNREAD,
+        payload_hash="0" * 64,
+        queue="none",
+        priority=JobPriority.NORMAL,
+        max_retries=0,
+        timeout=1.0,
+        created_at=_EPOCH,
+        tags=("none",),
+        tenant="none",
+        created_by="none",
+    )
+)
+"""Something to read where there is no job, which takes as long as if there were one."""
 
 FORMAT = " ".join([f"13.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.

@@ -54,6 +54,10 @@ def new_job_id() -> str:
     return str(uuid.uuid4())
 
 
+NOBODYS_ID = new_job_id()
+"""An id that no job has: it is looked up in the place of one that is hidden, and takes no time to be made."""
+
+
 def job_id_for_key(idempotency_key: str, tenant: str | None = None) -> str:
     """Return the id of the job with this idempotency key, of a tenant or of none: the same one in every process."""
     # No key has a NUL, so a key of a tenant is never one of another, nor one without a tenant.

@@ -16,7 +16,7 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import InvalidArgument, NotFound, QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Cursor, Job, new_job_id, parse_job_id
+from gql_jobs.jobs.model import NOBODYS_ID, Cursor, Job, parse_job_id
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.viewer import EVERYTHING, Visibility
 from gql_jobs.live.bus import EventBus, Subscriber
@@ -118,7 +118,7 @@ class Watch:
         shown = self._index.shows(job_id, visibility)
         if shown:
             return
-        job = await self._finder.find(job_id if shown is None else new_job_id())
+        job = await self._finder.find(job_id if shown is None else NOBODYS_ID)
         if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         if not await self._feed.wait_for(job.last_seq, CATCH_UP_TIMEOUT):

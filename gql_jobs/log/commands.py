@@ -23,7 +23,7 @@ from gql_jobs.jobs.errors import (
 )
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Cancelled, Kind, Message, Submission
-from gql_jobs.jobs.model import Job, JobStatus, Spec, new_job_id
+from gql_jobs.jobs.model import NOBODYS_ID, Job, JobStatus, Spec
 from gql_jobs.jobs.payload_codec import StoredPayloads
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.jobs.viewer import ANYBODY, Viewer, Visibility
@@ -344,7 +344,7 @@ class JobCommands:
         visibility = viewer.visibility
         if visibility.is_partial and self._shows(job_id, visibility) is False:
             # The time that reading its messages takes would tell that there are some.
-            await self._log.history(new_job_id())
+            await self._log.history(NOBODYS_ID, self._first_seq(NOBODYS_ID))
             raise NotFound(job_id)
         history = await self._log.history(job_id, 1 if whole else self._first_seq(job_id))
         if visibility.is_partial and ((found := folded(history)) is None or not visibility.shows(found)):

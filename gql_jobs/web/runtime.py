@@ -23,7 +23,7 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError, StreamReplaced
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.model import Artifact, Cursor, Job, new_job_id, parse_job_id
+from gql_jobs.jobs.model import NOBODYS_ID, Artifact, Cursor, Job, parse_job_id
 from gql_jobs.jobs.payload_codec import StoredPayloads, load_codec
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.jobs.viewer import Visibility
@@ -107,7 +107,7 @@ class Runtime(Struct):
         if job is not None:
             return job
         counted = budget if budget is not None else Budget()
-        job = await self.commands.find(new_job_id() if shown is False else known, partial(counted.take, 1))
+        job = await self.commands.find(NOBODYS_ID if shown is False else known, partial(counted.take, 1))
         return job if job is not None and visibility.shows(job) else None
 
     async def artifact(self, job_id: str, name: str, visibility: Visibility) -> Artifact | None:
