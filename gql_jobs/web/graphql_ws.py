@@ -48,6 +48,8 @@ TOO_MANY_INITS = 4429
 
 INIT_BYTES = 1 << 14
 """Bytes that the payload of ``connection_init`` may have as JSON; it is kept for as long as the socket is open."""
+FIRST_BYTES = 1 << 16
+"""Bytes that a message may have before the acknowledgement: nothing longer is read of whoever has not said who asks."""
 ID_BYTES = 256
 """Bytes that the id of an operation may have; it is sent back with each of its results."""
 _LONGEST_REASON = 123
@@ -290,6 +292,8 @@ class _Connection:
 
         :raises Violation: if the client may not send it now, or it is no message of the protocol.
         """
+        if not self.initialised and len(text) > FIRST_BYTES:
+            raise Violation(MESSAGE_TOO_BIG, f"Before connection_ack a message may have {FIRST_BYTES} bytes")
         message = _parsed(text)
         kind = message.get("type")
         if kind == "subscribe":

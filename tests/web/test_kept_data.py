@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.settings import Settings
+from gql_jobs.web import graphql_ws
 from gql_jobs.web.connections import ByteBudget, HeldBytes, Turns
 from gql_jobs.web.graphql_request import operation_request
 from tests.deadline import until
@@ -52,6 +53,18 @@ async def test_the_payload_of_connection_init_has_a_limit_in_bytes(api: ServedAp
     async with api.raw_socket() as opened:
         await say(opened, id="1", type="subscribe", payload={"query": "{ __typename }"})
         assert (await hear(opened))["type"] == "next"
+
+
+@pytest.mark.parametrize("kind", ["ping", "connection_init", "subscribe"])
+async def test_nothing_long_is_read_of_a_socket_that_has_not_said_who_asks(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def read(_text: str) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(graphql_ws, "decode_json", read)
+    code, reason = await _closed(api.port, {"type": kind, "payload": {"pad": "x" * (1 << 16)}})
+    assert (code, reason) == (1009, "Before connection_ack a message may have 65536 bytes")
 
 
 async def test_the_id_of_an_operation_has_a_limit_in_bytes(api: ServedApi) -> None:
