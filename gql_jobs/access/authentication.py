@@ -1,7 +1,6 @@
 """Who comes with which key or token: one ``Authentication`` for each API process, which answers from memory."""
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import time
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 
 from gql_jobs.access.identity_provider import IdentityProvider
 from gql_jobs.access.key_set import KeySet
-from gql_jobs.access.records import KEY_PREFIX, LONGEST_LIFE, check_limits, id_in_key, is_key_id
+from gql_jobs.access.records import KEY_PREFIX, LONGEST_LIFE, check_limits, digest_of, id_in_key, is_key_id
 from gql_jobs.access.store import CredentialStore, open_credential_store
 from gql_jobs.access.tickets import (
     TICKET_SECONDS,
@@ -88,9 +87,10 @@ class Authentication:
         if provider is not None:
             provider.keys.on_change = self._forget_tokens_of_provider
 
-    async def viewer_of(self, token: str) -> Viewer:
+    async def viewer_of(self, token: str, digest: bytes | None = None) -> Viewer:
         """Return who comes with a key, a view token or a token of the identity provider.
 
+        :param digest: the token's, as ``digest_of`` has it, if the caller has it already.
         :raises Unauthenticated: if it is not valid (any more).
         :raises QueueUnavailable: if that cannot be known now.
         """
@@ -98,7 +98,8 @@ class Authentication:
             return ANYBODY
         if len(token) > MAX_TOKEN or not token.isascii():
             raise Unauthenticated
-        digest = hashlib.sha256(token.encode()).digest()
+        if digest is None:
+            digest = digest_of(token)
         if token.startswith(KEY_PREFIX):
             return self._of_key(token, digest)
         if (known := self._known.get(digest)) is not None:
@@ -116,8 +117,7 @@ class Authentication:
 
     def _of_key(self, text: str, digest: bytes) -> Viewer:
         self._store.check_fresh()
-        key_id = id_in_key(text)
-        record = self._store.keys.get(key_id) if key_id is not None else None
+        record = self._store.keys.get(id_in_key(text))
         # An id that there is not takes the same way as a wrong secret.
         is_it = hmac.compare_digest(record.digest if record is not None else _NO_KEY, digest)
         if record is None or not is_it or record.ends_at <= time.time():

@@ -162,7 +162,7 @@ async def _viewer(request: Request, authentication: RequestAuthentication, job_i
     if len(signatures) > 1:
         raise BadRequest("A URL has one signature.")
 
-    async def verify(signature: str) -> Viewer:
+    async def verify(signature: str, _digest: bytes) -> Viewer:
         return authentication.access.artifact_viewer(job_id, name, signature)
 
     return await authentication.verified(signatures[0], client_of(request.scope), verify)

@@ -8,7 +8,6 @@ begins with the first request that is counted in it.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from math import ceil
 from typing import Literal
 
@@ -150,19 +149,19 @@ class RateLimits:
         if limit is not None:
             limit.spend(_counted(address(), viewer), number)
 
-    def check_token(self, address: str, token: str) -> None:
+    def check_token(self, address: str, digest: bytes) -> None:
         """Check that a token of this address may be verified: too many others of it were wrong, and this one is new.
 
         A token that was valid lately is verified all the same, so that nobody locks out others at the same address.
 
+        :param digest: the token's, as ``digest_of`` has it.
         :raises RateLimited: if it may not.
         """
-        if _digest(token) not in self._good:
+        if digest not in self._good:
             self._failures.check([address])
 
-    def token_verified(self, address: str, token: str, *, valid: bool) -> None:
+    def token_verified(self, address: str, digest: bytes, *, valid: bool) -> None:
         """Note what came of the verification of a token."""
-        digest = _digest(token)
         if not valid:
             self._good.pop(digest, None)
             try:
@@ -181,7 +180,3 @@ def _counted(address: str, viewer: Viewer | None) -> list[str]:
     if viewer is not None and viewer.is_known:
         names.append(viewer.counted_as)
     return names
-
-
-def _digest(token: str) -> bytes:
-    return sha256(token.encode()).digest()

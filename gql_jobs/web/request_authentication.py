@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gql_jobs.access.authentication import Authentication
+from gql_jobs.access.records import digest_of
 from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.jobs.errors import BadRequest, ErrorCode, GqlJobsError, RateLimited, Unauthenticated
 from gql_jobs.jobs.viewer import ANYBODY, Viewer
@@ -44,6 +45,7 @@ HOST_VIEWER = "gql_jobs.viewer"
 TICKET = "ticket"
 """The parameter of the query string that has one."""
 _BEARER = "bearer "
+_BEARER_IN_HEADER = _BEARER.encode()
 _NOT_IN_URLS = frozenset({"token", "access_token", "authorization", "api_key"})
 _TOKEN = re.compile(r"gj_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}|(?<![\w-])(gjv_)?eyJ[\w-]+\.eyJ")
 """A key, a view token or any other JSON Web Token. These begin where a word does, so that long words are read once."""
@@ -90,7 +92,7 @@ class RequestAuthentication:
         if host_viewer is not None or not self.required:
             return host_viewer or ANYBODY
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1 or not given[0][: len(_BEARER)].lower() == _BEARER.encode():
+        if len(given) != 1 or given[0][: len(_BEARER)].lower() != _BEARER_IN_HEADER:
             raise Unauthenticated
         return await self.viewer_of(given[0][len(_BEARER) :].strip().decode("latin-1"), client_of(scope))
 
@@ -129,19 +131,21 @@ class RequestAuthentication:
         if viewer.is_known and (viewer.credentials or viewer.expires_at is not None):
             self.access.check(viewer)
 
-    async def verified(self, secret: str, address: str, verify: Callable[[str], Awaitable[_T]]) -> _T:
+    async def verified(self, secret: str, address: str, verify: Callable[[str, bytes], Awaitable[_T]]) -> _T:
         """Return what ``verify`` does of a token, a ticket or a signature, and count for its address if it is wrong.
 
+        :param verify: is given it with its digest, so that a request has one made only once.
         :raises Unauthenticated: as ``verify`` raises it.
         :raises RateLimited: if too many of the address were wrong; then it is not looked at.
         """
-        self.rates.check_token(address, secret)
+        digest = digest_of(secret)
+        self.rates.check_token(address, digest)
         try:
-            found = await verify(secret)
+            found = await verify(secret, digest)
         except Unauthenticated:
-            self.rates.token_verified(address, secret, valid=False)
+            self.rates.token_verified(address, digest, valid=False)
             raise
-        self.rates.token_verified(address, secret, valid=True)
+        self.rates.token_verified(address, digest, valid=True)
         return found
 
     @contextmanager
@@ -198,7 +202,8 @@ class Tickets:
             raise BadRequest("A URL has one ticket.")
         beside = read_operation_of_url(request)
         address = client_of(request.scope)
-        ticket = await self._authentication.verified(given[0], address, self._authentication.access.use_ticket)
+        access = self._authentication.access
+        ticket = await self._authentication.verified(given[0], address, lambda text, _: access.use_ticket(text))
         bound: dict[str, Any] = {
             "query": ticket.query,
             "variables": ticket.variables,

@@ -93,20 +93,20 @@ def test_each_address_each_subject_of_a_tenant_and_each_view_token_counts_by_its
 
 def test_a_token_that_was_valid_lately_is_looked_at_whatever_others_at_its_address_try() -> None:
     limits = RateLimits(Settings(rate_limit_failures="5/hour"))
-    limits.token_verified("10.0.0.1", "good", valid=True)
+    limits.token_verified("10.0.0.1", b"good", valid=True)
     for number in range(10_000):
         try:
-            limits.check_token("10.0.0.1", f"wrong {number}")
+            limits.check_token("10.0.0.1", b"wrong %d" % number)
         except RateLimited:
             assert number >= 5
         else:
             assert number < 5
-            limits.token_verified("10.0.0.1", f"wrong {number}", valid=False)
-    limits.check_token("10.0.0.1", "good")
-    limits.check_token("10.0.0.2", "another")
-    limits.token_verified("10.0.0.1", "good", valid=False)
+            limits.token_verified("10.0.0.1", b"wrong %d" % number, valid=False)
+    limits.check_token("10.0.0.1", b"good")
+    limits.check_token("10.0.0.2", b"another")
+    limits.token_verified("10.0.0.1", b"good", valid=False)
     with pytest.raises(RateLimited):
-        limits.check_token("10.0.0.1", "good")
+        limits.check_token("10.0.0.1", b"good")
 
 
 @pytest.mark.parametrize(
