@@ -128,8 +128,11 @@ class RequestAuthentication:
         :raises Unauthenticated: if it has.
         :raises QueueUnavailable: if that cannot be known now.
         """
-        if viewer.is_known and (viewer.credentials or viewer.expires_at is not None):
+        if viewer.credentials:
             self.access.check(viewer)
+        elif viewer.expires_at is not None and viewer.expires_at <= datetime.now(UTC):
+            # Known by an identity provider, or by the host.
+            raise Unauthenticated
 
     async def verified(self, secret: str, address: str, verify: Callable[[str, bytes], Awaitable[_T]]) -> _T:
         """Return what ``verify`` does of a token, a ticket or a signature, and count for its address if it is wrong.
