@@ -103,7 +103,7 @@ async def test_bodies_that_look_like_many_requests_are_read(api: ServedApi) -> N
 
 async def test_requests_that_are_sent_ahead_and_never_read_take_no_memory(tmp_path: Path) -> None:
     async with api_process(without_nats(tmp_path), free_port(), ready=False) as (api, process):
-        await until(lambda: _answers(api), "it answers")
+        await until(lambda: _answers(api), "it answers", within=30)
         memory = psutil.Process(process.pid).memory_info
         before = memory().rss
 
