@@ -191,8 +191,8 @@ async def test_the_leeway_counts_at_both_ends_and_no_further(settings: Settings,
 
 
 async def test_a_known_token_ends_at_its_time(settings: Settings, tmp_path: Path) -> None:
-    token = signed(exp=int(time.time()) + 1)
     async with accepting(settings, tmp_path / "jwks.json", jwk(RSA_KEY), jwt_leeway=0.0) as access:
+        token = signed(exp=int(time.time()) + 2)
         assert not await refused(access, token)
         await until(lambda: refused(access, token), "it has ended", within=3)
 
