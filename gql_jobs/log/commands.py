@@ -246,6 +246,9 @@ class JobCommands:
         if isinstance(outcome, Superseded):
             try:
                 return await self._existing_or_renewed(request, write, visibility)
+            except QueueUnavailable as error:
+                # The id is taken, perhaps by this very write, whose acknowledgement was lost.
+                return QueueUnavailable(error.message, write.job_id)
             except Exception as error:  # noqa: BLE001 - returned among the outcomes of the others
                 return error
         if isinstance(outcome, BaseException):

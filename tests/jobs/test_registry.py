@@ -56,8 +56,6 @@ def test_stored_json_has_no_infinity() -> None:
         ({"handler": print}, "handler of the job type 'upload' is <built-in function print>; it must be a text"),
         ({"description": b"x"}, "description of the job type 'upload' is b'x'"),
         ({"cpu_bound": "yes"}, "cpu_bound of the job type 'upload' is 'yes'; it must be True or False"),
-        ({"payload": dict}, "payload of the job type 'upload' is <class 'dict'>; it must be a pydantic model"),
-        ({"result": Uploaded()}, "result of the job type 'upload' is .* it must be a pydantic model"),
         ({"timeout": math.inf}, "timeout of the job type 'upload' is inf; it must be a number of seconds from 0.1 to"),
         ({"timeout": math.nan}, "timeout of the job type 'upload' is nan"),
         ({"timeout": 0}, "timeout of the job type 'upload' is 0"),

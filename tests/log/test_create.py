@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jobs.errors import IdempotencyConflict, PayloadTooLarge
+from gql_jobs.jobs.errors import IdempotencyConflict, PayloadTooLarge, QueueUnavailable
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import Message
 from gql_jobs.jobs.model import Job, JobStatus, job_id_for_key
@@ -76,6 +76,23 @@ async def test_the_same_key_with_another_payload_is_a_conflict_that_names_the_jo
         await commands.create(request(ProbePayload(steps=1), idempotency_key=KEY))
     assert refused.value.extensions["existingJobId"] == job.id
     assert len(await stored(connection)) == 1
+
+
+async def test_a_repeated_key_whose_job_cannot_be_read_is_unavailable_and_names_the_job(
+    commands: JobCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (await commands.create(request(idempotency_key="k"))).job
+
+    async def away(*_: object) -> None:
+        raise QueueUnavailable("NATS did not answer in time.")
+
+    monkeypatch.setattr(commands._log, "history", away)  # noqa: SLF001
+    with pytest.raises(QueueUnavailable) as refused:
+        await commands.create(request(idempotency_key="k"))
+    assert refused.value.extensions["jobId"] == job.id
+    with pytest.raises(QueueUnavailable) as refused:
+        await commands.create_many([request(idempotency_key="k")])
+    assert refused.value.extensions["uncertainIds"] == [job.id]
 
 
 async def test_a_key_that_repeats_within_a_batch_makes_one_job(commands: JobCommands, connection: Connection) -> None:

@@ -102,7 +102,7 @@ async def test_a_revocation_ends_what_runs_within_a_second_and_leaves_the_socket
 async def test_after_its_end_a_token_brings_nothing_more_and_the_socket_is_closed_after_a_grace(
     shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket_session, "EXPIRY_GRACE", 2.0)
+    monkeypatch.setattr(socket_session, "EXPIRY_GRACE", 4.0)
     issued = await shop.token(seconds=3)
     async with shop.initialised(issued.token) as opened:
         await _subscribe(opened, "1", FEED)
