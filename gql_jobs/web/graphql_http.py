@@ -183,6 +183,7 @@ class GraphQLEndpoint:
     async def _answer(self, request: Request, body: LimitedBody) -> ASGIApp:
         accept = request.headers.get("accept", "")
         if request.method == "GET" and "query" not in request.query_params and "text/html" in accept:
+            refuse_token_in_url(request.scope)
             return self._ide()
         if request.method == "GET" and self._is_cross_site(request.scope):
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)

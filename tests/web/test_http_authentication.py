@@ -181,6 +181,9 @@ async def test_a_token_in_a_url_is_refused_wherever_it_is_and_whether_or_not_it_
                 await connect(f"ws://{HOST}:{shop.api.port}/graphql?{wrong}", proxy=None)
             assert refused.value.response.status_code == 400
             assert (await open_to_all.http.get(f"/graphql?query={TYPENAME}&{wrong}")).status_code == 400
+            for api in (shop.api, open_to_all):
+                page = await api.http.get(f"/graphql?{wrong}", headers={"Accept": "text/html"})
+                assert page.status_code == 400, wrong
 
 
 async def test_every_route_asks_who_calls_but_for_those_that_tell_nothing(shop: GuardedApi) -> None:
