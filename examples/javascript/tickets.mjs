@@ -7,7 +7,8 @@
  *
  * @param {object} options
  * @param {string} options.url - of the API: https://jobs.example.com/graphql
- * @param {() => Promise<string>} options.token - gets a view token from your own back end; called for each connection
+ * @param {() => Promise<string>} options.token - gets a view token from your own back end; called for each connection.
+ *   It is asked again after any error, unless that has a property `isFinal`: throw such a one where the user has signed out
  * @param {string} options.query - the subscription, with a variable $after: String
  * @param {object} [options.variables]
  * @param {(result: object) => void} options.onResult
