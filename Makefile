@@ -50,7 +50,7 @@ examples: export PATH := $(abspath $(BIN)):$(PATH)
 examples: node ## run every client under examples/ against a server, and check the generated types
 	npm ci --prefix examples/javascript
 	npm ci --prefix examples/react
-	$(BIN)/pytest -n 2 tests/examples
+	$(BIN)/pytest -n 2 --dist loadfile tests/examples
 	npm ci --prefix examples/codegen
 	npm run check --prefix examples/codegen
 

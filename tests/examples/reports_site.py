@@ -6,10 +6,12 @@ No worker runs until a test starts one, so that a job waits while access to it i
 import asyncio
 import os
 import re
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,17 @@ class ReportsSite:
             "PORT": "0",
             "VIEW_TOKEN_SECONDS": str(token_seconds),
         }
-        async with running_process("node", str(REACT / "back_end.mjs"), env=environment, stdout=PIPE) as process:
+        async with running_process(_node(), str(REACT / "back_end.mjs"), env=environment, stdout=PIPE) as process:
             assert process.stdout is not None
             said = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
             yield said.split()[-1]
+
+
+@cache
+def _node() -> str:
+    """Node itself: what is on the PATH may be a script that starts it, and the end of that script would leave it."""
+    command = ["node", "-p", "process.execPath"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Visitor:
