@@ -154,6 +154,22 @@ async def pipelined_and_unread(target: Target, chance: random.Random) -> Seen:
 
 
 @attacks.add
+async def unread_event_streams(target: Target, chance: random.Random) -> Seen:
+    """Pages and replays of all events, asked for as server-sent events on hundreds of connections that read nothing."""
+    seen: Seen = Counter()
+    page = "{ jobs(first: 500) { nodes { id rawPayload events { cursor } } } }"
+    replay = 'subscription { jobEvents(after: "0") { cursor job { id rawPayload } } }'
+    for query, number in ((page, chance.randrange(250, 350)), (replay, chance.randrange(100, 150))):
+        async with AsyncExitStack() as stack:
+            for _ in range(number):
+                with suppress(OSError):
+                    _, writer = await stack.enter_async_context(connected(target.port))
+                    seen["sent" if await send(writer, post(query, accept="text/event-stream")) else "not taken"] += 1
+            await asyncio.sleep(3)
+    return seen
+
+
+@attacks.add
 async def empty_frames(target: Target, chance: random.Random) -> Seen:
     """Pings, pongs and fragments without content, as fast as they can be sent."""
     seen: Seen = Counter()

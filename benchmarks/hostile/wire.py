@@ -21,17 +21,17 @@ async def connected(port: int) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-def post(query: str, variables: dict[str, Any] | None = None) -> bytes:
+def post(query: str, variables: dict[str, Any] | None = None, *, accept: str = "application/json") -> bytes:
     """A GraphQL request over HTTP."""
-    return with_body(json.dumps({"query": query, "variables": variables or {}}).encode())
+    return with_body(json.dumps({"query": query, "variables": variables or {}}).encode(), accept=accept)
 
 
-def with_body(body: bytes, *, length: int | None = None) -> bytes:
+def with_body(body: bytes, *, length: int | None = None, accept: str = "application/json") -> bytes:
     """A POST to ``/graphql``; ``length`` declares another size than it has."""
     size = len(body) if length is None else length
     head = (
         "POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Accept: application/json\r\nContent-Length: {size}\r\n\r\n"
+        f"Accept: {accept}\r\nContent-Length: {size}\r\n\r\n"
     )
     return head.encode() + body
 
