@@ -222,11 +222,14 @@ def count_jobs(database: sqlite3.Connection, job_filter: JobFilter) -> int:
 def jobs_table(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder | None = None) -> str:
     """Return the table ``jobs`` as it is named in a read of what a filter matches.
 
-    A tenant's jobs are read by an index of theirs: SQLite might choose another one and look at the jobs of others, so
+    Jobs that are named by their ids are looked for one by one: SQLite might look at all that have a status instead. A
+    tenant's jobs are read by an index of theirs: SQLite might choose another one and look at the jobs of others, so
     that the time it takes would tell how many there are.
 
     :param order: of a read of which only the first rows are wanted.
     """
+    if job_filter.ids is not None or job_filter.visibility.limits.ids is not None:
+        return "jobs INDEXED BY jobs_id"
     if job_filter.visibility.tenant is not None:
         return "jobs" + _tenant_index_clause(database, job_filter, order or JobOrder())
     return "jobs" + (_index_clause(database, job_filter, order) if order is not None else "")
@@ -267,14 +270,12 @@ def _index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: Jo
 def _tenant_index_clause(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder) -> str:
     """Return the clause for the jobs of a tenant.
 
-    Those that are named by their ids or their tags are looked for one by one among the tenant's. Where few jobs of all
-    tenants have the status or the type, their index is scanned instead of the tenant's jobs.
+    Those that its tags name are looked for one by one. Where few jobs of all tenants have the status or the type, their
+    index is scanned instead of the tenant's jobs.
     """
     visibility = job_filter.visibility
-    if any(
-        part is not None for part in (job_filter.ids, job_filter.tags, visibility.limits.ids, visibility.limits.tags)
-    ):
-        return " INDEXED BY jobs_tenant_id"
+    if job_filter.tags is not None or visibility.limits.tags is not None:
+        return " INDEXED BY jobs_id"
     assert visibility.tenant is not None
     if order.field is OrderField.CREATED_AT:
         named = {

@@ -85,7 +85,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"13.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"14.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -100,12 +100,13 @@ _MOST_LOSSES = 20
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL,
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
   tenant TEXT, created_by TEXT,
   spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
+CREATE UNIQUE INDEX jobs_id ON jobs (id, tenant);
 CREATE INDEX jobs_created ON jobs (created, id);
 CREATE INDEX jobs_updated ON jobs (updated, id);
 CREATE INDEX jobs_finished ON jobs (finished, id);
@@ -116,7 +117,6 @@ CREATE INDEX jobs_type_status ON jobs (type, status, created, id);
 CREATE INDEX jobs_queue ON jobs (queue, status, updated);
 CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
-CREATE INDEX jobs_tenant_id ON jobs (tenant, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
 CREATE TABLE tags (
   tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)

@@ -163,7 +163,7 @@ async def test_damage_met_by_the_index_itself_deletes_it_and_whoever_asked_come_
 async def test_damage_met_by_looking_for_a_job_answers_that_the_index_does_not_know_it(path: Path) -> None:
     with open_index(path, CREATED, LAST, 86_400) as index:
         index.apply(STORY, LAST)
-    spoil(path, "sqlite_autoindex_jobs_1")
+    spoil(path, "jobs_id")
     with open_index(path, CREATED, LAST, 86_400) as index:
         async with open_reader(index) as reader:
             assert index.job(JOB) is None

@@ -182,9 +182,21 @@ async def test_no_read_for_a_tenant_looks_at_jobs_of_others(
         await reader.oldest_queued_at(visibility)
     of_jobs = [plan for plan in planned.plans if " jobs " in plan]
     assert len(of_jobs) >= 3
-    assert all(re.search("USING (COVERING )?INDEX jobs_tenant_[a-z]+ \\(tenant=", plan) for plan in of_jobs), of_jobs
+    own = re.compile(r"USING (COVERING )?INDEX (jobs_tenant_[a-z]+ \(tenant=|jobs_id \(id=\? AND tenant=\?\))")
+    assert all(own.search(plan) for plan in of_jobs), of_jobs
     if "ids" in asked or visibility.limits.ids is not None:
-        assert any("jobs_tenant_id (tenant=? AND id=?)" in plan for plan in of_jobs)
+        assert any("jobs_id (id=? AND tenant=?)" in plan for plan in of_jobs)
+
+
+@pytest.mark.parametrize("visibility", [Visibility(), Visibility(None, ViewLimits(types=frozenset({"probe"}))), RED])
+def test_jobs_that_are_named_by_their_ids_are_looked_for_one_by_one(
+    database: sqlite3.Connection, visibility: Visibility
+) -> None:
+    planned: Any = Planned(database)
+    status, ids = frozenset({JobStatus.QUEUED}), frozenset({new_job_id(), new_job_id()})
+    assert _page(planned, ids=ids, status=status, visibility=visibility) == []
+    assert count_jobs(planned, JobFilter(ids=ids, status=status, visibility=visibility)) == 0
+    assert all("SEARCH jobs USING INDEX jobs_id (id=?" in plan for plan in planned.plans), planned.plans
 
 
 def test_tags_are_found_among_all_jobs_by_whoever_sees_all(database: sqlite3.Connection) -> None:
