@@ -236,16 +236,17 @@ class Reader:
         """Return at most ``limit`` of a job's events behind a cursor, oldest first; of its progress only the newest."""
         return await self._read(partial(_read_history, job_id=job_id, after=after, limit=limit, charge=charge))
 
-    async def artifacts(self, job_id: str, charge: Charge) -> list[Artifact]:
-        """Return the job's files, sorted by name."""
+    async def artifacts(self, job_id: str, charge: Charge) -> list[Artifact] | None:
+        """Return the job's files, sorted by name; None if there is no such job."""
         sql = "SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name"
 
-        def read(database: sqlite3.Connection) -> list[Artifact]:
+        def read(database: sqlite3.Connection) -> list[Artifact] | None:
             found = []
             for (stored,) in database.execute(sql, (job_id,)):
                 charge(len(stored))
                 found.append(_decode_artifact(stored))
-            return found
+            is_there = found or database.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return found if is_there else None
 
         return await self._read(read)
 

@@ -129,8 +129,11 @@ class Runtime(Struct):
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
-        if self.index.job(job_id) is not None:
-            return await self.reader.history(job_id, after, first, partial(budget.take, 1))
+        found = await self.reader.history(job_id, after, first, partial(budget.take, 1))
+        # Asked only where nothing was found: beside reads in threads each statement on the event loop waits for the
+        # interpreter's lock, and a page asks this of all its jobs.
+        if found or self.index.job(job_id) is not None:
+            return found
         history = await self.commands.history(job_id, partial(budget.take, 1))
         return [event for event in history.events if event.cursor > after][:first]
 
@@ -141,8 +144,9 @@ class Runtime(Struct):
         :raises OverBudget: if there is not so much left.
         :raises QueueUnavailable: if the index does not know the job and the stream cannot be read.
         """
-        if self.index.job(job_id) is not None:
-            return await self.reader.artifacts(job_id, partial(budget.take, 1))
+        found = await self.reader.artifacts(job_id, partial(budget.take, 1))
+        if found is not None:
+            return found
         return (await self.commands.history(job_id, partial(budget.take, 1))).artifacts
 
     async def checks(self) -> dict[str, Check]:

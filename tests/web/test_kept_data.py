@@ -245,6 +245,32 @@ def _has_no_room(budget: ByteBudget, size: int) -> bool:
     return not fits
 
 
+async def test_so_many_queries_of_one_client_are_made_at_a_time_and_the_others_in_order() -> None:
+    turns = Turns()
+    begun: list[str] = []
+    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(20)]
+
+    async def ask(client: str, number: int) -> None:
+        async with turns.taken(client):
+            begun.append(f"{client}{number}")
+            await ends[number].wait()
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask("a", number)) for number in range(20)]
+        other = group.create_task(ask("b", 0))
+        await until(lambda: "b0" in begun, "another client's query begins")
+        assert begun == [*(f"a{number}" for number in range(16)), "b0"]
+        asked[16].cancel()
+        ends[3].set()
+        await until(lambda: len(begun) == 18, "the next one begins")
+        assert begun[-1] == "a17"
+        for end in ends:
+            end.set()
+        await asyncio.wait([*asked, other])
+    assert begun[-2:] == ["a18", "a19"]
+    assert vars(turns) == vars(Turns())
+
+
 async def test_long_queries_of_one_client_leave_turns_to_others() -> None:
     turns = Turns()
     order: list[str] = []
