@@ -67,8 +67,9 @@ def permit(context: Context, root: str, field: str) -> None:
     needs = PERMISSIONS.get(name)
     if needs is None:
         raise Forbidden(f"Nobody may ask for {field}.")
-    if any(session.viewer.scopes.isdisjoint(scopes) for scopes in needs):
-        raise Forbidden(f"{field} needs the scope {named(needs)}, which this key or token does not have.")
+    for scopes in needs:
+        if session.viewer.scopes.isdisjoint(scopes):
+            raise Forbidden(f"{field} needs the scope {named(needs)}, which this key or token does not have.")
 
 
 def named(needs: Needs) -> str:

@@ -8,6 +8,7 @@ alike.
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -102,7 +103,7 @@ EVERYTHING = Visibility()
 NOTHING = Visibility(limits=_NO_JOB)
 
 
-class Viewer(Struct, frozen=True):
+class Viewer(Struct, frozen=True, dict=True):
     """Who asks, as a credential or an identity provider says.
 
     ``credentials`` are the ids of the key or token that was given and of those it was made with: the end of any of them
@@ -134,7 +135,7 @@ class Viewer(Struct, frozen=True):
         """The subject, as jobs and events name it; None if nobody was authenticated."""
         return self.subject if self.is_known else None
 
-    @property
+    @cached_property
     def visibility(self) -> Visibility:
         """Which jobs there are for the viewer: with CREATE alone those that it has created, without READ too none."""
         if self.scopes.isdisjoint((Scope.READ, Scope.CREATE)):

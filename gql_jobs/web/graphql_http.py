@@ -189,7 +189,7 @@ class GraphQLEndpoint:
             raise RequestRejected(403, _CROSS_SITE, code=ErrorCode.FORBIDDEN.value)
         asked, viewer = await self._asked(request)
         context = self._new_context(partial(client_of, request.scope), Session(viewer))
-        context.is_abandoned = Request(request.scope, request.receive).is_disconnected
+        context.is_abandoned = partial(_has_disconnected, request.scope, request.receive)
         operation = self._operations.operation(asked, context)
         if operation.type is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
@@ -272,10 +272,11 @@ class GraphQLEndpoint:
         if operation.type is OperationType.QUERY:
             self._authentication.check(operation.context.session.viewer)
         status = _status(result) if media_type == GRAPHQL_RESPONSE else 200
-        wait = _retry_after(result)
+        wait = _retry_after(result.errors) if result.errors else None
         headers = {**FOR_CACHES, "Retry-After": str(wait)} if wait is not None else FOR_CACHES
-        kind = Response if len(result.payload) <= UNCOUNTED_BYTES else _ReadResponse
-        return kind(result.payload, status, headers, f"{media_type}; charset=utf-8")
+        payload = result.payload
+        kind = Response if len(payload) <= UNCOUNTED_BYTES else _ReadResponse
+        return kind(payload, status, headers, f"{media_type}; charset=utf-8")
 
     async def _result(self, operation: Operation, scope: Scope, body: LimitedBody) -> Result | None:
         """Return the result; None if it is of a query, and its client has too many bytes on the way."""
@@ -353,13 +354,18 @@ class TicketEndpoint:
         await self._serve(self._answer, scope, receive, send)
 
 
+async def _has_disconnected(scope: Scope, receive: Receive) -> bool:
+    # Another Request than the one that was answered, which would keep its body.
+    return await Request(scope, receive).is_disconnected()
+
+
 def _head_size(scope: Scope) -> int:
     return len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
-def _retry_after(result: Result) -> int | None:
+def _retry_after(errors: list[GraphQLError]) -> int | None:
     """Return the seconds after which all of an operation may be tried again; None if nothing of it came too often."""
-    waits = [(error.extensions or {}).get("retryAfter") for error in result.errors or ()]
+    waits = [(error.extensions or {}).get("retryAfter") for error in errors]
     return max((wait for wait in waits if isinstance(wait, int)), default=None)
 
 
