@@ -191,13 +191,14 @@ class GraphQLEndpoint:
         context = self._new_context(partial(client_of, request.scope), Session(viewer))
         context.is_abandoned = partial(_has_disconnected, request.scope, request.receive)
         operation = self._operations.operation(asked, context)
-        if operation.type is OperationType.MUTATION and request.method == "GET":
+        kind = operation.type
+        if kind is OperationType.MUTATION and request.method == "GET":
             raise RequestRejected(405, "A mutation needs POST.", allow="POST")
-        media_type = negotiate(accept, operation.type)
+        media_type = negotiate(accept, kind)
         if media_type in {EVENT_STREAM, MULTIPART}:
             return self._stream(operation, media_type, request, body)
         if media_type is None:
-            is_subscription = operation.type is OperationType.SUBSCRIPTION
+            is_subscription = kind is OperationType.SUBSCRIPTION
             raise RequestRejected(406, _NEEDS_STREAM if is_subscription else _NOT_ACCEPTABLE)
         return await self._single(operation, media_type, request.scope, body)
 

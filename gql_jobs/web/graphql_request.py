@@ -240,7 +240,7 @@ async def _of_body(request: Request) -> Any:
         raise RequestRejected(415, "The body must be JSON in UTF-8: Content-Type: application/json.")
     encoding = request.headers.get("content-encoding", "")
     # Proxies that take a coding off may leave the header empty.
-    if {coding.strip().lower() for coding in encoding.split(",")} - {"", "identity"}:
+    if encoding and {coding.strip().lower() for coding in encoding.split(",")} - {"", "identity"}:
         message = f"A body in the Content-Encoding {encoding[:100]!r} is not read; send it as it is."
         raise RequestRejected(415, message, headers={"Accept-Encoding": "identity"})
     body = await request.body()

@@ -248,9 +248,9 @@ def refuse_token_in_url(scope: Scope) -> None:
 
     :raises BadRequest: if there is a parameter that is named as one, or anything that looks like one.
     """
-    query: str = scope["query_string"].decode("latin-1")
-    if not query:
+    if not scope["query_string"]:
         return
+    query: str = scope["query_string"].decode("latin-1")
     names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
     if not names.isdisjoint(_NOT_IN_URLS) or _TOKEN.search(unquote(query)):
         raise BadRequest(
