@@ -396,10 +396,10 @@ class Publisher:
             _fail(future, publication_refused(ack.error.err_code, ack.error.description))
 
     def close(self) -> None:
-        """Cancel the futures of all messages that are not acknowledged."""
+        """Fail the futures of all messages that are not acknowledged: nobody hears of them any more."""
         for token in list(self._waiting):
             if (future := self._take_waiting(token)) is not None:
-                future.cancel()
+                _fail(future, Unacknowledged("the connection was closed before it was acknowledged"))
 
 
 def _fail(future: asyncio.Future[int], error: Exception) -> None:

@@ -66,6 +66,11 @@ class Connection:
         return self.client.is_connected
 
     @property
+    def closed(self) -> bool:
+        """Whether it has ended for good."""
+        return self.client.is_closed
+
+    @property
     def max_payload(self) -> int:
         """Bytes of the largest message the server takes."""
         return self.client.max_payload
@@ -335,7 +340,7 @@ async def connect(
 
 @asynccontextmanager
 async def open_publisher(connection: Connection) -> AsyncIterator[Publisher]:
-    """Yield a publisher, subscribed to its inbox until the block ends; unresolved futures are cancelled then.
+    """Yield a publisher, subscribed to its inbox until the block ends; unresolved futures fail then.
 
     :raises Unavailable: if the server is away.
     """

@@ -326,10 +326,6 @@ class _Append:
             return None
         try:
             return await self._sent
-        except asyncio.CancelledError:
-            # Raised also when the publisher closes and cancels its futures.
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
         except Exception as error:  # noqa: BLE001
             log.debug("not stored at once on %s: %s", self._write.subject, error)
         return None
@@ -352,6 +348,8 @@ class _Append:
                 if isinstance(error, QueueFull) and self._deadline is not None and not self._in_doubt:
                     raise
                 self._failure = error
+            if self._log.connection.closed:
+                raise self._unknown_outcome() if self._in_doubt else self._failure
             await asyncio.sleep(RETRY_PAUSE)
             # Hundreds of writes may wait for the server: none is tried while there is no connection.
             while not self._log.connection.connected:  # noqa: ASYNC110 - the client has no event for it

@@ -74,6 +74,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
             async with in_background(lag.run()):
                 yield
         finally:
+            opener.end()
             opening.cancel()
             await asyncio.wait({opening})
 

@@ -173,7 +173,9 @@ class GraphQLEndpoint:
             # There is nobody to answer, and nothing to log.
             return None
         except asyncio.CancelledError:
-            if not self.connections.is_stopping:
+            task = asyncio.current_task()
+            # What it waited for may have been cancelled instead, by a part that has ended.
+            if not self.connections.is_stopping and task is not None and task.cancelling():
                 raise
             return error_response(503, _ENDING, ErrorCode.QUEUE_UNAVAILABLE.value, headers=FOR_CACHES)
         except Exception:

@@ -293,6 +293,7 @@ class RuntimeOpener:
         self.current: Runtime | None = None
         """The runtime while it is open, else None. A plain attribute, because each operation reads it."""
         self._has_begun = False
+        self._ending = asyncio.Event()
         self._was_opened = False
         self._replaced = False
         """Whether it is opened again because the stream has lost what the index was made of."""
@@ -336,8 +337,14 @@ class RuntimeOpener:
         """Return the counters of the feed; None while the runtime is not open."""
         return None if self.current is None else self.current.feed.counters
 
+    def end(self) -> None:
+        """Say that no request is under way any more, nor comes; call it before ``run`` is cancelled."""
+        self._ending.set()
+
     async def run(self) -> None:
         """Open the runtime and keep it open until cancelled.
+
+        With an index that has failed it is kept open until ``end``, whatever cancels it.
 
         Raises nothing but its cancellation: a failure that waiting cannot mend sets ``failed`` and is logged or becomes
         the ``startup_error``.
@@ -353,7 +360,7 @@ class RuntimeOpener:
                 self.startup_error = cause
                 log.debug("the API cannot start: %s", cause)
             elif isinstance(cause, UnusableIndex):
-                self._end(cause)
+                self._fail(cause)
             elif isinstance(cause, OSError):
                 log.critical("the API cannot go on: a file in %s takes no writes: %s", self._settings.data_dir, cause)
             else:
@@ -361,7 +368,7 @@ class RuntimeOpener:
                 log.critical("the API cannot go on", exc_info=error)
             self.failed.set()
 
-    def _end(self, cause: Exception) -> None:
+    def _fail(self, cause: Exception) -> None:
         """Have the process end, and say why, once."""
         if not self.failed.is_set():
             log.critical("the API cannot go on: %s", cause)
@@ -380,11 +387,12 @@ class RuntimeOpener:
                     await asyncio.get_running_loop().create_future()
                 finally:
                     if (failure := runtime.index.failure) is not None:
-                        self._end(failure)
-                        # Writes that are under way go on without the index. The server ends once they are answered,
-                        # and cancels this.
-                        with suppress(asyncio.CancelledError):
-                            await asyncio.get_running_loop().create_future()
+                        self._fail(failure)
+                        # Writes that are under way go on without the index; the server ends once they are answered.
+                        # Each part that fails with the index cancels this.
+                        while not self._ending.is_set():
+                            with suppress(asyncio.CancelledError):
+                                await self._ending.wait()
                     self.current = None
         except* StreamReplaced:
             self._was_opened, self._replaced = False, True

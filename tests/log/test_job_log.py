@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, Publisher
-from gql_jobs.jetstream.connection import Connection, open_publisher
+from gql_jobs.jetstream.connection import Connection, connect, open_publisher
 from gql_jobs.jetstream.errors import (
     ApiError,
     FenceRefused,
@@ -35,7 +35,10 @@ from gql_jobs.log.job_log import (
     queue_errors,
     whole_job,
 )
+from gql_jobs.log.streams import ensure_streams
+from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, report, say, stored, tailed
+from tests.deadline import until
 from tests.stories import JOB, OTHER, attempt_body, request, spec
 
 
@@ -113,6 +116,20 @@ async def test_a_write_whose_acknowledgement_was_lost_is_recognised_as_stored(
     deaf = JobLog(connection, Publisher(connection.client, connection.new_inbox()))
     assert await deaf.append(_started(JOB, 0)) == 2
     assert len(await stored(connection)) == 2
+
+
+async def test_a_write_that_is_under_way_when_the_connection_closes_names_its_job(settings: Settings) -> None:
+    async with connect(settings, "test") as connection:
+        await ensure_streams(connection, settings)
+        deaf = Publisher(connection.client, connection.new_inbox())
+        job_log = JobLog(connection, deaf)
+        writing = asyncio.create_task(job_log.append(creation(JOB, spec())))
+        await until(lambda: deaf._waiting, "the write is sent")  # noqa: SLF001
+        await connection.client.close()
+        deaf.close()
+    with pytest.raises(QueueUnavailable, match=JOB) as unknown:
+        await asyncio.wait_for(writing, 10)
+    assert unknown.value.extensions["jobId"] == JOB
 
 
 class _Twice(Publisher):

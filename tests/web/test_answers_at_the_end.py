@@ -47,3 +47,18 @@ async def test_what_fails_outside_of_an_operation_is_masked_and_logged(
     assert (answer.status_code, "secret" in answer.text) == (500, False)
     assert answer.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
     assert "a secret" in caplog.text
+
+
+async def test_a_request_that_waits_for_what_a_failed_part_has_cancelled_is_answered_in_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_for_a_failed_part(*_: Any) -> Any:
+        part = asyncio.get_running_loop().create_future()
+        part.cancel()
+        await part
+
+    monkeypatch.setattr(GraphQLEndpoint, "_answer", wait_for_a_failed_part)
+    async with serving(settings) as api:
+        answer = await api.http.post("/graphql", json={"query": "{ __typename }"})
+    assert answer.status_code == 503
+    assert answer.json()["errors"][0]["extensions"]["code"] == "QUEUE_UNAVAILABLE"
