@@ -35,7 +35,10 @@ def tree(pid: int) -> list[psutil.Process]:
 def has_ended(process: psutil.Process) -> bool:
     """Gone, or dead and only not yet collected by whoever inherited it."""
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return True
+        # While a thread of a killed process is still ending, its files and its listening sockets are open.
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 
