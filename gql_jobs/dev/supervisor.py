@@ -6,6 +6,7 @@ Decides which processes run, their ports, and the order in which they stop. None
 import asyncio
 import http.client
 import json
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from gql_jobs.dev.nats import supervised_server
 from gql_jobs.dev.nats_monitoring import monitoring_page
-from gql_jobs.processes.children import STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
+from gql_jobs.processes.children import FASTER, STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
 from gql_jobs.processes.listening import local_hosts, port_to_use, reachable, url
 from gql_jobs.processes.lock import FolderLock
 from gql_jobs.settings import Settings
@@ -97,7 +98,7 @@ class Supervisor:
         }
         api = await stack.enter_async_context(self._child("API", self._api_command, environment))
         grace = self._settings.shutdown_grace + STOP_WITHIN
-        await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace))
+        await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace, FASTER))
         await _until(api, lambda: asyncio.to_thread(_is_ready, self._options.host, self._port))
         self._announce([("Mailbox", mailbox), *nats])
 
@@ -152,8 +153,9 @@ class Supervisor:
         command: Callable[[], Sequence[str]],
         environment: dict[str, str],
         stop_within: float = STOP_WITHIN,
+        faster: signal.Signals | None = None,
     ) -> AsyncIterator[Child]:
-        async with self._children.running(Child(name, command, environment, stop_within)) as child:
+        async with self._children.running(Child(name, command, environment, stop_within, faster)) as child:
             yield child
 
 

@@ -27,6 +27,8 @@ _LONGEST_DELAY = 10.0
 """Seconds before any restart, at most."""
 _STABLE_AFTER = 30.0
 """Seconds; a child that ran for longer is restarted as if it had ended for the first time."""
+FASTER = signal.SIGINT
+"""Has a worker that is stopping hand its jobs back at once."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,10 +44,17 @@ class Child:
     :param command: called before each start, because ports may have become known since.
     :param environment: added to that of this process.
     :param stop_within: seconds between SIGTERM and SIGKILL.
+    :param faster: the signal after SIGTERM that has it stop at once; None if it knows none. Not SIGTERM again: of two
+        signals of one number that a process has not handled yet the second is lost.
     """
 
     def __init__(
-        self, name: str, command: Callable[[], Sequence[str]], environment: dict[str, str], stop_within: float
+        self,
+        name: str,
+        command: Callable[[], Sequence[str]],
+        environment: dict[str, str],
+        stop_within: float,
+        faster: signal.Signals | None = None,
     ) -> None:
         self.name = name
         self.failures = 0
@@ -55,6 +64,8 @@ class Child:
         self._command = command
         self._environment = with_variables(os.environ, {**environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"})
         self._stop_within = stop_within
+        self._faster = faster
+        self._hurried = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._process: Process | None = None
@@ -86,9 +97,9 @@ class Child:
         await self._ended.wait()
 
     def stop_faster(self) -> None:
-        """Send it another SIGTERM, if ``stop`` has been called."""
-        if self._stopping.is_set():
-            self.signal(signal.SIGTERM)
+        """Have ``stop`` send it the signal ``faster`` too, whether it has been called already or is called later."""
+        if self._faster is not None:
+            self._hurried.set()
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is running."""
@@ -106,8 +117,7 @@ class Child:
             try:
                 await asyncio.wait((stopping, ended), return_when=asyncio.FIRST_COMPLETED)
                 if not ended.done():
-                    process.terminate()
-                    await asyncio.wait((ended,), timeout=self._stop_within)
+                    await self._terminate(process, ended)
             finally:
                 stopping.cancel()
                 if process.returncode is None:
@@ -115,6 +125,19 @@ class Child:
                     process.kill()
                 await ended
             return ended.result()
+
+    async def _terminate(self, process: Process, ended: "asyncio.Task[int]") -> None:
+        """Send the signals that stop it, and wait until it has ended or its time is over."""
+        until = time.monotonic() + self._stop_within
+        process.terminate()
+        hurried = asyncio.create_task(self._hurried.wait())
+        try:
+            await asyncio.wait((hurried, ended), timeout=self._stop_within, return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done() and self._faster is not None:
+                self.signal(self._faster)
+                await asyncio.wait((ended,), timeout=max(until - time.monotonic(), 0))
+        finally:
+            hurried.cancel()
 
 
 def restart_delay(failures: int) -> float:
@@ -191,8 +214,8 @@ class Children:
     def signals(self) -> Iterator[None]:
         """Handle SIGINT, SIGTERM and SIGHUP until the block ends.
 
-        At the first one ``stopped`` returns, at the second all children that are stopping get another SIGTERM (workers
-        then hand their jobs back at once), and the third kills all children.
+        At the first one ``stopped`` returns, at the second all children are stopped faster (workers then hand their
+        jobs back at once), and the third kills them.
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:

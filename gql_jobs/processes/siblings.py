@@ -4,12 +4,13 @@ This module starts them and reserves the port that API processes share. The proc
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Literal
 
-from gql_jobs.processes.children import STOP_WITHIN, Child, Children, workers_stop_message
+from gql_jobs.processes.children import FASTER, STOP_WITHIN, Child, Children, workers_stop_message
 from gql_jobs.processes.listening import claim
 from gql_jobs.settings import Settings
 
@@ -50,20 +51,25 @@ async def run_workers(settings: Settings, command: Sequence[str]) -> int:
     :raises StartFailed: if a process ends with the exit code ``CANNOT_START``.
     """
     grace = settings.shutdown_grace
-    return await _run(
-        Children(workers_stop_message(grace)), "worker", settings.worker_processes, lambda: command, grace + STOP_WITHIN
-    )
+    children, number = Children(workers_stop_message(grace)), settings.worker_processes
+    return await _run(children, "worker", number, lambda: command, grace + STOP_WITHIN, faster=FASTER)
 
 
 async def _run(
-    children: Children, name: str, number: int, command: Callable[[], Sequence[str]], stop_within: float
+    children: Children,
+    name: str,
+    number: int,
+    command: Callable[[], Sequence[str]],
+    stop_within: float,
+    *,
+    faster: signal.Signals | None = None,
 ) -> int:
     started: list[Child] = []
     with children.signals():
         async with AsyncExitStack() as stack:
             try:
                 for nth in range(1, number + 1):
-                    child = Child(f"{name} {nth}", command, {}, stop_within)
+                    child = Child(f"{name} {nth}", command, {}, stop_within, faster)
                     started.append(await stack.enter_async_context(children.running(child)))
                 await children.stopped()
             finally:

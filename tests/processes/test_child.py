@@ -12,12 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gql_jobs.processes.children import Child, StartFailed, restart_delay
+from gql_jobs.processes.children import FASTER, Child, StartFailed, restart_delay
 from gql_jobs.processes.parent import CANNOT_START, lifeline
 from tests.child_processes import all_ended, running_process
 from tests.deadline import until
 
 _WAIT = "import signal, sys; signal.sigwait([signal.SIGTERM])"
+_PATIENT = """
+import signal
+signals = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+open(READY, "w").close()
+assert {signal.sigwait(signals), signal.sigwait(signals)} == signals
+"""
 _DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); {said}; sys.stdin.read()"
 _WATCHING = """
 import os, signal, sys
@@ -31,10 +38,12 @@ while True:
 
 
 @asynccontextmanager
-async def _running(code: str, tmp_path: Path, stop_within: float = 10) -> AsyncIterator[Child]:
+async def _running(
+    code: str, tmp_path: Path, stop_within: float = 10, faster: signal.Signals | None = None
+) -> AsyncIterator[Child]:
     """A child that writes its pid into a file of its own at each start."""
     script = f"import os; open({str(tmp_path)!r} + f'/{{os.getpid()}}.pid', 'w').close()\n{code}"
-    child = Child("part", lambda: [sys.executable, "-c", script], {}, stop_within)
+    child = Child("part", lambda: [sys.executable, "-c", script], {}, stop_within, faster)
     task = asyncio.create_task(child.run())
     try:
         yield child
@@ -62,6 +71,20 @@ async def test_it_is_killed_when_it_does_not_stop(tmp_path: Path) -> None:
     async with _running(_DEAF.format(said=f"open({str(ready)!r}, 'w').close()"), tmp_path, stop_within=0.1) as child:
         await until(ready.exists, "it is deaf")
     assert child.killed
+
+
+@pytest.mark.parametrize("when", ["before it is stopped", "while it stops"])
+async def test_it_hears_that_it_has_to_stop_faster_however_soon_that_is_said(tmp_path: Path, when: str) -> None:
+    ready = tmp_path / "ready"
+    async with _running(f"READY = {str(ready)!r}{_PATIENT}", tmp_path, stop_within=20, faster=FASTER) as child:
+        await until(ready.exists, "it waits for signals")
+        if when == "before it is stopped":
+            child.stop_faster()
+        stopping = asyncio.create_task(child.stop())
+        await asyncio.sleep(0)
+        child.stop_faster()
+        await asyncio.wait_for(stopping, 10)
+    assert not child.killed
 
 
 async def test_it_is_started_again_when_it_dies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
