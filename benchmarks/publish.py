@@ -53,8 +53,17 @@ def load() -> list[Record]:
 
 
 def save(measured: Sequence[Record], *, whole: bool) -> None:
-    """Keep records: all anew, or in place of those of the same bench, system and metric."""
+    """Keep records: all anew, or in place of those of the same bench, system and metric.
+
+    The others were measured at another time, perhaps on another machine: then the machine is kept for each bench alone.
+    """
     kept = [] if whole else load()
+    if not whole:
+        benches = dict.fromkeys(r["bench"] for r in measured if r["bench"] != "machine")
+        machines: list[Record] = [
+            {**r, "system": bench} for r in measured if r["bench"] == "machine" for bench in benches
+        ]
+        measured = [*(r for r in measured if r["bench"] != "machine"), *machines]
     new = {(r["bench"], r["system"], r["metric"]): r for r in measured}
     old = [r for r in kept if (r["bench"], r["system"], r["metric"]) not in new]
     RESULTS.mkdir(exist_ok=True)
@@ -92,13 +101,15 @@ def _summary(measured: Sequence[Record]) -> str:
     head = ("work", "gql-jobs", "ahead of (ours : theirs)", "behind (ours : theirs)")
     shown = [f"![{title}](benchmarks/results/{bench}.svg)" for (bench, _), title in CHARTS.items()
              if any(r["bench"] == bench for r in measured)]  # fmt: skip
-    return "\n\n".join([_where(measured), *([markdown(head, rows), "\n".join(shown)] if rows else [])])
+    where = _where(measured) or "No run is kept yet: `make bench` writes this."
+    return "\n\n".join([where, *([markdown(head, rows), "\n".join(shown)] if rows else [])])
 
 
-def _where(measured: Sequence[Record]) -> str:
-    machine = next((r for r in measured if r["bench"] == "machine"), None)
+def _where(measured: Sequence[Record], bench: str = "host") -> str:
+    """Return where and when a bench was measured by itself, or (``host``) all together; empty if it was not."""
+    machine = next((r for r in measured if (r["bench"], r["system"]) == ("machine", bench)), None)
     if machine is None:
-        return "No run is kept yet: `make bench` writes this."
+        return ""
     about = machine["settings"]
     load = max(about["load_average"])
     quiet = (
@@ -108,6 +119,7 @@ def _where(measured: Sequence[Record]) -> str:
         "read the ratios, not the figures."
     )
     command = "python -m benchmarks --quick --save" if about["quick"] else "make bench"
+    command = command if bench == "host" else f"python -m benchmarks {bench} --save"
     repeated = "each figure once" if about["quick"] else "medians of three or more repetitions"
     return (
         f"Measured by `{command}` on {about['cores']} cores ({about['cpu']}), commit `{about['commit']}`, "
@@ -129,6 +141,8 @@ def _figures(measured: Sequence[Record]) -> str:
             if r["bench"] == bench
         ]
         parts.append(f"### {bench}\n\n`python -m benchmarks {PRINTED_BY.get(bench, bench)}`: {WORK.get(bench, bench)}.")
+        if where := _where(measured, bench):
+            parts.append(where)
         parts.append(markdown(("metric", "system", "median [min..max]", "ours : it", "n"), rows))
     return "\n\n".join(parts)
 

@@ -41,7 +41,7 @@ _LARGEST_AT_A_TIME = 8
 """Bodies of the largest size that may be there at a time, of one client and of all."""
 _LONG_TURN = 0.005
 """Seconds of computing after which another query of the same client has to wait for its turn."""
-_MADE_AT_ONCE = 16
+_MADE_AT_ONCE = 4
 """Queries of one client whose results are made at a time: what they have read comes back at once, and is worked on in
 one go."""
 _DOCUMENT_FACTOR = 256
