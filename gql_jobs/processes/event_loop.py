@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import resource
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,8 @@ _YOUNGEST_THRESHOLD = 10_000
 _M_MMAP_THRESHOLD = -3
 """The option of ``mallopt``: bytes from which a block has pages of its own, which go back to the system with it."""
 _LARGE_BLOCK = 1 << 18
+_SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread that computes is asked to give up the interpreter."""
 
 
 @asynccontextmanager
@@ -92,6 +95,15 @@ def tune_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def let_the_loop_go_first() -> None:
+    """Have threads give up the interpreter after a millisecond where the event loop waits for it; call it once.
+
+    The loop gives it up at every system call and every read of SQLite, and would wait five milliseconds each time to
+    get it back from a thread that computes (docs/decisions.md).
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 def raise_file_limit() -> None:

@@ -3,16 +3,14 @@
 ``Admission`` limits what lasts, WebSockets and responses that are streams, so that whoever opens a thousand harms only
 itself; ``Connections`` closes them; ``SocketCounts`` has the numbers of sockets for ``/metrics``. ``PlainConnections``
 limits all other connections, and makes room by closing idle ones. ``ByteBudget`` limits what the process has to keep
-of clients: bodies, messages that are incomplete, variables of subscriptions, answers that they have not read. ``Turns``
-has a client's long queries wait for each other.
+of clients: bodies, messages that are incomplete, variables of subscriptions, answers that they have not read.
 """
 
 import asyncio
 import random
-import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Literal, Protocol
@@ -39,11 +37,6 @@ _LABELLED = frozenset(
 _LARGEST_PER_CLIENT = 4
 _LARGEST_AT_A_TIME = 8
 """Bodies of the largest size that may be there at a time, of one client and of all."""
-_LONG_TURN = 0.005
-"""Seconds of computing after which another query of the same client has to wait for its turn."""
-_MADE_AT_ONCE = 4
-"""Queries of one client whose results are made at a time: what they have read comes back at once, and is worked on in
-one go."""
 _DOCUMENT_FACTOR = 256
 """Bytes that a document counts for each of its characters: its syntax tree and plans are that much larger."""
 _ADMITTED_AFTER = 10
@@ -223,61 +216,6 @@ def budget_for(largest: int) -> ByteBudget:
     little beside the memory of a process that has them read.
     """
     return ByteBudget(_LARGEST_AT_A_TIME * largest, _LARGEST_PER_CLIENT * largest)
-
-
-class Turns:
-    """Whose query is next: of one client so many are made at a time, and the others wait.
-
-    After a long one they begin one for each turn of the event loop. Many requests that come at once would otherwise all
-    be answered before anybody else's.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By client, the queries that wait; a client without an entry waits for nothing."""
-        self._made: Counter[str] = Counter()
-        """By client, how many are made."""
-        self._scheduled: set[str] = set()
-        """The clients of whom another one is looked for in the next turn."""
-
-    @asynccontextmanager
-    async def taken(self, client: str) -> AsyncIterator[None]:
-        """Wait for the client's turn, and note afterwards how long it was."""
-        if self._made[client] >= _MADE_AT_ONCE and client not in self._waiting:
-            self._waiting[client] = deque()
-        waiting = self._waiting.get(client)
-        if waiting is not None:
-            turn = asyncio.get_running_loop().create_future()
-            waiting.append(turn)
-            await turn
-        self._made[client] += 1
-        began = time.thread_time()
-        try:
-            yield
-        finally:
-            self._made[client] -= 1
-            if not self._made[client]:
-                del self._made[client]
-            if client not in self._waiting and time.thread_time() - began > _LONG_TURN:
-                self._waiting[client] = deque()
-            self._schedule(client)
-
-    def _schedule(self, client: str) -> None:
-        if client in self._waiting and client not in self._scheduled:
-            self._scheduled.add(client)
-            asyncio.get_running_loop().call_soon(self._next, client)
-
-    def _next(self, client: str) -> None:
-        self._scheduled.discard(client)
-        waiting = self._waiting[client]
-        while waiting and waiting[0].done():
-            # Whoever waited for it has gone.
-            waiting.popleft()
-        if not waiting:
-            del self._waiting[client]
-        elif self._made[client] < _MADE_AT_ONCE:
-            waiting.popleft().set_result(None)
-            self._schedule(client)
 
 
 class Rate:

@@ -25,7 +25,6 @@ from gql_jobs.web.connections import (
     AdmittedResponse,
     Connections,
     SocketCounts,
-    Turns,
     budget_for,
     client_of,
 )
@@ -49,6 +48,7 @@ from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, 
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
 from gql_jobs.web.request_authentication import TICKET, RequestAuthentication, Tickets, refusal_of, refuse_token_in_url
 from gql_jobs.web.runtime import RuntimeOpener
+from gql_jobs.web.turns import QueryTurns, ResultTurns, StreamTurn
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class GraphQLEndpoint:
         self.socket_counts = SocketCounts()
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self.budget = budget_for(settings.max_body_bytes)
-        self._turns = Turns()
+        self._turns = QueryTurns()
+        self._result_turns = ResultTurns()
         self._operations = schema.operations
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout
@@ -140,6 +141,7 @@ class GraphQLEndpoint:
             self.connections,
             self.socket_counts,
             budget=self.budget,
+            result_turns=self._result_turns,
             authentication=authentication,
         )
 
@@ -255,6 +257,7 @@ class GraphQLEndpoint:
                 return error_response(413, error.message, headers=FOR_CACHES, **error.extensions)
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
+        operation.context.turn = StreamTurn(self._result_turns, client_of(request.scope))
         is_query = operation.type is OperationType.QUERY
         results = self._one(operation, request.scope, body) if is_query else self._operations.results(operation)
         response = StreamedResponse(

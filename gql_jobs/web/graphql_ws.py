@@ -30,6 +30,7 @@ from gql_jobs.web.graphql_request import (
 )
 from gql_jobs.web.request_authentication import HOST_VIEWER, RequestAuthentication
 from gql_jobs.web.socket_session import SocketSession
+from gql_jobs.web.turns import ResultTurns
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -88,6 +89,7 @@ class TransportWs:
     :param connections: where sockets are registered, to be closed when they are old or the process stops.
     :param counts: the counters of sockets, for metrics.
     :param budget: holds what the sockets keep of their clients' messages.
+    :param result_turns: have the subscriptions of one client wait for each other.
     :param authentication: says who asks, and how often.
     """
 
@@ -100,6 +102,7 @@ class TransportWs:
         counts: SocketCounts,
         *,
         budget: ByteBudget,
+        result_turns: ResultTurns,
         authentication: RequestAuthentication,
     ) -> None:
         self._operations = operations
@@ -108,6 +111,7 @@ class TransportWs:
         self._connections = connections
         self._counts = counts
         self._budget = budget
+        self._result_turns = result_turns
         self._authentication = authentication
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,6 +128,7 @@ class TransportWs:
             self._limits,
             writer,
             budget=self._budget,
+            result_turns=self._result_turns,
             authentication=self._authentication,
             client=client_of(scope),
             host_viewer=scope.get(HOST_VIEWER),
@@ -251,6 +256,7 @@ class _Connection:
         writer: SocketWriter,
         *,
         budget: ByteBudget,
+        result_turns: ResultTurns,
         authentication: RequestAuthentication,
         client: str,
         host_viewer: Viewer | None,
@@ -268,7 +274,7 @@ class _Connection:
         self._held: HeldBytes | None = None
         """What the payload of ``connection_init`` holds; None until there is one."""
         self._running: dict[str, _Running] = {}
-        self._turns = _Turns()
+        self._turns = _Turns(result_turns, client)
         self._completed_mutations = 0
         """How many mutations still run although the client has completed them."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -501,9 +507,12 @@ class _Connection:
 class _Turns:
     """Which subscription of a socket makes and sends a result now, and which ones wait for that."""
 
-    __slots__ = ("holder", "waiting")
+    __slots__ = ("client", "holder", "of_clients", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, of_clients: ResultTurns, client: str) -> None:
+        """:param of_clients: the turns of all sockets and streams."""
+        self.of_clients = of_clients
+        self.client = client
         self.holder: _Running | None = None
         self.waiting: deque[tuple[_Running, asyncio.Future[None]]] = deque()
 
@@ -544,13 +553,15 @@ class _Running:
             except asyncio.CancelledError:
                 self.end()
                 raise
-        if self.session.is_held:
-            try:
+        try:
+            if (later := turns.of_clients.next(turns.client)) is not None:
+                await later
+            if self.session.is_held:
                 # Which events there are for the next token is asked when it is there.
                 await self.session.until_free()
-            except asyncio.CancelledError:
-                self.end()
-                raise
+        except asyncio.CancelledError:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Let the subscription make a result that has waited longest, if it is this one's turn."""

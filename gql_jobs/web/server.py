@@ -15,7 +15,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gql_jobs.processes.event_loop import tune_memory
+from gql_jobs.processes.event_loop import let_the_loop_go_first, tune_memory
 from gql_jobs.processes.listening import CannotListen, is_loopback, listen, listen_from, local_hosts, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
@@ -81,6 +81,7 @@ def serve(
     if joins == "when-ready":
         server.join = listen_here
     tune_memory()
+    let_the_loop_go_first()
     server.run(listeners)
     opener: RuntimeOpener = server.app.state.opener
     if opener.startup_error is not None:

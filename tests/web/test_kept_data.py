@@ -20,8 +20,9 @@ from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphql_ws
-from gql_jobs.web.connections import ByteBudget, HeldBytes, Turns
+from gql_jobs.web.connections import ByteBudget, HeldBytes
 from gql_jobs.web.graphql_request import operation_request
+from gql_jobs.web.turns import QueryTurns, ResultTurns, StreamTurn
 from tests.deadline import until
 from tests.serving import HOST, ServedApi, api_process, free_port, hear, say, serving
 from tests.shipped import shipped_types
@@ -246,9 +247,9 @@ def _has_no_room(budget: ByteBudget, size: int) -> bool:
 
 
 async def test_so_many_queries_of_one_client_are_made_at_a_time_and_the_others_in_order() -> None:
-    turns = Turns()
+    turns = QueryTurns()
     begun: list[str] = []
-    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(20)]
+    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(8)]
 
     async def ask(client: str, number: int) -> None:
         async with turns.taken(client):
@@ -256,23 +257,23 @@ async def test_so_many_queries_of_one_client_are_made_at_a_time_and_the_others_i
             await ends[number].wait()
 
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(ask("a", number)) for number in range(20)]
+        asked = [group.create_task(ask("a", number)) for number in range(8)]
         other = group.create_task(ask("b", 0))
         await until(lambda: "b0" in begun, "another client's query begins")
-        assert begun == [*(f"a{number}" for number in range(16)), "b0"]
-        asked[16].cancel()
+        assert begun == [*(f"a{number}" for number in range(4)), "b0"]
+        asked[4].cancel()
         ends[3].set()
-        await until(lambda: len(begun) == 18, "the next one begins")
-        assert begun[-1] == "a17"
+        await until(lambda: len(begun) == 6, "the next one begins")
+        assert begun[-1] == "a5"
         for end in ends:
             end.set()
         await asyncio.wait([*asked, other])
-    assert begun[-2:] == ["a18", "a19"]
-    assert vars(turns) == vars(Turns())
+    assert begun[-2:] == ["a6", "a7"]
+    assert vars(turns) == vars(QueryTurns())
 
 
 async def test_long_queries_of_one_client_leave_turns_to_others() -> None:
-    turns = Turns()
+    turns = QueryTurns()
     order: list[str] = []
 
     async def ask(client: str) -> None:
@@ -288,3 +289,48 @@ async def test_long_queries_of_one_client_leave_turns_to_others() -> None:
         assert order == ["a", "b"]
         asked[2].cancel()
     assert order == ["a", "b", "a", "a"]
+
+
+async def test_of_many_results_of_one_client_few_are_made_in_a_turn_and_others_go_between() -> None:
+    turns = ResultTurns()
+    made: list[str] = []
+
+    async def watch(client: str, results: int, seconds: float) -> None:
+        turn = StreamTurn(turns, client)
+        for _ in range(results):
+            await turn.begin()
+            made.append(client)
+            until_then = time.perf_counter() + seconds
+            while time.perf_counter() < until_then:
+                pass
+            turn.end()
+            await asyncio.sleep(0)
+
+    greedy = [asyncio.create_task(watch("greedy", 3, 0.004)) for _ in range(30)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    before = len(made)
+    await watch("other", 5, 0)
+    assert made.count("other") == 5
+    assert len(made) - before < 40, "each turn of the other one came after few of the greedy one's"
+    await asyncio.gather(*greedy)
+    assert made.count("greedy") == 90
+    await asyncio.sleep(0)
+    assert vars(turns) | {"_turned_at": 0} == vars(ResultTurns())
+
+
+async def test_results_that_take_no_time_are_made_at_once() -> None:
+    turns = ResultTurns()
+    assert [turns.next("client") for _ in range(100)] == [None] * 100
+
+
+async def test_who_waits_for_a_result_and_goes_is_no_turn_of_anybody_s() -> None:
+    turns = ResultTurns()
+    await asyncio.sleep(0)
+    turns.next("client")
+    time.sleep(0.02)  # noqa: ASYNC251 -- that long the first one's result takes
+    waiting = [turns.next("client") for _ in range(3)]
+    assert None not in waiting
+    gone, *others = [turn for turn in waiting if turn is not None]
+    gone.cancel()
+    await asyncio.wait_for(asyncio.gather(*others), 5)

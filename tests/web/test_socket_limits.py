@@ -13,6 +13,7 @@ from gql_jobs.web.connections import Connections, SocketCounts, budget_for
 from gql_jobs.web.graphql_ws import PROTOCOL, SocketLimits, TransportWs
 from gql_jobs.web.rate_limits import RateLimits
 from gql_jobs.web.request_authentication import RequestAuthentication
+from gql_jobs.web.turns import ResultTurns
 from tests.shipped import shipped_schema
 
 
@@ -31,6 +32,7 @@ class _Socket:
             Connections(),
             SocketCounts(),
             budget=budget_for(1 << 20),
+            result_turns=ResultTurns(),
             authentication=RequestAuthentication(Settings(), None, RateLimits(Settings())),  # type: ignore[arg-type]
         )
         self._said: asyncio.Queue[Message] = asyncio.Queue()
