@@ -19,6 +19,7 @@ from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, Visibility
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
 from gql_jobs.live.watch import Watch
+from gql_jobs.live.windows import Windows
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.heartbeats import WorkerSeen
 
@@ -102,6 +103,10 @@ class Services(Protocol):
     @property
     def watch(self) -> Watch:
         """Return the source of the events of jobs as they happen."""
+
+    @property
+    def windows(self) -> Windows:
+        """Return the source of the changes of lists of jobs."""
 
     @property
     def presence(self) -> SeenWorkers:

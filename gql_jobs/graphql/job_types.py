@@ -33,6 +33,7 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.live.windows import ListChange, Move
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -273,36 +274,37 @@ _VALUES = frozenset({"payload", "rawPayload", "result", "rawResult"})
 def needed_of_jobs(info: Info) -> Needed:
     """Return the most that anything selected below this field may need of a job."""
     fields, fragments = selection_below(info)
-    seen: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
 
-    def of_fragment(condition: str | None, below: Iterable[SelectionNode]) -> Needed:
-        is_of_one_type = condition is not None and condition not in _OF_ALL_TYPES
-        return max(Needed.TYPES if is_of_one_type else Needed.NOTHING, of(below))
+    def of_fragment(condition: str | None, below: Iterable[SelectionNode], of_job: bool) -> Needed:
+        is_of_one_type = of_job and condition is not None and condition != "Job"
+        return max(Needed.TYPES if is_of_one_type else Needed.NOTHING, of(below, of_job=of_job))
 
-    def of(selections: Iterable[SelectionNode]) -> Needed:
+    def of(selections: Iterable[SelectionNode], *, of_job: bool) -> Needed:
         most = Needed.NOTHING
         for node in selections:
             if isinstance(node, FieldNode):
                 if node.name.value in _VALUES:
                     return Needed.VALUES
-                if node.name.value == "__typename":
+                if node.name.value == "__typename" and of_job:
                     most = max(most, Needed.TYPES)
                 elif node.selection_set:
-                    most = max(most, of(node.selection_set.selections))
+                    most = max(most, of(node.selection_set.selections, of_job=node.name.value in _JOBS))
             elif isinstance(node, InlineFragmentNode):
                 condition = node.type_condition.name.value if node.type_condition else None
-                most = max(most, of_fragment(condition, node.selection_set.selections))
-            elif isinstance(node, FragmentSpreadNode) and node.name.value not in seen:
-                seen.add(node.name.value)
+                most = max(most, of_fragment(condition, node.selection_set.selections, of_job))
+            elif isinstance(node, FragmentSpreadNode) and (node.name.value, of_job) not in seen:
+                seen.add((node.name.value, of_job))
                 fragment = fragments[node.name.value]
-                most = max(most, of_fragment(fragment.type_condition.name.value, fragment.selection_set.selections))
+                condition = fragment.type_condition.name.value
+                most = max(most, of_fragment(condition, fragment.selection_set.selections, of_job))
         return most
 
-    return of(fields)
+    return of(fields, of_job=False)
 
 
-_OF_ALL_TYPES = frozenset({"Job", "JobConnection", "JobEdge", "PageInfo"})
-"""The conditions of fragments that say nothing about the type of a job."""
+_JOBS = frozenset({"nodes", "node", "job"})
+"""The fields whose value is a job, or a list of jobs."""
 
 
 def _presents_alike(present: Presenter) -> Presenter:
@@ -417,6 +419,11 @@ class JobEvent:
         "nobody was authenticated."
     )
     job: Job = computed(description="The job as of this event.")
+
+    @property
+    def key(self) -> str:
+        """Return what tells it from all other events: its cursor."""
+        return self.cursor
 
 
 @strawberry.type(description="The job was created and is held back until `runAt`.")
@@ -613,3 +620,98 @@ async def presented_page(page: Page, job_filter: JobFilter, info: Info, needed: 
             for place, job in enumerate(page.jobs)
         ]
     return JobConnection(filter=job_filter, page=page, nodes=nodes)
+
+
+# Changes of a list of jobs.
+
+
+@strawberry.interface(
+    description="A change of a watched list. Changes come in groups: after the last of one, with `more` false, the "
+    "list and `totalCount` are what `jobs` answers."
+)
+class JobsChange:
+    """The fields that every change has, read from ``source`` when they are selected."""
+
+    source: strawberry.Private[ListChange]
+    present: strawberry.Private[Presenter]
+    key: strawberry.Private[str]
+    """Tells it from all other changes of its list."""
+    cursor = None
+    """A list begins anew with a snapshot: there is nothing to go on after. Clients see ``position`` as the cursor."""
+    position: str = strawberry.field(
+        name="cursor",
+        description="The place in the history of all jobs that the list is of: a decimal number, the same for all "
+        "changes of a group.",
+    )
+    total_count: int = computed(description="How many jobs match the filter then, those that are not shown included.")
+    more: bool = computed(description="Whether further changes of this group follow at once.")
+
+
+@strawberry.type(
+    description="The whole list: the first thing that comes, and again whenever its changes would be more than the "
+    "list."
+)
+class JobsSnapshot(JobsChange):
+    """The list as of a position."""
+
+    nodes: list[Job] = computed(description="The first jobs of the order that match.")
+
+
+@strawberry.type(description="A job has come into the list; one that was in it already has moved.")
+class JobEntered(JobsChange):
+    """A job at a new place."""
+
+    job: Job = computed(description="What stands at the new place.")
+    before: strawberry.ID | None = computed(
+        description="The id of the job in front of which it stands now; null at the end of the list."
+    )
+
+
+@strawberry.type(description="A job has changed and stands where it stood.")
+class JobUpdated(JobsChange):
+    """A job at the place that it had."""
+
+    job: Job = computed(description="What stands there now, in the place of what was shown of it.")
+
+
+@strawberry.type(
+    description="A job is no longer in the list: it does not match any more, others have pushed it out at the end, or "
+    "it has expired."
+)
+class JobLeft(JobsChange):
+    """A job that was shown, and is no more."""
+
+    id: strawberry.ID = computed(description="Which of the jobs that were shown it was.")
+
+
+compute(JobsChange, total_count=attrgetter("source.total"), more=attrgetter("source.more"))
+compute(JobsSnapshot, nodes=lambda shown: list(map(shown.present, shown.source.jobs)))
+compute(JobEntered, job=lambda shown: shown.present(shown.source.job), before=attrgetter("source.before"))
+compute(JobUpdated, job=lambda shown: shown.present(shown.source.job))
+compute(JobLeft, id=attrgetter("source.job_id"))
+
+CHANGE_TYPES: dict[Move | None, type[JobsChange]] = {
+    None: JobsSnapshot,
+    Move.ENTERED: JobEntered,
+    Move.UPDATED: JobUpdated,
+    Move.LEFT: JobLeft,
+}
+
+
+async def presented_change(change: ListChange, info: Info, needed: Needed) -> JobsChange:
+    """Return the change as an object of its kind.
+
+    :param needed: what its jobs were read for.
+    """
+    schema = cast("PresentsJobs", info.schema)
+    present = schema.present_unread if needed is Needed.NOTHING else schema.present
+    if needed is Needed.TYPES:
+        reader = info.context.services().reader
+        jobs = change.jobs or ((change.job,) if change.job is not None else ())
+        shown = {job.id: await schema.present_by_type(job, reader) for job in jobs}
+        present = _found_in(shown)
+    return CHANGE_TYPES[change.move](source=change, present=present, key=change.key, position=str(change.position))
+
+
+def _found_in(shown: dict[str, Job]) -> Presenter:
+    return lambda job: shown[job.id]

@@ -170,6 +170,7 @@ _NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 
 RESERVED = frozenset(
     {
+        "Artifact",
         "Boolean",
         "CancelJobPayload",
         "Cancellation",
@@ -193,11 +194,12 @@ RESERVED = frozenset(
         "JobConnection",
         "JobDeadLetter",
         "JobEdge",
-        "Artifact",
+        "JobEntered",
         "JobError",
         "JobEvent",
         "JobFailed",
         "JobFilter",
+        "JobLeft",
         "JobOrder",
         "JobOrderField",
         "JobPayloadInput",
@@ -208,6 +210,9 @@ RESERVED = frozenset(
         "JobStarted",
         "JobStatus",
         "JobType",
+        "JobUpdated",
+        "JobsChange",
+        "JobsSnapshot",
         "Mutation",
         "PageInfo",
         "Query",

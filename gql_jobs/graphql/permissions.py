@@ -42,6 +42,7 @@ PERMISSIONS: dict[str, Needs] = {
     "Mutation.renewAccess": _KNOWN,
     "Subscription.jobProgress": _SEE,
     "Subscription.jobEvents": _SEE,
+    "Subscription.jobsChanged": _SEE,
 }
 """The scopes that a viewer needs to begin a root field; any known viewer may begin one that lists none.
 

@@ -12,7 +12,7 @@ from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.operations import Operation, Operations, Result
 from gql_jobs.graphql.engine.strawberry_internals import describe_one_of
 from gql_jobs.graphql.inputs import LARGEST_LISTS
-from gql_jobs.graphql.job_types import EVENT_TYPES, UnknownJob
+from gql_jobs.graphql.job_types import CHANGE_TYPES, EVENT_TYPES, UnknownJob
 from gql_jobs.graphql.mutations import PAYLOADS, mutation_type
 from gql_jobs.graphql.permissions import permit
 from gql_jobs.graphql.queries import Query
@@ -51,7 +51,8 @@ class JobsSchema(strawberry.Schema):
         self.present_unread = registered.present_unread
         self.present_by_type = registered.present_by_type
         describe_one_of()
-        types: list[Any] = [UnknownJob, *registered.objects.values(), *EVENT_TYPES.values(), ErrorCode]
+        objects = [UnknownJob, *registered.objects.values()]
+        types: list[Any] = [*objects, *EVENT_TYPES.values(), *CHANGE_TYPES.values(), ErrorCode]
         super().__init__(
             query=Query,
             mutation=mutation_type(registered),

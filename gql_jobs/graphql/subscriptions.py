@@ -9,12 +9,30 @@ from typing import Annotated, Any, Self
 import strawberry
 
 from gql_jobs.graphql.context import Info
-from gql_jobs.graphql.engine.budget import Budget
-from gql_jobs.graphql.inputs import JobFilterInput, filter_of
-from gql_jobs.graphql.job_types import JobEvent, Presenter, presented_event, presenter
+from gql_jobs.graphql.engine.budget import Budget, OverBudget
+from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
+from gql_jobs.graphql.job_types import (
+    JobEvent,
+    JobsChange,
+    Needed,
+    Presenter,
+    needed_of_jobs,
+    presented_change,
+    presented_event,
+    presenter,
+)
+from gql_jobs.index.index import LARGEST_LIST, ListTooLarge
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.model import Cursor, parse_job_id
 from gql_jobs.live.bus import Subscriber
+from gql_jobs.live.windows import ListSubscriber
+
+LARGEST_WINDOW = 100
+"""Jobs of the largest list that can be watched."""
+DEFAULT_WINDOW = 50
+DEFAULT_GROUPS = 4.0
+SLOWEST, FASTEST = 0.1, 10
+"""Groups of changes, or reports of progress, that may be asked for in a second."""
 
 
 class PresentedEvents:
@@ -42,6 +60,35 @@ class PresentedEvents:
     async def aclose(self) -> None:
         """Close the subscriber whose events these are."""
         await self._events.aclose()
+
+
+class PresentedChanges:
+    """An async iterator over the changes of one list, as GraphQL objects of their kinds."""
+
+    __slots__ = ("_changes", "_info", "_needed")
+
+    def __init__(self, changes: ListSubscriber, info: Info, needed: Needed) -> None:
+        self._changes = changes
+        self._info = info
+        self._needed = needed
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobsChange:
+        try:
+            change = await self._changes.__anext__()
+        except ListTooLarge as error:
+            raise OverBudget("number of bytes read", LARGEST_LIST, error.size) from None
+        return await presented_change(change, self._info, self._needed)
+
+    def step_back(self) -> None:
+        """Begin again, with a snapshot for whoever watches now."""
+        self._changes.step_back()
+
+    async def aclose(self) -> None:
+        """Close the subscriber whose changes these are."""
+        await self._changes.aclose()
 
 
 @strawberry.type(description="Everything that can be watched.")
@@ -112,6 +159,69 @@ class Subscription:
         events = await info.context.services().watch.all(wanted, session, _cursor(info, after))
         events.turn = info.context.turn
         return PresentedEvents(presenter(info), events)
+
+    @strawberry.subscription(
+        description=(
+            "The first jobs that match, as `jobs` lists them, and how that list changes: first a `JobsSnapshot`, then "
+            "groups of changes. Whoever applies them has after each group what `jobs` answers. Never completes by "
+            "itself."
+        )
+    )
+    async def jobs_changed(
+        self,
+        info: Info,
+        *,
+        filter: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any] | None,
+            strawberry.argument(
+                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
+            ),
+        ] = strawberry.UNSET,
+        order_by: Annotated[
+            dict[str, Any] | None,
+            strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
+        ] = strawberry.UNSET,
+        first: Annotated[
+            int | None, strawberry.argument(description=f"How many jobs are listed: 1 to {LARGEST_WINDOW}.")
+        ] = DEFAULT_WINDOW,
+        max_per_second: Annotated[
+            float | None,
+            strawberry.argument(description="Groups of changes that come in a second at most: 0.1 to 10."),
+        ] = DEFAULT_GROUPS,
+    ) -> AsyncIterator[JobsChange]:
+        """Open the changes of the list.
+
+        :raises InvalidArgument: for a filter, a size or a rate that is not valid.
+        :raises RateLimited: if too many different lists are watched.
+        """
+        context = info.context
+        first = DEFAULT_WINDOW if first is None else first
+        if not 1 <= first <= LARGEST_WINDOW:
+            raise InvalidArgument("first", f"first must be between 1 and {LARGEST_WINDOW}.")
+        needed = needed_of_jobs(info)
+        changes = context.services().windows.subscribe(
+            filter_of(filter, context.session.visibility),
+            order_of(order_by),
+            context.session,
+            first=first,
+            per_second=_rate(max_per_second, DEFAULT_GROUPS),
+            with_payloads=needed is Needed.VALUES,
+        )
+
+        async def recheck() -> None:
+            # There may be another list for the viewer of now.
+            changes.wake()
+
+        context.recheck = recheck
+        changes.turn = context.turn
+        return PresentedChanges(changes, info, needed)
+
+
+def _rate(given: float | None, default: float) -> float:
+    rate = default if given is None else given
+    if not SLOWEST <= rate <= FASTEST:
+        raise InvalidArgument("maxPerSecond", f"maxPerSecond must be between {SLOWEST} and {FASTEST}.")
+    return rate
 
 
 def _cursor(info: Info, after: str | None) -> Cursor | None:

@@ -14,10 +14,10 @@ import logging
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from gql_jobs.index.tables import (
     Loss,
     create_index_file,
     delete_index_file,
+    for_a_list,
     is_damage,
     is_failure,
     json_array,
@@ -62,6 +63,7 @@ _SIZES_BY_ID = (
     "SELECT id, length(spec) + length(state) + length(payload) + ifnull(length(result), 0)"
     " FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 )
+_LISTED = "SELECT id, spec, state, {} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 _SPEC_OF_ANY = "SELECT spec, 1 FROM jobs WHERE id = ? UNION ALL SELECT ?, 0 LIMIT 1"
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
@@ -69,6 +71,8 @@ _MAX_RECENT_BYTES = 16 << 20
 """Bytes that they may take."""
 _PORTION_BYTES = 8 << 20
 """Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
+LARGEST_LIST = 8 << 20
+"""Bytes that the jobs of one list may take in memory."""
 _UNWEIGHED = 16
 """Jobs that are read for a portion without asking for their sizes first, which costs a second look-up each."""
 _UNUSABLE = "The index of this process cannot be used; try again."
@@ -82,6 +86,14 @@ class UnusableIndex(Exception):
 
 class DamagedIndex(UnusableIndex):
     """The index file was found damaged, or was taken away, and is deleted, so that the next start builds it anew."""
+
+
+class ListTooLarge(Exception):
+    """The jobs that were asked for do not fit into memory together: they have ``size`` bytes, or more."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 class UnreadableMessage(NamedTuple):
@@ -108,6 +120,20 @@ class Note(NamedTuple):
     worker_id: str
 
 
+class JobChange(NamedTuple):
+    """A job that was changed: as it was, None for a new one, and as it is, None for one that is gone."""
+
+    before: Job | None
+    after: Job | None
+
+
+class OnChange(Protocol):
+    """Is told what was applied, at once after it is stored."""
+
+    def __call__(self, changes: list[JobChange], position: int, *, in_turn: bool) -> None:
+        """Note the changes of a batch that leads to ``position``; not ``in_turn`` if the index was there before."""
+
+
 class Index:
     """Jobs and events as of ``position``, for the event loop's thread only: a read here never takes long.
 
@@ -127,6 +153,8 @@ class Index:
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
         """The jobs that messages were about last, the latest at the end."""
         self._recent_bytes = 0
+        self.on_change: OnChange | None = None
+        """Called after each batch that has changed jobs; None while nobody wants to know."""
         self.written = 0
         """About how many bytes of jobs this process has written."""
         self.rebuilt = 0
@@ -183,9 +211,12 @@ class Index:
             if failure is None:
                 raise
             raise failure from error
+        in_turn = position > self.position
         self.position, self.newest, self.horizon = position, newest, horizon
         self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
+        if self.on_change is not None and (changed := [JobChange(*pair) for pair in changes.changed()]):
+            self.on_change(changed, position, in_turn=in_turn)
         return changes.events
 
     def portions(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -227,6 +258,39 @@ class Index:
         except QueueUnavailable:
             return None
         return rows[0].job if rows else None
+
+    def listed(self, job_ids: Sequence[str], *, with_payloads: bool) -> dict[str, Job]:
+        """Return by id those of the jobs that there are, as of ``position``.
+
+        :param with_payloads: whether payloads and results are wanted; else a payload is ``UNREAD``. Of errors they
+            have the latest.
+        :raises QueueUnavailable: if the file cannot be used any more.
+        :raises ListTooLarge: if the jobs have more than ``LARGEST_LIST`` bytes together.
+        """
+        self.raise_if_unusable()
+        found: dict[str, Job] = {}
+        absent = []
+        size = 0
+        for job_id in job_ids:
+            kept = self._recent.get(job_id)
+            if kept is None:
+                absent.append(job_id)
+                continue
+            found[job_id] = for_a_list(kept.job, with_payload=with_payloads)
+            size += found[job_id].weight
+        sql = _LISTED.format("payload, result" if with_payloads else "NULL, NULL")
+        try:
+            with closing(self._database.execute(sql, (json_array(absent),))) as rows:
+                for row in rows:
+                    found[row[0]] = for_a_list(stored_job(*row), with_payload=with_payloads)
+                    size += found[row[0]].weight
+                    if size > LARGEST_LIST:
+                        break
+        except READ_ERRORS as error:
+            raise self.read_error(error) from error
+        if size > LARGEST_LIST:
+            raise ListTooLarge(size)
+        return found
 
     def spec(self, job_id: str) -> Spec | None:
         """Return what was asked for, without the payload unless it is at hand; None as for ``job``.

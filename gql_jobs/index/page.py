@@ -7,7 +7,7 @@ import base64
 import binascii
 import sqlite3
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,9 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.viewer import EVERYTHING, Names, Visibility
+
+SortKey: TypeAlias = tuple[int | str, ...]
+"""The values that a job is sorted by, the id as the last; keys of one order can be compared."""
 
 _KEYS: dict[OrderField, tuple[str, ...]] = {
     OrderField.CREATED_AT: ("created", "id"),
@@ -189,6 +192,53 @@ def read_page(
             keys.append(key)
     has_previous = after is not None or offset > 0
     return Page(jobs, order, keys, size=size, unread=unread, has_next=has_next, has_previous=has_previous)
+
+
+class KeysRead(NamedTuple):
+    """The keys of the first jobs of a filter in an order, how many match, and the position that this is of.
+
+    ``is_whole``: whether these are the keys of all that match.
+    """
+
+    position: int
+    total: int
+    keys: list[SortKey]
+    is_whole: bool
+
+
+def read_sort_keys(database: sqlite3.Connection, job_filter: JobFilter, order: JobOrder, limit: int) -> KeysRead:
+    """Return the keys of at most ``limit`` jobs, the first in the order, as of one position of the index."""
+    columns, direction = _KEYS[order.field], "DESC" if order.descending else "ASC"
+    found = where(job_filter)
+    # One transaction, so that all is of one moment.
+    database.execute("BEGIN")
+    try:
+        row = database.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+        table = jobs_table(database, job_filter, order)
+        sql = (
+            f"SELECT {', '.join(columns)} FROM {table}{found.sql}"  # noqa: S608
+            f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ?"
+        )
+        keys = database.execute(sql, (*found.values, limit + 1)).fetchall()
+        total = count_jobs(database, job_filter)
+    finally:
+        database.execute("ROLLBACK")
+    return KeysRead(int(row[0]) if row is not None else 0, total, keys[:limit], len(keys) <= limit)
+
+
+def sort_key(job: Job, field: OrderField) -> SortKey:
+    """Return the values that a job is sorted by, as ``read_sort_keys`` reads them; its id is the last."""
+    spec = job.spec
+    created = microseconds(spec.created_at)
+    match field:
+        case OrderField.CREATED_AT:
+            return created, job.id
+        case OrderField.UPDATED_AT:
+            return microseconds(job.updated_at), job.id
+        case OrderField.FINISHED_AT:
+            return (0 if job.finished_at is None else microseconds(job.finished_at)), job.id
+        case OrderField.PRIORITY:
+            return spec.priority.rank, created, job.id
 
 
 def _parts_up_to(largest: int | None) -> str:

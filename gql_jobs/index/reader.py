@@ -18,7 +18,17 @@ from typing import TypeVar
 import msgspec
 
 from gql_jobs.index.index import Index
-from gql_jobs.index.page import Page, count_jobs, is_counted, jobs_table, read_page, where, where_counted
+from gql_jobs.index.page import (
+    KeysRead,
+    Page,
+    count_jobs,
+    is_counted,
+    jobs_table,
+    read_page,
+    read_sort_keys,
+    where,
+    where_counted,
+)
 from gql_jobs.index.tables import (
     READ_ERRORS,
     microseconds,
@@ -163,6 +173,10 @@ class Reader:
     async def count(self, job_filter: JobFilter) -> int:
         """Return how many jobs match."""
         return await self._read_short(partial(count_jobs, job_filter=job_filter))
+
+    async def keys(self, job_filter: JobFilter, order: JobOrder, limit: int) -> KeysRead:
+        """Return the keys of at most ``limit`` jobs, the first in the order, as of one position of the index."""
+        return await self._read(partial(read_sort_keys, job_filter=job_filter, order=order, limit=limit))
 
     async def ids(self, job_filter: JobFilter, limit: int) -> list[str]:
         """Return the ids of the jobs that match, oldest first, at most ``limit`` of them."""

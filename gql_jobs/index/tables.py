@@ -416,6 +416,14 @@ def stored_job(job_id: str, spec: bytes, state: bytes, payload: bytes | None, re
     return _job_of(job_id, stored_spec(spec, payload), state, result)
 
 
+def for_a_list(job: Job, *, with_payload: bool) -> Job:
+    """Return a job with what a list shows of it: of its errors the latest, payload and result only if wanted."""
+    errors = job.errors[-1:]
+    if with_payload:
+        return replace(job, errors=errors) if len(job.errors) > 1 else job
+    return replace(job, spec=replace(job.spec, payload=UNREAD), result_json=UNSET, errors=errors)
+
+
 def stored_spec(spec: bytes, payload: bytes | None) -> Spec:
     """Return the spec of these columns of a job's row; its payload is ``UNREAD`` if that is None.
 

@@ -4,7 +4,7 @@ A job is written once, however many messages of the batch are about it, and only
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -82,6 +82,13 @@ class Changes:
             self._notes = [note for note in self._notes if note.job_id != job.id]
             self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job.id}
             self.events = [event for event in self.events if event.job.id != job.id]
+
+    def changed(self) -> Iterator[tuple[Job | None, Job | None]]:
+        """Yield each job that was changed, as it was and as it is; None where it is new, or gone."""
+        for job_id, now in self.after.items():
+            was = self._before.get(job_id)
+            if now is not was:
+                yield (was.job if was is not None else None), (now.job if now is not None else None)
 
     def store(self, database: sqlite3.Connection) -> None:
         """Write all changes, within a transaction that the caller has begun.

@@ -28,7 +28,7 @@ Limited = Literal["operations", "creations", "connections"]
 """What has a limit of its own."""
 
 
-class Windows(Storage):
+class RateWindows(Storage):
     """Counters that end with their window of time, without a thread or a task, and no more of them than ``most``.
 
     All of them have windows of one length, so that the oldest ends first. Times are those of ``clock``.
@@ -98,7 +98,7 @@ class RateLimit:
         self._item: RateLimitItem = parse(text)
         self._what = what
         self._clock = clock
-        self._limiter = FixedWindowRateLimiter(Windows(clock=clock))
+        self._limiter = FixedWindowRateLimiter(RateWindows(clock=clock))
 
     def spend(self, counted: Sequence[str], number: int = 1) -> None:
         """Count so many more for each of those.

@@ -32,6 +32,7 @@ from gql_jobs.live.feed import Feed, FeedCounters, run_feed
 from gql_jobs.live.losses import Losses
 from gql_jobs.live.tally import Tally
 from gql_jobs.live.watch import Watch
+from gql_jobs.live.windows import Windows, open_windows
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.heartbeats import Presence, watch_workers
@@ -87,6 +88,7 @@ class Runtime(Struct):
     feed: Feed
     bus: EventBus
     watch: Watch
+    windows: Windows
     presence: Presence
     artifacts: ArtifactStore
     access: Authentication
@@ -252,6 +254,7 @@ async def open_runtime(
             feed=feed,
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
+            windows=stack.enter_context(open_windows(index, reader)),
             artifacts=artifacts,
             access=access,
             presence=await stack.enter_async_context(watch_workers(connection)),

@@ -179,3 +179,15 @@ async def test_all_jobs_are_watched_over_a_websocket_and_over_http(api: ServedAp
         await by_http.aclose()
     await api.subscribers(0)
     await ended(api, created["id"])
+
+
+async def test_a_page_is_kept_up_to_date(api: ServedApi) -> None:
+    async with api.socket_streams(example("jobs_changed"), [{}]) as (changes,):
+        snapshot = await anext(changes)
+        assert snapshot["__typename"] == "JobsSnapshot"
+        before = snapshot["nodes"][0]["id"] if snapshot["nodes"] else None
+        created = await _mail(api, "ada@example.com")
+        entered = await anext(changes)
+        assert (entered["__typename"], entered["job"]["id"]) == ("JobEntered", created["id"])
+        assert (entered["before"], entered["totalCount"]) == (before, snapshot["totalCount"] + 1)
+    await ended(api, created["id"])

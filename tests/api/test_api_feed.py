@@ -45,9 +45,9 @@ async def test_a_socket_that_is_not_read_has_one_subscription_make_a_result_at_a
     made: list[str | None] = []
     usual = ResultCache.keep
 
-    def counted(self: ResultCache, result: Result) -> Result:
-        made.append(result.cursor)
-        return usual(self, result)
+    def counted(self: ResultCache, key: str, result: Result) -> Result:
+        made.append(key)
+        return usual(self, key, result)
 
     monkeypatch.setattr(ResultCache, "keep", counted)
     document = "subscription ($id: ID!) { jobProgress(id: $id) { job { id rawPayload } } }"

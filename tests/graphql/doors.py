@@ -119,6 +119,7 @@ _JOB = "query($id: ID!) { job(id: $id) { %s } }"
 _PAGE = "{ jobs(%s) { nodes { id } } }"
 _INPUT = "{ payload: { probe: {} } }"
 _CREATED = f"mutation {{ createJob(input: {_INPUT}) {{ %s }} }}"
+_CHANGED = "subscription { %s { ... on JobsSnapshot { nodes { id } } } }"
 
 PROBES: dict[str, Probe] = {
     "Query.__typename": Probe("{ __typename }", _KNOWN, _has_any),
@@ -219,6 +220,11 @@ PROBES: dict[str, Probe] = {
     "Subscription.jobEvents(after)": Probe(
         "subscription($cursor: String) { jobEvents(after: $cursor) { job { id } } }", _OWN
     ),
+    "Subscription.jobsChanged": Probe(_CHANGED % "jobsChanged", _OWN),
+    "Subscription.jobsChanged(filter)": Probe(_CHANGED % 'jobsChanged(filter: { type: ["probe"] })', _OWN),
+    "Subscription.jobsChanged(orderBy)": Probe(_CHANGED % "jobsChanged(orderBy: { field: UPDATED_AT })", _OWN),
+    "Subscription.jobsChanged(first)": Probe(_CHANGED % "jobsChanged(first: 100)", _OWN),
+    "Subscription.jobsChanged(maxPerSecond)": Probe(_CHANGED % "jobsChanged(maxPerSecond: 10)", _OWN),
 }
 
 

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from gql_jobs.jobs.errors import RateLimited
 from gql_jobs.jobs.viewer import Scope, Viewer
 from gql_jobs.settings import Settings
-from gql_jobs.web.rate_limits import MOST_COUNTED, RateLimit, RateLimits, Windows
+from gql_jobs.web.rate_limits import MOST_COUNTED, RateLimit, RateLimits, RateWindows
 from tests.serving import HOST, PROTOCOL, hear, request_of, serving, without_nats
 
 CREATE = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inputs) { jobs { id } } }"
@@ -52,7 +52,7 @@ def test_what_is_too_much_at_once_is_told_so_and_counts_nothing() -> None:
 
 def test_counts_take_so_much_memory_and_neither_a_thread_nor_a_task() -> None:
     clock, threads = _Clock(), threading.active_count()
-    windows = Windows(clock=clock)
+    windows = RateWindows(clock=clock)
     for number in range(MOST_COUNTED + 100):
         assert windows.incr(str(number), 60) == 1
     assert len(windows) == MOST_COUNTED

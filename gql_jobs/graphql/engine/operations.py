@@ -53,8 +53,12 @@ class SourceEvent(Protocol):
     """An event that the resolver of a subscription yields."""
 
     @property
-    def cursor(self) -> str:
-        """Return the event's place among all events, which no other event has."""
+    def key(self) -> str:
+        """Return what tells it from all other events of its operation; it is the same for all who watch that."""
+
+    @property
+    def cursor(self) -> str | None:
+        """Return what the subscription can go on after later; None if it cannot."""
 
 
 class Asker(Protocol):
@@ -122,7 +126,7 @@ class Result:
     """The result of an operation, or of one event of a subscription. Subscribers of the same operation may share it.
 
     :param refused: whether nothing was run, so that there is no ``data``; no result follows such a one.
-    :param cursor: the event's, in a result of a subscription.
+    :param cursor: what a subscription can go on after, in the result of an event.
     :param encoded: the JSON of ``data``, where it has been made already.
     """
 
@@ -257,7 +261,7 @@ class Operations:
                     if session.visibility is not visibility:
                         visibility = session.visibility
                         cache = self._caches.of(checked, visibility)
-                    result = cache.result(event.cursor)
+                    result = cache.result(event.key)
                     if result is None:
                         executor = executor or self._build(checked, operation)
                         result = await self._event_result(executor, checked, operation.context, event, cache)
@@ -320,10 +324,10 @@ class Operations:
         data = executor.data_of(event)
         if data is not None:
             # Only attributes of the event were read, so every subscriber gets the same.
-            return cache.keep(Result(data, cursor=event.cursor))
+            return cache.keep(event.key, Result(data, cursor=event.cursor))
         result = await self._run(cast("EventExecutor", executor.build_per_event_executor(event)), checked, context)
         result.cursor = event.cursor
-        return cache.keep(result) if self._is_shareable(checked) else result
+        return cache.keep(event.key, result) if self._is_shareable(checked) else result
 
     def _is_shareable(self, checked: ReadOperation) -> bool:
         known = checked.known
@@ -424,50 +428,50 @@ def refused_result(errors: list[GraphQLError]) -> Result:
 
 
 class ResultCache:
-    """The latest results of one operation, by the cursors of their events."""
+    """The latest results of one operation, by the keys of their events."""
 
     def __init__(self, sizes: "ResultSizes") -> None:
         """:param sizes: of the results in all caches of the schema."""
-        self._results: OrderedDict[str | None, Result] = OrderedDict()
+        self._results: OrderedDict[str, Result] = OrderedDict()
         self._sizes = sizes
 
-    def result(self, cursor: str) -> Result | None:
-        """Return the cached result of the event with that cursor, or None."""
-        return self._results.get(cursor)
+    def result(self, key: str) -> Result | None:
+        """Return the cached result of the event with that key, or None."""
+        return self._results.get(key)
 
-    def keep(self, result: Result) -> Result:
+    def keep(self, key: str, result: Result) -> Result:
         """Cache a result and return it; the oldest is dropped when there are too many, or all together too large."""
-        self._results[result.cursor] = result
+        self._results[key] = result
         if len(self._results) > _MAX_CACHED:
             self._results.popitem(last=False)
-        self._sizes.add(self, result)
+        self._sizes.add(self, key, result)
         return result
 
-    def drop(self, cursor: str | None) -> None:
-        """Drop the result of the event with that cursor, if it is cached."""
-        self._results.pop(cursor, None)
+    def drop(self, key: str) -> None:
+        """Drop the result of the event with that key, if it is cached."""
+        self._results.pop(key, None)
 
 
 class ResultSizes:
     """The sizes of the results in all caches, of which the oldest are dropped when they take too much memory."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[ref[ResultCache], str | None, int]] = deque()
-        """Each result's cache, cursor and bytes; of some the cache has gone, or has dropped the result."""
+        self._kept: deque[tuple[ref[ResultCache], str, int]] = deque()
+        """Each result's cache, key and bytes; of some the cache has gone, or has dropped the result."""
         self._bytes = 0
 
-    def add(self, cache: ResultCache, result: Result) -> None:
+    def add(self, cache: ResultCache, key: str, result: Result) -> None:
         """Count a result that was cached; drop the oldest ones while all together are too large."""
         # Its JSON is made now, which is needed in any case; the values it was made of take some times that.
         size = len(result.payload) * _MEMORY_OF_JSON + _RESULT_BYTES
-        self._kept.append((ref(cache), result.cursor, size))
+        self._kept.append((ref(cache), key, size))
         self._bytes += size
         while self._bytes > _MAX_CACHED_BYTES:
-            oldest, cursor, freed = self._kept.popleft()
+            oldest, key, freed = self._kept.popleft()
             self._bytes -= freed
             found = oldest()
             if found is not None:
-                found.drop(cursor)
+                found.drop(key)
 
 
 class ResultCaches:

@@ -208,7 +208,7 @@ def test_the_results_of_all_operations_share_a_budget_of_memory_and_the_oldest_g
     held = [caches.of(operation, None) for operation in operations]
     for number in range(5):
         for cache in held:
-            cache.keep(Result({"text": "x" * 400_000}, cursor=str(number)))
+            cache.keep(str(number), Result({"text": "x" * 400_000}))
     kept = [[n for n in range(5) if cache.result(str(n)) is not None] for cache in held]
     assert 1 < sum(map(len, kept)) * 400_000 * 4 <= 16 << 20
     assert all(numbers == list(range(5))[-len(numbers) :] for numbers in kept if numbers)

@@ -1,0 +1,152 @@
+"""jobsChanged: a list that is shown, and how it changes, over the real wire."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from tests.api.operations import CANCEL, ahead, asked, create, create_many, ended
+from tests.deadline import until
+from tests.running import RunningWorker
+from tests.serving import Data, ServedApi, hear, say
+
+LIST = """
+subscription ($filter: JobFilter, $order: JobOrder, $first: Int, $rate: Float) {
+  jobsChanged(filter: $filter, orderBy: $order, first: $first, maxPerSecond: $rate) {
+    __typename cursor totalCount more
+    ... on JobsSnapshot { nodes { ...of } }
+    ... on JobEntered { job { ...of } before }
+    ... on JobUpdated { job { ...of } }
+    ... on JobLeft { id }
+  }
+}
+fragment of on Job { __typename id status progress tags }
+"""
+PAGE = """
+query ($filter: JobFilter, $order: JobOrder, $first: Int) {
+  jobs(filter: $filter, orderBy: $order, first: $first) {
+    totalCount nodes { __typename id status progress tags }
+  }
+}
+"""
+
+
+class Shown:
+    """What a client shows that does what the documentation says."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Data] = []
+        self.total = -1
+        self.kinds: list[str] = []
+        self.is_whole = False
+
+    def apply(self, change: Data) -> None:
+        """Apply one change."""
+        self.kinds.append(change["__typename"])
+        self.total, self.is_whole = change["totalCount"], not change["more"]
+        match change["__typename"]:
+            case "JobsSnapshot":
+                self.jobs = change["nodes"]
+            case "JobLeft":
+                self.jobs = [job for job in self.jobs if job["id"] != change["id"]]
+            case "JobUpdated":
+                self.jobs = [change["job"] if job["id"] == change["job"]["id"] else job for job in self.jobs]
+            case "JobEntered":
+                rest = [job for job in self.jobs if job["id"] != change["job"]["id"]]
+                ids = [job["id"] for job in rest]
+                place = len(ids) if change["before"] is None else ids.index(change["before"])
+                self.jobs = [*rest[:place], change["job"], *rest[place:]]
+
+
+async def _follow(stream: AsyncIterator[Data], shown: Shown) -> None:
+    async for change in stream:
+        shown.apply(change)
+
+
+async def test_a_list_that_is_watched_becomes_what_a_page_answers_while_jobs_run(
+    api: ServedApi, worker: RunningWorker
+) -> None:
+    assert worker.task is not None
+    variables = {"filter": {"tags": ["mine"]}, "first": 5, "rate": 10.0}
+    shown = Shown()
+    await create(api, tags=["mine"])
+    async with aclosing(api.events(LIST, **variables)) as stream:
+        following = asyncio.create_task(_follow(stream, shown))
+        await until(lambda: shown.is_whole, "the list is there")
+        jobs = await create_many(api, [asked({"steps": 3}, tags=["mine"]) for _ in range(8)])
+        await create(api, tags=["other"])
+        for job_id in jobs:
+            await ended(api, job_id)
+        later = await create(api, tags=["mine"], runAt=ahead(hours=1))
+        await api.ask(CANCEL, id=later["id"])
+
+        async def is_the_page() -> bool:
+            page = (await api.ask(PAGE, filter=variables["filter"], first=5))["jobs"]
+            return shown.is_whole and (shown.jobs, shown.total) == (page["nodes"], page["totalCount"]) == (
+                page["nodes"],
+                10,
+            )
+
+        await until(is_the_page, "the list is the page")
+        following.cancel()
+        await asyncio.wait({following})
+    assert shown.kinds[0] == "JobsSnapshot"
+    assert {"JobEntered", "JobLeft"} & set(shown.kinds)
+    await until(lambda: not len(api.runtime.windows), "the window is closed")
+
+
+async def test_jobs_of_a_list_have_their_types_and_their_payloads_where_they_are_selected(api: ServedApi) -> None:
+    await create(api, {"gate": "x" * 5000})
+    selected = "... on JobsSnapshot { nodes { __typename rawPayload ... on ProbeJob { payload { gate } } } }"
+    async with aclosing(api.events(f"subscription {{ jobsChanged {{ {selected} }} }}")) as stream:
+        (job,) = (await anext(stream))["nodes"]
+    assert job["__typename"] == "ProbeJob"
+    assert job["payload"]["gate"] == job["rawPayload"]["gate"] == "x" * 5000
+    selected = "... on JobsSnapshot { nodes { __typename } }"
+    async with aclosing(api.events(f"subscription {{ jobsChanged {{ {selected} }} }}")) as stream:
+        assert (await anext(stream))["nodes"] == [{"__typename": "ProbeJob"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ("first: 0", "first"),
+        ("first: 101", "first"),
+        ("maxPerSecond: 0.05", "maxPerSecond"),
+        ("maxPerSecond: 11", "maxPerSecond"),
+        ('filter: { tags: ["%s"] }' % ("x" * 256), "filter.tags.0"),
+    ],
+)
+async def test_what_cannot_be_watched_is_refused_before_anything_comes(
+    api: ServedApi, arguments: str, field: str
+) -> None:
+    async with api.raw_socket() as opened:
+        refusal = await api.refused_on(opened, "1", f"subscription {{ jobsChanged({arguments}) {{ cursor }} }}")
+    assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": field}
+    assert len(api.runtime.windows) == 0
+
+
+async def test_a_stream_of_a_list_has_no_ids_to_resume_from_and_begins_anew_with_the_whole_list(
+    api: ServedApi,
+) -> None:
+    await create(api)
+    body = {"query": "subscription { jobsChanged { __typename } }"}
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "7"}
+    async with api.http.stream("POST", "/graphql", json=body, headers=headers) as stream:
+        assert stream.status_code == 200
+        lines = []
+        async for line in stream.aiter_lines():
+            lines.append(line)
+            if line.startswith("data:"):
+                break
+    assert not [line for line in lines if line.startswith("id:")]
+    assert "JobsSnapshot" in lines[-1]
+
+
+async def test_a_list_on_a_socket_is_completed_by_its_client(api: ServedApi) -> None:
+    async with api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload={"query": "subscription { jobsChanged { more } }"})
+        assert (await hear(opened))["payload"] == {"data": {"jobsChanged": {"more": False}}}
+        await say(opened, id="1", type="complete")
+        await until(lambda: not len(api.runtime.windows), "the window is closed")
