@@ -4,6 +4,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Self
 
 import strawberry
@@ -126,7 +127,8 @@ class Subscription:
 
         # Set first: the viewer may become another one while the events are opened.
         context.recheck = recheck
-        events = await services().watch.job(job_id, session, _cursor(info, after))
+        charge = partial(context.budget.take, 1)
+        events = await services().watch.job(job_id, session, _cursor(info, after), charge)
         events.turn = context.turn
         return PresentedEvents(presenter(info), events)
 

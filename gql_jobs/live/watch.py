@@ -5,7 +5,7 @@ is dropped. So there is no gap, no repetition and no race with a creation. This 
 begins and ends; the events in between go from the bus to the subscriber without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -30,9 +30,10 @@ CATCH_UP_TIMEOUT = 5.0
 class Finder(Protocol):
     """Looks a job up in the stream instead of the index."""
 
-    async def find(self, job_id: str) -> Job | None:
+    async def find(self, job_id: str, charge: Callable[[], None]) -> Job | None:
         """Return the job as the leader has it, or None.
 
+        :param charge: called for each message that is read for it; what it raises ends the read.
         :raises QueueUnavailable: if the leader does not answer.
         """
 
@@ -55,12 +56,19 @@ class Watch:
         self._bus = bus
         self._finder = finder
 
-    async def job(self, job_id: str, watcher: Watcher, after: Cursor | None = None) -> Subscriber:
+    async def job(
+        self,
+        job_id: str,
+        watcher: Watcher,
+        after: Cursor | None = None,
+        charge: Callable[[], None] = lambda: None,
+    ) -> Subscriber:
         """Open the job's latest event and all later ones, ending after the terminal one.
 
         :param watcher: for whom; events of a job that is not there for them (any more) are left out.
         :param after: begin with the first event behind this cursor instead.
-
+        :param charge: called for each message that is read to find a job that the index does not know yet; what it
+            raises ends that.
         :raises NotFound: if there is no such job; for one that is not there for the watcher after the same time.
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor or the job.
@@ -71,7 +79,7 @@ class Watch:
         with _closed_on_failure(self._bus.subscribe(known)) as events:
             events.ends_after = self._is_over
             events.matches = lambda event: watcher.visibility.shows(event.job)
-            await self._require(known, watcher.visibility)
+            await self._require(known, watcher.visibility, charge)
             if after is not None:
                 # A job that exists has lost no event to expiry, whatever others have lost.
                 await self._check_cursor(after, min(self._index.horizon, self._index.first_seq(known)))
@@ -114,11 +122,11 @@ class Watch:
         latest = self._index.latest_event(job_id)
         return latest is None or (latest.is_terminal and latest.cursor <= cursor)
 
-    async def _require(self, job_id: str, visibility: Visibility) -> None:
+    async def _require(self, job_id: str, visibility: Visibility, charge: Callable[[], None]) -> None:
         shown = self._index.shows(job_id, visibility)
         if shown:
             return
-        job = await self._finder.find(job_id if shown is None else NOBODYS_ID)
+        job = await self._finder.find(job_id if shown is None else NOBODYS_ID, charge)
         if job is None or not visibility.shows(job):
             raise NotFound(job_id)
         if not await self._feed.wait_for(job.last_seq, CATCH_UP_TIMEOUT):

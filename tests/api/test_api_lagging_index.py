@@ -64,6 +64,17 @@ async def test_what_the_stream_has_of_a_job_that_the_index_does_not_know_yet_is_
         assert api.runtime.index.job(job.id) is None
 
 
+async def test_a_job_that_the_index_does_not_know_yet_is_looked_up_for_its_events_within_the_budget_too(
+    settings: Settings, job_log: JobLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings.model_copy(update={"max_operation_rows": 4})) as api, api.raw_socket() as opened:
+        monkeypatch.setattr(api.runtime.feed, "_apply", lambda _batch: None)
+        job = await _story(job_log, settings)
+        refusal = await api.refused_on(opened, "1", f'subscription {{ jobProgress(id: "{job.id}") {{ cursor }} }}')
+        assert refusal["extensions"]["code"] == "TOO_COMPLEX"
+        assert api.runtime.bus.subscribers == 0
+
+
 async def _told(api: ServedApi, job: Job) -> list[Data]:
     return [await api.ask(document, id=job.id) for document in (HISTORY, ARTIFACTS)]
 

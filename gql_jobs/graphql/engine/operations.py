@@ -246,6 +246,7 @@ class Operations:
             return
         try:
             checked = self._checked(operation)
+            operation.context.budget = self._new_budget()
             source = await self._source(self._build(checked, operation), checked)
         except OperationRejected as rejected:
             yield self._refused(rejected.errors)
