@@ -453,6 +453,12 @@ class JobStarted(JobEvent):
 class JobProgress(JobEvent):
     """Kind ``progress``."""
 
+    @property
+    def key(self) -> str:
+        """Return the cursor, and which report it is where that one has waited and is told at a later place."""
+        seq = self.source.job.last_seq
+        return self.cursor if seq == self.source.cursor.seq else f"{self.cursor} {seq}"
+
     progress: int = computed(description="In percent: 0 to 100.")
     message: str | None = computed(description="What it is doing.")
 

@@ -109,17 +109,25 @@ class Subscription:
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
+        max_per_second: Annotated[
+            float | None,
+            strawberry.argument(
+                description="Reports of progress that come in a second at most: 0.1 to 10; without it "
+                "all come. The newest of a job comes as soon as it may; all else is never held back."
+            ),
+        ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
         """Open the events of one job.
 
         :raises NotFound: if there is no such job.
-        :raises InvalidArgument: if the cursor is of no event that is kept.
+        :raises InvalidArgument: if the cursor is of no event that is kept, or for a rate that is not valid.
         :raises QueueUnavailable: if the index cannot be brought to the cursor or the job.
         """
         job_id = parse_job_id(id)
         if job_id is None:
             raise NotFound(id)
         context, services, session = info.context, info.context.services, info.context.session
+        rate = _rate_of_progress(max_per_second)
 
         async def recheck() -> None:
             if await services().job(job_id, session.visibility, Budget()) is None:
@@ -129,6 +137,8 @@ class Subscription:
         context.recheck = recheck
         charge = partial(context.budget.take, 1)
         events = await services().watch.job(job_id, session, _cursor(info, after), charge)
+        if rate is not None:
+            events.limit_progress(rate)
         events.turn = context.turn
         return PresentedEvents(presenter(info), events)
 
@@ -150,15 +160,24 @@ class Subscription:
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
+        max_per_second: Annotated[
+            float | None,
+            strawberry.argument(
+                description="Reports of progress that come in a second at most, of all jobs together: 0.1 to 10; "
+                "all come without it. The newest of a job comes as soon as it may; all else is never held back."
+            ),
+        ] = strawberry.UNSET,
     ) -> AsyncIterator[JobEvent]:
         """Open the events of all jobs that match.
 
-        :raises InvalidArgument: if the filter is invalid, or the cursor is of no event that is kept.
+        :raises InvalidArgument: if the filter or the rate is invalid, or the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
         session = info.context.session
-        wanted = filter_of(filter, session.visibility)
+        wanted, rate = filter_of(filter, session.visibility), _rate_of_progress(max_per_second)
         events = await info.context.services().watch.all(wanted, session, _cursor(info, after))
+        if rate is not None:
+            events.limit_progress(rate)
         events.turn = info.context.turn
         return PresentedEvents(presenter(info), events)
 
@@ -206,7 +225,7 @@ class Subscription:
             order_of(order_by),
             context.session,
             first=first,
-            per_second=_rate(max_per_second, DEFAULT_GROUPS),
+            per_second=_rate(DEFAULT_GROUPS if max_per_second is None else max_per_second),
             with_payloads=needed is Needed.VALUES,
         )
 
@@ -219,8 +238,11 @@ class Subscription:
         return PresentedChanges(changes, info, needed)
 
 
-def _rate(given: float | None, default: float) -> float:
-    rate = default if given is None else given
+def _rate_of_progress(given: float | None) -> float | None:
+    return None if given is None or given is strawberry.UNSET else _rate(given)
+
+
+def _rate(rate: float) -> float:
     if not SLOWEST <= rate <= FASTEST:
         raise InvalidArgument("maxPerSecond", f"maxPerSecond must be between {SLOWEST} and {FASTEST}.")
     return rate

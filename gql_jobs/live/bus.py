@@ -14,6 +14,7 @@ from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Cursor
+from gql_jobs.live.throttle import Throttle
 
 BUFFER = 512
 """Events buffered for a subscriber at most; beyond that the buffer is dropped and it reads on from the index."""
@@ -69,6 +70,7 @@ class Subscriber:
         "_must_replay",
         "_replayed",
         "_terminal",
+        "_throttle",
         "_waiter",
         "cursor",
         "ends_after",
@@ -90,6 +92,8 @@ class Subscriber:
         """Resolved when there is an event, or no further one will come."""
         self._terminal: Event | None = None
         """The event handed out last, if it was a terminal one and ``ends_after`` has to be called with it."""
+        self._throttle: Throttle | None = None
+        """What holds progress back; None if all of it is handed out."""
         self._closed = False
         self._failure: str | None = None
         """Why the bus has ended it; None if it has not."""
@@ -118,9 +122,18 @@ class Subscriber:
         self._replayed = [event]
         self._bus.held.hold_replay(self, event.job.weight)
 
+    def limit_progress(self, per_second: float) -> None:
+        """Hand out at most so many reports of progress in a second: of each job the newest, those of all together.
+
+        Other events are handed out as soon as without it. Call it before the first event is read.
+        """
+        self._throttle = Throttle(per_second, self.cursor, self._forgotten)
+
     def step_back(self) -> None:
         """Hand out the last event once more, if it matches by now. Call it before the next event is read."""
-        self.drop()
+        if self._throttle is not None and self._throttle.step_back():
+            return
+        self._drop_read()
         self.cursor = _before(self.cursor)
         self._must_replay = True
         self._terminal = None
@@ -143,6 +156,11 @@ class Subscriber:
 
     def drop(self) -> None:
         """Drop what has been buffered or read for this subscriber, to be read from the index when it is wanted."""
+        self._drop_read()
+        if self._throttle is not None:
+            self._throttle.clear()
+
+    def _drop_read(self) -> None:
         if self._replayed:
             self._replayed = []
             self._must_replay = True
@@ -151,10 +169,19 @@ class Subscriber:
             self._clear_buffer()
 
     def _clear_buffer(self) -> None:
+        if self._throttle is None:
+            self._bus.held.release_buffer(self)
+        else:
+            # What waits is held on.
+            for event in self._buffer.values():
+                self._forgotten(event)
         self._buffer.clear()
         self._buffered = 0
         self._must_replay = True
-        self._bus.held.release_buffer(self)
+
+    def _forgotten(self, event: Event) -> None:
+        if event.job.weight >= LARGE:
+            self._bus.held.release_one(self, event)
 
     def __aiter__(self) -> Self:
         return self
@@ -163,6 +190,8 @@ class Subscriber:
         if self.ends_after is not None and self._terminal is not None and self.ends_after(self._terminal):
             self.close()
         while not self._closed:
+            if self._throttle is not None and (report := await self._report(self._throttle)) is not None:
+                return report
             if not (self._replayed or self._must_replay or self._buffer):
                 await self._wait()
                 continue
@@ -172,12 +201,46 @@ class Subscriber:
             if event is None or event.cursor <= self.cursor:
                 continue
             self.cursor = event.cursor
+            if self._throttle is not None and not self._passes(event, self._throttle):
+                continue
             if self.matches is not None and not self.matches(event):
                 continue
             if self.ends_after is not None:
                 self._terminal = event if event.is_terminal else None
             return event
         raise StopAsyncIteration if self._failure is None else QueueUnavailable(self._failure)
+
+    def _passes(self, event: Event, throttle: Throttle) -> bool:
+        """Return whether an event is handed out at once; progress that is not, and matches, waits."""
+        if event.kind is not Kind.PROGRESS:
+            throttle.pass_on(event)
+            return True
+        if self.matches is None or self.matches(event):
+            # Behind those that wait already, whose turn is first.
+            throttle.hold(event)
+            if (weight := event.job.weight) >= LARGE:
+                self._bus.held.hold(self, event, weight)
+        else:
+            throttle.outdate(event.job.id)
+        return False
+
+    async def _report(self, throttle: Throttle) -> Event | None:
+        """Return progress that has waited, if it is time and it still matches."""
+        due = throttle.due
+        if due is None or self._must_replay or asyncio.get_running_loop().time() < due:
+            return None
+        # A message may have made several events, which are told together: nothing has a place in between.
+        following = self._replayed[-1] if self._replayed else next(iter(self._buffer.values()), None)
+        if following is not None and following.cursor.seq <= self.cursor.seq:
+            return None
+        if self.turn is not None:
+            await self.turn.begin()
+        event = throttle.take()
+        if event is None or (self.matches is not None and not self.matches(event)):
+            return None
+        throttle.count(event, asyncio.get_running_loop().time())
+        self._terminal = None
+        return event
 
     def fail(self, reason: str) -> None:
         """Leave the bus and end the iteration with ``QueueUnavailable``, also of a reader that waits for an event now.
@@ -189,10 +252,20 @@ class Subscriber:
             self.close()
 
     async def _wait(self) -> None:
+        """Wait until there is an event, no further one will come, or progress that waits may be told."""
         if self.turn is not None:
             self.turn.end()
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        due = self._throttle.due if self._throttle is not None else None
+        if due is None:
+            await self._waiter
+            return
+        alarm = loop.call_at(due, self._wake)
+        try:
+            await self._waiter
+        finally:
+            alarm.cancel()
 
     async def _replayed_or_buffered(self) -> Event | None:
         """Return the next event, which may be one that was handed out already; None if there is none after all."""
@@ -272,8 +345,12 @@ class HeldEvents:
         self._replays: dict[Subscriber, int] = {}
 
     def hold(self, subscriber: Subscriber, event: Event, weight: int) -> None:
-        """Count a large event in a subscriber's buffer."""
-        self._holders.setdefault(subscriber, {})[event.cursor] = event
+        """Count a large event that a subscriber has buffered or holds back."""
+        held = self._holders.setdefault(subscriber, {})
+        if event.cursor in held:
+            # It was held back as it was read from the index, and is in the buffer as well.
+            return
+        held[event.cursor] = event
         _, holders = self._shared.get(event.cursor, (weight, 0))
         self._shared[event.cursor] = (weight, holders + 1)
         if holders == 0:

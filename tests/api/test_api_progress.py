@@ -1,8 +1,17 @@
 """jobProgress: from the present state to the end, for early, late and returning subscribers."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from gql_jobs.graphql.job_types import presented_event
+from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.messages import Kind, Progress, Started
+from gql_jobs.jobs.model import Cursor, Job
 from gql_jobs.settings import Settings
 from tests.api.operations import (
     CANCEL,
@@ -17,7 +26,8 @@ from tests.api.operations import (
     watched,
 )
 from tests.running import RunningWorker, running_worker
-from tests.serving import ServedApi, serving
+from tests.serving import Data, ServedApi, serving
+from tests.stories import job_after, queued, said
 
 
 async def test_a_subscriber_sees_the_job_from_its_present_state_to_its_end(
@@ -124,4 +134,62 @@ async def test_a_cursor_of_no_event_is_refused(api: ServedApi) -> None:
         for number, cursor in enumerate(("soon", "-1", "1.x", "999999", "0" * 30)):
             refusal = await api.refused_on(opened, str(number), document % cursor)
             assert (refusal["extensions"]["code"], refusal["extensions"]["argument"]) == ("INVALID_ARGUMENT", "after")
+    await api.subscribers(0)
+
+
+async def test_few_reports_of_progress_come_to_who_wants_few_and_all_else_comes(
+    api: ServedApi, worker: RunningWorker
+) -> None:
+    assert worker.task is not None
+    watch = "subscription ($id: ID!) { jobProgress(id: $id, maxPerSecond: 0.1) { __typename cursor job { progress } } }"
+    feed = "subscription { jobEvents(maxPerSecond: 0.1) { __typename cursor job { id } } }"
+    async with aclosing(api.events(feed)) as every:
+        following = asyncio.create_task(_until_completed(every, 2))
+        await api.subscribers(1)
+        jobs = [await create(api, {"steps": 20, "seconds": 0.5}) for _ in range(2)]
+        for job in jobs:
+            async with aclosing(api.events(watch, id=job["id"])) as stream:
+                events = [event async for event in stream]
+            assert kinds(lifecycle(events))[-1] == "Completed"
+            assert kinds(events).count("Progress") <= 1
+        seen = await following
+    assert kinds(seen).count("Progress") <= 1
+    for job in jobs:
+        of_job = [event for event in lifecycle(seen) if event["job"]["id"] == job["id"]]
+        expected = [event["cursor"] for event in await history(api, job["id"])]
+        assert [event["cursor"] for event in of_job] == expected
+
+
+async def _until_completed(stream: AsyncIterator[Data], jobs: int) -> list[Data]:
+    seen: list[Data] = []
+    async for event in stream:
+        seen.append(event)
+        if kinds(seen).count("Completed") == jobs:
+            break
+    return seen
+
+
+def _unshown(_job: Job) -> Any:
+    raise AssertionError("the job is not selected")
+
+
+def test_results_of_two_reports_that_are_told_at_one_position_are_not_shared() -> None:
+    started = (queued(1), said(2, Started))
+    late = [job_after(*started, said(seq, Progress)) for seq in (3, 4)]
+    shown = [presented_event(Event(Kind.PROGRESS, Cursor(5, 500), job), _unshown) for job in late]
+    assert shown[0].cursor == shown[1].cursor == "5.500"
+    assert shown[0].key != shown[1].key
+    assert presented_event(Event(Kind.PROGRESS, Cursor(3), late[0]), _unshown).key == "3"
+
+
+@pytest.mark.parametrize("field", ["jobProgress", "jobEvents"])
+@pytest.mark.parametrize("rate", ["0.05", "10.5", "-1", "1e999"])
+async def test_a_rate_of_progress_that_is_out_of_range_is_refused(api: ServedApi, field: str, rate: str) -> None:
+    job = await create(api)
+    asked = f'id: "{job["id"]}", ' if field == "jobProgress" else ""
+    async with api.raw_socket() as opened:
+        document = f"subscription {{ {field}({asked}maxPerSecond: {rate}) {{ cursor }} }}"
+        refusal = await api.refused_on(opened, "1", document)
+    if rate != "1e999":
+        assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "maxPerSecond"}
     await api.subscribers(0)

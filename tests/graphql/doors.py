@@ -213,12 +213,18 @@ PROBES: dict[str, Probe] = {
     "Subscription.jobProgress(after)": Probe(
         'subscription($id: ID!) { jobProgress(id: $id, after: "0") { job { id } } }', (SHOWN, N, SHOWN, N, U)
     ),
+    "Subscription.jobProgress(maxPerSecond)": Probe(
+        "subscription($id: ID!) { jobProgress(id: $id, maxPerSecond: 10) { job { id } } }", (SHOWN, N, SHOWN, N, U)
+    ),
     "Subscription.jobEvents": Probe('subscription { jobEvents(after: "0") { job { id } } }', _OWN),
     "Subscription.jobEvents(filter)": Probe(
         'subscription { jobEvents(after: "0", filter: { type: ["probe"] }) { job { id } } }', _OWN
     ),
     "Subscription.jobEvents(after)": Probe(
         "subscription($cursor: String) { jobEvents(after: $cursor) { job { id } } }", _OWN
+    ),
+    "Subscription.jobEvents(maxPerSecond)": Probe(
+        'subscription { jobEvents(after: "0", maxPerSecond: 10) { job { id } } }', _OWN
     ),
     "Subscription.jobsChanged": Probe(_CHANGED % "jobsChanged", _OWN),
     "Subscription.jobsChanged(filter)": Probe(_CHANGED % 'jobsChanged(filter: { type: ["probe"] })', _OWN),
