@@ -8,7 +8,10 @@ from typing import Any
 
 PAGE_SIZE = 4096
 """Bytes of a page of the file."""
-TABLES = ("meta", "jobs", "tags", "counts", "events", "progress", "artifacts", "notes", "expired", "unreadable")
+TABLES = (
+    *("meta", "jobs", "tags", "dead_letters", "counts", "events", "progress", "artifacts", "notes", "expired"),
+    "unreadable",
+)
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:

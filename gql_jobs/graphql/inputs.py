@@ -73,7 +73,7 @@ def filter_of(given: dict[str, Any] | None, visibility: Visibility) -> JobFilter
     """
     if not given:
         return JobFilter(visibility=visibility)
-    listed = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
+    listed: dict[str, Any] = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
     ids = listed.pop("ids")
     return JobFilter(
         ids=frozenset(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,

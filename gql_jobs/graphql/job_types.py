@@ -8,7 +8,7 @@ their payload and result, are made by ``registered_types``.
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -21,11 +21,11 @@ from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode, Selection
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
-from gql_jobs.graphql.engine.budget import Budget, spends_only
+from gql_jobs.graphql.engine.budget import Budget, OverBudget, spends_only
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed, selection_below
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
-from gql_jobs.index.index import Note
+from gql_jobs.index.index import LARGEST_LIST, ListTooLarge, Note
 from gql_jobs.index.page import Page
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import fold, model
@@ -303,7 +303,7 @@ def needed_of_jobs(info: Info) -> Needed:
     return of(fields, of_job=False)
 
 
-_JOBS = frozenset({"nodes", "node", "job"})
+_JOBS = frozenset({"nodes", "node", "job", "sample"})
 """The fields whose value is a job, or a list of jobs."""
 
 
@@ -626,6 +626,23 @@ async def presented_page(page: Page, job_filter: JobFilter, info: Info, needed: 
             for place, job in enumerate(page.jobs)
         ]
     return JobConnection(filter=job_filter, page=page, nodes=nodes)
+
+
+async def presented_jobs(job_ids: Sequence[str], info: Info) -> dict[str, Job]:
+    """Return by id those jobs that the index has, as objects, read with as much as is selected of them.
+
+    :raises OverBudget: if they have more bytes together than an operation may read.
+    """
+    needed, services = needed_of_jobs(info), info.context.services()
+    try:
+        jobs = services.index.listed(job_ids, with_payloads=needed is Needed.VALUES)
+    except ListTooLarge as error:
+        raise OverBudget("number of bytes read", LARGEST_LIST, error.size) from None
+    schema = cast("PresentsJobs", info.schema)
+    if needed is Needed.TYPES:
+        return {key: await schema.present_by_type(job, services.reader) for key, job in jobs.items()}
+    present = schema.present if needed is Needed.VALUES else schema.present_unread
+    return {key: present(job) for key, job in jobs.items()}
 
 
 # Changes of a list of jobs.

@@ -172,6 +172,10 @@ RESERVED = frozenset(
     {
         "Artifact",
         "Boolean",
+        "BulkAction",
+        "BulkPlan",
+        "BulkRun",
+        "BulkState",
         "CancelJobPayload",
         "Cancellation",
         "CancellationOutcome",
@@ -182,6 +186,7 @@ RESERVED = frozenset(
         "CreateViewTokenPayload",
         "Date",
         "DateTime",
+        "DeadLetterGroup",
         "Decimal",
         "ErrorCode",
         "Float",

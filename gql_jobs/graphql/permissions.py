@@ -29,6 +29,7 @@ PERMISSIONS: dict[str, Needs] = {
     "Query.job": _SEE,
     "Query.jobs": _SEE,
     "Query.jobTypes": _SEE,
+    "Query.deadLetterGroups": _SEE,
     "Query.queues": _SEE,
     "Query.workers": _SEE,
     "Mutation.__typename": _KNOWN,

@@ -19,16 +19,19 @@ from gql_jobs.graphql.job_types import (
     Job,
     JobConnection,
     needed_of_jobs,
+    presented_jobs,
     presented_page,
     presenter,
 )
 from gql_jobs.graphql.viewers import Viewer, viewer_of
 from gql_jobs.jobs import registry
 from gql_jobs.jobs.errors import InvalidArgument
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.model import JobStatus, failure_group
 from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
 
+LARGEST_GROUPS, DEFAULT_GROUPS = 100, 20
+"""Groups of dead letters that are answered, at most and where the argument ``first`` is left out or null."""
 DEFAULT_PAGE = 50
 """Jobs of a page where the argument ``first`` is left out or null."""
 
@@ -104,6 +107,26 @@ class Worker:
     last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
 
 
+@strawberry.type(
+    description="Dead letters that failed alike: jobs of one type, with one exception, whose messages differ in "
+    "numbers, ids, addresses and quotations only."
+)
+class DeadLetterGroup:
+    """A group of dead letters, with one of them as a sample."""
+
+    key: str = strawberry.field(description="Names the group, everywhere and for good; `planBulk` takes it.")
+    type: str = strawberry.field(description="The type of its jobs.")
+    error_type: str = strawberry.field(description="The name of the exception that all of them ended with.")
+    message: str = strawberry.field(
+        description="The first line of their messages, with `<number>`, `<id>`, `<address>`, `<url>` and `<…>` for "
+        "what differs; at most 200 characters."
+    )
+    count: int = strawberry.field(description="How many of the dead letters that match are in it.")
+    first_at: datetime = strawberry.field(description="When the first of them failed for good.")
+    last_at: datetime = strawberry.field(description="When the last of them did.")
+    sample: Job = strawberry.field(description="The one that failed last.")
+
+
 @strawberry.type(description="Everything that can be asked.")
 class Query:
     """The root of all queries."""
@@ -163,6 +186,48 @@ class Query:
         )
         budget.take(read=page.size)
         return await presented_page(page, job_filter, info, needed)
+
+    @strawberry.field(
+        description="The dead letters in groups of those that failed alike, the largest group first. Jobs that are "
+        "retried leave their group."
+    )
+    async def dead_letter_groups(
+        self,
+        info: Info,
+        filter: Annotated[  # noqa: A002 -- the schema's name
+            dict[str, Any] | None,
+            strawberry.argument(
+                description="Which dead letters; all of them where left out.", graphql_type=JobFilterInput | None
+            ),
+        ] = strawberry.UNSET,
+        first: Annotated[
+            int | None, strawberry.argument(description=f"How many groups at most: 1 to {LARGEST_GROUPS}.")
+        ] = DEFAULT_GROUPS,
+    ) -> list[DeadLetterGroup]:
+        """Return the groups, each with the job that failed last; refuse a size out of range with INVALID_ARGUMENT."""
+        first = DEFAULT_GROUPS if first is None else first
+        if not 1 <= first <= LARGEST_GROUPS:
+            raise InvalidArgument("first", f"first must be between 1 and {LARGEST_GROUPS}.")
+        context = info.context
+        context.budget.take(first)
+        job_filter = filter_of(filter, context.session.visibility)
+        found = await context.services().reader.failure_groups(job_filter, first)
+        samples = await presented_jobs([group.sample for group in found], info)
+        return [
+            DeadLetterGroup(
+                key=group.key,
+                type=failure.type,
+                error_type=failure.error_type,
+                message=failure.message,
+                count=group.jobs,
+                first_at=group.first_at,
+                last_at=group.last_at,
+                sample=shown,
+            )
+            for group in found
+            # One that was retried since the groups were read is in none any more.
+            if (shown := samples.get(group.sample)) is not None and (failure := failure_group(shown.source)) is not None
+        ]
 
     @strawberry.field(
         description="The kinds of job that this server can create, as far as there can be jobs of them for the viewer."

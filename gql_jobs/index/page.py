@@ -7,11 +7,12 @@ import base64
 import binascii
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from gql_jobs.index.tables import json_array, microseconds, stored_job
+from gql_jobs.index.tables import json_array, microseconds, moment_at, stored_job
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
@@ -96,6 +97,9 @@ def where(job_filter: JobFilter) -> Where:
         found = _one_of(found, column, values)
     if job_filter.tags is not None:
         found = _tagged(found, list(job_filter.tags), job_filter.visibility.tenant)
+    if job_filter.failure_group is not None:
+        dead = "SELECT job FROM dead_letters WHERE owner = ? AND failure_group = ?"
+        found = found.also(f"number IN ({dead})", job_filter.visibility.tenant or "", job_filter.failure_group)
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
@@ -194,6 +198,37 @@ def read_page(
     return Page(jobs, order, keys, size=size, unread=unread, has_next=has_next, has_previous=has_previous)
 
 
+class FailureCount(NamedTuple):
+    """The dead letters of a group that match a filter: how many, and when the first and the last of them failed.
+
+    ``sample``: the id of the one that failed last.
+    """
+
+    key: str
+    jobs: int
+    first_at: datetime
+    last_at: datetime
+    sample: str
+
+
+def read_failure_groups(database: sqlite3.Connection, job_filter: JobFilter, first: int) -> list[FailureCount]:
+    """Return the groups of the dead letters that match, the largest first."""
+    owner, found = job_filter.visibility.tenant or "", where(job_filter)
+    # In this order of tables: the dead letters of one tenant are few beside its jobs.
+    joined = f"FROM dead_letters AS dead CROSS JOIN jobs ON number = dead.job{found.also('dead.owner = ?').sql}"
+    counted = (
+        f"SELECT dead.failure_group, count(*) AS n, min(finished), max(finished) {joined}"
+        " GROUP BY dead.failure_group ORDER BY n DESC, dead.failure_group LIMIT ?"
+    )
+    latest = f"SELECT id {joined} AND dead.failure_group = ? ORDER BY finished DESC, id LIMIT 1"
+    groups = []
+    for key, number, first_at, last_at in database.execute(counted, (*found.values, owner, first)).fetchall():
+        row = database.execute(latest, (*found.values, owner, key)).fetchone()
+        if row is not None:
+            groups.append(FailureCount(key, number, moment_at(first_at), moment_at(last_at), row[0]))
+    return groups
+
+
 class KeysRead(NamedTuple):
     """The keys of the first jobs of a filter in an order, how many match, and the position that this is of.
 
@@ -278,6 +313,9 @@ def jobs_table(database: sqlite3.Connection, job_filter: JobFilter, order: JobOr
 
     :param order: of a read of which only the first rows are wanted.
     """
+    if job_filter.failure_group is not None:
+        # Found by their numbers, of which there are no more than dead letters of that group and that tenant.
+        return "jobs NOT INDEXED"
     if job_filter.ids is not None or job_filter.visibility.limits.ids is not None:
         return "jobs INDEXED BY jobs_id"
     if job_filter.visibility.tenant is not None:
@@ -295,6 +333,7 @@ def is_counted(job_filter: JobFilter) -> bool:
             job_filter.tags,
             job_filter.created_after,
             job_filter.created_before,
+            job_filter.failure_group,
             visibility.created_by,
             visibility.limits.ids,
             visibility.limits.tags,

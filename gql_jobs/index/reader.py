@@ -19,11 +19,13 @@ import msgspec
 
 from gql_jobs.index.index import Index
 from gql_jobs.index.page import (
+    FailureCount,
     KeysRead,
     Page,
     count_jobs,
     is_counted,
     jobs_table,
+    read_failure_groups,
     read_page,
     read_sort_keys,
     where,
@@ -188,6 +190,10 @@ class Reader:
             return database.execute(sql, (*found.values, limit)).fetchall()
 
         return [row[0] for row in await self._read(read)]
+
+    async def failure_groups(self, job_filter: JobFilter, first: int) -> list[FailureCount]:
+        """Return at most ``first`` groups of the dead letters that match, the largest first."""
+        return await self._read(partial(read_failure_groups, job_filter=job_filter, first=first))
 
     async def queue_counts(self, visibility: Visibility) -> dict[str, dict[JobStatus, int]]:
         """Return the number of jobs per queue and status; queues and statuses without a job may be left out."""

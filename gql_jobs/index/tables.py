@@ -85,7 +85,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"14.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"15.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -120,6 +120,9 @@ CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS N
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
 CREATE TABLE tags (
   tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)
+) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+  owner TEXT NOT NULL, failure_group TEXT NOT NULL, job INTEGER NOT NULL, PRIMARY KEY (owner, failure_group, job)
 ) WITHOUT ROWID;
 CREATE TABLE counts (
   status TEXT NOT NULL, type TEXT NOT NULL, queue TEXT NOT NULL, priority INTEGER NOT NULL, tenant TEXT NOT NULL,
@@ -325,7 +328,9 @@ def is_failure(error: BaseException) -> bool:
 
 
 def tenant_keys(spec: Spec) -> tuple[str, ...]:
-    """Return the tenants under which ``counts`` and ``tags`` have a job: empty, for all jobs together, and its own.
+    """Return the tenants under which ``counts``, ``tags`` and ``dead_letters`` have a job.
+
+    That is the empty one, for all jobs together, and its own.
 
     Whoever asks for a tenant's jobs looks at its own rows, so that neither the work nor the time of an answer follows
     from what others have; and whoever asks for all of them need not add up those of thousands of tenants.

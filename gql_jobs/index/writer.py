@@ -12,7 +12,7 @@ import msgspec
 from gql_jobs.index.tables import changed_row, microseconds, new_row, row_state, state_blob, tenant_keys
 from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
-from gql_jobs.jobs.model import Artifact, Job
+from gql_jobs.jobs.model import Artifact, Job, failure_group
 
 _INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ?, result = ? WHERE number = ?"
@@ -21,6 +21,10 @@ _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 _Counted: TypeAlias = tuple[str, str, str, int, str]
 """The key of a row of ``counts``: status, type, queue, priority and tenant, which is empty for all jobs together."""
+
+
+_Grouped: TypeAlias = tuple[str, str, int]
+"""A row of ``dead_letters``: the tenant, which is empty for all jobs together, the group and the job's number."""
 
 
 class IndexedJob(NamedTuple):
@@ -107,16 +111,19 @@ class Changes:
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
         new, changed, progressed, tags = [], [], [], []
         counted: dict[_Counted, int] = {}
+        grouped, ungrouped = list[_Grouped](), list[_Grouped]()
         for job_id, now in self.after.items():
             was = self._before.get(job_id)
             if now is was:
                 continue
             if was is not None:
                 _count(counted, was.job, -1)
+                ungrouped += _group_rows(was)
             if now is None:
                 continue
             number, job = now
             _count(counted, job, 1)
+            grouped += _group_rows(now)
             blob = row_state(job)
             if job.result is None:
                 blobs[id(job)] = blob
@@ -131,6 +138,8 @@ class Changes:
         database.executemany(_UPDATE_JOB, changed)
         database.executemany(_UPDATE_PROGRESS, progressed)
         database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", tags)
+        database.executemany("DELETE FROM dead_letters WHERE owner = ? AND failure_group = ? AND job = ?", ungrouped)
+        database.executemany("INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?)", grouped)
         database.executemany(_ADD_TO_COUNT, [(*key, delta) for key, delta in counted.items() if delta])
 
     def _store_events(self, database: sqlite3.Connection, blobs: Mapping[int, bytes]) -> None:
@@ -175,6 +184,12 @@ def _tag_rows(job: Job) -> list[tuple[str, str, str]]:
     """Return the job's rows of the table ``tags``, in the order of its columns."""
     spec = job.spec
     return [(tenant, tag, job.id) for tenant in tenant_keys(spec) for tag in spec.tags] if spec.tags else []
+
+
+def _group_rows(known: IndexedJob) -> list[_Grouped]:
+    """Return the job's rows of the table ``dead_letters``: none unless it is one."""
+    group = failure_group(known.job)
+    return [(owner, group.key, known.number) for owner in tenant_keys(known.job.spec)] if group is not None else []
 
 
 def _note_row(message: Message) -> tuple[str | int, ...]:

@@ -1,8 +1,9 @@
-"""The job as a value: its id, spec, state and errors, its cursors, and the files kept with it.
+"""The job as a value: its id, spec, state and errors, groups of failures, its cursors, and the files kept with it.
 
 Frozen values only: no I/O and no clock. Their stored JSON has its fields in camelCase.
 """
 
+import hashlib
 import mimetypes
 import re
 import uuid
@@ -228,6 +229,55 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
         for error in self.errors:
             weight += _ERROR_BYTES + len(error.message)
         return weight
+
+
+# Groups of failures: which are the same one, whatever numbers, ids and names their messages have. A group is named by a
+# digest, so that it has one name in every process and at every time.
+
+_LONGEST_MASKED = 200
+"""Characters of a normalised message."""
+_MASKED_FROM = 300
+"""Characters of a message that are looked at; some masks take time that grows with the square of that."""
+_MASKS = (
+    # Addresses of the network before quotes and numbers, which they may hold.
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE), "<url>"),
+    (re.compile(r"[^\s'\"<>@,;:()]+@[^\s'\"<>@,;:()]+\.[^\s'\"<>@,;:()]+"), "<address>"),
+    (re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`"), "<…>"),
+    (re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<number>"),
+    (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b"), "<address>"),
+    (re.compile(r"\d+(?:[.,:]\d+)*"), "<number>"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+class FailureGroup(NamedTuple):
+    """What the dead letters of a group have in common."""
+
+    key: str
+    type: str
+    error_type: str
+    message: str
+
+
+def failure_group(job: Job) -> FailureGroup | None:
+    """Return the group of a dead letter; None for a job in any other state."""
+    if job.status is not JobStatus.DEAD_LETTER:
+        return None
+    error = job.errors[-1] if job.errors else None
+    error_type, message = (error.type, normalised(error.message)) if error is not None else ("Unknown", "")
+    name = f"{job.spec.type}\0{error_type}\0{message}"
+    key = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return FailureGroup(key, job.spec.type, error_type, message)
+
+
+def normalised(message: str) -> str:
+    """Return the first line of a message, cut to 200 characters, with numbers, ids, addresses and quotations masked."""
+    line = message[:_MASKED_FROM].strip().split("\n", 1)[0]
+    for pattern, mask in _MASKS:
+        line = pattern.sub(mask, line)
+    return line.strip()[:_LONGEST_MASKED]
 
 
 class Cursor(NamedTuple):

@@ -24,6 +24,7 @@ from gql_jobs.jobs.model import (
     JobPriority,
     JobStatus,
     Spec,
+    failure_group,
     job_id_for_key,
     new_job_id,
 )
@@ -51,6 +52,7 @@ class JobFilter(Struct, frozen=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
+    ``failure_group`` is the key of the group of dead letters that it has to be in.
     ``visibility``: which jobs there are at all for whoever asks.
     """
 
@@ -63,6 +65,7 @@ class JobFilter(Struct, frozen=True):
     tags: frozenset[str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    failure_group: str | None = None
     visibility: Visibility = EVERYTHING
 
     def matches(self, job: Job) -> bool:
@@ -77,8 +80,14 @@ class JobFilter(Struct, frozen=True):
             and (self.tags is None or (bool(self.tags) and self.tags.issubset(spec.tags)))
             and (self.created_after is None or spec.created_at > self.created_after)
             and (self.created_before is None or spec.created_at < self.created_before)
+            and (self.failure_group is None or _group_key(job) == self.failure_group)
             and self.visibility.shows(job)
         )
+
+
+def _group_key(job: Job) -> str | None:
+    group = failure_group(job)
+    return group.key if group is not None else None
 
 
 class OrderField(StrEnum):

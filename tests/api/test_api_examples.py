@@ -191,3 +191,8 @@ async def test_a_page_is_kept_up_to_date(api: ServedApi) -> None:
         assert (entered["__typename"], entered["job"]["id"]) == ("JobEntered", created["id"])
         assert (entered["before"], entered["totalCount"]) == (before, snapshot["totalCount"] + 1)
     await ended(api, created["id"])
+
+
+async def test_dead_letters_that_failed_alike_are_counted(api: ServedApi) -> None:
+    groups = (await api.ask(example("dead_letter_groups")))["deadLetterGroups"]
+    assert [group["count"] for group in groups] == sorted([group["count"] for group in groups], reverse=True)

@@ -10,10 +10,12 @@ from msgspec import Struct
 
 from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.viewer import Scope, Viewer, ViewLimits
-from gql_jobs.log.job_log import job_events
+from gql_jobs.log.job_log import job_events, open_job_log
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
+from tests.by_hand import bring_to
 from tests.deadline import until
 from tests.running import JOB_TYPES, running_worker
 from tests.stories import request
@@ -28,11 +30,12 @@ SHOWN, HIDDEN = "shown", "hidden"
 
 
 class Installation(Struct):
-    """Jobs of the tenants acme and bolt: ``job`` and ``ended`` of acme are those that viewers try to get at."""
+    """Jobs of the tenants acme and bolt: viewers try to get at ``job``, ``ended`` and ``dead``, which are acme's."""
 
     runtime: Runtime
     job: str
     ended: str
+    dead: str
     others: str
     kims: str
     token: str
@@ -44,6 +47,7 @@ class Installation(Struct):
         return {
             "id": self.job,
             "ended": self.ended,
+            "dead": self.dead,
             "token": self.token,
             "cursor": str(self.runtime.index.first_seq(self.job) - 1),
             "page": None,
@@ -75,6 +79,10 @@ async def installation(settings: Settings) -> AsyncIterator[Installation]:
         ended = await commands.create(request(run_at=tomorrow), ADA)
         await commands.cancel(ended.id, ADA)
         others = await commands.create(request(tags=("a",), idempotency_key="key"), BOB)
+        dead = await commands.create(request(), ADA)
+        async with open_job_log(runtime.connection) as job_log:
+            failed = await bring_to(job_log, commands, dead.job, JobStatus.DEAD_LETTER)
+        await runtime.feed.read_back(failed)
         kims = await commands.create(request(), KIM)
         fence = job_events(job.id, 0)
         await runtime.artifacts.save(job.id, "a.txt", io.BytesIO(b"text"), "text/plain", fence)
@@ -82,12 +90,12 @@ async def installation(settings: Settings) -> AsyncIterator[Installation]:
         await until(lambda: bool(runtime.presence.workers()), "the worker is known")
         await runtime.feed.read_back(kims)
         issued = runtime.access.issue(ADA, ViewLimits(), [Scope.READ], 60)
-        yield Installation(runtime, job.id, ended.id, others.id, kims.id, issued.id)
+        yield Installation(runtime, job.id, ended.id, dead.id, others.id, kims.id, issued.id)
 
 
 def _is_shown(data: Any, asked: dict[str, Any]) -> bool:
     """Whether an answer has the id of a job that was asked for."""
-    return any(asked[name] in str(data) for name in ("id", "ended"))
+    return any(asked[name] in str(data) for name in ("id", "ended", "dead"))
 
 
 def _has_any(data: Any, _asked: dict[str, Any]) -> bool:
@@ -113,6 +121,8 @@ class Probe(NamedTuple):
 F, U, N, B = "FORBIDDEN", "UNAUTHENTICATED", "NOT_FOUND", "BAD_REQUEST"
 _OWN = (SHOWN, HIDDEN, SHOWN, HIDDEN, U)
 """Jobs: the tenant's for its reader, the one that a token is for; not a stranger's, and not what others created."""
+_OWN_DEAD = (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)
+"""Dead letters: the tenant's for its reader; none where the token is for a job that is none."""
 _NEVER = (F, HIDDEN, F, F, U)
 _KNOWN = (SHOWN, SHOWN, SHOWN, SHOWN, U)
 _JOB = "query($id: ID!) { job(id: $id) { %s } }"
@@ -204,6 +214,11 @@ PROBES: dict[str, Probe] = {
     "CreateJobPayload.viewToken(scopes)": Probe(
         _CREATED % "viewToken(scopes: [CONTROL]) { id }", (F, SHOWN, F, F, U), _has_any
     ),
+    "Query.deadLetterGroups": Probe("{ deadLetterGroups { sample { id } } }", _OWN_DEAD),
+    "Query.deadLetterGroups(filter)": Probe(
+        '{ deadLetterGroups(filter: { type: ["probe"] }) { sample { id } } }', _OWN_DEAD
+    ),
+    "Query.deadLetterGroups(first)": Probe("{ deadLetterGroups(first: 100) { sample { id } } }", _OWN_DEAD),
     "Subscription.jobProgress": Probe(
         "subscription($id: ID!) { jobProgress(id: $id) { job { id } } }", (SHOWN, N, SHOWN, N, U)
     ),
