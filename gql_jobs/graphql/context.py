@@ -1,8 +1,9 @@
 """The context that resolvers are given: the parts of the process they may use. The web layer makes it."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import strawberry
 
@@ -22,6 +23,8 @@ from gql_jobs.live.watch import Watch
 from gql_jobs.live.windows import Windows
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.heartbeats import WorkerSeen
+
+_T = TypeVar("_T")
 
 
 class SeenWorkers(Protocol):
@@ -185,6 +188,23 @@ class Context:
     recheck: Callable[[], Awaitable[None]] = _goes_on
     """Raises why a subscription may not go on for the session's viewer, once that is another one; its resolver sets it
     if there is more to that than permission and the filter of each event."""
+    _kept: dict[object, asyncio.Task[Any]] = field(default_factory=dict)
+    _kept_for: Budget | None = None
+    """The budget that what was kept was read with: each event of a subscription has one of its own."""
+
+    async def once(self, what: object, read: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Return what ``read`` returns, or raise what it raises; it is called once for all fields of an operation.
+
+        Each event of a subscription counts as an operation.
+
+        :param what: tells it from all else that is read so.
+        """
+        if self._kept_for is not self.budget:
+            self._kept, self._kept_for = {}, self.budget
+        task = self._kept.get(what)
+        if task is None:
+            task = self._kept[what] = asyncio.create_task(read())
+        return cast("_T", await task)
 
 
 Info = strawberry.Info[Context, None]

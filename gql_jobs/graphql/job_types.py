@@ -8,7 +8,7 @@ their payload and result, are made by ``registered_types``.
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Protocol, Self, TypeAlias, cast
 
 import msgspec
 import strawberry
-from graphql import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionNode
+from graphql import FieldNode, FragmentDefinitionNode, FragmentSpreadNode, InlineFragmentNode, SelectionNode
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
@@ -32,7 +32,7 @@ from gql_jobs.jobs import fold, model
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
-from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.live.windows import ListChange, Move
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -274,6 +274,19 @@ _VALUES = frozenset({"payload", "rawPayload", "result", "rawResult"})
 def needed_of_jobs(info: Info) -> Needed:
     """Return the most that anything selected below this field may need of a job."""
     fields, fragments = selection_below(info)
+    return _needed(fields, fragments, of_job=False)
+
+
+def needed_of_job(info: Info) -> Needed:
+    """Return the same for a field that is itself a job, or a list of jobs."""
+    fields, fragments = selection_below(info)
+    below = [node for field in fields if field.selection_set for node in field.selection_set.selections]
+    return _needed(below, fragments, of_job=True)
+
+
+def _needed(
+    selected: Iterable[SelectionNode], fragments: Mapping[str, FragmentDefinitionNode], *, of_job: bool
+) -> Needed:
     seen: set[tuple[str, bool]] = set()
 
     def of_fragment(condition: str | None, below: Iterable[SelectionNode], of_job: bool) -> Needed:
@@ -300,7 +313,7 @@ def needed_of_jobs(info: Info) -> Needed:
                 most = max(most, of_fragment(condition, fragment.selection_set.selections, of_job))
         return most
 
-    return of(fields, of_job=False)
+    return of(selected, of_job=of_job)
 
 
 _JOBS = frozenset({"nodes", "node", "job", "sample"})
@@ -614,18 +627,44 @@ async def presented_page(page: Page, job_filter: JobFilter, info: Info, needed: 
     :param job_filter: the filter of the page, for the total count.
     :param needed: what the page was read for.
     """
+    return JobConnection(filter=job_filter, page=page, nodes=await page_nodes(page, info, needed))
+
+
+async def page_nodes(page: Page, info: Info, needed: Needed) -> list[Job]:
+    """Return the jobs of a page as objects of their types.
+
+    :param needed: what the page was read for.
+    """
     schema = cast("PresentsJobs", info.schema)
     if needed is Needed.NOTHING:
-        nodes = list(map(schema.present_unread, page.jobs))
-    elif not page.unread:
-        nodes = list(map(schema.present, page.jobs))
-    else:
-        reader, unread = info.context.services().reader, set(page.unread)
-        nodes = [
-            await schema.present_by_type(job, reader) if place in unread else schema.present(job)
-            for place, job in enumerate(page.jobs)
-        ]
-    return JobConnection(filter=job_filter, page=page, nodes=nodes)
+        return list(map(schema.present_unread, page.jobs))
+    if not page.unread:
+        return list(map(schema.present, page.jobs))
+    reader, unread = info.context.services().reader, set(page.unread)
+    return [
+        await schema.present_by_type(job, reader) if place in unread else schema.present(job)
+        for place, job in enumerate(page.jobs)
+    ]
+
+
+async def read_page_of(job_filter: JobFilter, order: JobOrder, first: int, info: Info, needed: Needed) -> Page:
+    """Return the first jobs of a filter, read for what is needed of them and within the operation's budget.
+
+    :raises OverBudget: if they have more bytes than it has left, or are more.
+    """
+    budget = info.context.budget
+    budget.take(first)
+    page = await info.context.services().reader.page(
+        job_filter,
+        order,
+        first=first,
+        after=None,
+        offset=0,
+        largest=LARGEST_READ[needed],
+        max_bytes=None if budget.max_size is None else budget.max_size - budget.read,
+    )
+    budget.take(read=page.size)
+    return page
 
 
 async def presented_jobs(job_ids: Sequence[str], info: Info) -> dict[str, Job]:

@@ -18,15 +18,19 @@ from gql_jobs.graphql.job_types import (
     LARGEST_READ,
     Job,
     JobConnection,
+    needed_of_job,
     needed_of_jobs,
+    page_nodes,
     presented_jobs,
     presented_page,
     presenter,
+    read_page_of,
 )
 from gql_jobs.graphql.viewers import Viewer, viewer_of
 from gql_jobs.jobs import registry
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus, failure_group
+from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
 
@@ -105,6 +109,26 @@ class Worker:
     running: int = strawberry.field(description="How many jobs it runs now.")
     started_at: datetime = strawberry.field(description="When it started.")
     last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
+    stale: bool = strawberry.field(
+        description="Whether it has missed a heartbeat, which come every 5 seconds: nothing was heard of it for more "
+        "than 7. Soon it is no longer listed, unless it is heard of again."
+    )
+
+    @strawberry.field(description=f"The jobs that it runs, the first created first: at most {LARGEST_PAGE}.")
+    async def jobs(self, info: Info) -> list[Job]:
+        """Return the jobs of the index that are PROCESSING and name this worker."""
+        context = info.context
+        running = (await context.once("running", context.services().reader.running)).get(self.id, [])[:LARGEST_PAGE]
+        if not running:
+            return []
+        needed = needed_of_job(info)
+        job_filter = JobFilter(
+            ids=frozenset(running),
+            status=frozenset({JobStatus.PROCESSING}),
+            visibility=context.session.visibility,
+        )
+        page = await read_page_of(job_filter, JobOrder(descending=False), len(running), info, needed)
+        return await page_nodes(page, info, needed)
 
 
 @strawberry.type(
@@ -329,4 +353,5 @@ def _worker(seen: WorkerSeen) -> Worker:
         running=seen.running,
         started_at=seen.started_at,
         last_seen_at=seen.last_seen_at,
+        stale=seen.stale,
     )

@@ -39,6 +39,7 @@ from gql_jobs.index.tables import (
     stored_event,
     stored_job,
     stored_spec,
+    stored_worker,
 )
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import Artifact, Cursor, Job, JobStatus, Spec
@@ -66,6 +67,8 @@ _LOOP_STEPS = 1000
 """Instructions of SQLite between two looks at the clocks: few, so that the limits above are kept closely."""
 _THREAD_STEPS = 100_000
 """Instructions of SQLite between two checks whether the caller still waits."""
+MOST_RUNNING = 10_000
+"""Running jobs that are looked at, to find those of each worker."""
 _EVENT_BYTES = 1024
 """Bytes of an event in memory besides those of its row."""
 _SPEC = "SELECT id, spec, payload FROM jobs WHERE number = ?"
@@ -82,6 +85,7 @@ UNION ALL SELECT seq, 0, 'progress', job, state FROM progress
 WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
 ORDER BY seq, nth LIMIT :limit
 """
+_RUNNING = "SELECT id, state FROM jobs WHERE status = 'processing' ORDER BY created, id LIMIT ?"
 _OLDEST_QUEUED = """
 SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')
 FROM (SELECT DISTINCT queue FROM counts WHERE tenant = '' AND status = 'queued' AND n > 0) AS queues
@@ -235,6 +239,18 @@ class Reader:
             else:
                 found, what = where(job_filter), f"count(*) FROM {jobs_table(database, job_filter)}"
             return database.execute(f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}", found.values).fetchall()
+
+        return await self._read(read)
+
+    async def running(self) -> dict[str, list[str]]:
+        """Return by worker the ids of the jobs that it runs, the first created first, of the first ``MOST_RUNNING``."""
+
+        def read(database: sqlite3.Connection) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            with closing(database.execute(_RUNNING, (MOST_RUNNING,))) as rows:
+                for job_id, state in rows:
+                    found.setdefault(stored_worker(state) or "", []).append(job_id)
+            return found
 
         return await self._read(read)
 

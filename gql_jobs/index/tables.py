@@ -59,7 +59,9 @@ _STATE = [field for field in fields(JobState) if field.name != "id"]
 In the row of a job its payload and its result are columns of their own, the last ones: SQLite does not read them where
 they are not asked for.
 """
-_RESULT = [field.name for field in _STATE].index("result_json")
+_NAMES = [field.name for field in _STATE]
+_RESULT = _NAMES.index("result_json")
+_WORKER = _NAMES.index("worker_id")
 # The result, raw JSON or not set, has no type in MessagePack: it is stored as bytes or nil.
 _STORED_TYPES = [bytes | None if place == _RESULT else field.type for place, field in enumerate(_STATE)]
 _encode_state = msgspec.msgpack.Encoder().encode
@@ -419,6 +421,15 @@ def stored_job(job_id: str, spec: bytes, state: bytes, payload: bytes | None, re
     :raises msgspec.DecodeError: if one of them is damaged.
     """
     return _job_of(job_id, stored_spec(spec, payload), state, result)
+
+
+def stored_worker(state: bytes) -> str | None:
+    """Return the worker that runs a job or ran it last, from the column ``state``; None before the first attempt.
+
+    :raises msgspec.DecodeError: if the state is damaged.
+    """
+    worker: str | None = _decode_state(state)[_WORKER]
+    return worker
 
 
 def for_a_list(job: Job, *, with_payload: bool) -> Job:

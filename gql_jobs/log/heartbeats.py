@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
@@ -23,6 +24,8 @@ _MIN_INTERVAL = 0.5
 """Seconds between two heartbeats at least, however often ``changed`` is set."""
 ANSWERS_WITHIN = 1.5
 """Seconds in which a worker that is asked for a heartbeat sends one, however recent its last one is."""
+MISSED_AFTER = HEARTBEAT_EVERY + 2.0
+"""Seconds without a heartbeat after which one was missed; the rest is for one that is late."""
 GONE_AFTER = 14.0
 """Seconds without a heartbeat after which a worker counts as gone: two may be lost and the third late."""
 
@@ -58,7 +61,7 @@ class Heartbeat(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
-    """A worker as of its latest heartbeat, which came at ``last_seen_at``."""
+    """A worker as of its latest heartbeat, which came at ``last_seen_at``; ``stale``: it has missed the next one."""
 
     id: str
     hostname: str
@@ -70,6 +73,7 @@ class WorkerSeen(msgspec.Struct, frozen=True):
     job_types: tuple[str, ...] = ()
     known_types: tuple[str, ...] = ()
     unable: tuple[LeftType, ...] = ()
+    stale: bool = False
 
     def can_run(self, queue: str, job_type: str) -> bool:
         """Return whether it says of itself that it runs all jobs of that type from that queue."""
@@ -98,9 +102,13 @@ class Presence:
 
     def workers(self) -> list[WorkerSeen]:
         """Return the workers that are alive, the one that started first at the beginning."""
-        alive_since = asyncio.get_running_loop().time() - GONE_AFTER
-        self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > alive_since}
-        return sorted((worker for _, worker in self._seen.values()), key=lambda w: (w.started_at, w.id))
+        now = asyncio.get_running_loop().time()
+        self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > now - GONE_AFTER}
+        workers = [
+            replace(worker, stale=True) if heard <= now - MISSED_AFTER else worker
+            for heard, worker in self._seen.values()
+        ]
+        return sorted(workers, key=lambda worker: (worker.started_at, worker.id))
 
     def _on_heartbeat(self, message: Received) -> None:
         try:

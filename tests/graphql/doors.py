@@ -147,6 +147,7 @@ PROBES: dict[str, Probe] = {
     "Query.jobTypes": Probe("{ jobTypes { name } }", _KNOWN, _has_any),
     "Query.queues": Probe("{ queues { name counts { count } oldestQueuedAt unservedTypes } }", _KNOWN, _has_any),
     "Query.workers": Probe("{ workers { id } }", (HIDDEN,) * 4 + (U,), _has_any),
+    "Worker.jobs": Probe("{ workers { jobs { id } } }", (HIDDEN,) * 4 + (U,), _has_any),
     "JobConnection.totalCount": Probe(
         "query($id: ID!) { jobs(filter: { ids: [$id] }) { totalCount } }", _OWN, _has_any
     ),

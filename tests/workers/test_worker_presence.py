@@ -64,6 +64,19 @@ async def test_a_killed_worker_disappears_when_it_has_been_silent(
         await _seen(runtime, 0, within=1.5)
 
 
+async def test_a_worker_that_missed_a_heartbeat_is_stale_until_it_is_heard_of_again(
+    runtime: Runtime, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert presence.HEARTBEAT_EVERY < presence.MISSED_AFTER < 2 * presence.HEARTBEAT_EVERY < presence.GONE_AFTER
+    await worker.started.wait()
+    (seen,) = await _seen(runtime, 1, within=1)
+    assert not seen.stale
+    monkeypatch.setattr(presence, "MISSED_AFTER", 0.3)
+    await until(lambda: runtime.presence.workers()[0].stale, "it is stale", within=2)
+    await runtime.connection.publish(codec.HEARTBEAT_REQUESTS, b"")
+    await until(lambda: not runtime.presence.workers()[0].stale, "it is heard of again", within=2)
+
+
 async def test_an_api_that_starts_later_is_told_at_once(
     settings: Settings, worker: RunningWorker, tmp_path: Path
 ) -> None:
