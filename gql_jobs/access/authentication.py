@@ -16,7 +16,16 @@ from msgspec.structs import replace
 
 from gql_jobs.access.identity_provider import IdentityProvider
 from gql_jobs.access.key_set import KeySet
-from gql_jobs.access.records import KEY_PREFIX, LONGEST_LIFE, check_limits, digest_of, id_in_key, is_key_id
+from gql_jobs.access.records import (
+    KEY_PREFIX,
+    LONGEST_LIFE,
+    check_limits,
+    digest_of,
+    from_url_text,
+    id_in_key,
+    is_key_id,
+    url_text,
+)
 from gql_jobs.access.store import CredentialStore, open_credential_store
 from gql_jobs.access.tickets import (
     TICKET_SECONDS,
@@ -308,6 +317,42 @@ class Authentication:
             raise Unauthenticated
         self.check(found.viewer)
         return found
+
+    # What is signed or kept for others who make plans of their own.
+
+    def sign(self, purpose: str, body: bytes) -> str:
+        """Return a text that holds a body, and that ``signed`` reads for the same purpose in every API process.
+
+        :raises QueueUnavailable: if there is no key to sign with at the moment.
+        """
+        key = self._store.newest_signing_key
+        mac = hmac.digest(key.derived(purpose), body, "sha256")
+        return f"{key.id}.{url_text(body)}.{url_text(mac)}"
+
+    def signed(self, purpose: str, text: str) -> bytes | None:
+        """Return the body of a text that was signed for that purpose; None if it was not."""
+        try:
+            key_id, body, mac = text.split(".")
+            key, read, given = self._store.signing_key(key_id), from_url_text(body), from_url_text(mac)
+        except ValueError:
+            return None
+        if key is None or not hmac.compare_digest(given, hmac.digest(key.derived(purpose), read, "sha256")):
+            return None
+        return read
+
+    async def keep(self, name: str, value: bytes, seconds: int) -> None:
+        """Store a value in the bucket for a time, in the place of an earlier one.
+
+        :raises QueueUnavailable: if it may not be stored.
+        """
+        await self._store.keep(name, value, seconds, replace=True)
+
+    async def kept(self, name: str) -> bytes | None:
+        """Return such a value, or None.
+
+        :raises QueueUnavailable: if it cannot be read.
+        """
+        return await self._store.kept(name)
 
     # Ends.
 

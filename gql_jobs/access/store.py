@@ -348,16 +348,17 @@ class CredentialStore:
                 return key
         raise QueueUnavailable("Others write the key of hashes at the same time; try again.")
 
-    # Tickets, which are not followed: each is read once.
+    # Tickets and runs of bulk actions, which are not followed but read where somebody asks for one.
 
-    async def keep(self, name: str, value: bytes, seconds: int) -> bool:
+    async def keep(self, name: str, value: bytes, seconds: int, *, replace: bool = False) -> bool:
         """Store a value for a time; return False if there is one of that name.
 
+        :param replace: store it in the place of that one instead.
         :raises QueueUnavailable: if it may not be stored.
         """
         with bucket_errors():
             try:
-                await self._bucket.put(name, value, expected=0, ttl=seconds)
+                await self._bucket.put(name, value, expected=None if replace else 0, ttl=seconds)
             except FenceRefused:
                 return False
         return True

@@ -17,6 +17,7 @@ from gql_jobs.jobs.model import Artifact, Cursor, Job
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.jobs.requests import JobDefaults
 from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, Visibility
+from gql_jobs.live.bulk_runs import BulkRuns
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
 from gql_jobs.live.watch import Watch
@@ -110,6 +111,10 @@ class Services(Protocol):
     @property
     def windows(self) -> Windows:
         """Return the source of the changes of lists of jobs."""
+
+    @property
+    def bulk_runs(self) -> BulkRuns:
+        """Return what plans and runs bulk actions."""
 
     @property
     def presence(self) -> SeenWorkers:

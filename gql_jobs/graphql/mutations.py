@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
+from gql_jobs.graphql.bulk import BULK_FIELDS
 from gql_jobs.graphql.context import Context, Info, Services
 from gql_jobs.graphql.engine.errors import PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
@@ -298,6 +299,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         *_FIELDS,
         *TOKEN_MUTATIONS,
     ]
+    fields += BULK_FIELDS
     return create_type("Mutation", fields, description="Everything that can be done.")
 
 

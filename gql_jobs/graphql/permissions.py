@@ -30,6 +30,7 @@ PERMISSIONS: dict[str, Needs] = {
     "Query.jobs": _SEE,
     "Query.jobTypes": _SEE,
     "Query.deadLetterGroups": _SEE,
+    "Query.bulkRun": _SEE,
     "Query.queues": _SEE,
     "Query.workers": _SEE,
     "Mutation.__typename": _KNOWN,
@@ -38,12 +39,16 @@ PERMISSIONS: dict[str, Needs] = {
     "Mutation.cancelJob": _CONTROL,
     "Mutation.retryJob": _CONTROL,
     "Mutation.retryJobs": _CONTROL,
+    "Mutation.planBulk": _CONTROL,
+    "Mutation.runBulk": _CONTROL,
+    "Mutation.stopBulk": _CONTROL,
     "Mutation.createViewToken": _KNOWN,
     "Mutation.revokeToken": _KNOWN,
     "Mutation.renewAccess": _KNOWN,
     "Subscription.jobProgress": _SEE,
     "Subscription.jobEvents": _SEE,
     "Subscription.jobsChanged": _SEE,
+    "Subscription.bulkProgress": _SEE,
 }
 """The scopes that a viewer needs to begin a root field; any known viewer may begin one that lists none.
 

@@ -11,6 +11,7 @@ import strawberry
 from pydantic import BaseModel
 from strawberry.scalars import JSON
 
+from gql_jobs.graphql.bulk import BulkRun, bulk_run
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
@@ -252,6 +253,11 @@ class Query:
             # One that was retried since the groups were read is in none any more.
             if (shown := samples.get(group.sample)) is not None and (failure := failure_group(shown.source)) is not None
         ]
+
+    bulk_run: BulkRun | None = strawberry.field(
+        resolver=bulk_run,
+        description="A run of a bulk action, to whoever began it; null for an id that is unknown, and a day after.",
+    )
 
     @strawberry.field(
         description="The kinds of job that this server can create, as far as there can be jobs of them for the viewer."

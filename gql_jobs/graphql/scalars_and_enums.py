@@ -20,6 +20,7 @@ from strawberry.types.scalar import ScalarDefinition
 
 from gql_jobs.graphql.engine.errors import CODES
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
+from gql_jobs.jobs.bulk import BulkAction, BulkState
 from gql_jobs.jobs.errors import Unrepresentable
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.requests import OrderField
@@ -237,6 +238,27 @@ describe_enum(
         "CREATE": "Create jobs. Without READ, what was created by the same subject is all that there is to see.",
         "CONTROL": "Cancel and retry jobs that may be seen, so with READ or CREATE.",
         "OPERATE": "What is about the installation: `/metrics`, and ending tokens and keys of others.",
+    },
+)
+
+describe_enum(
+    BulkAction,
+    "What a bulk action does to each of its jobs.",
+    {
+        "RETRY": "Run a dead-lettered or cancelled job again, as `retryJob` does.",
+        "CANCEL": "Cancel a job that has not ended, as `cancelJob` does.",
+    },
+)
+
+describe_enum(
+    BulkState,
+    "How a run of a bulk action stands.",
+    {
+        "RUNNING": "It goes on with one job after the other.",
+        "STOPPED": "It was stopped by `stopBulk`, or its maker's key or token has ended; the rest was left alone.",
+        "DONE": "It has come to all of its jobs.",
+        "INTERRUPTED": "Its process has ended, or nothing was heard of it for 15 seconds; `runBulk` with the same plan "
+        "goes on with what is left.",
     },
 )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
+from gql_jobs.graphql.bulk import BulkRun, PresentedRuns, RunId
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, OverBudget
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
@@ -236,6 +237,19 @@ class Subscription:
         context.recheck = recheck
         changes.turn = context.turn
         return PresentedChanges(changes, info, needed)
+
+    @strawberry.subscription(
+        description="How far a run of a bulk action is, to whoever began it: its state at once, and again when it "
+        "changes, up to four times a second; completes after the state in which it has ended."
+    )
+    async def bulk_progress(self, info: Info, id: RunId) -> AsyncIterator[BulkRun]:  # noqa: A002 -- the schema's name
+        """Open the states of a run.
+
+        :raises NotFound: if there is none of the viewer's.
+        :raises QueueUnavailable: if NATS does not answer.
+        """
+        context = info.context
+        return PresentedRuns(await context.services().bulk_runs.watch(id, context.session.viewer))
 
 
 def _rate_of_progress(given: float | None) -> float | None:

@@ -100,6 +100,8 @@ def where(job_filter: JobFilter) -> Where:
     if job_filter.failure_group is not None:
         dead = "SELECT job FROM dead_letters WHERE owner = ? AND failure_group = ?"
         found = found.also(f"number IN ({dead})", job_filter.visibility.tenant or "", job_filter.failure_group)
+    if job_filter.moved_by is not None:
+        found = found.also("moved <= ?", job_filter.moved_by)
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
@@ -334,6 +336,7 @@ def is_counted(job_filter: JobFilter) -> bool:
             job_filter.created_after,
             job_filter.created_before,
             job_filter.failure_group,
+            job_filter.moved_by,
             visibility.created_by,
             visibility.limits.ids,
             visibility.limits.tags,

@@ -87,7 +87,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"15.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"16.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -105,6 +105,7 @@ CREATE TABLE jobs (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL,
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
+  moved INTEGER NOT NULL,
   tenant TEXT, created_by TEXT,
   spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
@@ -373,6 +374,7 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         microseconds(job.updated_at),
         0 if job.finished_at is None else microseconds(job.finished_at),
         None if spec.run_at is None else microseconds(spec.run_at),
+        job.moved_at,
         spec.tenant,
         spec.created_by,
         _encode_spec(replace(spec, payload=UNREAD)),
@@ -385,11 +387,11 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
     """Return the columns of a job's row that may change, then its key.
 
-    These are status, updated, finished, state, result, number.
+    These are status, updated, finished, moved, state, result, number.
     """
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
     # As plain str: for a value of a subclass sqlite3 looks for an adapter each time.
-    return str(job.status), microseconds(job.updated_at), finished, state, _stored_result(job), number
+    return str(job.status), microseconds(job.updated_at), finished, job.moved_at, state, _stored_result(job), number
 
 
 def state_blob(job: Job) -> bytes:

@@ -14,8 +14,8 @@ from gql_jobs.jobs.fold import Event, events_of, fold
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
 from gql_jobs.jobs.model import Artifact, Job, failure_group
 
-_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, state = ?, result = ? WHERE number = ?"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, moved = ?, state = ?, result = ? WHERE number = ?"
 # For progress, which changes no other column: naming one that is part of an index is slower, changed or not.
 _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
@@ -130,7 +130,7 @@ class Changes:
             if was is None or was.number != number or job_id in self._removed:
                 new.append(new_row(number, job, blob))
                 tags += _tag_rows(job)
-            elif (was.job.status, was.job.finished_at) == (job.status, job.finished_at):
+            elif (was.job.status, was.job.finished_at, was.job.moved_at) == (job.status, job.finished_at, job.moved_at):
                 progressed.append((microseconds(job.updated_at), blob, number))
             else:
                 changed.append(changed_row(number, job, blob))

@@ -192,6 +192,11 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
         return self.errors[-1] if self.errors and self.status is not JobStatus.COMPLETED else None
 
     @property
+    def moved_at(self) -> int:
+        """The sequence of its last event or submission; what is reported of progress moves no job."""
+        return max(self.event_seq, self.submission_seq)
+
+    @property
     def retry_count(self) -> int:
         """Attempts after the first, since the newest submission."""
         return max(self.attempt - 1, 0)

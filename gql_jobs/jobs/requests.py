@@ -52,7 +52,8 @@ class JobFilter(Struct, frozen=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
-    ``failure_group`` is the key of the group of dead letters that it has to be in.
+    ``failure_group`` is the key of the group of dead letters that it has to be in. ``moved_by`` is a position of the
+    stream behind which it has neither an event nor a submission.
     ``visibility``: which jobs there are at all for whoever asks.
     """
 
@@ -66,6 +67,7 @@ class JobFilter(Struct, frozen=True):
     created_after: datetime | None = None
     created_before: datetime | None = None
     failure_group: str | None = None
+    moved_by: int | None = None
     visibility: Visibility = EVERYTHING
 
     def matches(self, job: Job) -> bool:
@@ -81,6 +83,7 @@ class JobFilter(Struct, frozen=True):
             and (self.created_after is None or spec.created_at > self.created_after)
             and (self.created_before is None or spec.created_at < self.created_before)
             and (self.failure_group is None or _group_key(job) == self.failure_group)
+            and (self.moved_by is None or job.moved_at <= self.moved_by)
             and self.visibility.shows(job)
         )
 

@@ -284,17 +284,18 @@ class JobCommands:
             raise IdempotencyConflict(request.idempotency_key or "", existing.id)
         return Created(write, existing.last_seq, existing, deduplicated=request.idempotency_key is not None)
 
-    async def cancel(self, job_id: str, viewer: Viewer = ANYBODY) -> Job:
+    async def cancel(self, job_id: str, viewer: Viewer = ANYBODY, *, moved_by: int | None = None) -> Job:
         """Cancel a job that has not ended; the worker that runs it follows the event.
 
         :param viewer: who cancels it.
+        :param moved_by: the position behind which it must not have moved.
         :raises NotFound: if there is no such job, or none for the viewer, which takes as long.
-        :raises InvalidState: if it has ended.
+        :raises InvalidState: if it has ended, or has moved.
         :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
             history, job = await self._existing(job_id, viewer, whole=number > 0)
-            if job.status.is_terminal:
+            if job.status.is_terminal or _has_moved(job, moved_by):
                 raise InvalidState(job_id, job.status.name, "cancelled")
             scheduled = job.status is JobStatus.SCHEDULED
             spec = job.spec if scheduled else None
@@ -309,19 +310,22 @@ class JobCommands:
             return self._job_after(job, Kind.CANCELLED, seq, body)
         raise QueueUnavailable(f"Job {job_id} keeps changing; it was not cancelled. Try again.")
 
-    async def retry(self, job_id: str, viewer: Viewer = ANYBODY, *, wait_for_copy: bool = True) -> Job:
+    async def retry(
+        self, job_id: str, viewer: Viewer = ANYBODY, *, wait_for_copy: bool = True, moved_by: int | None = None
+    ) -> Job:
         """Queue a dead-lettered or cancelled job again, with all its retries; its history is kept.
 
         :param viewer: who retries it.
         :param wait_for_copy: whether a dead letter that has just been written may be waited for in jobs-dlq, up to a
             second; if not, and it comes there later, maintenance removes it.
+        :param moved_by: the position behind which it must not have moved.
         :raises NotFound: if there is no such job, or none for the viewer, which takes as long.
         :raises InvalidState: if it is in any other state.
         :raises QueueUnavailable: if the server does not answer, or others keep writing to the job.
         """
         for number in range(_TRIES):
             history, job = await self._existing(job_id, viewer, whole=number > 0)
-            if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED}:
+            if job.status not in {JobStatus.DEAD_LETTER, JobStatus.CANCELLED} or _has_moved(job, moved_by):
                 raise InvalidState(job_id, job.status.name, "retried")
             body = Submission(spec=job.spec, event_seq=job.event_seq, actor=viewer.actor)
             subject = codec.queued_subject(job_id, job.spec.queue, job.spec.priority)
@@ -372,6 +376,10 @@ class JobCommands:
     def _job_after(self, job: Job, kind: Kind, seq: int, body: Cancelled | Submission) -> Job:
         """Return the job after the message that was just stored, which the index may not have applied yet."""
         return fold(job, Message(job.id, kind, seq, max(datetime.now(UTC), job.updated_at), body)) or job
+
+
+def _has_moved(job: Job, moved_by: int | None) -> bool:
+    return moved_by is not None and job.moved_at > moved_by
 
 
 def creation(job_id: str, spec: Spec) -> Write:

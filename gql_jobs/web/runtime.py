@@ -27,6 +27,7 @@ from gql_jobs.jobs.model import NOBODYS_ID, Artifact, Cursor, Job, parse_job_id
 from gql_jobs.jobs.payload_codec import StoredPayloads, load_codec
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.jobs.viewer import Visibility
+from gql_jobs.live.bulk_runs import BulkRuns, open_bulk_runs
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
 from gql_jobs.live.losses import Losses
@@ -89,6 +90,7 @@ class Runtime(Struct):
     bus: EventBus
     watch: Watch
     windows: Windows
+    bulk_runs: BulkRuns
     presence: Presence
     artifacts: ArtifactStore
     access: Authentication
@@ -254,6 +256,7 @@ async def open_runtime(
             feed=feed,
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
+            bulk_runs=await stack.enter_async_context(open_bulk_runs(commands, reader, feed, access)),
             windows=stack.enter_context(open_windows(index, reader)),
             artifacts=artifacts,
             access=access,

@@ -196,3 +196,12 @@ async def test_a_page_is_kept_up_to_date(api: ServedApi) -> None:
 async def test_dead_letters_that_failed_alike_are_counted(api: ServedApi) -> None:
     groups = (await api.ask(example("dead_letter_groups")))["deadLetterGroups"]
     assert [group["count"] for group in groups] == sorted([group["count"] for group in groups], reverse=True)
+
+
+async def test_a_bulk_action_is_planned_run_followed_and_looked_at(api: ServedApi) -> None:
+    plan = (await api.ask(example("plan_bulk"), group="none"))["planBulk"]
+    run = (await api.ask(example("run_bulk"), token=plan["token"], first=1))["runBulk"]
+    async with aclosing(api.events(example("bulk_progress"), id=run["id"])) as states, asyncio.timeout(10):
+        assert [state["state"] async for state in states][-1] == "DONE"
+    assert (await api.ask(example("bulk_run"), id=run["id"]))["bulkRun"]["state"] == "DONE"
+    assert (await api.ask(example("stop_bulk"), id=run["id"]))["stopBulk"]["state"] == "DONE"

@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.schema import JobsSchema
+from gql_jobs.jobs.bulk import BulkAction
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.viewer import Scope, Viewer, ViewLimits
 from gql_jobs.log.job_log import job_events, open_job_log
 from gql_jobs.settings import Settings
@@ -36,6 +38,8 @@ class Installation(Struct):
     job: str
     ended: str
     dead: str
+    run: str
+    """A run of a bulk action that a viewer of acme has begun."""
     others: str
     kims: str
     token: str
@@ -48,6 +52,7 @@ class Installation(Struct):
             "id": self.job,
             "ended": self.ended,
             "dead": self.dead,
+            "run": self.run,
             "token": self.token,
             "cursor": str(self.runtime.index.first_seq(self.job) - 1),
             "page": None,
@@ -89,8 +94,12 @@ async def installation(settings: Settings) -> AsyncIterator[Installation]:
         await until(lambda: runtime.index.artifact(job.id, "a.txt") is not None, "the file is known")
         await until(lambda: bool(runtime.presence.workers()), "the worker is known")
         await runtime.feed.read_back(kims)
+        nothing = await runtime.bulk_runs.plan(
+            BulkAction.RETRY, JobFilter(ids=frozenset(), visibility=ADA.visibility), ADA
+        )
+        run = await runtime.bulk_runs.run(nothing.token, ADA, per_second=None, first=None)
         issued = runtime.access.issue(ADA, ViewLimits(), [Scope.READ], 60)
-        yield Installation(runtime, job.id, ended.id, dead.id, others.id, kims.id, issued.id)
+        yield Installation(runtime, job.id, ended.id, dead.id, run.id, others.id, kims.id, issued.id)
 
 
 def _is_shown(data: Any, asked: dict[str, Any]) -> bool:
@@ -119,6 +128,7 @@ class Probe(NamedTuple):
 
 
 F, U, N, B = "FORBIDDEN", "UNAUTHENTICATED", "NOT_FOUND", "BAD_REQUEST"
+A = "INVALID_ARGUMENT"
 _OWN = (SHOWN, HIDDEN, SHOWN, HIDDEN, U)
 """Jobs: the tenant's for its reader, the one that a token is for; not a stranger's, and not what others created."""
 _OWN_DEAD = (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)
@@ -129,6 +139,11 @@ _JOB = "query($id: ID!) { job(id: $id) { %s } }"
 _PAGE = "{ jobs(%s) { nodes { id } } }"
 _INPUT = "{ payload: { probe: {} } }"
 _CREATED = f"mutation {{ createJob(input: {_INPUT}) {{ %s }} }}"
+_PLANNED = "mutation { planBulk(%s) { sample { id } } }"
+_PLANS = (F, HIDDEN, F, F, U)
+"""What a stranger plans, who is the one that may, holds none of acme's jobs."""
+_MAKER = (HIDDEN, HIDDEN, HIDDEN, HIDDEN, U)
+"""A run: nobody's but of who began it."""
 _CHANGED = "subscription { %s { ... on JobsSnapshot { nodes { id } } } }"
 
 PROBES: dict[str, Probe] = {
@@ -220,6 +235,24 @@ PROBES: dict[str, Probe] = {
         '{ deadLetterGroups(filter: { type: ["probe"] }) { sample { id } } }', _OWN_DEAD
     ),
     "Query.deadLetterGroups(first)": Probe("{ deadLetterGroups(first: 100) { sample { id } } }", _OWN_DEAD),
+    "Query.bulkRun": Probe("query($run: ID!) { bulkRun(id: $run) { id } }", _MAKER, _has_any),
+    "Query.bulkRun(id)": Probe("query($run: ID!) { bulkRun(id: $run) { planned } }", _MAKER, _has_any),
+    "Mutation.planBulk": Probe(_PLANNED % "action: CANCEL", _PLANS),
+    "Mutation.planBulk(action)": Probe(_PLANNED % "action: CANCEL", _PLANS),
+    "Mutation.planBulk(filter)": Probe(_PLANNED % 'action: CANCEL, filter: { type: ["probe"] }', _PLANS),
+    "Mutation.planBulk(deadLetterGroup)": Probe(_PLANNED % 'action: RETRY, deadLetterGroup: "none"', _PLANS),
+    "Mutation.runBulk": Probe('mutation { runBulk(token: "a.b.c") { id } }', (F, A, F, F, U)),
+    "Mutation.runBulk(token)": Probe('mutation { runBulk(token: "a.b.c") { id } }', (F, A, F, F, U)),
+    "Mutation.runBulk(first)": Probe('mutation { runBulk(token: "a.b.c", first: 1) { id } }', (F, A, F, F, U)),
+    "Mutation.runBulk(maxPerSecond)": Probe(
+        'mutation { runBulk(token: "a.b.c", maxPerSecond: 1) { id } }', (F, A, F, F, U)
+    ),
+    "Mutation.stopBulk": Probe("mutation($run: ID!) { stopBulk(id: $run) { id } }", (F, N, F, F, U)),
+    "Mutation.stopBulk(id)": Probe("mutation($run: ID!) { stopBulk(id: $run) { state } }", (F, N, F, F, U)),
+    "Subscription.bulkProgress": Probe("subscription($run: ID!) { bulkProgress(id: $run) { id } }", (N, N, N, N, U)),
+    "Subscription.bulkProgress(id)": Probe(
+        "subscription($run: ID!) { bulkProgress(id: $run) { done } }", (N, N, N, N, U)
+    ),
     "Subscription.jobProgress": Probe(
         "subscription($id: ID!) { jobProgress(id: $id) { job { id } } }", (SHOWN, N, SHOWN, N, U)
     ),

@@ -1,0 +1,405 @@
+"""Plans of bulk actions, and their runs: a task of this process each, which says how far it is where all can read it.
+
+What is done to a job is a command like any other, so a run that ends anywhere, with its process too, has left each job
+either untouched or done; running the plan again goes on with what is left.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import NamedTuple, Self
+
+import msgspec
+from msgspec.structs import replace
+
+from gql_jobs.access.authentication import Authentication
+from gql_jobs.index.reader import Reader
+from gql_jobs.jobs.bulk import (
+    PLAN_LIFE,
+    BulkAction,
+    BulkPlan,
+    BulkRun,
+    BulkState,
+    planned_filter,
+)
+from gql_jobs.jobs.errors import (
+    Forbidden,
+    GqlJobsError,
+    InvalidArgument,
+    InvalidState,
+    NotFound,
+    QueueUnavailable,
+    RateLimited,
+    Unauthenticated,
+)
+from gql_jobs.jobs.model import new_job_id, parse_job_id
+from gql_jobs.jobs.requests import JobFilter, JobOrder
+from gql_jobs.jobs.viewer import Viewer
+from gql_jobs.live.feed import Feed
+from gql_jobs.log.commands import JobCommands
+
+log = logging.getLogger(__name__)
+
+MAX_RUNS = 16
+"""Runs of one process at a time."""
+MAX_PLAN_TOKEN = 1 << 16
+"""Characters of a plan's text."""
+SAMPLES = 5
+"""Jobs that are shown of a plan."""
+FASTEST_RUN = 1000.0
+"""Jobs a second that may be asked for."""
+_AT_A_TIME = 32
+"""Jobs that are acted on concurrently."""
+_PAGE = 100
+_BEAT = 1.0
+"""Seconds between two notes of how far a run is."""
+_KEPT_SECONDS = int(PLAN_LIFE.total_seconds()) + 3600
+_RETRY_PAUSE = 1.0
+"""Seconds between two tries of what NATS did not take."""
+_CATCH_UP = 5.0
+"""Seconds in which the index has to reach the position of a plan that another process has made."""
+_LOOKS = 0.25
+"""Seconds between two looks at a run of this process for whoever follows it; at others a fourth as often."""
+_PURPOSE = "bulk plan"
+_OLDEST_FIRST = JobOrder(descending=False)
+
+
+class MadePlan(NamedTuple):
+    """A plan, its text, and the ids of the jobs that it begins with."""
+
+    plan: BulkPlan
+    token: str
+    sample: list[str]
+
+
+class BulkRuns:
+    """Makes plans, and runs them in this process. Runs of others are read from the bucket of credentials."""
+
+    def __init__(self, commands: JobCommands, reader: Reader, feed: Feed, access: Authentication) -> None:
+        self._commands = commands
+        self._reader = reader
+        self._feed = feed
+        self._access = access
+        self._here: dict[str, _Running] = {}
+
+    async def plan(self, action: BulkAction, asked: JobFilter, viewer: Viewer) -> MadePlan:
+        """Return a plan for the jobs of a filter that have not moved since now.
+
+        :raises QueueUnavailable: if it cannot be signed.
+        """
+        wanted = planned_filter(action, asked, self._feed.position)
+        number = await self._reader.count(wanted)
+        sample = await self._reader.ids(wanted, SAMPLES)
+        expires_at = datetime.now(UTC) + PLAN_LIFE
+        plan = BulkPlan(action, wanted, number, expires_at, viewer.subject, viewer.tenant)
+        return MadePlan(plan, self._access.sign(_PURPOSE, msgspec.json.encode(plan)), sample)
+
+    async def run(self, token: str, viewer: Viewer, *, per_second: float | None, first: int | None) -> BulkRun:
+        """Begin a run of a plan, and return it.
+
+        :param per_second: jobs a second at most; None for as fast as it goes.
+        :param first: of how many jobs at most, the oldest; None for all of them.
+        :raises InvalidArgument: if the text is no plan, or one that is too old.
+        :raises Forbidden: if it was made by somebody else, or for more or fewer jobs than there are for the viewer.
+        :raises RateLimited: if too many runs go on here.
+        :raises QueueUnavailable: if NATS does not answer, or this process is far behind.
+        """
+        plan = self._read(token, viewer)
+        if len(self._here) >= MAX_RUNS:
+            raise RateLimited(f"{MAX_RUNS} bulk runs go on in this process, which is the limit; wait for one.", 5)
+        if not await self._feed.wait_for(plan.filter.moved_by or 0, _CATCH_UP):
+            raise QueueUnavailable("This process has not caught up with the plan yet; try again.")
+        number = await self._reader.count(plan.filter)
+        now = datetime.now(UTC)
+        started = BulkRun(
+            id=new_job_id(),
+            action=plan.action,
+            state=BulkState.RUNNING,
+            planned=number if first is None else min(number, first),
+            started_at=now,
+            heard_at=now,
+            subject=viewer.subject,
+            tenant=viewer.tenant,
+        )
+        await self._note(started)
+        running = _Running(started)
+        self._here[started.id] = running
+        running.task = asyncio.create_task(self._work(running, plan, viewer, per_second))
+        return started
+
+    async def stop(self, run_id: str, viewer: Viewer) -> BulkRun:
+        """Have a run end before its next job, within two seconds where another process has it, and return it.
+
+        :raises NotFound: if there is no such run of the viewer's.
+        :raises QueueUnavailable: if NATS does not answer.
+        """
+        found = await self.find(run_id, viewer)
+        if found is None:
+            raise NotFound(run_id)
+        here = self._here.get(found.id)
+        if here is not None and here.task is not None:
+            here.stopping.set()
+            await asyncio.wait({here.task})
+            return here.state
+        if found.state is BulkState.RUNNING:
+            await self._access.keep(f"bulkstop.{found.id}", b"{}", _KEPT_SECONDS)
+        return found
+
+    async def find(self, run_id: str, viewer: Viewer) -> BulkRun | None:
+        """Return a run of the viewer's, as far as is known; None if there is none, or its plan was too old long ago.
+
+        :raises QueueUnavailable: if NATS does not answer.
+        """
+        known = parse_job_id(run_id)
+        if known is None:
+            return None
+        here = self._here.get(known)
+        noted = await self._noted(known) if here is None else None
+        run = here.state if here is not None else noted.seen_at(datetime.now(UTC)) if noted is not None else None
+        if run is None or not ((run.subject, run.tenant) == (viewer.subject, viewer.tenant) or viewer.may_operate_all):
+            return None
+        return run
+
+    async def watch(self, run_id: str, viewer: Viewer) -> "RunWatch":
+        """Return the states of a run from now to its end.
+
+        :raises NotFound: if there is no such run of the viewer's.
+        :raises QueueUnavailable: if NATS does not answer.
+        """
+        found = await self.find(run_id, viewer)
+        if found is None:
+            raise NotFound(run_id)
+        return RunWatch(self, found, viewer)
+
+    def is_here(self, run_id: str) -> bool:
+        """Return whether this process runs it."""
+        return run_id in self._here
+
+    def _read(self, token: str, viewer: Viewer) -> BulkPlan:
+        signed = self._access.signed(_PURPOSE, token) if len(token) <= MAX_PLAN_TOKEN else None
+        if signed is None:
+            raise InvalidArgument("token", "This is no plan that planBulk has made.")
+        try:
+            plan = msgspec.json.decode(signed, type=BulkPlan)
+        except msgspec.MsgspecError:
+            raise InvalidArgument("token", "The plan was made by another release; make a new one.") from None
+        if plan.expires_at <= datetime.now(UTC):
+            raise InvalidArgument("token", "The plan is older than a day; make a new one.")
+        if (plan.subject, plan.tenant) != (viewer.subject, viewer.tenant):
+            raise Forbidden("A plan is run by whoever has made it.")
+        if plan.filter.visibility != viewer.visibility:
+            raise Forbidden("The plan was made for other jobs than there are for this key or token; make a new one.")
+        return plan
+
+    # A run.
+
+    async def _work(self, running: "_Running", plan: BulkPlan, viewer: Viewer, per_second: float | None) -> None:
+        beating = asyncio.create_task(self._beat(running, viewer))
+        ended = BulkState.INTERRUPTED
+        try:
+            await self._act(running, plan, viewer, per_second)
+            # So that the next run of the plan, or whoever counts, does not see jobs that were done.
+            await self._feed.wait_for(running.newest, _CATCH_UP)
+            ended = BulkState.STOPPED if running.stopping.is_set() else BulkState.DONE
+        except Exception as error:
+            cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            if isinstance(cause, GqlJobsError):
+                log.warning("bulk run %s was interrupted: %s", running.state.id, cause.message)
+            else:
+                log.exception("bulk run %s was interrupted", running.state.id)
+        finally:
+            beating.cancel()
+            now, state = datetime.now(UTC), running.state
+            # What did not come up had moved between its count and its turn.
+            skipped = state.planned - state.done - state.failed if ended is BulkState.DONE else state.skipped
+            running.state = replace(state, state=ended, skipped=skipped, finished_at=now, heard_at=now)
+            try:
+                await self._note(running.state)
+            except QueueUnavailable:
+                log.warning("the end of bulk run %s could not be noted", running.state.id)
+            finally:
+                del self._here[running.state.id]
+
+    async def _act(self, running: "_Running", plan: BulkPlan, viewer: Viewer, per_second: float | None) -> None:
+        left, after = running.state.planned, None
+        pace = _Pace(per_second)
+        free = asyncio.Semaphore(_AT_A_TIME)
+
+        async def act_on(job_id: str) -> None:
+            try:
+                await self._act_on(running, plan, viewer, job_id)
+            finally:
+                free.release()
+
+        async with asyncio.TaskGroup() as group:
+            while left > 0 and not running.stopping.is_set():
+                # Without their payloads, and behind those that were come to: what failed must not come up again.
+                page = await self._reader.page(
+                    plan.filter, _OLDEST_FIRST, first=min(_PAGE, left), after=after, offset=0, largest=0
+                )
+                for job in page.jobs:
+                    await free.acquire()
+                    await pace.wait(running)
+                    if running.stopping.is_set():
+                        free.release()
+                        break
+                    left -= 1
+                    group.create_task(act_on(job.id))
+                if not page.has_next or not page.jobs:
+                    break
+                after = page.cursor(-1)
+
+    async def _act_on(self, running: "_Running", plan: BulkPlan, viewer: Viewer, job_id: str) -> None:
+        moved_by = plan.filter.moved_by
+        is_uncertain = False
+        while True:
+            try:
+                if plan.action is BulkAction.RETRY:
+                    job = await self._commands.retry(job_id, viewer, wait_for_copy=False, moved_by=moved_by)
+                else:
+                    job = await self._commands.cancel(job_id, viewer, moved_by=moved_by)
+                running.newest = max(running.newest, job.last_seq)
+            except (InvalidState, NotFound):
+                # A command whose fate was not known has moved the job itself.
+                running.count("done" if is_uncertain else "skipped")
+            except QueueUnavailable as error:
+                is_uncertain = is_uncertain or "jobId" in error.extensions
+                if not running.stopping.is_set():
+                    await asyncio.sleep(_RETRY_PAUSE)
+                    continue
+                return
+            except Exception:
+                log.exception("bulk run %s failed with job %s", running.state.id, job_id)
+                running.count("failed")
+            else:
+                running.count("done")
+            return
+
+    async def _beat(self, running: "_Running", viewer: Viewer) -> None:
+        """Say again and again how far a run is; have it stop if somebody wants that, or the viewer is none any more."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            try:
+                if self._access.required and viewer.is_known:
+                    self._access.check(viewer)
+                await self._note(replace(running.state, heard_at=datetime.now(UTC)))
+                if await self._access.kept(f"bulkstop.{running.state.id}") is not None:
+                    running.stopping.set()
+            except Unauthenticated:
+                running.stopping.set()
+            except QueueUnavailable:
+                continue
+
+    async def _note(self, run: BulkRun) -> None:
+        await self._access.keep(f"bulk.{run.id}", msgspec.json.encode(run), _KEPT_SECONDS)
+
+    async def _noted(self, run_id: str) -> BulkRun | None:
+        stored = await self._access.kept(f"bulk.{run_id}")
+        if stored is None:
+            return None
+        try:
+            return msgspec.json.decode(stored, type=BulkRun)
+        except msgspec.MsgspecError:
+            return None
+
+    async def close(self) -> None:
+        """Interrupt the runs of this process, and note that."""
+        tasks = [running.task for running in self._here.values() if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class _Running:
+    """A run of this process."""
+
+    def __init__(self, state: BulkRun) -> None:
+        self.state = state
+        self.stopping = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.newest = 0
+        """The last sequence of what it has done."""
+
+    def count(self, what: str) -> None:
+        """Count a job as ``done``, ``skipped`` or ``failed``."""
+        self.state = replace(self.state, **{what: getattr(self.state, what) + 1})
+
+
+class _Pace:
+    """The moments at which a run goes on with the next job."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._step = 0.0 if per_second is None else 1 / per_second
+        self._next = asyncio.get_running_loop().time()
+
+    async def wait(self, running: _Running) -> None:
+        """Wait for the next moment, or until the run is to stop."""
+        clock = asyncio.get_running_loop().time
+        self._next = max(self._next, clock() - self._step)
+        left = self._next - clock()
+        if left > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await running.stopping.wait()
+        self._next += self._step
+
+
+class RunState(NamedTuple):
+    """A run as it stands, as an event of whoever watches it."""
+
+    run: BulkRun
+    key: str
+    cursor: None = None
+
+
+class RunWatch:
+    """An async iterator over the states of a run, which ends with the last of them."""
+
+    def __init__(self, runs: BulkRuns, first: BulkRun, viewer: Viewer) -> None:
+        self._runs = runs
+        self._viewer = viewer
+        self._told: BulkRun | None = None
+        self._next: BulkRun | None = first
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RunState:
+        if self._told is not None and self._told.state is not BulkState.RUNNING:
+            raise StopAsyncIteration
+        while (found := self._next) is None or not self._is_news(found):
+            is_here = found is not None and self._runs.is_here(found.id)
+            await asyncio.sleep(_LOOKS if is_here else 4 * _LOOKS)
+            known = self._told or found
+            assert known is not None
+            self._next = await self._runs.find(known.id, self._viewer)
+            if self._next is None:
+                raise StopAsyncIteration
+        self._told = found
+        counts = f"{found.done}.{found.skipped}.{found.failed}"
+        return RunState(found, f"{found.id}.{found.state}.{counts}")
+
+    def _is_news(self, found: BulkRun) -> bool:
+        return self._told is None or replace(found, heard_at=self._told.heard_at) != self._told
+
+    def step_back(self) -> None:
+        """Bring the last state once more."""
+        self._told = None
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+@asynccontextmanager
+async def open_bulk_runs(
+    commands: JobCommands, reader: Reader, feed: Feed, access: Authentication
+) -> AsyncIterator[BulkRuns]:
+    """Open the bulk runs of a process until the block ends, which interrupts them."""
+    runs = BulkRuns(commands, reader, feed, access)
+    try:
+        yield runs
+    finally:
+        await runs.close()
