@@ -193,23 +193,24 @@ class Context:
     recheck: Callable[[], Awaitable[None]] = _goes_on
     """Raises why a subscription may not go on for the session's viewer, once that is another one; its resolver sets it
     if there is more to that than permission and the filter of each event."""
-    _kept: dict[object, asyncio.Task[Any]] = field(default_factory=dict)
-    _kept_for: Budget | None = None
-    """The budget that what was kept was read with: each event of a subscription has one of its own."""
+    _shared: dict[object, Any] = field(default_factory=dict)
+    _shared_under: Budget | None = None
+    """The budget that what is shared was made under: each event of a subscription has one of its own."""
+
+    def shared(self, what: object, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` returns: it is called once for all fields of an operation, or of an event.
+
+        :param what: tells it from all else that is shared so.
+        """
+        if self._shared_under is not self.budget:
+            self._shared, self._shared_under = {}, self.budget
+        if what not in self._shared:
+            self._shared[what] = make()
+        return cast("_T", self._shared[what])
 
     async def once(self, what: object, read: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Return what ``read`` returns, or raise what it raises; it is called once for all fields of an operation.
-
-        Each event of a subscription counts as an operation.
-
-        :param what: tells it from all else that is read so.
-        """
-        if self._kept_for is not self.budget:
-            self._kept, self._kept_for = {}, self.budget
-        task = self._kept.get(what)
-        if task is None:
-            task = self._kept[what] = asyncio.create_task(read())
-        return cast("_T", await task)
+        """Return what ``read`` returns, or raise what it raises; it is called as seldom as that of ``shared``."""
+        return await self.shared(what, lambda: asyncio.create_task(read()))
 
 
 Info = strawberry.Info[Context, None]

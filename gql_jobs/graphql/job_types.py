@@ -25,6 +25,7 @@ from gql_jobs.graphql.engine.budget import Budget, OverBudget, spends_only
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed, selection_below
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
+from gql_jobs.graphql.waiting import JobWait, wait_of
 from gql_jobs.index.index import LARGEST_LIST, ListTooLarge, Note
 from gql_jobs.index.page import Page
 from gql_jobs.index.reader import Reader
@@ -177,6 +178,13 @@ class Job:
         return [
             _artifact_of(file, services.access.artifact_url(viewer, self.id, file.name, file.sha256)) for file in files
         ]
+
+    @strawberry.field(
+        description="Why it does not run yet; null if it runs or has ended, or a worker is free and it starts at once."
+    )
+    async def waiting(self, info: Info) -> JobWait | None:
+        """Return why it waits, from its state, the counts of the index and the heartbeats of workers."""
+        return await wait_of(self.source, info.context)
 
     @strawberry.field(description="What became of its cancellation; null for a job that is not cancelled.")
     def cancellation(self, info: Info) -> Cancellation | None:

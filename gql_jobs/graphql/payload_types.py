@@ -216,6 +216,7 @@ RESERVED = frozenset(
         "JobStatus",
         "JobType",
         "JobUpdated",
+        "JobWait",
         "JobsChange",
         "JobsSnapshot",
         "Mutation",
@@ -239,6 +240,7 @@ RESERVED = frozenset(
         "ViewLimitsInput",
         "ViewToken",
         "Viewer",
+        "WaitReason",
         "Worker",
     }
 )

@@ -7,13 +7,13 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from datetime import datetime
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ from gql_jobs.index.page import (
 )
 from gql_jobs.index.tables import (
     READ_ERRORS,
+    json_array,
     microseconds,
     moment_at,
     open_read_only,
@@ -86,6 +87,15 @@ WHERE job = (SELECT number FROM jobs WHERE id = :id) AND seq > :seq
 ORDER BY seq, nth LIMIT :limit
 """
 _RUNNING = "SELECT id, state FROM jobs WHERE status = 'processing' ORDER BY created, id LIMIT ?"
+_WAITING = """
+SELECT queue, priority, sum(n) FROM counts
+WHERE tenant = '' AND status = 'queued' AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue, priority
+"""
+# The index has all columns, so that the rows themselves are not read.
+_QUEUED_BETWEEN = """
+SELECT priority, count(*) FROM jobs INDEXED BY jobs_queue
+WHERE queue = ? AND status = 'queued' AND updated >= ? AND updated < ? GROUP BY priority
+"""
 _OLDEST_QUEUED = """
 SELECT queue, (SELECT min(updated) FROM jobs WHERE jobs.queue = queues.queue AND status = 'queued')
 FROM (SELECT DISTINCT queue FROM counts WHERE tenant = '' AND status = 'queued' AND n > 0) AS queues
@@ -96,6 +106,14 @@ SELECT seq, nth, kind, state FROM (
   UNION ALL SELECT seq, 0, 'progress', state FROM progress WHERE job = :number AND seq > :seq
 ) ORDER BY seq, nth LIMIT :limit
 """
+
+
+class QueuePlace(NamedTuple):
+    """Where a job stands in its queue: the rank of its priority, and since when it is queued."""
+
+    queue: str
+    rank: int
+    since: datetime
 
 
 Charge = Callable[[int], None]
@@ -241,6 +259,13 @@ class Reader:
             return database.execute(f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}", found.values).fetchall()
 
         return await self._read(read)
+
+    async def ahead(self, places: Collection[QueuePlace]) -> dict[QueuePlace, int]:
+        """Return how many queued jobs start before each place: of higher priorities, and of its own the earlier ones.
+
+        The queued jobs of each queue are counted once, however many places are asked about.
+        """
+        return await self._read(partial(_read_ahead, places=places))
 
     async def running(self) -> dict[str, list[str]]:
         """Return by worker the ids of the jobs that it runs, the first created first, of the first ``MOST_RUNNING``."""
@@ -406,6 +431,29 @@ def read_events_after(
             size += len(state) + _EVENT_BYTES
             found.append(stored_event(Cursor(seq, nth), kind, *known, state))
     return found, True
+
+
+def _read_ahead(database: sqlite3.Connection, places: Collection[QueuePlace]) -> dict[QueuePlace, int]:
+    found: dict[QueuePlace, int] = {}
+    # One transaction, so that all is of one moment.
+    database.execute("BEGIN")
+    try:
+        queues = json_array(list({place.queue for place in places}))
+        waiting = {(queue, rank): n for queue, rank, n in database.execute(_WAITING, (queues,))}
+        earlier: dict[int, int] = {}
+        queue, counted = None, 0
+        for place in sorted(places, key=lambda place: (place.queue, place.since)):
+            if place.queue != queue:
+                queue, counted, earlier = place.queue, 0, {}
+            since = microseconds(place.since)
+            for rank, n in database.execute(_QUEUED_BETWEEN, (queue, counted, since)):
+                earlier[rank] = earlier.get(rank, 0) + n
+            counted = since
+            higher = sum(n for (of, rank), n in waiting.items() if of == queue and rank > place.rank)
+            found[place] = higher + earlier.get(place.rank, 0)
+    finally:
+        database.execute("ROLLBACK")
+    return found
 
 
 def _spec_size(database: sqlite3.Connection, number: int) -> int:

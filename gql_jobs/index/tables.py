@@ -87,7 +87,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"16.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"17.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -117,7 +117,7 @@ CREATE INDEX jobs_priority ON jobs (priority, created, id);
 CREATE INDEX jobs_status ON jobs (status, created, id);
 CREATE INDEX jobs_type ON jobs (type, created, id);
 CREATE INDEX jobs_type_status ON jobs (type, status, created, id);
-CREATE INDEX jobs_queue ON jobs (queue, status, updated);
+CREATE INDEX jobs_queue ON jobs (queue, status, updated, priority);
 CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;

@@ -174,6 +174,7 @@ PROBES: dict[str, Probe] = {
     "Job.cancellation": Probe(
         "query($ended: ID!) { job(id: $ended) { id cancellation { requestedAt } } }", (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)
     ),
+    "Job.waiting": Probe(_JOB % "waiting { detail }", _OWN, _has_any),
     "Job.events": Probe(_JOB % "events { job { id } }", _OWN),
     "Job.events(first)": Probe(_JOB % "events(first: 1) { job { id } }", _OWN),
     "Job.events(after)": Probe(_JOB % 'events(after: "0") { job { id } }', _OWN),

@@ -150,6 +150,22 @@ async def test_whether_workers_serve_a_queue_is_told_but_neither_how_many_nor_wh
     assert len((await _data(found, by, viewer("ops"), text))["workers"]) == 1
 
 
+async def test_why_a_job_waits_is_told_without_a_word_about_the_jobs_of_others(
+    found: Installation, by: JobsSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "query($id: ID!) { job(id: $id) { waiting { reason detail until ahead } } }"
+    (worker,) = found.runtime.presence.workers()
+    busy = replace(worker, queues=("default",), known_types=("probe",), concurrency=2, running=2)
+    monkeypatch.setattr(found.runtime.presence, "workers", lambda: [busy])
+    for who in (ADA, EVE, viewer("web", None, ids=[found.job])):
+        waiting = (await _data(found, by, who, text, id=found.job))["job"]["waiting"]
+        assert waiting == {"reason": "WORKERS_BUSY", "detail": "it waits for a worker", "until": None, "ahead": None}
+    monkeypatch.setattr(found.runtime.presence, "workers", list)
+    waiting = (await _data(found, by, ADA, text, id=found.job))["job"]["waiting"]
+    assert (waiting["detail"], waiting["ahead"]) == ("no worker serves the queue `default`", None)
+    assert (await _data(found, by, viewer("ops"), text, id=found.others))["job"]["waiting"]["ahead"] >= 1
+
+
 async def test_job_types_are_those_of_which_there_can_be_jobs_for_the_viewer(
     found: Installation, by: JobsSchema
 ) -> None:
