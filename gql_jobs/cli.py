@@ -33,6 +33,7 @@ from gql_jobs.processes.lock import FolderInUse, keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.processes.siblings import Joins, run_apis, run_workers
 from gql_jobs.settings import Settings, setting_problems
+from gql_jobs.terminal.commands import COMMANDS
 
 _EXPLAINED = (SettingsError, GqlJobsError, FolderInUse, EmbeddedServerError, CannotListen, StartFailed)
 """Failures whose message is a sentence for a person."""
@@ -69,6 +70,10 @@ class CannotStart(click.ClickException):
 @click.version_option(package_name="gql-jobs")
 def cli() -> None:
     """Background jobs over one GraphQL API. Settings come from the environment (GQL_JOBS_…)."""
+
+
+for _client in COMMANDS:
+    cli.add_command(_client)
 
 
 @cli.command()

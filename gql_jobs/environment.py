@@ -21,8 +21,13 @@ MAX_FILE_BYTES = 1 << 16
 """Bytes that a file with the value of a setting may have."""
 
 _FILE = "_FILE"
-_NO_SETTINGS = frozenset({"GQL_JOBS_PARENT_PIPE", "GQL_JOBS_URL", "GQL_JOBS_CHAOS_RUNS"})
-"""Variables with the prefix that are none of the settings: a parent's for its children, and those of examples."""
+_NO_SETTINGS = frozenset(
+    {
+        *("GQL_JOBS_PARENT_PIPE", "GQL_JOBS_CHAOS_RUNS"),
+        *("GQL_JOBS_URL", "GQL_JOBS_URL_FILE", "GQL_JOBS_TOKEN", "GQL_JOBS_TOKEN_FILE"),
+    }
+)
+"""Variables with the prefix that are none of the settings: a parent's for its children, and those of clients."""
 _OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 """Variables that Kubernetes sets for each Service, so also for one that is called ``gql-jobs`` or ``gql-jobs-api``."""
 _LIKE_PREFIX = re.compile(r"(?:G|GRAPH)QL_?JOBS?_+(.+)")

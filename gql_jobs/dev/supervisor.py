@@ -19,7 +19,7 @@ from gql_jobs.dev.nats import supervised_server
 from gql_jobs.dev.nats_monitoring import monitoring_page
 from gql_jobs.processes.children import FASTER, STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
 from gql_jobs.processes.listening import local_hosts, port_to_use, reachable, url
-from gql_jobs.processes.lock import FolderLock
+from gql_jobs.processes.lock import DEV_LOCK, FolderLock, address_kept
 from gql_jobs.settings import Settings
 from gql_jobs.web import graphiql
 
@@ -69,7 +69,7 @@ class Supervisor:
 
         Return the exit code; raise what ``run_dev`` raises.
         """
-        with self._children.signals(), FolderLock(self._data_dir / "dev.lock"):
+        with self._children.signals(), FolderLock(self._data_dir / DEV_LOCK):
             self._port = port_to_use(self._options.host, self._options.port)
             async with AsyncExitStack() as stack:
                 await self._children.stopped(asyncio.create_task(self._start(stack)))
@@ -100,6 +100,7 @@ class Supervisor:
         grace = self._settings.shutdown_grace + STOP_WITHIN
         await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace, FASTER))
         await _until(api, lambda: asyncio.to_thread(_is_ready, self._options.host, self._port))
+        stack.enter_context(address_kept(self._data_dir, url(self._options.host, self._port)))
         self._announce([("Mailbox", mailbox), *nats])
 
     def _of_this_machine(self) -> dict[str, str]:

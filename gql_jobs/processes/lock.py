@@ -1,26 +1,34 @@
 """A data folder of this project's: closed to other users of the machine, and locked by one process.
 
 ``keep_private`` closes it. ``FolderLock`` is a file locked with ``flock`` that holds the process id of its holder.
+Beside that of ``gql-jobs dev`` lies a file with the address of its API (``address_kept``), for programs that look for
+it in the same folder (``address_of_dev``).
 
 The kernel releases the lock when the last process that has the file open ends. So a stale file blocks nothing, and a
 child process that inherits ``fd`` keeps the folder locked until it ends. docs/decisions.md says why no library is used.
 """
 
 import fcntl
+import json
 import logging
 import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 log = logging.getLogger(__name__)
 
-_OURS = ("nats", "mails", "artifacts", "sales", "index-*", "*.lock", "mailbox.json")
+_OURS = ("nats", "mails", "artifacts", "sales", "index-*", "*.lock", "mailbox.json", "dev.json")
 """What this project keeps in a data folder, which may be one that has other files as well."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+DEV_LOCK = "dev.lock"
+"""The lock of ``gql-jobs dev`` in its data folder."""
+_DEV_ADDRESS = "dev.json"
+"""The file with the address of its API, which means something only while the lock is held."""
 _CHILDREN_END_WITHIN = 10.0
 """Seconds to wait for the child processes of a holder that has ended."""
 
@@ -156,3 +164,37 @@ def is_held(path: Path) -> bool:
     finally:
         # Closing releases the lock if the try has taken it.
         os.close(fd)
+
+
+@contextmanager
+def address_kept(data_dir: Path, address: str) -> Iterator[None]:
+    """Have ``address_of_dev`` find that address until the block ends. For the holder of ``DEV_LOCK``."""
+    path = data_dir / _DEV_ADDRESS
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:  # noqa: PTH123 - a descriptor, with the mode it was made with
+        json.dump({"url": address, "pid": os.getpid()}, file)
+    # Whoever reads it finds all of it, or the one before.
+    unfinished.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def address_of_dev(data_dir: Path) -> str | None:
+    """Return the address of the API of the ``gql-jobs dev`` of this user that runs in a folder; None if none does."""
+    try:
+        if not is_held(data_dir / DEV_LOCK):
+            return None
+        with (data_dir / _DEV_ADDRESS).open("rb") as file:
+            # Who may write it decides where keys are sent.
+            if os.fstat(file.fileno()).st_uid != os.getuid():
+                return None
+            kept = json.loads(file.read(4096))
+        # A holder that is not ready yet may find the file of one that was killed.
+        holder = (data_dir / DEV_LOCK).read_text().strip()
+        return str(kept["url"]) if str(kept["pid"]) == holder else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
