@@ -24,6 +24,7 @@ from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, OverBudget, spends_only
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed, selection_below
+from gql_jobs.graphql.previews import CUT, DEFAULT_PREVIEW, LARGEST_PREVIEW, LONGEST_SUMMARY, preview_of, summary_of
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
 from gql_jobs.graphql.waiting import JobWait, wait_of
 from gql_jobs.index.index import LARGEST_LIST, ListTooLarge, Note
@@ -85,6 +86,9 @@ class JobError:
     message: str = strawberry.field(
         description="What went wrong, in the words of the handler; of what it did not raise on purpose the type and a "
         "reference, under which its worker's log says more."
+    )
+    summary: str = computed(
+        description=f"The first line of the message, for lists: at most {LONGEST_SUMMARY} characters of it."
     )
     type: str = strawberry.field(description="The name of the exception.")
     attempt: int = strawberry.field(description="The attempt that failed; the first is 1.")
@@ -159,6 +163,24 @@ class Job:
     def raw_payload(self, info: Info) -> JSON:
         """Return the stored payload as a JSON value, without its secrets."""
         return _json(self.readable.payload(self.source), info.context.budget)
+
+    @strawberry.field(
+        description="The beginning of `rawPayload` as text, for lists: so many bytes of its JSON, cut at the border of "
+        f"a character, with `{CUT}` behind them if there is more. Empty if the job has expired meanwhile."
+    )
+    async def payload_preview(
+        self,
+        info: Info,
+        bytes: Annotated[  # noqa: A002 -- the schema's name
+            int | None,
+            strawberry.argument(description=f"How many bytes at most: 0 to {LARGEST_PREVIEW}; null means the default."),
+        ] = DEFAULT_PREVIEW,
+    ) -> str:
+        """Return the beginning of the payload's JSON, without its secrets.
+
+        :raises InvalidArgument: for a size out of range.
+        """
+        return await preview_of(self.source, bytes, self.readable.payload, info.context)
 
     @strawberry.field(
         description="The result as stored; null until the job has completed. Secrets are shown as `[redacted]`."
@@ -388,6 +410,9 @@ def milliseconds(job: model.Job) -> int | None:
     """Return how long the last attempt ran, cut to the largest Int; None for a job that has not ended."""
     duration = job.duration
     return min(max(round(duration / _MILLISECOND), 0), 2**31 - 1) if duration is not None else None
+
+
+compute(JobError, summary=lambda shown: summary_of(shown.message))
 
 
 def _error(shown: Job) -> JobError | None:

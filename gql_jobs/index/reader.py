@@ -73,6 +73,7 @@ MOST_RUNNING = 10_000
 _EVENT_BYTES = 1024
 """Bytes of an event in memory besides those of its row."""
 _SPEC = "SELECT id, spec, payload FROM jobs WHERE number = ?"
+_SPEC_OF = "SELECT spec, payload FROM jobs WHERE id = ?"
 _JOB = "SELECT id, spec, state, payload, result FROM jobs WHERE id = ?"
 _EVENTS_AFTER = """
 SELECT seq, nth, kind, job, state FROM events WHERE (seq, nth) > (:seq, :nth)
@@ -191,6 +192,15 @@ class Reader:
         def read(database: sqlite3.Connection) -> Job | None:
             row = database.execute(_JOB, (job_id,)).fetchone()
             return stored_job(*row) if row is not None else None
+
+        return await self._read(read)
+
+    async def spec(self, job_id: str) -> Spec | None:
+        """Return what was asked for, with its payload but without reading a result; None if there is no such job."""
+
+        def read(database: sqlite3.Connection) -> Spec | None:
+            row = database.execute(_SPEC_OF, (job_id,)).fetchone()
+            return stored_spec(*row) if row is not None else None
 
         return await self._read(read)
 

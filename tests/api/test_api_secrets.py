@@ -38,7 +38,9 @@ SHOWN = "\n".join(
     for name in ("Secret", "SecretThread", "SecretProcess")
 )
 TYPED = (
-    f"query ($id: ID!) {{ job(id: $id) {{ rawPayload rawResult {SHOWN} events {{ job {{ rawPayload {SHOWN} }} }} }} }}"
+    f"query ($id: ID!) {{ job(id: $id) {{ payloadPreview(bytes: 10000) rawPayload rawResult {SHOWN} "
+    f"events {{ job {{ payloadPreview rawPayload {SHOWN} }} }} }} "
+    "jobs { nodes { payloadPreview(bytes: 10000) } } }"
 )
 WATCH = f"""subscription ($id: ID!) {{
   jobProgress(id: $id, after: "0") {{ job {{ progressMessage error {{ message }} rawPayload {SHOWN} }} }}

@@ -167,6 +167,8 @@ PROBES: dict[str, Probe] = {
         "query($id: ID!) { jobs(filter: { ids: [$id] }) { totalCount } }", _OWN, _has_any
     ),
     "Job.rawPayload": Probe(_JOB % "id rawPayload", _OWN),
+    "Job.payloadPreview": Probe(_JOB % "payloadPreview", _OWN, _has_any),
+    "Job.payloadPreview(bytes)": Probe(_JOB % "payloadPreview(bytes: 1)", _OWN, _has_any),
     "Job.rawResult": Probe(_JOB % "id rawResult", _OWN),
     "Job.payload": Probe(_JOB % "id ... on ProbeJob { payload { gate } }", _OWN),
     "Job.result": Probe(_JOB % "id ... on ProbeJob { result { attempt } }", _OWN),
