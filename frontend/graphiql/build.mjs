@@ -15,7 +15,7 @@ const TABS = [
   "create_job", "job_progress", "job", "jobs", "jobs_changed", "job_events", "create_report_job", "create_image_job",
   "create_jobs", "create_scheduled_job", "job_history", "cancel_job", "retry_job", "dead_letters", "dead_letter_groups", "plan_bulk", "run_bulk",
   "bulk_progress", "bulk_run", "stop_bulk", "retry_jobs",
-  "jobs_by_offset", "job_types", "queues", "workers", "viewer",
+  "jobs_by_offset", "job_types", "queues", "queues_changed", "workers", "workers_changed", "viewer",
   "create_view_token", "revoke_token", "renew_access",
 ];
 

@@ -20,6 +20,7 @@ from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, Visibility
 from gql_jobs.live.bulk_runs import BulkRuns
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
+from gql_jobs.live.polled import PolledFiguresByKind
 from gql_jobs.live.watch import Watch
 from gql_jobs.live.windows import Windows
 from gql_jobs.log.commands import JobCommands
@@ -111,6 +112,10 @@ class Services(Protocol):
     @property
     def windows(self) -> Windows:
         """Return the source of the changes of lists of jobs."""
+
+    @property
+    def polled(self) -> PolledFiguresByKind:
+        """Return the figures that are watched."""
 
     @property
     def bulk_runs(self) -> BulkRuns:

@@ -49,6 +49,8 @@ PERMISSIONS: dict[str, Needs] = {
     "Subscription.jobEvents": _SEE,
     "Subscription.jobsChanged": _SEE,
     "Subscription.bulkProgress": _SEE,
+    "Subscription.queuesChanged": _SEE,
+    "Subscription.workersChanged": _SEE,
 }
 """The scopes that a viewer needs to begin a root field; any known viewer may begin one that lists none.
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.bulk import BulkRun, bulk_run
-from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.context import Info, Services
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
 from gql_jobs.graphql.job_types import (
@@ -265,7 +266,7 @@ class Query:
     def job_types(self, info: Info) -> list[JobType]:
         """Return the registered types, with the retries and the timeout that their jobs have by default."""
         limits = info.context.services().settings
-        kinds = _kinds_for(info)
+        kinds = _kinds_for(info.context.services(), info.context.session.visibility)
         info.context.budget.take(len(kinds))
         return [
             JobType(
@@ -284,22 +285,7 @@ class Query:
     )
     async def queues(self, info: Info) -> list[Queue]:
         """Return the queues of registered types and of stored jobs, sorted by name."""
-        reader, workers = info.context.services().reader, info.context.services().presence.workers()
-        visibility = info.context.session.visibility
-        counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
-        waiting = await reader.waiting_types(visibility)
-        names = sorted({*(kind.queue for kind in _kinds_for(info)), *counts})
-        info.context.budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
-        return [
-            Queue(
-                name=name,
-                counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
-                oldest_queued_at=oldest.get(name),
-                workers=_told(sum(name in worker.queues for worker in workers), visibility),
-                unserved_types=unserved_types(name, waiting.get(name, ()), workers),
-            )
-            for name in names
-        ]
+        return await read_queues(info.context.services(), info.context.session.visibility, info.context.budget)
 
     @strawberry.field(
         description="The workers that run at the moment; none for a viewer with a tenant or limits, because they run "
@@ -307,12 +293,7 @@ class Query:
     )
     def workers(self, info: Info) -> list[Worker]:
         """Return the workers whose heartbeats this process has received lately; none to whom only some jobs exist."""
-        if info.context.session.visibility.is_partial:
-            return []
-        workers = info.context.services().presence.workers()
-        # They may have any number of queues and job types.
-        info.context.budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
-        return [_worker(seen) for seen in workers]
+        return read_workers(info.context.services(), info.context.session.visibility, info.context.budget)
 
     @strawberry.field(description="Who asks, and what they may see and do.")
     def viewer(self, info: Info) -> Viewer:
@@ -320,9 +301,37 @@ class Query:
         return viewer_of(info)
 
 
-def _kinds_for(info: Info) -> list[registry.JobType]:
+async def read_queues(services: Services, visibility: Visibility, budget: Budget) -> list[Queue]:
+    """Return the queues that there are for those who see so much, sorted by name."""
+    reader, workers = services.reader, services.presence.workers()
+    counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
+    waiting = await reader.waiting_types(visibility)
+    names = sorted({*(kind.queue for kind in _kinds_for(services, visibility)), *counts})
+    budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
+    return [
+        Queue(
+            name=name,
+            counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
+            oldest_queued_at=oldest.get(name),
+            workers=_told(sum(name in worker.queues for worker in workers), visibility),
+            unserved_types=unserved_types(name, waiting.get(name, ()), workers),
+        )
+        for name in names
+    ]
+
+
+def read_workers(services: Services, visibility: Visibility, budget: Budget) -> list[Worker]:
+    """Return the workers that run at the moment; none to those who see some jobs only."""
+    if visibility.is_partial:
+        return []
+    workers = services.presence.workers()
+    # They may have any number of queues and job types.
+    budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
+    return [_worker(seen) for seen in workers]
+
+
+def _kinds_for(services: Services, visibility: Visibility) -> list[registry.JobType]:
     """Return the registered types of which there can be jobs for the viewer: of some jobs, those that they have."""
-    services, visibility = info.context.services(), info.context.session.visibility
     limits = visibility.limits
     kinds = [
         kind

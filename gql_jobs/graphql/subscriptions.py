@@ -5,7 +5,7 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import strawberry
 
@@ -23,16 +23,19 @@ from gql_jobs.graphql.job_types import (
     presented_event,
     presenter,
 )
+from gql_jobs.graphql.queries import Queue, Worker, read_queues, read_workers
 from gql_jobs.index.index import LARGEST_LIST, ListTooLarge
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.model import Cursor, parse_job_id
 from gql_jobs.live.bus import Subscriber
+from gql_jobs.live.polled import FiguresWatch, PolledFigures
 from gql_jobs.live.windows import ListSubscriber
 
 LARGEST_WINDOW = 100
 """Jobs of the largest list that can be watched."""
 DEFAULT_WINDOW = 50
 DEFAULT_GROUPS = 4.0
+DEFAULT_FIGURES = 1.0
 SLOWEST, FASTEST = 0.1, 10
 """Groups of changes, or reports of progress, that may be asked for in a second."""
 
@@ -250,6 +253,58 @@ class Subscription:
         """
         context = info.context
         return PresentedRuns(await context.services().bulk_runs.watch(id, context.session.viewer))
+
+    @strawberry.subscription(
+        description="The queues as `queues` has them: at once, and again when any of their figures has changed."
+    )
+    async def queues_changed(
+        self,
+        info: Info,
+        max_per_second: Annotated[
+            float | None, strawberry.argument(description="How often in a second at most: 0.1 to 10.")
+        ] = DEFAULT_FIGURES,
+    ) -> AsyncIterator[list[Queue]]:
+        """Open the queues; refuse a rate that is not valid with INVALID_ARGUMENT."""
+        return _figures(info, "queues", max_per_second)
+
+    @strawberry.subscription(
+        description="The workers as `workers` has them: at once, and again when one comes, goes, falls silent, or says "
+        "something new of itself, as each does every five seconds."
+    )
+    async def workers_changed(
+        self,
+        info: Info,
+        max_per_second: Annotated[
+            float | None, strawberry.argument(description="How often in a second at most: 0.1 to 10.")
+        ] = DEFAULT_FIGURES,
+    ) -> AsyncIterator[list[Worker]]:
+        """Open the workers; refuse a rate that is not valid with INVALID_ARGUMENT."""
+        return _figures(info, "workers", max_per_second)
+
+
+def _figures(info: Info, kind: Literal["queues", "workers"], max_per_second: float | None) -> FiguresWatch:
+    context, services = info.context, info.context.services()
+    rate = _rate(DEFAULT_FIGURES if max_per_second is None else max_per_second)
+
+    def of_now() -> PolledFigures:
+        visibility = context.session.visibility
+
+        async def read() -> list[Any]:
+            if kind == "queues":
+                return await read_queues(services, visibility, Budget())
+            return read_workers(services, visibility, Budget())
+
+        return services.polled.of(kind, visibility, read, lambda: services.feed.position)
+
+    watch = FiguresWatch(of_now, 1 / rate)
+
+    async def recheck() -> None:
+        # There may be other figures for the viewer of now.
+        watch.wake()
+
+    context.recheck = recheck
+    watch.turn = context.turn
+    return watch
 
 
 def _rate_of_progress(given: float | None) -> float | None:

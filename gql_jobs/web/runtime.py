@@ -31,6 +31,7 @@ from gql_jobs.live.bulk_runs import BulkRuns, open_bulk_runs
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
 from gql_jobs.live.losses import Losses
+from gql_jobs.live.polled import PolledFiguresByKind
 from gql_jobs.live.tally import Tally
 from gql_jobs.live.watch import Watch
 from gql_jobs.live.windows import Windows, open_windows
@@ -90,6 +91,7 @@ class Runtime(Struct):
     bus: EventBus
     watch: Watch
     windows: Windows
+    polled: PolledFiguresByKind
     bulk_runs: BulkRuns
     presence: Presence
     artifacts: ArtifactStore
@@ -256,6 +258,7 @@ async def open_runtime(
             feed=feed,
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
+            polled=PolledFiguresByKind(),
             bulk_runs=await stack.enter_async_context(open_bulk_runs(commands, reader, feed, access)),
             windows=stack.enter_context(open_windows(index, reader)),
             artifacts=artifacts,

@@ -205,3 +205,12 @@ async def test_a_bulk_action_is_planned_run_followed_and_looked_at(api: ServedAp
         assert [state["state"] async for state in states][-1] == "DONE"
     assert (await api.ask(example("bulk_run"), id=run["id"]))["bulkRun"]["state"] == "DONE"
     assert (await api.ask(example("stop_bulk"), id=run["id"]))["stopBulk"]["state"] == "DONE"
+
+
+async def test_queues_and_workers_are_watched(api: ServedApi) -> None:
+    async with aclosing(api.events(example("queues_changed"))) as counted, asyncio.timeout(10):
+        queues: Any = await anext(counted)
+        assert "default" in [queue["name"] for queue in queues]
+    async with aclosing(api.events(example("workers_changed"))) as seen, asyncio.timeout(10):
+        workers: Any = await anext(seen)
+        assert [worker["stale"] for worker in workers] == [False] * len(workers)

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from graphql.execution.collect_fields import FieldDetails
@@ -191,3 +192,34 @@ async def test_a_slow_reader_loses_no_lifecycle_event_and_delays_nobody(settings
         await api.subscribers(0)
     assert Counter(event["job"]["id"] for event in prompt) == Counter(ids * 3)
     assert all(events == LIFE for events in told.values()), json.dumps(told)
+
+
+async def test_queues_and_workers_are_told_when_their_figures_change(api: ServedApi, settings: Settings) -> None:
+    queues = "subscription { queuesChanged(maxPerSecond: 10) { name counts { status count } workers } }"
+    workers = "subscription { workersChanged(maxPerSecond: 10) { id running } }"
+    async with aclosing(api.events(queues)) as counted, aclosing(api.events(workers)) as seen, asyncio.timeout(20):
+        none: Any = await anext(seen)
+        assert none == []
+        assert (await _default_queue(counted))["workers"] == 0
+        await create(api)
+        assert {"status": "QUEUED", "count": 1} in (await _default_queue(counted))["counts"]
+        async with running_worker(settings):
+            one: Any = await anext(seen)
+            assert [worker["running"] in {0, 1} for worker in one] == [True]
+            while {"status": "COMPLETED", "count": 1} not in (await _default_queue(counted))["counts"]:
+                pass
+
+
+async def _default_queue(counted: AsyncIterator[Any]) -> Data:
+    """The next figures of the queue ``default``."""
+    (queue,) = [queue for queue in await anext(counted) if queue["name"] == "default"]
+    found: Data = queue
+    return found
+
+
+@pytest.mark.parametrize("field", ["queuesChanged { name }", "workersChanged { id }"])
+async def test_figures_are_not_told_at_any_rate(api: ServedApi, field: str) -> None:
+    name, _, below = field.partition(" ")
+    async with api.raw_socket() as opened:
+        refusal = await api.refused_on(opened, "1", f"subscription {{ {name}(maxPerSecond: 100) {below} }}")
+    assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "maxPerSecond"}

@@ -161,6 +161,14 @@ PROBES: dict[str, Probe] = {
     "Query.jobs(offset)": Probe(_PAGE % "offset: 0", _OWN),
     "Query.jobTypes": Probe("{ jobTypes { name } }", _KNOWN, _has_any),
     "Query.queues": Probe("{ queues { name counts { count } oldestQueuedAt unservedTypes } }", _KNOWN, _has_any),
+    "Subscription.queuesChanged": Probe("subscription { queuesChanged { name } }", _KNOWN, _has_any),
+    "Subscription.queuesChanged(maxPerSecond)": Probe(
+        "subscription { queuesChanged(maxPerSecond: 10) { name } }", _KNOWN, _has_any
+    ),
+    "Subscription.workersChanged": Probe("subscription { workersChanged { id } }", (HIDDEN,) * 4 + (U,), _has_any),
+    "Subscription.workersChanged(maxPerSecond)": Probe(
+        "subscription { workersChanged(maxPerSecond: 10) { id } }", (HIDDEN,) * 4 + (U,), _has_any
+    ),
     "Query.workers": Probe("{ workers { id } }", (HIDDEN,) * 4 + (U,), _has_any),
     "Worker.jobs": Probe("{ workers { jobs { id } } }", (HIDDEN,) * 4 + (U,), _has_any),
     "JobConnection.totalCount": Probe(

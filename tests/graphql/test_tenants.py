@@ -98,7 +98,7 @@ async def test_pages_counts_offsets_and_cursors_are_those_of_the_tenant(found: I
       }
     }"""
     of_acme = (await _data(found, by, ADA, text, first=1))["jobs"]
-    assert of_acme["totalCount"] == 3
+    assert of_acme["totalCount"] == 4
     assert of_acme["pageInfo"]["hasNextPage"]
     of_bolt = (await _data(found, by, BOB, text, first=1))["jobs"]
     assert (of_bolt["totalCount"], of_bolt["nodes"]) == (1, [{"id": found.others}])
@@ -123,7 +123,7 @@ async def test_queues_count_the_jobs_of_the_viewer_alone(found: Installation, by
     every = set(found.runtime.registry.queues)
     acme, bolt = await counted(ADA), await counted(BOB)
     assert set(acme) == set(bolt) == every
-    assert {name: n for name, n in acme.items() if n} == {"default": {"QUEUED": 2, "CANCELLED": 1}}
+    assert {name: n for name, n in acme.items() if n} == {"default": {"QUEUED": 2, "DEAD_LETTER": 1, "CANCELLED": 1}}
     assert {name: n for name, n in bolt.items() if n} == {"default": {"QUEUED": 2}}
     assert await counted(viewer("web", "acme", ids=[found.job])) == {"default": {"QUEUED": 1}}
     assert await counted(viewer("web", "bolt", ids=[found.job])) == {}
@@ -190,12 +190,14 @@ async def test_subscribers_of_one_document_get_the_events_of_their_tenant_and_sh
             stream: Any = await by.subscribe(EVENTS, None, found.context(who))
             streams.append(await stack.enter_async_context(aclosing(stream)))
         ada, bob, eve, one = streams
-        theirs = [await anext(ada) for _ in range(4)]
+        theirs = [await anext(ada) for _ in range(7)]
         assert all([await anext(eve) is event for event in theirs])
         limited = await anext(one)
         assert limited.data == theirs[0].data
         assert limited is not theirs[0]
-        assert {event.data["jobEvents"]["job"]["id"] for event in theirs} == {found.job, found.ended, found.kims}
+        assert {event.data["jobEvents"]["job"]["id"] for event in theirs} == {
+            *(found.job, found.ended, found.dead, found.kims)
+        }
         assert (await anext(bob)).data["jobEvents"]["job"]["id"] == found.others
 
         late = (await found.runtime.commands.create(request(), BOB)).id
