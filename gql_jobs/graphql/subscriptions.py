@@ -217,7 +217,7 @@ class Subscription:
         """Open the changes of the list.
 
         :raises InvalidArgument: for a filter, a size or a rate that is not valid.
-        :raises RateLimited: if too many different lists are watched.
+        :raises RateLimited: if too many different lists are watched, by the client or in all.
         """
         context = info.context
         first = DEFAULT_WINDOW if first is None else first
@@ -231,6 +231,7 @@ class Subscription:
             first=first,
             per_second=_rate(DEFAULT_GROUPS if max_per_second is None else max_per_second),
             with_payloads=needed is Needed.VALUES,
+            client=context.client(),
         )
 
         async def recheck() -> None:

@@ -88,10 +88,14 @@ class Changes:
             self.events = [event for event in self.events if event.job.id != job.id]
 
     def changed(self) -> Iterator[tuple[Job | None, Job | None]]:
-        """Yield each job that was changed, as it was and as it is; None where it is new, or gone."""
+        """Yield each job that was changed, as it was and as it is; None where it is new, or gone.
+
+        A job that has got a file or a note, and is the same otherwise, is among them.
+        """
+        beside = {job_id for job_id, _ in self._artifacts} | {note.job_id for note in self._notes}
         for job_id, now in self.after.items():
             was = self._before.get(job_id)
-            if now is not was:
+            if now is not was or job_id in beside:
                 yield (was.job if was is not None else None), (now.job if now is not None else None)
 
     def store(self, database: sqlite3.Connection) -> None:

@@ -9,14 +9,15 @@ slow it is, nothing piles up for it, and whoever is at the same place gets the s
 """
 
 import asyncio
+import logging
 from bisect import bisect_left, insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from itertools import count
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,8 +31,12 @@ from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.watch import Watcher
 
+log = logging.getLogger(__name__)
+
 MAX_WINDOWS = 256
 """Windows at most; each may have any number of subscribers."""
+MAX_WINDOWS_OF_CLIENT = 64
+"""Windows that the subscribers of one client may be in."""
 HELD_GROUP_BYTES = 32 << 20
 """Bytes of groups that all subscribers together may hold."""
 _MAX_GROUPS = 16
@@ -42,6 +47,8 @@ _RETRY_AFTER = 5
 """Seconds after which somebody who was refused a window may try again."""
 
 _JobsOf: TypeAlias = Callable[[Sequence[str]], dict[str, Job]]
+_NUMBERS = count(1)
+"""For the windows of all runtimes of this process: results that were made for an earlier one may still be kept."""
 
 
 class Move(Enum):
@@ -78,10 +85,22 @@ class ListChange(Struct, frozen=True):
         return sum([job.weight for job in jobs])
 
 
-class _Gap(Struct):
-    """What is applied while the keys of a window are read: the position after each batch, and its changes."""
+class _KeyChange(NamedTuple):
+    """What a change of a job is to a window: its key before and after, None where the job did not or does not match."""
 
-    batches: list[tuple[int, list[JobChange]]] = []
+    was: SortKey | None
+    now: SortKey | None
+
+
+class _Gap(Struct):
+    """What is applied while the keys of a window are read: the position after each batch, and its changes.
+
+    No jobs, whose payloads would be kept for as long as a read takes.
+    """
+
+    batches: list[tuple[int, list[_KeyChange]]] = []
+    is_read: bool = False
+    """Whether the read has begun; what is applied before that will be in it."""
     is_void: bool = False
     """Whether a change came at no new position, so that nobody knows whether it was read."""
 
@@ -148,7 +167,11 @@ class Window:
     # Keeping the keys.
 
     def begin_loading(self) -> None:
-        """Note from here on what the index applies: the keys are about to be read."""
+        """Note from here on what the index applies: the keys are read now."""
+        self._gap = _Gap(is_read=True)
+
+    def wait_for_load(self) -> None:
+        """Apply nothing until the keys are read."""
         self._gap = _Gap()
 
     def end_loading(self, read: KeysRead) -> bool:
@@ -161,13 +184,13 @@ class Window:
         self._is_whole, self.total = read.is_whole, read.total
         present = {str(key[-1]) for key in self._keys}
         # Nobody knows of those that were not among the keys whether they have changed since somebody was shown them.
-        changed = (present - known) | {after.id for _, batch in gap.batches for _, after in batch if after is not None}
+        changed = (present - known) | {str(now[-1]) for _, batch in gap.batches for _, now in batch if now is not None}
         kept = {job_id: since for job_id, since in self._updated.items() if job_id in present}
         self._updated = kept | dict.fromkeys(changed & present, self.generation + 1)
         self._advance()
         for position, changes in gap.batches:
             if position > read.position:
-                self.apply(position, changes)
+                self._apply(changes)
         if self.is_ready:
             self.wake()
         return not self.is_short
@@ -179,27 +202,28 @@ class Window:
 
     def apply(self, position: int, changes: list[JobChange]) -> None:
         """Apply what a batch has changed of jobs that may be in this window."""
-        if self._gap is not None:
-            self._gap.batches.append((position, changes))
-            return
-        concerned = False
-        for before, after in changes:
-            was = before is not None and self.filter.matches(before)
-            now = after is not None and self.filter.matches(after)
-            if not (was or now):
-                continue
-            concerned = True
-            self.total += now - was
-            if was and before is not None:
-                self._remove(sort_key(before, self.order.field))
-            if now and after is not None:
-                self._insert(sort_key(after, self.order.field))
-                self._updated[after.id] = self.generation + 1
-        if concerned:
-            self._trim()
-            self._advance()
-            if self.is_ready:
-                self.wake()
+        found = [_KeyChange(self._key_of(before), self._key_of(after)) for before, after in changes]
+        if found := [change for change in found if change != _NEITHER]:
+            if self._gap is None:
+                self._apply(found)
+            elif self._gap.is_read:
+                self._gap.batches.append((position, found))
+
+    def _key_of(self, job: Job | None) -> SortKey | None:
+        return sort_key(job, self.order.field) if job is not None and self.filter.matches(job) else None
+
+    def _apply(self, changes: list[_KeyChange]) -> None:
+        for was, now in changes:
+            self.total += (now is not None) - (was is not None)
+            if was is not None:
+                self._remove(was)
+            if now is not None:
+                self._insert(now)
+                self._updated[str(now[-1])] = self.generation + 1
+        self._trim()
+        self._advance()
+        if self.is_ready:
+            self.wake()
 
     def _advance(self) -> None:
         self.generation += 1
@@ -327,8 +351,10 @@ class ListSubscriber:
         *,
         pause: float,
         with_payloads: bool,
+        client: str | None,
     ) -> None:
         self._windows = windows
+        self.client = client
         self._watcher = watcher
         self._wanted = wanted
         self.order = order
@@ -486,7 +512,8 @@ class Windows:
         self._windows: dict[tuple[JobFilter, JobOrder, int], Window] = {}
         self._by_property: dict[tuple[str, Hashable], set[Window]] = {}
         self._by_none: set[Window] = set()
-        self._numbers = count(1)
+        self._of_clients: dict[str, Counter[Window]] = {}
+        """By client, the windows that its subscribers are in, and how many of them."""
         self.held = HeldGroups()
         self._one_at_a_time = asyncio.Lock()
 
@@ -502,39 +529,58 @@ class Windows:
         first: int,
         per_second: float,
         with_payloads: bool = False,
+        client: str | None = None,
     ) -> ListSubscriber:
         """Return a subscriber to the first jobs of a filter, which has to be closed. A snapshot comes first.
 
         :param wanted: its visibility is that of the watcher at each moment.
         :param per_second: groups of changes that come in a second at most.
         :param with_payloads: whether payloads and results are needed.
-        :raises RateLimited: if too many different lists are watched.
+        :param client: who watches, as one of those who may watch only some of the lists; None for nobody.
+        :raises RateLimited: if too many different lists are watched, or too many by the client.
         """
         pause = 1 / per_second
-        return ListSubscriber(self, watcher, wanted, order, first, pause=pause, with_payloads=with_payloads)
+        return ListSubscriber(
+            self, watcher, wanted, order, first, pause=pause, with_payloads=with_payloads, client=client
+        )
 
     def enter(self, subscriber: ListSubscriber, job_filter: JobFilter) -> Window:
         """Return the window of a filter with the subscriber in it; it is opened if it is not there.
 
-        :raises RateLimited: if there are too many others.
+        :raises RateLimited: if there are too many others, or the client of the subscriber is in too many others.
         """
         key = (job_filter, subscriber.order, subscriber.first)
         window = self._windows.get(key)
+        own = self._of_clients.get(subscriber.client, _NONE_YET) if subscriber.client is not None else _NONE_YET
+        if len(own) >= MAX_WINDOWS_OF_CLIENT and window not in own:
+            message = f"A client watches {MAX_WINDOWS_OF_CLIENT} different lists at most; end one of them first."
+            raise RateLimited(message, _RETRY_AFTER)
         if window is None:
             if len(self._windows) >= MAX_WINDOWS:
                 message = f"{MAX_WINDOWS} different lists are watched here, which is the limit; try again later."
                 raise RateLimited(message, _RETRY_AFTER)
-            window = self._windows[key] = Window(*key, number=next(self._numbers))
+            window = self._windows[key] = Window(*key, number=next(_NUMBERS))
             self._file(window)
             self.index.on_change = self._apply
             self._load(window)
         window.subscribers.add(subscriber)
+        if subscriber.client is not None:
+            self._of_clients.setdefault(subscriber.client, Counter())[window] += 1
         return window
 
     def leave(self, subscriber: ListSubscriber) -> None:
         """Take a subscriber out of its window, and drop that if nobody else is in it."""
         window = subscriber.window
+        if subscriber not in window.subscribers:
+            return
         window.subscribers.discard(subscriber)
+        if subscriber.client is not None:
+            own = self._of_clients[subscriber.client]
+            own[window] -= 1
+            if not own[window]:
+                del own[window]
+            if not own:
+                del self._of_clients[subscriber.client]
         key = (window.filter, window.order, window.first)
         if window.subscribers or self._windows.get(key) is not window:
             return
@@ -586,7 +632,7 @@ class Windows:
         return found
 
     def _load(self, window: Window) -> None:
-        window.begin_loading()
+        window.wait_for_load()
         window.loading = asyncio.create_task(self._read(window))
 
     async def _read(self, window: Window) -> None:
@@ -599,6 +645,9 @@ class Windows:
                 is_read = window.end_loading(read)
         except QueueUnavailable as error:
             self._fail([window], error)
+        except Exception:
+            log.exception("a list that is watched could not be read")
+            self._fail([window], QueueUnavailable("The list could not be read; try again."))
         finally:
             window.loading = None
 
@@ -609,6 +658,8 @@ class Windows:
 
 
 _NOBODY: frozenset[Window] = frozenset()
+_NONE_YET: Counter[Window] = Counter()
+_NEITHER = _KeyChange(None, None)
 
 
 def _properties(job: Job) -> Iterator[tuple[str, Hashable]]:

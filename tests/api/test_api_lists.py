@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from gql_jobs.live import windows
 from tests.api.operations import CANCEL, ahead, asked, create, create_many, ended
 from tests.deadline import until
 from tests.running import RunningWorker
@@ -142,6 +143,18 @@ async def test_a_stream_of_a_list_has_no_ids_to_resume_from_and_begins_anew_with
                 break
     assert not [line for line in lines if line.startswith("id:")]
     assert "JobsSnapshot" in lines[-1]
+
+
+async def test_lists_of_all_sockets_of_a_client_count_for_it(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "MAX_WINDOWS_OF_CLIENT", 2)
+    async with api.raw_socket() as one, api.raw_socket() as other:
+        for opened, first in (one, 1), (other, 2):
+            query = f"subscription {{ jobsChanged(first: {first}) {{ more }} }}"
+            await say(opened, id="1", type="subscribe", payload={"query": query})
+            assert (await hear(opened))["type"] == "next"
+        refusal = await api.refused_on(other, "2", "subscription { jobsChanged(first: 3) { more } }")
+        assert refusal["extensions"] == {"code": "RATE_LIMITED", "retryAfter": 5}
+    await until(lambda: not len(api.runtime.windows), "the windows are closed")
 
 
 async def test_a_list_on_a_socket_is_completed_by_its_client(api: ServedApi) -> None:

@@ -19,7 +19,7 @@ from gql_jobs.index.index import LARGEST_LIST, ListTooLarge
 from gql_jobs.index.page import KeysRead, count_jobs, read_page
 from gql_jobs.index.tables import UNREAD, for_a_list, open_read_only
 from gql_jobs.jobs.errors import QueueUnavailable, RateLimited
-from gql_jobs.jobs.messages import Cancelled, Completed, Expired, Failed, Message, Progress, Started
+from gql_jobs.jobs.messages import Cancelled, Completed, Expired, Failed, Message, Progress, Receipt, Saved, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.viewer import EVERYTHING, ViewLimits, Visibility
@@ -27,7 +27,7 @@ from gql_jobs.live import windows
 from gql_jobs.live.windows import ListChange, ListSubscriber, Move, Windows, in_place, open_windows
 from tests.deadline import until
 from tests.library import Library, open_library
-from tests.stories import BEGAN, queued, said, tell
+from tests.stories import BEGAN, artifact, noted, queued, said, tell
 
 _TYPES = ("probe", "email")
 _TAGS = ("a", "b")
@@ -86,11 +86,16 @@ _facts = st.fixed_dictionaries(
         "priority": st.sampled_from(JobPriority),
         "tags": st.lists(st.sampled_from(_TAGS), unique=True).map(tuple),
         "tenant": st.sampled_from(_TENANTS),
+        "created_by": st.sampled_from((None, "ada")),
         "created_at": st.integers(0, 3).map(lambda number: BEGAN + timedelta(microseconds=number)),
     }
 )
 _moves = st.sampled_from([Started, Progress, Progress, Completed, Failed, Cancelled, Expired])
-_happens = st.tuples(st.just("new"), _facts) | st.tuples(_moves, st.integers(0, 20))
+_happens = (
+    st.tuples(st.just("new"), _facts)
+    | st.tuples(st.tuples(st.just("again"), st.integers(0, 20)), _facts)
+    | st.tuples(_moves, st.integers(0, 20))
+)
 _batches = st.lists(st.lists(_happens, min_size=1, max_size=6), max_size=12)
 _filters = st.builds(
     JobFilter,
@@ -108,6 +113,8 @@ _visibilities = st.sampled_from(
         Visibility("red"),
         Visibility(limits=ViewLimits(tags=frozenset({"a"}))),
         Visibility(limits=ViewLimits(types=frozenset({"probe"}))),
+        Visibility(created_by="ada"),
+        Visibility("red", ViewLimits(tags=frozenset(_TAGS)), "ada"),
     ]
 )
 _watched = st.lists(st.tuples(_filters, _orders, st.integers(1, 4), _visibilities), min_size=1, max_size=4)
@@ -120,6 +127,7 @@ class _History:
         self.seq = 0
         self.ids: list[str] = []
         self.submissions: dict[str, int] = {}
+        self.expired: set[str] = set()
 
     def messages(self, batch: list[tuple[Any, Any]]) -> list[Message]:
         """The messages of a batch."""
@@ -134,9 +142,18 @@ class _History:
             return queued(self.seq, job_id=job_id, **detail)
         if not self.ids:
             return None
+        if isinstance(what, tuple):
+            # Where a job has expired, its id may be used again; where it has not, the fold ignores this.
+            job_id = self.ids[what[1] % len(self.ids)]
+            if job_id in self.expired:
+                self.expired.discard(job_id)
+                self.submissions[job_id] = self.seq
+            return queued(self.seq, job_id=job_id, after_expiry=True, **detail)
         job_id = self.ids[detail % len(self.ids)]
         submission = self.submissions[job_id]
         if what in {Expired, Cancelled}:
+            if what is Expired:
+                self.expired.add(job_id)
             return tell(self.seq, what(submission=submission), job_id)
         facts: dict[str, Any] = {"progress": detail} if what is Progress else {}
         return replace(said(self.seq, what, 1, submission, **facts), job_id=job_id)
@@ -433,6 +450,85 @@ async def test_one_list_too_many_is_refused_and_one_that_is_watched_already_is_n
         assert len(opened) == 1
 
 
+async def test_one_client_watches_so_many_lists_and_leaves_the_others_to_others(
+    opened: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MAX_WINDOWS_OF_CLIENT", 2)
+    async with AsyncExitStack() as stack:
+        for first in 1, 2, 2:
+            await stack.enter_async_context(_watch(opened, first=first, client="a"))
+        async with _watch(opened, first=3, client="b"):
+            # Also of a list that is there because another one watches it.
+            for first in 3, 4:
+                with pytest.raises(RateLimited, match="client"):
+                    _watch(opened, first=first, client="a")
+        async with _watch(opened, first=4, client="b"), _watch(opened, first=2, client="a"):
+            assert len(opened) == 3
+    async with _watch(opened, first=4, client="a"), _watch(opened, first=5, client="a"):
+        pass
+    assert (len(opened), opened._of_clients) == (0, {})  # noqa: SLF001
+
+
+async def test_a_watcher_who_may_not_watch_the_list_of_now_is_refused_and_leaves_nothing(
+    opened: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MAX_WINDOWS", 1)
+    watcher = Watcher()
+    async with _watch(opened), _watch(opened, watcher, client="a") as changes:
+        await _group(changes)
+        watcher.visibility = Visibility("red")
+        with pytest.raises(RateLimited):
+            await _group(changes)
+    assert (len(opened), opened._of_clients) == (0, {})  # noqa: SLF001
+
+
+async def test_a_file_or_a_receipt_of_a_job_that_is_shown_is_a_change_of_it(library: Library, opened: Windows) -> None:
+    a, b = _ids(2)
+    library.tell(_new(1, a), _new(2, b))
+    async with _watch(opened, first=1) as changes:
+        await _group(changes)
+        library.tell(tell(3, Saved(artifact=artifact()), b))
+        assert _told(await _group(changes)) == [("updated", b, None)]
+        library.tell(tell(4, Cancelled(submission=2), b))
+        await _group(changes)
+        library.tell(noted(5, Receipt.STOPPED, 4, b))
+        (update,) = await _group(changes)
+        assert (update.move, update.job_id, update.position) == (Move.UPDATED, b, 5)
+
+
+async def test_what_happens_before_the_keys_of_a_list_are_read_is_not_kept_for_it(
+    library: Library, opened: Windows
+) -> None:
+    a, b = _ids(2)
+    async with _watch(opened) as changes:
+        async with opened._one_at_a_time:  # noqa: SLF001
+            library.tell(_new(1, a))
+            library.tell(_new(2, b))
+            assert changes.window._gap is not None  # noqa: SLF001
+            assert changes.window._gap.batches == []  # noqa: SLF001
+        (snapshot,) = await _group(changes)
+        assert [job.id for job in snapshot.jobs or ()] == [b, a]
+
+
+async def test_a_list_whose_keys_cannot_be_read_ends_for_those_who_watch_it_and_not_for_others(
+    library: Library, opened: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> KeysRead:
+        raise RuntimeError("it broke")
+
+    async with _watch(opened) as other:
+        await _group(other)
+        with monkeypatch.context() as patched:
+            patched.setattr(library.reader, "keys", broken)
+            changes = _watch(opened, first=1)
+            with pytest.raises(QueueUnavailable, match="could not be read"):
+                await _group(changes)
+        (a,) = _ids(1)
+        library.tell(_new(1, a))
+        assert _told(await _group(other)) == [("entered", a, None)]
+    assert len(opened) == 0
+
+
 async def test_a_message_out_of_its_turn_while_the_keys_are_read_has_them_read_again(
     library: Library, opened: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,9 +579,14 @@ async def test_whoever_holds_most_for_longest_begins_again_with_the_whole_list(
     assert opened.held.bytes == 0
 
 
-async def test_a_list_that_is_opened_anew_names_no_change_as_an_earlier_one_did(opened: Windows) -> None:
+async def test_a_list_that_is_opened_anew_names_no_change_as_an_earlier_one_did(
+    library: Library, opened: Windows
+) -> None:
     names = set()
     for _ in range(2):
         async with _watch(opened) as changes:
             names |= {change.key for change in await _group(changes)}
-    assert len(names) == 2
+    with open_windows(opened.index, library.reader) as later:
+        changes = _watch(later)
+        names |= {change.key for change in await _group(changes)}
+    assert len(names) == 3, "also after the runtime was opened anew, when results of the earlier one may be kept"
