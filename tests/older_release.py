@@ -14,7 +14,7 @@ from gql_jobs.jobs import messages
 from gql_jobs.jobs.messages import Body, Kind
 from gql_jobs.log import codec
 
-UNKNOWN: dict[str, Any] = {"tenant": None, "created_by": None, "secrets": ()}
+UNKNOWN: dict[str, Any] = {"tenant": None, "created_by": None, "secrets": (), "origin": None}
 """The fields of a spec that came with version 2."""
 
 _decode, _encode = codec.decode_body, codec.encode_body

@@ -113,6 +113,7 @@ class Artifact:
 
 # An event holds a job and a job its events, so the module of one of them has to be named instead of imported.
 _EVENT: Any = strawberry.LazyType("JobEvent", "gql_jobs.graphql.job_types")
+_JOB: Any = strawberry.LazyType("Job", "gql_jobs.graphql.job_types")
 
 
 @strawberry.interface(description="A job, whatever its type.")
@@ -190,6 +191,21 @@ class Job:
         """Return the stored result as a JSON value without its secrets, or None if there is none."""
         result = self.readable.result(self.source)
         return _json(result, info.context.budget) if result is not None else None
+
+    @strawberry.field(
+        graphql_type=_JOB | None,
+        description="The job that this one was made of, as `CreateJobInput.origin` named it; null if none was named, "
+        "or it has expired, or the viewer may not see it.",
+    )
+    async def origin(self, info: Info) -> Any:
+        """Return the origin from the index, read with as much as is selected of it."""
+        origin = self.source.spec.origin
+        if origin is None:
+            return None
+        needed = needed_of_job(info)
+        wanted = JobFilter(ids=frozenset({origin}), visibility=info.context.session.visibility)
+        page = await read_page_of(wanted, JobOrder(), 1, info, needed)
+        return next(iter(await page_nodes(page, info, needed)), None)
 
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
@@ -297,6 +313,8 @@ class Needed(IntEnum):
     VALUES = 2
 
 
+_READ_BY_ITSELF = "origin"
+"""The field whose value is a job that is read for itself."""
 _VALUES = frozenset({"payload", "rawPayload", "result", "rawResult"})
 """The fields that show a job's payload or its result."""
 
@@ -331,7 +349,7 @@ def _needed(
                     return Needed.VALUES
                 if node.name.value == "__typename" and of_job:
                     most = max(most, Needed.TYPES)
-                elif node.selection_set:
+                elif node.selection_set and node.name.value != _READ_BY_ITSELF:
                     most = max(most, of(node.selection_set.selections, of_job=node.name.value in _JOBS))
             elif isinstance(node, InlineFragmentNode):
                 condition = node.type_condition.name.value if node.type_condition else None

@@ -95,6 +95,12 @@ class JobCreation:
     tags: list[str] | None = strawberry.field(
         default=strawberry.UNSET, description="At most 32, of 1 to 255 printable characters each; to filter by."
     )
+    origin: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The job that this one is made of, as by editing its payload to run it again as a new job: one "
+        "that the viewer may see. It is kept for `Job.origin` and changes nothing else; a repetition of an idempotency "
+        "key may leave it out or name another one.",
+    )
 
 
 def create_job_input(registered: RegisteredTypes) -> type[Any]:
@@ -152,6 +158,7 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
             max_retries=given.get("max_retries"),
             timeout=given.get("timeout_seconds"),
             tags=tuple(given.get("tags") or ()),
+            origin=given.get("origin"),
         )
     except InvalidRequest as invalid:
         raise _as_shown(invalid, path) from None
@@ -258,6 +265,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         ],
     ) -> CreateJobPayload:
         info.context.count_creations(1)
+        await _find_origins([input], "input", info)
         request = request_of(input, registered, "input")
         services = info.context.services()
         created = await services.commands.create(request, info.context.session.viewer)
@@ -278,6 +286,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         info.context.budget.take(len(inputs))
         info.context.count_creations(len(inputs))
+        await _find_origins(inputs, "inputs", info)
         requests = await _requests_of(inputs, registered)
         services = info.context.services()
         created = await services.commands.create_many(requests, info.context.session.viewer)
@@ -301,6 +310,34 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
     ]
     fields += BULK_FIELDS
     return create_type("Mutation", fields, description="Everything that can be done.")
+
+
+async def _find_origins(inputs: list[dict[str, Any]], path: str, info: Info) -> None:
+    """Put the ids of origins into their canonical spelling.
+
+    :param path: of the one input, or of their list.
+    :raises InvalidArgument: for the id of no job that there is for the viewer.
+    :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
+    """
+    context = info.context
+    found: set[str] = set()
+    for number, given in enumerate(inputs):
+        if given.get("origin") is None or given["origin"] in found:
+            continue
+        job_id = parse_job_id(given["origin"])
+        if job_id is None or not await _is_there(job_id, context):
+            where = f"{path}.origin" if path == "input" else f"{path}.{number}.origin"
+            raise InvalidArgument(where, "There is no job with this id.")
+        found.add(job_id)
+        given["origin"] = job_id
+
+
+async def _is_there(job_id: str, context: Context) -> bool:
+    """Return whether there is such a job for the viewer; one that is in the index is not read for that."""
+    services, visibility = context.services(), context.session.visibility
+    if services.index.shows(job_id, visibility):
+        return True
+    return await services.job(job_id, visibility, context.budget) is not None
 
 
 async def _requests_of(inputs: list[dict[str, Any]], registered: RegisteredTypes) -> list[JobRequest]:

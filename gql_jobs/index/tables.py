@@ -87,7 +87,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"17.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"18.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The

@@ -128,6 +128,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     payload with its defaults, which jobs without the other are compared by; of confidential payloads HMACs of these.
     ``timeout`` is in seconds. ``tenant`` and ``created_by`` are those of the viewer who created it, None where that was
     nobody who was authenticated. ``encoded``: whether the payload is a text that a codec has made of that JSON.
+    ``origin``: the id of the job that it was made of, which may have expired.
     """
 
     type: str
@@ -146,6 +147,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     tenant: str | None = None
     created_by: str | None = None
     encoded: bool = False
+    origin: str | None = None
 
 
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

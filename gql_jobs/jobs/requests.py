@@ -139,7 +139,8 @@ class JobRequest(Struct, frozen=True):
     """A creation within its limits; make it with ``of``. Requests with one ``idempotency_key`` have one job id.
 
     ``payload`` is the JSON that is stored, ``secrets`` the places of secrets in it, ``timeout`` in seconds; None stands
-    for the default of the type, then the setting's. ``accepted`` is kept for comparing it with an earlier job, where
+    for the default of the type, then the setting's. ``origin``: the id of the job that this one is made of; it plays no
+    part in whether two requests are the same. ``accepted`` is kept for comparing it with an earlier job, where
     there is a key.
     """
 
@@ -155,6 +156,7 @@ class JobRequest(Struct, frozen=True):
     max_retries: int | None = None
     timeout: float | None = None
     tags: tuple[str, ...] = ()
+    origin: str | None = None
 
     @classmethod
     def of(
@@ -168,6 +170,7 @@ class JobRequest(Struct, frozen=True):
         max_retries: int | None = None,
         timeout: float | None = None,
         tags: tuple[str, ...] = (),
+        origin: str | None = None,
     ) -> "JobRequest":
         """Return a creation that is within the limits.
 
@@ -198,6 +201,7 @@ class JobRequest(Struct, frozen=True):
             max_retries=max_retries,
             timeout=timeout,
             tags=tuple(dict.fromkeys(tags)),
+            origin=origin,
         )
 
     def job_id(self, tenant: str | None = None) -> str:
@@ -275,6 +279,7 @@ class JobRequest(Struct, frozen=True):
             secrets=self.secrets,
             tenant=viewer.tenant,
             created_by=viewer.actor,
+            origin=self.origin,
         )
 
 

@@ -202,8 +202,9 @@ def encode_body(body: Body) -> bytes:
 
 
 def _is_for_newer(spec: Spec) -> bool:
-    # A retry by an older release would drop the tenant and the mark of the codec; it shows secrets as stars at best.
-    return spec.tenant is not None or bool(spec.secrets) or spec.encoded
+    # A retry by an older release would drop the tenant, the origin and the mark of the codec; it shows secrets as stars
+    # at best.
+    return spec.tenant is not None or bool(spec.secrets) or spec.encoded or spec.origin is not None
 
 
 def decode_body(kind: Kind, data: bytes) -> Body:

@@ -180,6 +180,7 @@ PROBES: dict[str, Probe] = {
     "Job.rawResult": Probe(_JOB % "id rawResult", _OWN),
     "Job.payload": Probe(_JOB % "id ... on ProbeJob { payload { gate } }", _OWN),
     "Job.result": Probe(_JOB % "id ... on ProbeJob { result { attempt } }", _OWN),
+    "Job.origin": Probe(_JOB % "id origin { id }", _OWN),
     "Job.artifacts": Probe(_JOB % "artifacts { url }", _OWN),
     "Job.cancellation": Probe(
         "query($ended: ID!) { job(id: $ended) { id cancellation { requestedAt } } }", (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)

@@ -166,6 +166,34 @@ async def test_why_a_job_waits_is_told_without_a_word_about_the_jobs_of_others(
     assert (await _data(found, by, viewer("ops"), text, id=found.others))["job"]["waiting"]["ahead"] >= 1
 
 
+async def test_an_origin_is_there_for_those_alone_who_may_see_that_job(found: Installation, by: JobsSchema) -> None:
+    text = "query($id: ID!) { job(id: $id) { id origin { id tenant } } }"
+    create = "mutation($of: ID!) { createJob(input: { payload: { probe: {} }, origin: $of }) { job { id } } }"
+    made = (await _data(found, by, ADA, create, of=found.job))["createJob"]["job"]["id"]
+    for who in (ADA, EVE, viewer("ops")):
+        origin = (await _data(found, by, who, text, id=made))["job"]["origin"]
+        assert origin == {"id": found.job, "tenant": "acme"}
+    assert (await _data(found, by, viewer("web", "acme", ids=[made]), text, id=made))["job"] == {
+        "id": made,
+        "origin": None,
+    }
+    for who, of in (
+        (BOB, found.job),
+        (KIM, found.job),
+        (ADA, found.others),
+        (ADA, new_job_id()),
+        (ADA, ""),
+        (ADA, "x"),
+    ):
+        refusal = await _error(found, by, who, create, of=of)
+        assert refusal["message"] == "There is no job with this id."
+        assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "input.origin"}
+    many = create.replace("createJob(input: {", "createJobs(inputs: [{ payload: { probe: {} } }, {")
+    many = many.replace("$of }) { job {", "$of }]) { jobs {")
+    refusal = await _error(found, by, KIM, many, of=found.job)
+    assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "inputs.1.origin"}
+
+
 async def test_job_types_are_those_of_which_there_can_be_jobs_for_the_viewer(
     found: Installation, by: JobsSchema
 ) -> None:

@@ -80,8 +80,8 @@ def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.SCHEDULED, Kind.QUEUED, Kind.DEAD_LETTER, Kind.CANCELLED])
-@pytest.mark.parametrize("facts", [{"tenant": "red"}, {"secrets": ("/password",)}, {"tenant": ""}])
-def test_what_has_a_tenant_or_secrets_is_written_as_version_2_and_read_as_1_or_2(
+@pytest.mark.parametrize("facts", [{"tenant": "red"}, {"secrets": ("/password",)}, {"tenant": ""}, {"origin": "x"}])
+def test_what_has_a_tenant_or_secrets_or_an_origin_is_written_as_version_2_and_read_as_1_or_2(
     kind: Kind, facts: dict[str, Any]
 ) -> None:
     marked = replace(BODIES[kind], spec=spec(**facts))
