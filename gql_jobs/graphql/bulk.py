@@ -15,7 +15,8 @@ from gql_jobs.graphql.job_types import Job, presented_jobs
 from gql_jobs.jobs import bulk
 from gql_jobs.jobs.bulk import BulkAction, BulkState
 from gql_jobs.jobs.errors import InvalidArgument
-from gql_jobs.live.bulk_runs import FASTEST_RUN, RunWatch
+from gql_jobs.live.bulk_runs import FASTEST_RUN
+from gql_jobs.live.bulk_watches import RunWatch
 
 _MOST = 2**31 - 1
 
@@ -140,7 +141,8 @@ async def _run_bulk(
         raise InvalidArgument("first", "first must be at least 1.")
     context = info.context
     runs = context.services().bulk_runs
-    return shown_run(await runs.run(token, context.session.viewer, per_second=rate, first=most))
+    viewer, client = context.session.viewer, context.client()
+    return shown_run(await runs.run(token, viewer, per_second=rate, first=most, client=client))
 
 
 async def _stop_bulk(info: Info, id: RunId) -> BulkRun:  # noqa: A002 -- the schema's name

@@ -252,8 +252,8 @@ class Subscription:
         :raises NotFound: if there is none of the viewer's.
         :raises QueueUnavailable: if NATS does not answer.
         """
-        context = info.context
-        return PresentedRuns(await context.services().bulk_runs.watch(id, context.session.viewer))
+        session = info.context.session
+        return PresentedRuns(await info.context.services().bulk_runs.watch(id, lambda: session.viewer))
 
     @strawberry.subscription(
         description="The queues as `queues` has them: at once, and again when any of their figures has changed."

@@ -4,14 +4,18 @@ A plan names its jobs by a filter as of a position of the stream: those that mat
 number that was shown is the number of jobs that are touched, and whatever a run has done is left out by the next one.
 """
 
+import hashlib
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.requests import JobFilter
+from gql_jobs.jobs.viewer import Viewer, Visibility
 
 PLAN_LIFE = timedelta(hours=24)
 """How long a plan may be run."""
@@ -62,11 +66,18 @@ def planned_filter(action: BulkAction, asked: JobFilter, position: int) -> JobFi
     return replace(asked, status=applies if asked.status is None else applies & asked.status, moved_by=position)
 
 
+@lru_cache(maxsize=256)
+def mark_of(visibility: Visibility) -> str:
+    """Return a text that is the same for all who see the same jobs, and short however many these are."""
+    return hashlib.sha256(msgspec.json.encode(visibility, order="deterministic")).hexdigest()
+
+
 class BulkRun(Struct, frozen=True, rename="camel"):
     """How far a run of a plan is.
 
     Of ``planned`` jobs so many were ``done``, were ``skipped`` because they had moved meanwhile, or have ``failed`` for
-    another reason. ``heard_at``: when its process last said that it goes on.
+    another reason. ``heard_at``: when its process last said that it goes on. ``seen_by``: stands for what
+    whoever began it may see; of others with the same name, as view tokens have it, it is none.
     """
 
     id: str
@@ -77,13 +88,18 @@ class BulkRun(Struct, frozen=True, rename="camel"):
     heard_at: datetime
     subject: str
     tenant: str | None = None
+    seen_by: str = ""
     done: int = 0
     skipped: int = 0
     failed: int = 0
     finished_at: datetime | None = None
 
-    def seen_at(self, now: datetime) -> "BulkRun":
-        """Return the run as it looks at a moment: one of which nothing was heard for long is interrupted."""
-        if self.state is BulkState.RUNNING and now - self.heard_at > SILENT_AFTER:
-            return replace(self, state=BulkState.INTERRUPTED, finished_at=self.heard_at)
-        return self
+    def is_shown_to(self, viewer: Viewer) -> bool:
+        """Return whether there is the run for the viewer: one that it might have begun, or any if it operates all."""
+        own = (self.subject, self.tenant) == (viewer.subject, viewer.tenant)
+        return viewer.may_operate_all or (own and self.seen_by == mark_of(viewer.visibility))
+
+    @property
+    def as_interrupted(self) -> "BulkRun":
+        """The run as it is if nothing has been heard of it for long."""
+        return replace(self, state=BulkState.INTERRUPTED, finished_at=self.heard_at)

@@ -6,10 +6,10 @@ either untouched or done; running the plan again goes on with what is left.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -18,10 +18,12 @@ from gql_jobs.access.authentication import Authentication
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.bulk import (
     PLAN_LIFE,
+    SILENT_AFTER,
     BulkAction,
     BulkPlan,
     BulkRun,
     BulkState,
+    mark_of,
     planned_filter,
 )
 from gql_jobs.jobs.errors import (
@@ -30,6 +32,7 @@ from gql_jobs.jobs.errors import (
     InvalidArgument,
     InvalidState,
     NotFound,
+    QueueFull,
     QueueUnavailable,
     RateLimited,
     Unauthenticated,
@@ -37,6 +40,7 @@ from gql_jobs.jobs.errors import (
 from gql_jobs.jobs.model import new_job_id, parse_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.jobs.viewer import Viewer
+from gql_jobs.live.bulk_watches import RunWatch, RunWatches
 from gql_jobs.live.feed import Feed
 from gql_jobs.log.commands import JobCommands
 
@@ -44,12 +48,16 @@ log = logging.getLogger(__name__)
 
 MAX_RUNS = 16
 """Runs of one process at a time."""
-MAX_PLAN_TOKEN = 1 << 16
-"""Characters of a plan's text."""
+MAX_RUNS_OF_CLIENT = 4
+"""Those of them that one client has begun."""
+MAX_PLAN_TOKEN = 1 << 20
+"""Characters of a plan's text: one with the largest filter there is, made with the narrowest token, has fewer."""
 SAMPLES = 5
 """Jobs that are shown of a plan."""
 FASTEST_RUN = 1000.0
 """Jobs a second that may be asked for."""
+_LONGEST_PAUSE = PLAN_LIFE.total_seconds()
+"""Seconds between two jobs, however few a second were asked for."""
 _AT_A_TIME = 32
 """Jobs that are acted on concurrently."""
 _PAGE = 100
@@ -60,8 +68,10 @@ _RETRY_PAUSE = 1.0
 """Seconds between two tries of what NATS did not take."""
 _CATCH_UP = 5.0
 """Seconds in which the index has to reach the position of a plan that another process has made."""
-_LOOKS = 0.25
-"""Seconds between two looks at a run of this process for whoever follows it; at others a fourth as often."""
+_END_TRIES = 120
+"""How often it is tried to note the end of a run, with a pause after each."""
+_TRACED_FAILURES = 10
+"""Jobs of a run whose unexpected errors are logged with all that led to them."""
 _PURPOSE = "bulk plan"
 _OLDEST_FIRST = JobOrder(descending=False)
 
@@ -83,6 +93,12 @@ class BulkRuns:
         self._feed = feed
         self._access = access
         self._here: dict[str, _Running] = {}
+        self._clients: list[str | None] = []
+        """The client of each run that goes on, or is about to begin."""
+        self._watches = RunWatches(self._look, self._here.__contains__)
+
+    def __len__(self) -> int:
+        return len(self._clients)
 
     async def plan(self, action: BulkAction, asked: JobFilter, viewer: Viewer) -> MadePlan:
         """Return a plan for the jobs of a filter that have not moved since now.
@@ -96,19 +112,39 @@ class BulkRuns:
         plan = BulkPlan(action, wanted, number, expires_at, viewer.subject, viewer.tenant)
         return MadePlan(plan, self._access.sign(_PURPOSE, msgspec.json.encode(plan)), sample)
 
-    async def run(self, token: str, viewer: Viewer, *, per_second: float | None, first: int | None) -> BulkRun:
+    async def run(
+        self, token: str, viewer: Viewer, *, per_second: float | None, first: int | None, client: str | None = None
+    ) -> BulkRun:
         """Begin a run of a plan, and return it.
 
         :param per_second: jobs a second at most; None for as fast as it goes.
         :param first: of how many jobs at most, the oldest; None for all of them.
+        :param client: who begins it, as one of those who may have only some of the runs; None for nobody.
         :raises InvalidArgument: if the text is no plan, or one that is too old.
         :raises Forbidden: if it was made by somebody else, or for more or fewer jobs than there are for the viewer.
-        :raises RateLimited: if too many runs go on here.
+        :raises RateLimited: if too many runs go on here, or too many of the client's.
         :raises QueueUnavailable: if NATS does not answer, or this process is far behind.
         """
         plan = self._read(token, viewer)
-        if len(self._here) >= MAX_RUNS:
+        if len(self._clients) >= MAX_RUNS:
             raise RateLimited(f"{MAX_RUNS} bulk runs go on in this process, which is the limit; wait for one.", 5)
+        if client is not None and self._clients.count(client) >= MAX_RUNS_OF_CLIENT:
+            raise RateLimited(
+                f"{MAX_RUNS_OF_CLIENT} bulk runs of one client go on, which is its limit; wait for one.", 5
+            )
+        # Before the first await: others ask at the same time.
+        self._clients.append(client)
+        try:
+            started = await self._started(plan, viewer, first)
+        except BaseException:
+            self._clients.remove(client)
+            raise
+        running = _Running(started, client)
+        self._here[started.id] = running
+        running.task = asyncio.create_task(self._work(running, plan, viewer, per_second))
+        return started
+
+    async def _started(self, plan: BulkPlan, viewer: Viewer, first: int | None) -> BulkRun:
         if not await self._feed.wait_for(plan.filter.moved_by or 0, _CATCH_UP):
             raise QueueUnavailable("This process has not caught up with the plan yet; try again.")
         number = await self._reader.count(plan.filter)
@@ -122,11 +158,9 @@ class BulkRuns:
             heard_at=now,
             subject=viewer.subject,
             tenant=viewer.tenant,
+            seen_by=mark_of(viewer.visibility),
         )
         await self._note(started)
-        running = _Running(started)
-        self._here[started.id] = running
-        running.task = asyncio.create_task(self._work(running, plan, viewer, per_second))
         return started
 
     async def stop(self, run_id: str, viewer: Viewer) -> BulkRun:
@@ -139,9 +173,9 @@ class BulkRuns:
         if found is None:
             raise NotFound(run_id)
         here = self._here.get(found.id)
-        if here is not None and here.task is not None:
+        if here is not None:
             here.stopping.set()
-            await asyncio.wait({here.task})
+            await here.ended.wait()
             return here.state
         if found.state is BulkState.RUNNING:
             await self._access.keep(f"bulkstop.{found.id}", b"{}", _KEPT_SECONDS)
@@ -153,29 +187,30 @@ class BulkRuns:
         :raises QueueUnavailable: if NATS does not answer.
         """
         known = parse_job_id(run_id)
-        if known is None:
-            return None
-        here = self._here.get(known)
-        noted = await self._noted(known) if here is None else None
-        run = here.state if here is not None else noted.seen_at(datetime.now(UTC)) if noted is not None else None
-        if run is None or not ((run.subject, run.tenant) == (viewer.subject, viewer.tenant) or viewer.may_operate_all):
-            return None
+        run = await self._look(known) if known is not None else None
+        return run if run is not None and run.is_shown_to(viewer) else None
+
+    async def _look(self, run_id: str) -> BulkRun | None:
+        """Return a run, of whomever, as far as is known."""
+        here = self._here.get(run_id)
+        if here is not None:
+            return here.state
+        run = await self._noted(run_id)
+        if run is not None and run.state is BulkState.RUNNING and await self._access.kept(f"bulkbeat.{run_id}") is None:
+            return run.as_interrupted
         return run
 
-    async def watch(self, run_id: str, viewer: Viewer) -> "RunWatch":
-        """Return the states of a run from now to its end.
+    async def watch(self, run_id: str, viewer: Callable[[], Viewer]) -> "RunWatch":
+        """Return the states of a run from now to its end, which has to be closed.
 
+        :param viewer: returns for whom at the moment; it ends when the run is not theirs any more.
         :raises NotFound: if there is no such run of the viewer's.
         :raises QueueUnavailable: if NATS does not answer.
         """
-        found = await self.find(run_id, viewer)
+        found = await self.find(run_id, viewer())
         if found is None:
             raise NotFound(run_id)
-        return RunWatch(self, found, viewer)
-
-    def is_here(self, run_id: str) -> bool:
-        """Return whether this process runs it."""
-        return run_id in self._here
+        return self._watches.open(found, viewer)
 
     def _read(self, token: str, viewer: Viewer) -> BulkPlan:
         signed = self._access.signed(_PURPOSE, token) if len(token) <= MAX_PLAN_TOKEN else None
@@ -215,12 +250,27 @@ class BulkRuns:
             # What did not come up had moved between its count and its turn.
             skipped = state.planned - state.done - state.failed if ended is BulkState.DONE else state.skipped
             running.state = replace(state, state=ended, skipped=skipped, finished_at=now, heard_at=now)
+            self._clients.remove(running.client)
+            running.ended.set()
+            self._watches.tell(running.state)
             try:
-                await self._note(running.state)
-            except QueueUnavailable:
-                log.warning("the end of bulk run %s could not be noted", running.state.id)
+                # No note of how far it is may come behind that of its end.
+                await asyncio.wait({beating})
+                await self._note_end(running.state, tries=_END_TRIES if ended is not BulkState.INTERRUPTED else 1)
             finally:
                 del self._here[running.state.id]
+
+    async def _note_end(self, run: BulkRun, *, tries: int) -> None:
+        """Note how a run has ended; while NATS is away only this process knows."""
+        for number in range(1, tries + 1):
+            try:
+                await self._access.keep(f"bulk.{run.id}", msgspec.json.encode(run), _KEPT_SECONDS)
+            except QueueUnavailable:
+                if number < tries:
+                    await asyncio.sleep(_RETRY_PAUSE)
+            else:
+                return
+        log.warning("the end of bulk run %s could not be noted", run.id)
 
     async def _act(self, running: "_Running", plan: BulkPlan, viewer: Viewer, per_second: float | None) -> None:
         left, after = running.state.planned, None
@@ -264,14 +314,15 @@ class BulkRuns:
             except (InvalidState, NotFound):
                 # A command whose fate was not known has moved the job itself.
                 running.count("done" if is_uncertain else "skipped")
-            except QueueUnavailable as error:
+            except (QueueUnavailable, QueueFull) as error:
                 is_uncertain = is_uncertain or "jobId" in error.extensions
                 if not running.stopping.is_set():
                     await asyncio.sleep(_RETRY_PAUSE)
                     continue
                 return
             except Exception:
-                log.exception("bulk run %s failed with job %s", running.state.id, job_id)
+                is_traced = running.state.failed < _TRACED_FAILURES
+                log.exception("bulk run %s failed with job %s", running.state.id, job_id, exc_info=is_traced)
                 running.count("failed")
             else:
                 running.count("done")
@@ -291,8 +342,15 @@ class BulkRuns:
                 running.stopping.set()
             except QueueUnavailable:
                 continue
+            except Exception:
+                # A run of which nothing is heard, and whose viewer nobody looks at, must not go on.
+                log.exception("bulk run %s cannot say how far it is, and ends", running.state.id)
+                running.stopping.set()
+                return
 
     async def _note(self, run: BulkRun) -> None:
+        # By the clock of the server, because those of two processes differ.
+        await self._access.keep(f"bulkbeat.{run.id}", b"{}", int(SILENT_AFTER.total_seconds()))
         await self._access.keep(f"bulk.{run.id}", msgspec.json.encode(run), _KEPT_SECONDS)
 
     async def _noted(self, run_id: str) -> BulkRun | None:
@@ -311,14 +369,17 @@ class BulkRuns:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._watches.close()
 
 
 class _Running:
     """A run of this process."""
 
-    def __init__(self, state: BulkRun) -> None:
+    def __init__(self, state: BulkRun, client: str | None) -> None:
         self.state = state
+        self.client = client
         self.stopping = asyncio.Event()
+        self.ended = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.newest = 0
         """The last sequence of what it has done."""
@@ -332,7 +393,7 @@ class _Pace:
     """The moments at which a run goes on with the next job."""
 
     def __init__(self, per_second: float | None) -> None:
-        self._step = 0.0 if per_second is None else 1 / per_second
+        self._step = 0.0 if per_second is None else min(1 / per_second, _LONGEST_PAUSE)
         self._next = asyncio.get_running_loop().time()
 
     async def wait(self, running: _Running) -> None:
@@ -345,52 +406,6 @@ class _Pace:
                 async with asyncio.timeout(left):
                     await running.stopping.wait()
         self._next += self._step
-
-
-class RunState(NamedTuple):
-    """A run as it stands, as an event of whoever watches it."""
-
-    run: BulkRun
-    key: str
-    cursor: None = None
-
-
-class RunWatch:
-    """An async iterator over the states of a run, which ends with the last of them."""
-
-    def __init__(self, runs: BulkRuns, first: BulkRun, viewer: Viewer) -> None:
-        self._runs = runs
-        self._viewer = viewer
-        self._told: BulkRun | None = None
-        self._next: BulkRun | None = first
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> RunState:
-        if self._told is not None and self._told.state is not BulkState.RUNNING:
-            raise StopAsyncIteration
-        while (found := self._next) is None or not self._is_news(found):
-            is_here = found is not None and self._runs.is_here(found.id)
-            await asyncio.sleep(_LOOKS if is_here else 4 * _LOOKS)
-            known = self._told or found
-            assert known is not None
-            self._next = await self._runs.find(known.id, self._viewer)
-            if self._next is None:
-                raise StopAsyncIteration
-        self._told = found
-        counts = f"{found.done}.{found.skipped}.{found.failed}"
-        return RunState(found, f"{found.id}.{found.state}.{counts}")
-
-    def _is_news(self, found: BulkRun) -> bool:
-        return self._told is None or replace(found, heard_at=self._told.heard_at) != self._told
-
-    def step_back(self) -> None:
-        """Bring the last state once more."""
-        self._told = None
-
-    async def aclose(self) -> None:
-        """Do nothing: nothing is held."""
 
 
 @asynccontextmanager

@@ -1,19 +1,25 @@
 """Bulk actions: the number that is shown is the number of jobs that are touched, whatever happens meanwhile."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from gql_jobs.graphql.inputs import filter_of
 from gql_jobs.jobs import bulk
-from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.viewer import Scope, ViewLimits
+from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
+from gql_jobs.jobs.model import new_job_id
+from gql_jobs.jobs.viewer import ANYBODY, Scope, ViewLimits
 from gql_jobs.live import bulk_runs
+from gql_jobs.live.bulk_watches import RunWatch
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.settings import Settings
-from tests.api.operations import CANCEL, RETRY, asked, create_many, find
+from tests.api.operations import CANCEL, RETRY, asked, create_many, find, history
 from tests.deadline import until
 from tests.guarded import EVERY, guarded
 from tests.serving import Api, Data, ServedApi, api_process, free_port, serving
@@ -183,10 +189,7 @@ async def test_an_unexpected_error_counts_and_stops_nothing(
     assert jobs[1] in caplog.text
 
 
-async def test_a_run_whose_process_was_killed_says_so_and_is_continued_by_another_process(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk, "SILENT_AFTER", timedelta(seconds=2))
+async def test_a_run_whose_process_was_killed_says_so_and_is_continued_by_another_process(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(
             serving(settings.model_copy(update={"data_dir": settings.data_dir / "b"}))
@@ -203,11 +206,216 @@ async def test_a_run_whose_process_was_killed_says_so_and_is_continued_by_anothe
         assert (await other.ask(LOOK, id=run["id"]))["bulkRun"]["state"] == "RUNNING"
         process.kill()
         await process.wait()
-        assert (await _ended(other, run["id"]))["state"] == "INTERRUPTED"
+        async with aclosing(other.events(FOLLOW, id=run["id"])) as stream, asyncio.timeout(30):
+            assert [state["state"] async for state in stream][-1] == "INTERRUPTED"
         again = await _run(other, plan["token"])
         assert (again["state"], again["skipped"], again["failed"]) == ("DONE", 0, 0)
         assert again["done"] < 10
         assert await _states(other, jobs) == ["QUEUED"] * 10
+
+
+async def test_a_run_whose_process_was_asked_to_end_is_interrupted_at_once(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(
+            serving(settings.model_copy(update={"data_dir": settings.data_dir / "b"}))
+        )
+        first, process = await stack.enter_async_context(api_process(settings, free_port()))
+        await _cancelled(first, 3)
+        plan = await _plan(first)
+        run = (await first.ask(RUN, token=plan["token"], rate=0.1))["runBulk"]
+        process.terminate()
+        await process.wait()
+        assert (await other.ask(LOOK, id=run["id"]))["bulkRun"]["state"] == "INTERRUPTED"
+
+
+async def test_two_runs_of_a_plan_in_two_processes_do_each_job_once(settings: Settings) -> None:
+    async with (
+        serving(settings) as first,
+        serving(settings.model_copy(update={"data_dir": settings.data_dir / "b"})) as other,
+    ):
+        jobs = await _cancelled(first, 40)
+        plan = await _plan(first)
+        runs = await asyncio.gather(*[_run(api, plan["token"]) for api in (first, other)])
+        assert [run["state"] for run in runs] == ["DONE", "DONE"]
+        for run in runs:
+            assert run["planned"] == run["done"] + run["skipped"] + run["failed"]
+        assert sum(run["done"] for run in runs) == 40
+        for job_id in jobs:
+            kinds = [event["__typename"] for event in await history(first, job_id)]
+            assert kinds == ["JobQueued", "JobCancelled", "JobQueued"]
+
+
+async def test_whether_a_run_goes_on_is_told_by_no_clock_of_another_machine(api: ServedApi) -> None:
+    access, now = api.runtime.access, datetime.now(UTC)
+    for hours in -1, 1:
+        run = bulk.BulkRun(
+            id=new_job_id(),
+            action=bulk.BulkAction.RETRY,
+            state=bulk.BulkState.RUNNING,
+            planned=1,
+            started_at=now + timedelta(hours=hours),
+            heard_at=now + timedelta(hours=hours),
+            subject=ANYBODY.subject,
+            seen_by=bulk.mark_of(ANYBODY.visibility),
+        )
+        await access.keep(f"bulk.{run.id}", msgspec.json.encode(run), 60)
+        await access.keep(f"bulkbeat.{run.id}", b"{}", 60)
+        assert (await api.ask(LOOK, id=run.id))["bulkRun"]["state"] == "RUNNING"
+        await access.keep(f"bulkbeat.{run.id}", b"{}", 1)
+
+        async def is_interrupted(run_id: str = run.id) -> bool:
+            return bool((await api.ask(LOOK, id=run_id))["bulkRun"]["state"] == "INTERRUPTED")
+
+        await until(is_interrupted, "nothing is heard of it")
+
+
+async def test_the_end_of_a_run_is_known_here_at_once_and_elsewhere_when_nats_is_there_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_runs, "_RETRY_PAUSE", 0.01)
+    async with (
+        serving(settings) as first,
+        serving(settings.model_copy(update={"data_dir": settings.data_dir / "b"})) as other,
+    ):
+        await _cancelled(first, 2)
+        plan = await _plan(first)
+        access, is_away = first.runtime.access, True
+        keep = access.keep
+
+        async def keep_in_an_outage(name: str, value: bytes, seconds: int) -> None:
+            if is_away and b'"running"' not in value and name.startswith("bulk."):
+                raise QueueUnavailable("NATS is away.")
+            await keep(name, value, seconds)
+
+        monkeypatch.setattr(access, "keep", keep_in_an_outage)
+        run = await _run(first, plan["token"])
+        assert _counts(run) == ("DONE", 2, 2, 0, 0)
+        assert (await other.ask(LOOK, id=run["id"]))["bulkRun"]["state"] == "RUNNING"
+        is_away = False
+        assert _counts(await _ended(other, run["id"])) == ("DONE", 2, 2, 0, 0)
+
+
+async def test_a_run_waits_while_the_store_is_full(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _cancelled(api, 3)
+    plan = await _plan(api)
+    retry, refusals = JobCommands.retry, [1, 2, 3, 4]
+    monkeypatch.setattr(bulk_runs, "_RETRY_PAUSE", 0.01)
+
+    async def retry_in_a_full_store(self: JobCommands, *arguments: Any, **options: Any) -> Any:
+        if refusals:
+            refusals.pop()
+            raise QueueFull("The store is full.")
+        return await retry(self, *arguments, **options)
+
+    monkeypatch.setattr(JobCommands, "retry", retry_in_a_full_store)
+    assert _counts(await _run(api, plan["token"])) == ("DONE", 3, 3, 0, 0)
+
+
+async def test_a_run_that_cannot_say_how_far_it_is_ends(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _cancelled(api, 3)
+    plan = await _plan(api)
+    run = (await api.ask(RUN, token=plan["token"], rate=0.1))["runBulk"]
+
+    async def broken(_name: str) -> None:
+        raise RuntimeError("it broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.runtime.access, "kept", broken)
+        await until(lambda: not len(api.runtime.bulk_runs), "it has ended")
+    assert (await _ended(api, run["id"]))["state"] == "STOPPED"
+
+
+async def test_the_smallest_rate_there_is_can_be_stopped(api: ServedApi) -> None:
+    await _cancelled(api, 3)
+    plan = await _plan(api)
+    run = (await api.ask(RUN, token=plan["token"], rate=5e-324))["runBulk"]
+
+    async def has_begun() -> bool:
+        return bool((await api.ask(LOOK, id=run["id"]))["bulkRun"]["done"])
+
+    await until(has_begun, "one is done")
+    assert _counts((await api.ask(STOP, id=run["id"]))["stopBulk"])[:3] == ("STOPPED", 3, 1)
+
+
+async def test_however_many_watch_a_run_it_is_looked_at_once_for_all(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _cancelled(api, 3)
+    plan = await _plan(api)
+    run = (await api.ask(RUN, token=plan["token"], rate=4.0))["runBulk"]
+    runs, looks = api.runtime.bulk_runs, 0
+    look = runs._look  # noqa: SLF001
+
+    async def counted(run_id: str) -> bulk.BulkRun | None:
+        nonlocal looks
+        looks += 1
+        return await look(run_id)
+
+    monkeypatch.setattr(runs._watches, "_look", counted)  # noqa: SLF001
+    async with api.socket_streams(FOLLOW, [{"id": run["id"]}] * 20) as streams:
+        ends = await asyncio.gather(*[_last(stream) for stream in streams])
+    assert [_counts(end) for end in ends] == [("DONE", 3, 3, 0, 0)] * 20
+    assert looks < 20
+    await until(lambda: not len(runs._watches), "nobody watches")  # noqa: SLF001
+
+
+async def _last(stream: AsyncIterator[Data]) -> Data:
+    async for state in stream:
+        if state["state"] != "RUNNING":
+            return state
+    raise AssertionError("it ended without its last state")
+
+
+async def test_a_run_that_is_watched_where_its_process_ends_is_interrupted_and_another_one_is_unavailable(
+    settings: Settings,
+) -> None:
+    async with serving(settings.model_copy(update={"data_dir": settings.data_dir / "b"})) as other:
+        await _cancelled(other, 3)
+        plan = await _plan(other)
+        theirs = (await other.ask(RUN, token=plan["token"], rate=0.1))["runBulk"]
+        async with serving(settings) as first:
+            mine = (await first.ask(RUN, token=plan["token"], rate=0.1))["runBulk"]
+            watches = [await first.runtime.bulk_runs.watch(run["id"], lambda: ANYBODY) for run in (mine, theirs)]
+            for watch in watches:
+                assert (await anext(watch)).run.state is bulk.BulkState.RUNNING
+            await first.runtime.bulk_runs.close()
+            assert (await anext(watches[0])).run.state is bulk.BulkState.INTERRUPTED
+            with pytest.raises(QueueUnavailable, match="is ending"):
+                await _drained(watches[1])
+            for watch in watches:
+                await watch.aclose()
+
+
+async def _drained(watch: RunWatch) -> None:
+    async for _ in watch:
+        pass
+
+
+async def test_a_plan_with_the_largest_filter_and_the_narrowest_token_can_be_run(settings: Settings) -> None:
+    names = [f"{n:03}" + "\N{PARTY POPPER}" * 252 for n in range(100)]
+    ids = [new_job_id() for _ in range(500)]
+    limits = ViewLimits(ids=frozenset(ids), tags=frozenset(names[:32]), types=frozenset(names), queues=frozenset(names))
+    asked_for = {"ids": ids, "tags": names[:32], "type": names, "queue": names}
+    async with guarded(settings) as shop:
+        viewer = replace(await shop.access.viewer_of(shop.key), limits=limits)
+        runs = shop.api.runtime.bulk_runs
+        made = await runs.plan(bulk.BulkAction.RETRY, filter_of(asked_for, viewer.visibility), viewer)
+        assert len(made.token) < bulk_runs.MAX_PLAN_TOKEN
+        assert (await runs.run(made.token, viewer, per_second=None, first=None)).planned == 0
+
+
+async def test_a_run_of_a_back_end_is_none_of_a_browser_s_with_a_narrower_token(settings: Settings) -> None:
+    async with guarded(settings) as shop:
+        token = (
+            await shop.token(scopes=[Scope.READ, Scope.CONTROL], limits=ViewLimits(tags=frozenset({"mine"})))
+        ).token
+        plan = (await shop.post(PLAN, shop.key, variables={"action": "CANCEL"})).json()["data"]["planBulk"]
+        run = (await shop.post(RUN, shop.key, variables={"token": plan["token"]})).json()["data"]["runBulk"]
+        variables = {"id": run["id"]}
+        assert (await shop.post(LOOK, token, variables=variables)).json()["data"]["bulkRun"] is None
+        (refusal,) = (await shop.post(STOP, token, variables=variables)).json()["errors"]
+        assert refusal["extensions"]["code"] == "NOT_FOUND"
+        assert (await shop.post(LOOK, shop.key, variables=variables)).json()["data"]["bulkRun"]["id"] == run["id"]
 
 
 async def test_a_run_is_stopped_by_way_of_another_process(settings: Settings) -> None:
@@ -254,7 +462,7 @@ async def test_what_is_no_plan_or_no_way_to_run_one_is_refused(
     if how == "old":
         monkeypatch.setattr(bulk_runs, "PLAN_LIFE", timedelta(seconds=-1))
     token = (await _plan(api))["token"]
-    tokens = {"forged": f"{token[:-2]}AA", "another": "a.b.c", "long": "x" * 70_000}
+    tokens = {"forged": f"{token[:-2]}AA", "another": "a.b.c", "long": "x" * (1 << 20) + "x"}
     variables = {"token": tokens.get(how, token), **({"rate": 0.0} if how == "rate" else {})}
     variables |= {"first": 0} if how == "first" else {}
     refusal = await api.refusal(RUN, **variables)
@@ -287,4 +495,22 @@ async def test_one_run_too_many_is_refused(api: ServedApi, monkeypatch: pytest.M
     assert (await api.refusal(RUN, token=plan["token"]))["extensions"]["code"] == "RATE_LIMITED"
     await api.ask(STOP, id=run["id"])
     assert (await _run(api, plan["token"]))["state"] == "DONE"
+    assert len(api.runtime.bulk_runs) == 0
     assert datetime.fromisoformat(plan["expiresAt"]) > datetime.now(UTC) + timedelta(hours=23)
+
+
+async def test_runs_that_are_asked_for_at_the_same_time_keep_to_the_share_of_their_client(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_runs, "MAX_RUNS_OF_CLIENT", 2)
+    await _cancelled(api, 2)
+    plan = await _plan(api)
+    body = {"query": RUN, "variables": {"token": plan["token"], "rate": 0.1}}
+    answers = [
+        answer.json() for answer in await asyncio.gather(*[api.http.post("/graphql", json=body) for _ in range(6)])
+    ]
+    refused = [answer["errors"][0]["extensions"]["code"] for answer in answers if "errors" in answer]
+    assert refused == ["RATE_LIMITED"] * 4
+    runs = [answer["data"]["runBulk"] for answer in answers if "errors" not in answer]
+    await asyncio.gather(*[api.ask(STOP, id=run["id"]) for run in runs])
+    assert (await _run(api, plan["token"]))["state"] == "DONE"
