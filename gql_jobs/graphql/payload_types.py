@@ -223,6 +223,7 @@ RESERVED = frozenset(
         "PageInfo",
         "Query",
         "Queue",
+        "QueueMinute",
         "RenewAccessPayload",
         "RetryJobPayload",
         "RetryJobsPayload",

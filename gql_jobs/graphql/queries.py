@@ -3,7 +3,7 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any
 
@@ -29,6 +29,8 @@ from gql_jobs.graphql.job_types import (
     read_page_of,
 )
 from gql_jobs.graphql.viewers import Viewer, viewer_of
+from gql_jobs.index.minutes import KEPT_MINUTES, Minute
+from gql_jobs.index.tables import minute_of
 from gql_jobs.jobs import registry
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus, failure_group
@@ -38,6 +40,8 @@ from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
 
 LARGEST_GROUPS, DEFAULT_GROUPS = 100, 20
 """Groups of dead letters that are answered, at most and where the argument ``first`` is left out or null."""
+DEFAULT_MINUTES = 60
+"""Minutes of a queue's history where none are asked for."""
 DEFAULT_PAGE = 50
 """Jobs of a page where the argument ``first`` is left out or null."""
 
@@ -61,6 +65,47 @@ class StatusCount:
     count: int = strawberry.field(description="How many jobs are in it.")
 
 
+@strawberry.type(
+    description="What happened in a queue in one minute, by the clock of the NATS server. Times are counted in steps "
+    "of about a fifth: a figure is what at least so many did not exceed."
+)
+class QueueMinute:
+    """The figures of a queue in one minute."""
+
+    at: datetime = strawberry.field(description="When the minute began.")
+    created: int = strawberry.field(
+        description="How many jobs were created; those for later by the clock of the server that created them."
+    )
+    started: int = strawberry.field(description="How many attempts started.")
+    completed: int = strawberry.field(description="How many jobs completed.")
+    failed: int = strawberry.field(description="How many attempts failed that another one was to follow.")
+    dead_lettered: int = strawberry.field(description="How many jobs failed for good.")
+    start_delay_p50_ms: int | None = strawberry.field(
+        description="How long half of those that started had waited in the queue at most, in milliseconds; repeated "
+        "attempts do not count. Null if none started."
+    )
+    start_delay_p95_ms: int | None = strawberry.field(description="The same for 95 of 100.")
+    run_p50_ms: int | None = strawberry.field(
+        description="How long half of the attempts that ended had run at most, in milliseconds; null if none ended."
+    )
+    run_p95_ms: int | None = strawberry.field(description="The same for 95 of 100 of these attempts.")
+
+
+def _queue_minute(minute: Minute) -> QueueMinute:
+    return QueueMinute(
+        at=minute.at,
+        created=minute.created,
+        started=minute.started,
+        completed=minute.completed,
+        failed=minute.failed,
+        dead_lettered=minute.dead_lettered,
+        start_delay_p50_ms=minute.start_delay_p50,
+        start_delay_p95_ms=minute.start_delay_p95,
+        run_p50_ms=minute.run_p50,
+        run_p95_ms=minute.run_p95,
+    )
+
+
 @strawberry.type(description="A queue that workers serve.")
 class Queue:
     """A queue and the numbers of its jobs."""
@@ -79,6 +124,34 @@ class Queue:
         description="The types of its waiting jobs of which none of these workers says it can run all, sorted by name: "
         "they do not know the type, or have met a payload that they cannot read."
     )
+
+    @strawberry.field(
+        description="What happened in it, minute by minute, the present one at last. Minutes in which nothing happened "
+        "are there with zeros; those that this server does not know, because it has built its index anew after jobs of "
+        "that time had expired, are left out. Empty for a viewer with a tenant or limits."
+    )
+    async def history(
+        self,
+        info: Info,
+        minutes: Annotated[
+            int | None,
+            strawberry.argument(description=f"How many: 1 to {KEPT_MINUTES}, the last day; null means the default."),
+        ] = DEFAULT_MINUTES,
+    ) -> list[QueueMinute]:
+        """Return the figures of the index for the last minutes.
+
+        :raises InvalidArgument: for a number out of range.
+        """
+        minutes = DEFAULT_MINUTES if minutes is None else minutes
+        if not 1 <= minutes <= KEPT_MINUTES:
+            raise InvalidArgument("minutes", f"minutes must be between 1 and {KEPT_MINUTES}.")
+        context = info.context
+        if context.session.visibility.is_partial:
+            return []
+        context.budget.take(minutes)
+        now = minute_of(datetime.now(UTC))
+        found = await context.services().reader.minutes(self.name, now - minutes + 1, now)
+        return [_queue_minute(minute) for minute in found]
 
 
 @strawberry.type(description="A job type of which a worker cannot run some jobs: it leaves those to other workers.")

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from gql_jobs.index.index import Index
+from gql_jobs.index.minutes import Minute, read_minutes
 from gql_jobs.index.page import (
     FailureCount,
     KeysRead,
@@ -269,6 +270,10 @@ class Reader:
             return database.execute(f"SELECT {columns}, {what}{found.sql} GROUP BY {columns}", found.values).fetchall()
 
         return await self._read(read)
+
+    async def minutes(self, queue: str, first: int, last: int) -> list[Minute]:
+        """Return the figures of a queue for each minute from ``first`` to ``last`` of which the index knows all."""
+        return await self._read(partial(read_minutes, queue=queue, first=first, last=last))
 
     async def ahead(self, places: Collection[QueuePlace]) -> dict[QueuePlace, int]:
         """Return how many queued jobs start before each place: of higher priorities, and of its own the earlier ones.

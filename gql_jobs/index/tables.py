@@ -52,6 +52,8 @@ UNREAD = Raw(b"null")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MINUTE = 60_000_000
+"""Microseconds of a minute."""
 
 _STATE = [field for field in fields(JobState) if field.name != "id"]
 """The fields that are stored with a job's row and with each of its events; its id and its spec are stored once.
@@ -87,7 +89,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"18.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"19.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -146,6 +148,12 @@ CREATE TABLE notes (
   at INTEGER NOT NULL, attempt INTEGER NOT NULL, worker_id TEXT NOT NULL, PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;
 CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE minutes (
+  queue TEXT NOT NULL, minute INTEGER NOT NULL, what INTEGER NOT NULL, bucket INTEGER NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (queue, minute, what, bucket)
+) WITHOUT ROWID;
+CREATE INDEX minutes_minute ON minutes (minute);
+CREATE TABLE minutes_began (minute INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
 """
 
@@ -354,6 +362,16 @@ def microseconds(moment: datetime) -> int:
 def moment_at(since_1970: int) -> datetime:
     """Return the time that is so many microseconds after 1970-01-01 UTC."""
     return _EPOCH + timedelta(microseconds=since_1970)
+
+
+def minute_of(moment: datetime) -> int:
+    """Return the number of the minute since 1970 in which a moment lies."""
+    return microseconds(moment) // _MINUTE
+
+
+def minute_at(number: int) -> datetime:
+    """Return when that minute began."""
+    return moment_at(number * _MINUTE)
 
 
 def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:

@@ -4,15 +4,27 @@ A job is written once, however many messages of the batch are about it, and only
 """
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from gql_jobs.index.tables import changed_row, microseconds, new_row, row_state, state_blob, tenant_keys
+from gql_jobs.index.minutes import BOUNDS, KEPT_MINUTES, What
+from gql_jobs.index.tables import (
+    changed_row,
+    json_array,
+    microseconds,
+    minute_of,
+    new_row,
+    row_state,
+    state_blob,
+    tenant_keys,
+)
 from gql_jobs.jobs.fold import Event, events_of, fold
-from gql_jobs.jobs.messages import Kind, Message, Noted, Saved
-from gql_jobs.jobs.model import Artifact, Job, failure_group
+from gql_jobs.jobs.messages import Kind, Message, Noted, Saved, Submission
+from gql_jobs.jobs.model import Artifact, Job, JobStatus, failure_group
 
 _INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, moved = ?, state = ?, result = ? WHERE number = ?"
@@ -47,6 +59,7 @@ class Changes:
         self.after: dict[str, IndexedJob | None] = {**known}
         self.events: list[Event] = []
         self.horizon = 0
+        self._figures = MinuteCounts()
         self._removed: dict[str, int] = {}
         self._artifacts: dict[tuple[str, str], Artifact] = {}
         self._notes: list[Message] = []
@@ -56,13 +69,16 @@ class Changes:
         known = self.after
         for message in messages:
             job_id = message.job_id
+            self._figures.see(message)
             was = known.get(job_id)
             job = was.job if was is not None else None
             after = fold(job, message)
             if after is job:
                 self._keep_beside_state(job, message)
                 continue
-            self.events += events_of(job, message, after)
+            events = events_of(job, message, after)
+            self.events += events
+            self._figures.count(message, job, events)
             if after is None:
                 self._expire(job, message)
                 known[job_id] = None
@@ -76,6 +92,8 @@ class Changes:
             self._notes.append(message)
         elif job is None and message.kind is Kind.EXPIRED:
             # A job that was deleted before this index was begun: the stream may still hold messages of it.
+            if message.job_id not in self._removed:
+                self._figures.lose(message.body.event_seq or message.seq, message)
             self._expire(None, message)
 
     def _expire(self, job: Job | None, message: Message) -> None:
@@ -103,6 +121,7 @@ class Changes:
 
         :raises sqlite3.Error: if they cannot be written.
         """
+        self._figures.store(database)
         if self._removed:
             self._remove(database)
         blobs: dict[int, bytes] = {}
@@ -201,3 +220,113 @@ def _note_row(message: Message) -> tuple[str | int, ...]:
     body: Noted = message.body
     at = microseconds(message.at)
     return message.job_id, message.seq, body.cancelled_seq, body.receipt.value, at, body.attempt, body.worker_id
+
+
+# What happened in each queue, minute by minute.
+
+_MILLISECOND = timedelta(milliseconds=1)
+_OF_KIND = {
+    Kind.STARTED: What.STARTED,
+    Kind.COMPLETED: What.COMPLETED,
+    Kind.FAILED: What.FAILED,
+    Kind.DEAD_LETTER: What.DEAD_LETTERED,
+}
+_ADD = "INSERT INTO minutes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+_BEGAN = "INSERT OR IGNORE INTO minutes_began VALUES (?, ?)"
+
+
+class MinuteCounts:
+    """What a batch of messages adds to the figures: call ``see`` and ``count`` with each, then ``store``."""
+
+    def __init__(self) -> None:
+        self._added: dict[tuple[str, int, int, int], int] = {}
+        self._began: dict[int, int] = {}
+        """The first sequence of each minute."""
+        self._lost: dict[str, tuple[int, int]] = {}
+        """By job, the newest event that is gone, and the minute when that was told."""
+
+    def see(self, message: Message) -> None:
+        """Note where minutes begin in the stream, by any message that is there; call it in their order."""
+        self._began.setdefault(minute_of(message.at), message.seq)
+
+    def count(self, message: Message, before: Job | None, events: Iterable[Event]) -> None:
+        """Count a message that has changed a job.
+
+        :param before: the job before it.
+        :param events: what clients see of it.
+        """
+        minute = minute_of(message.at)
+        for event in events:
+            queue, what = event.job.spec.queue, _OF_KIND.get(event.kind)
+            if event.kind is Kind.SCHEDULED:
+                # By the time of its creation: the message itself is deleted once its time has come.
+                self._add(queue, minute_of(event.job.spec.created_at), What.CREATED)
+            elif event.kind is Kind.QUEUED and _is_creation(message):
+                self._add(queue, minute, What.CREATED)
+            elif what is not None:
+                self._add(queue, minute, what)
+                self._time(queue, message, before)
+
+    def _time(self, queue: str, message: Message, before: Job | None) -> None:
+        if before is None:
+            return
+        minute = minute_of(message.at)
+        if message.kind is Kind.STARTED:
+            if before.status is JobStatus.QUEUED:
+                self._add(queue, minute, What.START_DELAY, _bucket(message.at - before.updated_at))
+        elif before.status is JobStatus.PROCESSING and before.started_at is not None:
+            self._add(queue, minute, What.RUN, _bucket(message.at - before.started_at))
+
+    def _add(self, queue: str, minute: int, what: What, bucket: int = 0) -> None:
+        key = (queue, minute, int(what), bucket)
+        self._added[key] = self._added.get(key, 0) + 1
+
+    def lose(self, seq: int, message: Message) -> None:
+        """Note that a job has expired that is not known: if it never was, what it did up to ``seq`` was not counted."""
+        self._lost[message.job_id] = (seq, minute_of(message.at))
+
+    def store(self, database: sqlite3.Connection) -> None:
+        """Add the figures to those of the index, and drop what is older than a day by the newest of these messages.
+
+        Call it before the jobs that have expired in this batch are noted in the table ``expired``.
+
+        :raises sqlite3.Error: if they cannot be written.
+        """
+        database.executemany(_ADD, [(*key, n) for key, n in self._added.items()])
+        if self._began and database.executemany(_BEGAN, self._began.items()).rowcount > 0:
+            oldest = (max(self._began) - KEPT_MINUTES,)
+            database.execute("DELETE FROM minutes WHERE minute < ?", oldest)
+            # Of those before, the last one is kept: what is gone from before it tells nothing of the day.
+            last = "SELECT max(minute) FROM minutes_began WHERE minute < ?"
+            database.execute(f"DELETE FROM minutes_began WHERE minute < ({last})", oldest)  # noqa: S608
+        if self._lost:
+            self._note_lost(database)
+
+    def _note_lost(self, database: sqlite3.Connection) -> None:
+        ids = json_array(list(self._lost))
+        sql = "SELECT job_id FROM expired WHERE job_id IN (SELECT value FROM json_each(?))"
+        known = {job_id for (job_id,) in database.execute(sql, (ids,))}
+        lost = [self._lost[job_id] for job_id in self._lost.keys() - known]
+        if not lost:
+            return
+        seq, told = max(lost)
+        # The event came before the first message behind it that is left.
+        sql = "SELECT minute FROM minutes_began WHERE seq > ? ORDER BY minute LIMIT 1"
+        row = database.execute(sql, (seq,)).fetchone()
+        known_from = 1 + (min(row[0], told) if row is not None else told)
+        database.execute(
+            "INSERT INTO meta VALUES ('figures_from', ?) ON CONFLICT DO UPDATE"
+            " SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
+            (str(known_from),),
+        )
+
+
+def _is_creation(message: Message) -> bool:
+    body = message.body
+    if not isinstance(body, Submission) or body.spec.run_at is not None:
+        return False
+    return body.event_seq == 0 or body.after_expiry
+
+
+def _bucket(time: timedelta) -> int:
+    return min(bisect_left(BOUNDS, time / _MILLISECOND), len(BOUNDS) - 1)

@@ -119,6 +119,11 @@ def _any(value: Any) -> bool:
     return any(map(_any, value)) if isinstance(value, list) else bool(value)
 
 
+def _has_history(data: Any, _asked: dict[str, Any]) -> bool:
+    """Whether an answer has a minute of a queue."""
+    return any(queue["history"] for queue in data["queues"])
+
+
 class Probe(NamedTuple):
     """A document, and what comes of it for each of ``VIEWERS``, in their order."""
 
@@ -170,6 +175,8 @@ PROBES: dict[str, Probe] = {
         "subscription { workersChanged(maxPerSecond: 10) { id } }", (HIDDEN,) * 4 + (U,), _has_any
     ),
     "Query.workers": Probe("{ workers { id } }", (HIDDEN,) * 4 + (U,), _has_any),
+    "Queue.history": Probe("{ queues { history { created } } }", (HIDDEN,) * 4 + (U,), _has_history),
+    "Queue.history(minutes)": Probe("{ queues { history(minutes: 5) { at } } }", (HIDDEN,) * 4 + (U,), _has_history),
     "Worker.jobs": Probe("{ workers { jobs { id } } }", (HIDDEN,) * 4 + (U,), _has_any),
     "JobConnection.totalCount": Probe(
         "query($id: ID!) { jobs(filter: { ids: [$id] }) { totalCount } }", _OWN, _has_any

@@ -202,6 +202,9 @@ def test_an_expiry_removes_everything_of_the_job_and_nothing_of_others(path: Pat
     left["meta"] = [row for row in left["meta"] if row[0] != "horizon"]
     alone["meta"] = [row for row in alone["meta"] if row[0] != "horizon"]
     left["counts"] = [row for row in left["counts"] if row[-1]]
+    # What happened by the minute outlives the jobs.
+    for figures in ("minutes", "minutes_began"):
+        assert left.pop(figures) != alone.pop(figures)
     assert left == alone
 
 
