@@ -18,7 +18,7 @@ from tests.running import ROOT
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
 ENTRY_POINTS = {"gql_jobs/jobs/types/email.py"}
 """Named by an installed entry point, one for each job type."""
-MOST_MODULES = 163
+MOST_MODULES = 160
 FEWEST_LINES = 60
 
 SOURCES = sorted([*(ROOT / "gql_jobs").rglob("*.py"), *(ROOT / "workers" / "gql_jobs_worker").rglob("*.py")])

@@ -55,7 +55,8 @@ _OF_EVENT = """
     ... on JobCompleted { durationMs }
     ... on JobDeadLetter { error { message type attempt at retryable } }"""
 _JOB = f"""query Job($id: ID!) {{
-  job(id: $id) {{ ...Fields rawPayload rawResult artifacts {{ name url contentType sizeBytes sha256 }} }}
+  job(id: $id) {{ ...Fields waiting {{ reason detail until ahead }}
+    rawPayload rawResult artifacts {{ name url contentType sizeBytes sha256 }} }}
 }}{_FIELDS}"""
 _PROGRESS = f"""subscription Progress($id: ID!, $after: String) {{
   jobProgress(id: $id, after: $after) {{{_OF_EVENT}
@@ -151,10 +152,10 @@ def address_and_token(url: str | None, token: str | None) -> tuple[str, str | No
 def _endpoint(address: str) -> str:
     try:
         parts = urlsplit(address)
-        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        is_usable = parts.scheme in {"http", "https"} and bool(httpx.URL(address).host) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
         is_usable = False
-    if not is_usable or not address.isprintable():
+    if not is_usable or not address.isprintable() or " " in address:
         raise BadAddress(f"The address of the API is no URL such as {DEFAULT_ADDRESS} ({PREFIX}URL or --url).")
     if parts.username is not None or parts.password is not None:
         raise BadAddress(f"An address holds no user and no password: give a key or token by {PREFIX}TOKEN.")

@@ -106,6 +106,9 @@ def _run(
         # Python would write the rest at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.CLOSED_PIPE
+    except OSError as error:
+        # Of files and of the terminal: what goes wrong with connections is none of these.
+        raise click.ClickException(f"{error.filename or 'The output'}: {error.strerror or error}.") from error
 
 
 def _code_of(codes: frozenset[str]) -> Exit:
@@ -114,35 +117,39 @@ def _code_of(codes: frozenset[str]) -> Exit:
 
 def _filtered(*statuses: str) -> Callable[[_Command], _Command]:
     """Give a command the options of a filter, as ``wanted``: what it takes for ``JobFilter``."""
-    names = {"created_after": "createdAfter", "created_before": "createdBefore"}
-    choices = [
-        ("status", click.Choice(statuses, case_sensitive=False), "In this state. Repeatable, as the others are."),
-        ("type", str, "Of this type."),
-        ("queue", str, "In this queue."),
-        ("priority", click.Choice([one.name for one in JobPriority], case_sensitive=False), "Of this priority."),
-        ("tags", str, "With this tag; of several with every one."),
-    ]
+    priorities = click.Choice([one.name for one in JobPriority], case_sensitive=False)
+    moment = "Created {} it, as 2026-01-31T12:00Z."
+    options = {
+        "status": (click.Choice(statuses, case_sensitive=False), "In this state. Repeatable, as most are."),
+        "type": (str, "Of this type."),
+        "queue": (str, "In this queue."),
+        "priority": (priorities, "Of this priority."),
+        "tags": (str, "With this tag; of several with every one."),
+        "ids": (str, "With this id."),
+        "createdAfter": (None, moment.format("after")),
+        "createdBefore": (None, moment.format("before")),
+    }
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
         def run(*args: Any, **given: Any) -> Any:
-            wanted = {names.get(name, name): given.pop(name) for name in (*(c[0] for c in choices), *names)}
-            found = {name: [*v] if isinstance(v, tuple) else v for name, v in wanted.items() if v}
-            return command(*args, wanted=found, **given)
+            values = {name: given.pop(f"with_{name}") for name in options}
+            wanted = {name: [*value] if isinstance(value, tuple) else value for name, value in values.items() if value}
+            return command(*args, wanted=wanted, **given)
 
         decorated: Any = run
-        for name in reversed(names):
-            option = f"--{name.replace('_', '-')}"
-            end = name.removeprefix("created_")
-            decorated = click.option(option, metavar="MOMENT", help=f"Created {end} 2026-01-31T12:00Z.")(decorated)
-        for name, kind, help_text in reversed(choices):
-            option = f"--{name.removesuffix('s') if name == 'tags' else name}"
-            decorated = click.option(option, name, type=kind, multiple=True, help=help_text)(decorated)
+        for name, (kind, help_text) in reversed(options.items()):
+            facts = {"metavar": "MOMENT"} if kind is None else {"type": kind, "multiple": True}
+            decorated = click.option(_OPTIONS.get(name, f"--{name}"), f"with_{name}", help=help_text, **facts)(
+                decorated
+            )
         return decorated  # type: ignore[no-any-return]
 
     return decorate
 
 
+_OPTIONS = {"tags": "--tag", "ids": "--id", "createdAfter": "--created-after", "createdBefore": "--created-before"}
+"""The options for parts of ``JobFilter`` that are called differently."""
 _EVERY = tuple(one.name for one in JobStatus)
 
 
@@ -163,8 +170,8 @@ def job_command(api: "ApiClient", output: "Output", *, id: str, no_follow: bool)
         if no_follow:
             output.json(job) if output.as_json else output.job(job)
             return _OUTCOMES.get(job["status"], Exit.UNFINISHED)
-        shown = ("id", "type", "queue", "priority", "tags", "createdBy", "createdAt", "rawPayload")
-        output.job({"error": None, **{name: job[name] for name in shown}})
+        shown = ("id", "type", "queue", "priority", "tags", "createdBy", "createdAt", "waiting", "rawPayload")
+        output.job({name: job[name] for name in shown})
     return _follow(api, output, id)
 
 
@@ -183,7 +190,7 @@ def _follow(api: "ApiClient", output: "Output", job_id: str) -> int:
         return Exit.UNKNOWN if job is None else _OUTCOMES.get(job["status"], Exit.UNFINISHED)
     result = last["job"].get("rawResult")
     if result is not None and not output.as_json:
-        output.job({"error": None, "tags": [], "rawResult": result})
+        output.job({"rawResult": result})
     return _OUTCOMES[last["job"]["status"]]
 
 
@@ -377,10 +384,11 @@ def retry_command(
 
 def _retry_all(api: "ApiClient", output: "Output", wanted: dict[str, Any], *, yes: bool) -> int:
     number = api.count(wanted)
+    jobs = "1 job" if number == 1 else f"{number} jobs"
     if number and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"{number} jobs match, and there is nobody to ask: say --yes.")
-        if not click.confirm(f"Retry {number} jobs?", err=True):
+            raise click.UsageError(f"There is nobody to ask whether to retry {jobs}: say --yes.")
+        if not click.confirm(f"Retry {jobs}?", err=True):
             output.note("Nothing was retried.")
             return Exit.REFUSED
     retried, remaining = 0, number
@@ -393,7 +401,7 @@ def _retry_all(api: "ApiClient", output: "Output", wanted: dict[str, Any], *, ye
     if output.as_json:
         output.json({"retriedCount": retried, "remainingCount": remaining})
     else:
-        output.line(f"{retried} jobs run again; {remaining} more match.")
+        output.line(f"{retried} {'job runs' if retried == 1 else 'jobs run'} again; {remaining} more match.")
     return Exit.DONE
 
 
@@ -442,7 +450,9 @@ def queues_command(api: "ApiClient", output: "Output") -> int:
         rows.append((one["name"], str(one["workers"]), *(counts.get(name, "0") for name in _EVERY), waits))
         if one["unservedTypes"]:
             output.note(f"{one['name']}: no worker can run all jobs of {', '.join(one['unservedTypes'])}.")
-    output.table(("QUEUE", "WORKERS", *_EVERY, "OLDEST WAITS"), rows)
+    # Columns without a job first.
+    spare = sorted(_EVERY, key=lambda name: any(row[2 + _EVERY.index(name)] != "0" for row in rows))
+    output.table(("QUEUE", "WORKERS", *_EVERY, "OLDEST WAITS"), rows, tuple(spare[:-1]))
     return Exit.DONE
 
 
@@ -464,7 +474,7 @@ def workers_command(api: "ApiClient", output: "Output") -> int:
         )
         for one in workers
     ]
-    output.table(("WORKER", "HOST", "RUNNING", "QUEUES", "UP", "HEARD OF"), rows)
+    output.table(("WORKER", "HOST", "RUNNING", "QUEUES", "UP", "HEARD OF"), rows, ("HOST", "UP"))
     for one in workers:
         for unable in one["unable"]:
             output.note(f"{one['id']} cannot run {unable['jobType']}: {unable['reason']}")

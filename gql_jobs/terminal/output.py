@@ -36,6 +36,8 @@ _STYLES = {
 """How states look on a terminal."""
 _MOST_SHOWN = 2000
 """Characters of a payload or a result that are shown to a person; ``--json`` has all of it."""
+_NARROWEST = 20
+"""Characters of the last column of a table that there is room for at least."""
 _WIDEST_NOTE = 300
 """Characters of what is said of a job or an event on one line."""
 
@@ -93,19 +95,37 @@ class Output:
         # The one character of ASCII that does not print and that JSON leaves as it is.
         click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
-    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-        """Write rows as a table, or as plain lines without a head. A cell that names a state has its colour."""
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], spare: tuple[str, ...] = ()) -> None:
+        """Write rows as a table, or as plain lines without a head. A cell that names a state has its colour.
+
+        :param spare: columns of a table that are left out, the first of them first, until it fits the terminal; of
+            what is in the last column as much is shown as there is room for.
+        """
         if self._console is None:
             for row in rows:
                 self.line(*row)
             return
+        from rich.cells import cell_len  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-        for column in table.columns[:1]:
-            column.no_wrap = True  # an id is there to be copied
+        widths = [max(map(cell_len, map(printable, column))) for column in zip(columns, *rows, strict=True)]
+        last = len(columns) - 1
+        shown = [*range(len(columns))]
+
+        def needed() -> int:
+            return int(sum(widths[i] + 2 for i in shown if i != last) + min(widths[last], _NARROWEST))
+
+        for name in spare:
+            if needed() > self._console.width:
+                shown.remove(columns.index(name))
+        # Wider than the terminal rather than without the end of an id.
+        self._console.width = max(self._console.width, needed())
+        widths[last] = min(widths[last], self._console.width - needed() + min(widths[last], _NARROWEST))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for i in shown:
+            table.add_column(columns[i], width=widths[i], no_wrap=True, overflow="ellipsis")
         for row in rows:
-            table.add_row(*map(_text, row))
+            table.add_row(*(_text(row[i]) for i in shown))
         self._console.print(table)
 
     def jobs(self, jobs: list[dict[str, Any]]) -> None:
@@ -117,12 +137,20 @@ class Output:
             )
             for job in jobs
         ]
-        self.table(("ID", "STATUS", "TYPE", "PRIORITY", "PROGRESS", "CREATED", "TAGS", "NOTE"), rows)
+        self.table(
+            ("ID", "STATUS", "TYPE", "PRIORITY", "PROGRESS", "CREATED", "TAGS", "NOTE"),
+            rows,
+            ("TAGS", "PRIORITY", "CREATED"),
+        )
 
     def job(self, job: dict[str, Any]) -> None:
         """Write all there is to say of one job, a line for each thing; of a plain line the name is the first cell."""
-        told = {**job, "error": job["error"] and job["error"]["message"], "tags": ", ".join(job["tags"])}
-        told["artifacts"] = ", ".join(file["name"] for file in job.get("artifacts", ()))
+        told = dict(job)
+        for name in ("error", "waiting"):
+            if told.get(name):
+                told[name] = told[name]["message" if name == "error" else "detail"]
+        told["tags"] = ", ".join(told.get("tags", ()))
+        told["artifacts"] = ", ".join(file["name"] for file in told.get("artifacts", ()))
         for name, value in told.items():
             if value in (None, "", {}):
                 continue
@@ -215,8 +243,8 @@ def _console() -> "Console | None":
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _text(cell: str) -> "Text":

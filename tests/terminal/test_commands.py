@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from gql_jobs.cli import cli
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.settings import Settings
+from gql_jobs.terminal import output
 from gql_jobs.terminal.commands import COMMANDS, Exit
 from tests.api.operations import UNKNOWN_ID, create, ended
 from tests.forked import run_command
@@ -189,6 +190,8 @@ async def test_a_list_is_filtered_and_goes_on_behind_a_page(api: ServedApi, comm
     assert {"id", "status", "createdAt", "error", "tags", "cursor"} <= set(_objects(rest.out)[0])
     cancelled = await command("list", "--status", "CANCELLED", "--created-after", "2026-01-01")
     assert [row[:3] for row in _rows(cancelled.out)] == [[other["id"], "CANCELLED", "probe_thread"]]
+    both = await command("list", "--id", ids[0], "--id", other["id"])
+    assert [row[0] for row in _rows(both.out)] == [other["id"], ids[0]]
     assert (await command("list", "--created-before", "2026-01-01")).out == ""
     assert (await command("list", "--first", "500")).code == 0
 
@@ -215,7 +218,7 @@ async def test_retry_all_takes_dead_letters_that_match_once_it_may(api: ServedAp
         await ended(api, job_id, "DEAD_LETTER")
     asks = await command("retry", "--all", "--tag", "again")
     assert (asks.code, asks.out) == (2, "")
-    assert "2 jobs match, and there is nobody to ask: say --yes." in asks.err
+    assert "There is nobody to ask whether to retry 2 jobs: say --yes." in asks.err
     found = await command("retry", "--all", "--tag", "again", "--yes", "--json")
     (counts,) = _objects(found.out)
     assert counts["retriedCount"] == 2, "although they may be dead letters again"
@@ -343,6 +346,90 @@ async def test_a_terminal_gets_colours_tables_and_a_bar_and_local_times(api: Ser
     plain = await on_a_terminal("list", "--url", url, TERM="dumb")
     assert "\x1b" not in plain.out
     assert _rows(plain.out)[0][0] == job["id"]
+
+
+async def test_a_narrow_terminal_gets_fewer_columns_and_whole_ids(
+    api: ServedApi, settings: Settings, workers: AsyncExitStack, on_a_terminal: Command
+) -> None:
+    url, told = f"http://{HOST}:{api.port}", " ".join(map(str, range(100)))
+    await workers.enter_async_context(running_worker(settings, registry=probe_with("say")))
+    job = await create(api, {"saves": told}, tags=["somewhat-long"])
+    await ended(api, job["id"], "DEAD_LETTER")
+    wide = await on_a_terminal("list", "--url", url)
+    assert "somewhat-long" in wide.out
+    assert " 29 30 " in wide.out
+    for columns in ("80", "40"):
+        narrow = await on_a_terminal("list", "--url", url, COLUMNS=columns)
+        assert job["id"] in narrow.out
+        assert "DEAD_LETTER" in narrow.out
+        assert "0 1 2 3" in narrow.out
+        assert "somewhat-long" not in narrow.out
+        assert " 29 30 " not in narrow.out
+    queues = await on_a_terminal("queues", "--url", url, COLUMNS="80")
+    assert "DEAD_LETTER" in queues.out
+    assert "SCHEDULED" not in queues.out, "no job is in that state"
+
+
+@pytest.mark.usefixtures("worker")
+async def test_retry_all_asks_on_a_terminal_and_takes_no_for_an_answer(api: ServedApi, on_a_terminal: Command) -> None:
+    url = f"http://{HOST}:{api.port}"
+    job = await create(api, {"permanent": True})
+    await ended(api, job["id"], "DEAD_LETTER")
+    no = await on_a_terminal("retry", "--all", "--url", url, answers=(b"[y/N]", b"n\n"))
+    assert (no.code, "Nothing was retried." in no.out) == (1, True)
+    given_up = await on_a_terminal("retry", "--all", "--url", url, answers=(b"[y/N]", b"\x03"))
+    assert (given_up.code, "run again" in given_up.out) == (130, False)
+    yes = await on_a_terminal("retry", "--all", "--url", url, answers=(b"Retry 1 job?", b"y\n"))
+    assert (yes.code, "1 job runs again" in yes.out) == (0, True)
+
+
+async def test_ctrl_c_ends_a_follower_quietly_and_gives_the_cursor_back(api: ServedApi, on_a_terminal: Command) -> None:
+    job = await create(api)
+    arguments = ("job", job["id"], "--url", f"http://{HOST}:{api.port}")
+    found = await on_a_terminal(*arguments, answers=(b"\x1b[34mQUEUED", b"\x03"))
+    assert found.code == 130
+    assert "Traceback" not in found.out
+    assert found.out.count("\x1b[?25l") == found.out.count("\x1b[?25h") > 0
+
+
+async def test_a_redirection_is_not_followed_with_the_token(tmp_path: Path) -> None:
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, HOST, 0)
+    async with server:
+        given = {"GQL_JOBS_URL": f"http://{HOST}:{server.sockets[0].getsockname()[1]}", "GQL_JOBS_TOKEN": "gj_s3cret"}
+        found = await asyncio.to_thread(run_command, "list", folder=tmp_path, environment=given)
+    assert (found.code, found.out, len(asked)) == (1, "", 1)
+    assert b"Bearer gj_s3cret" in asked[0]
+    assert "answers 307" in found.err
+    assert "s3cret" not in found.err
+
+
+def test_without_the_libraries_of_the_extra_it_is_said_what_to_install_and_plain_lines_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert output._console() is None  # noqa: SLF001
+    monkeypatch.delitem(sys.modules, "gql_jobs.terminal.client")
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    result = CliRunner().invoke(cli, ["list"])
+    assert result.exit_code == 2
+    assert "httpx is not installed: run pip install 'gql-jobs[terminal]'." in result.output
+
+
+async def test_output_that_cannot_be_written_is_a_sentence(api: ServedApi) -> None:
+    await create(api)
+    command = f"{sys.executable} -m gql_jobs list --url http://{HOST}:{api.port} >/dev/full"
+    process = await asyncio.create_subprocess_shell(command, stderr=PIPE)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err) == (1, b"Error: The output: No space left on device.\n")
 
 
 def test_the_version_is_written() -> None:
