@@ -206,6 +206,10 @@ def create_index_file(path: Path, stream_created: str, losses: Sequence[Loss] = 
     database.executescript(_TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?), ('stream_created', ?)", (FORMAT, stream_created))
     store_losses(database, losses)
+    if losses:
+        # What was lost was not counted.
+        figures_from = minute_of(max(loss.at for loss in losses)) + 1
+        database.execute("INSERT INTO meta VALUES ('figures_from', ?)", (str(figures_from),))
     return database
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gql_jobs.index.index import Index, open_index
 from gql_jobs.index.minutes import BOUNDS, KEPT_MINUTES, Minute, read_minutes
-from gql_jobs.index.tables import minute_of, open_read_only
+from gql_jobs.index.tables import Loss, create_index_file, minute_at, minute_of, open_read_only
 from gql_jobs.jobs.fold import fold
 from gql_jobs.jobs.messages import (
     Cancelled,
@@ -203,6 +203,13 @@ def test_figures_outlive_their_jobs_and_a_restart_and_an_expiry_that_is_told_twi
         assert _minutes(index, "a", minute - 1, minute) == before
     with open_index(path, CREATED, 72, 86_400 * 3650) as index:
         assert _minutes(index, "a", minute - 1, minute) == before
+
+
+def test_an_index_that_is_begun_anew_after_a_loss_tells_nothing_of_the_time_before(tmp_path: Path) -> None:
+    lost_at = at(3 * 60)
+    with closing(create_index_file(tmp_path / "index", CREATED, [Loss(lost_at, "All jobs are lost.")])) as database:
+        first = minute_of(lost_at)
+        assert [minute.at for minute in read_minutes(database, "a", first - 2, first + 1)] == [minute_at(first + 1)]
 
 
 def test_figures_are_kept_for_a_day(tmp_path: Path) -> None:
