@@ -196,7 +196,11 @@ class Output:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}% {task.fields[note]}", markup=False),
         )
-        self._bar = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
+        # On the same terminal a sentence comes above the bar; elsewhere it goes where stderr goes.
+        above = _is_terminal(sys.stderr)
+        self._bar = Progress(
+            *columns, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=above
+        )
         self._bar.add_task("", total=100, status="", note="")
         try:
             with self._bar:

@@ -16,7 +16,7 @@ from tests.guarded import guarded
 from tests.running_dev import running_dev
 from tests.serving import HOST
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,14 @@ from gql_jobs.settings import Settings
 from gql_jobs.terminal import output
 from gql_jobs.terminal.commands import COMMANDS, Exit
 from tests.api.operations import UNKNOWN_ID, create, ended
+from tests.deadline import until
 from tests.forked import run_command
 from tests.job_types.odd_handlers import probe_with
 from tests.running import ROOT, RunningWorker, running_worker
 from tests.serving import HOST, ServedApi, free_port
 from tests.terminal.conftest import Command, Running
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 DOCUMENT = (ROOT / "docs" / "terminal.md").read_text()
 
 
@@ -236,9 +237,7 @@ async def test_queues_and_workers_are_listed(api: ServedApi, command: Command, w
     async def listed() -> list[list[str]]:
         return _rows((await command("workers")).out)
 
-    for _ in range(50):
-        if found := await listed():
-            break
+    found = await until(listed, "the worker is heard of")
     assert "default" in found[0][3]
     (shown,) = _objects((await command("workers", "--json")).out)
     assert shown["id"] == found[0][0]

@@ -18,7 +18,7 @@ from tests.running import running_worker
 from tests.serving import HOST, ServedApi, api_process, free_port
 from tests.terminal.conftest import Running
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def _next(process: Process) -> dict[str, Any]:
