@@ -98,6 +98,9 @@ async def test_nothing_is_kept_of_an_operation_that_nobody_watches(schema: JobsS
         ("job { artifacts { name } }", False),
         ("job { cancellation { requestedAt } }", False),
         ("job { events { at } }", False),
+        ("job { origin { id } }", False),
+        ("job { payloadPreview }", False),
+        ("job { waiting { detail } }", False),
         ("... on JobCompleted { job { ...F } }", False),
         ("job { id artifacts @skip(if: true) { name } }", False),
     ],
@@ -121,7 +124,8 @@ def test_a_field_that_may_look_elsewhere_takes_an_info_and_is_never_taken_for_on
         if isinstance(named, GraphQLObjectType) and not named.name.startswith("__"):
             elsewhere |= {f"{named.name}.{name}" for name, f in named.fields.items() if not follows_from_source(f)}
     jobs = {"EmailJob", "UnknownJob", "ProbeJob"}
-    of_jobs = {f"{job}.{field}" for job in jobs for field in ("artifacts", "cancellation", "events")}
+    fields = ("artifacts", "cancellation", "events", "origin", "payloadPreview", "waiting")
+    of_jobs = {f"{job}.{field}" for job in jobs for field in fields}
     roots = ("Query.", "Mutation.", "Subscription.")
     assert {e for e in elsewhere if e.split(".")[0] in jobs} == of_jobs
     assert "JobConnection.totalCount" in elsewhere
