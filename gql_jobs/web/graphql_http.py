@@ -122,7 +122,7 @@ class GraphQLEndpoint:
         self._admission = Admission(settings.max_sockets, settings.max_sockets_per_client)
         self.budget = budget_for(settings.max_body_bytes)
         self._turns = QueryTurns()
-        self._result_turns = ResultTurns()
+        self._result_turns = ResultTurns(4 * settings.max_body_bytes)
         self._operations = schema.operations
         self._max_body_bytes = settings.max_body_bytes
         self._request_timeout = settings.request_timeout

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -212,9 +212,9 @@ class SocketWriter:
         """Send ``pong``, with what the ping carried."""
         await self._send_text(encode({"type": "pong", "payload": payload} if payload is not None else {"type": "pong"}))
 
-    async def next(self, operation_id: str, payload: bytes) -> None:
-        """Send ``next``. The payload is JSON already, so that many sockets may be sent the same."""
-        await self._send_text(b'{"id":%b,"type":"next","payload":%b}' % (encode(operation_id), payload))
+    def next(self, operation_id: str, payload: bytes) -> Awaitable[None]:
+        """Send ``next``, once it is awaited. The payload is JSON already, so that many sockets may be sent the same."""
+        return self._send_text(b'{"id":%b,"type":"next","payload":%b}' % (encode(operation_id), payload))
 
     async def error(self, operation_id: str, errors: list[dict[str, Any]]) -> None:
         """Send ``error``, which ends the operation."""
@@ -232,11 +232,13 @@ class SocketWriter:
             await self._send_message({"type": "websocket.close", "code": code, "reason": fitting})
             self._is_closed = True
 
-    async def _send_text(self, message: bytes) -> None:
-        if not self._is_closed:
-            await self._send_message({"type": "websocket.send", "text": message.decode()})
+    def _send_text(self, message: bytes) -> Awaitable[None]:
+        # No coroutine, which would keep the bytes beside the text for as long as the client does not read.
+        return self._send_message({"type": "websocket.send", "text": message.decode()})
 
     async def _send_message(self, message: Message) -> None:
+        if self._is_closed:
+            return
         try:
             await self._send(message)
         except (OSError, RuntimeError):
@@ -449,8 +451,15 @@ class _Connection:
                         del result
                         await self._refuse(running.id, too_busy())
                         return
-                    await self._writer.next(running.id, result.payload)
+                    size = len(result.payload)
+                    sent = self._writer.next(running.id, result.payload)
+                    # What is sent is a copy of its own for each socket.
                     del result
+                    if is_subscription:
+                        with self._turns.of_clients.unsent(self._client, size):
+                            await sent
+                    else:
+                        await sent
                     running.end()
             if self._is_current(running):
                 self._free_id(running)
@@ -554,8 +563,7 @@ class _Running:
                 self.end()
                 raise
         try:
-            if (later := turns.of_clients.next(turns.client)) is not None:
-                await later
+            await turns.of_clients.begin(turns.client)
             if self.session.is_held:
                 # Which events there are for the next token is asked when it is there.
                 await self.session.until_free()

@@ -59,6 +59,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.queue: _MessageQueue = _MessageQueue()  # type: ignore[assignment]  # has the methods that uvicorn calls
         self.writable = _WRITABLE
 
+    async def send(self, message: Any) -> None:
+        """Send a message, and wait until the client has read most of what was sent before it, and of a text itself.
+
+        uvicorn waits before the next message only: of what was sent nobody could tell that it still takes memory.
+        """
+        await super().send(message)
+        if message["type"] == "websocket.send" and self.writable is not _WRITABLE:
+            await self.writable.wait()
+
     def pause_writing(self) -> None:
         """Have senders wait, because the write buffer is full."""
         self.writable = asyncio.Event()

@@ -8,8 +8,8 @@ other, ``ResultTurns`` the results of its subscriptions.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 _LONG_TURN = 0.005
 """Seconds of computing after which another query of the same client has to wait for its turn."""
@@ -20,6 +20,10 @@ _SHARE = 0.005
 """Seconds of a turn in which any number of a client's subscriptions may begin with a result."""
 _FEWEST, _FIRST, _MOST = 1, 4, 64
 """Subscriptions of a client that waited and go on in one turn: at least, in the first, and at most."""
+_MOST_UNSENT = 32 << 20
+"""Bytes of large results that a client may leave unread before another result is made for it."""
+_LARGE_RESULT = 1 << 16
+"""Bytes of a result that counts: of smaller ones connections have a bound that is small enough."""
 
 
 class QueryTurns:
@@ -83,7 +87,13 @@ class ResultTurns:
     Results that are shared take microseconds, so that hundreds are made in a turn; of large ones few are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_unsent: int = _MOST_UNSENT) -> None:
+        """:param most_unsent: bytes of large results that a client may leave unread before another one is made."""
+        self._most_unsent = most_unsent
+        self._unsent: Counter[str] = Counter()
+        """By client, the bytes of large results that it has not read yet."""
+        self._full: dict[str, asyncio.Future[None]] = {}
+        """By client that has too many of them, what is done when it has read some."""
         self._began: dict[str, float] = {}
         """By client, when the first result of this turn was begun."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -91,6 +101,33 @@ class ResultTurns:
         """By client, how many of those that wait go on in a turn."""
         self._turned_at = 0.0
         self._is_scheduled = False
+
+    async def begin(self, client: str) -> None:
+        """Wait until the client may have another result made."""
+        while True:
+            if (later := self.next(client)) is not None:
+                await later
+            if client not in self._unsent or self._unsent[client] <= self._most_unsent:
+                return
+            if client not in self._full:
+                self._full[client] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._full[client])
+
+    @contextmanager
+    def unsent(self, client: str, size: int) -> Iterator[None]:
+        """Count a result of so many bytes until the block ends: the client has not read it yet."""
+        if size < _LARGE_RESULT:
+            yield
+            return
+        self._unsent[client] += size
+        try:
+            yield
+        finally:
+            self._unsent[client] -= size
+            if self._unsent[client] <= self._most_unsent and client in self._full:
+                self._full.pop(client).set_result(None)
+            if not self._unsent[client]:
+                del self._unsent[client]
 
     def next(self, client: str) -> asyncio.Future[None] | None:
         """Return what is done when the client may have another result made; None if it may now."""
@@ -147,8 +184,7 @@ class StreamTurn:
 
     async def begin(self) -> None:
         """Wait until it may."""
-        if (later := self._turns.next(self._client)) is not None:
-            await later
+        await self._turns.begin(self._client)
 
     def end(self) -> None:
         """Do nothing: the next turn of the event loop is for everybody."""

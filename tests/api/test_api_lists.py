@@ -1,16 +1,21 @@
 """jobsChanged: a list that is shown, and how it changes, over the real wire."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
+from gql_jobs.graphql.engine.operations import Result, ResultCache
 from gql_jobs.live import windows
+from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, ahead, asked, create, create_many, ended
 from tests.deadline import until
 from tests.running import RunningWorker
-from tests.serving import Data, ServedApi, hear, say
+from tests.serving import HOST, Data, ServedApi, hear, say, serving
 
 LIST = """
 subscription ($filter: JobFilter, $order: JobOrder, $first: Int, $rate: Float) {
@@ -155,6 +160,46 @@ async def test_lists_of_all_sockets_of_a_client_count_for_it(api: ServedApi, mon
         refusal = await api.refused_on(other, "2", "subscription { jobsChanged(first: 3) { more } }")
         assert refusal["extensions"] == {"code": "RATE_LIMITED", "retryAfter": 5}
     await until(lambda: not len(api.runtime.windows), "the windows are closed")
+
+
+async def test_a_client_that_leaves_large_results_unread_has_no_further_ones_made_until_it_reads(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    usual = ResultCache.keep
+
+    def counted(self: ResultCache, key: str, result: Result) -> Result:
+        made.append(key)
+        return usual(self, key, result)
+
+    monkeypatch.setattr(ResultCache, "keep", counted)
+    async with serving(settings.model_copy(update={"max_body_bytes": 1 << 20}), send_buffer=1 << 16) as api:
+        for _ in range(8):
+            await create(api, {"gate": "x" * 900_000})
+        async with AsyncExitStack() as stack:
+            reads = []
+            for number in range(10):
+                selected = "... on JobsSnapshot { nodes { rawPayload } }"
+                query = f"subscription {{ jobsChanged(first: {number + 8}) {{ {selected} }} }}"
+                narrow = stack.enter_context(socket.socket())
+                narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                narrow.connect((HOST, api.port))
+                opened = await stack.enter_async_context(api.raw_socket(sock=narrow, max_size=None))
+                opened.transport.pause_reading()
+                await say(opened, id="1", type="subscribe", payload={"query": query})
+                reads.append(partial(_heard_at_last, opened, narrow))
+            await until(lambda: len(api.runtime.windows) == 10, "all are there")
+            await until(lambda: made, "one is made")
+            assert await api.ask("{ __typename }")
+            assert len(made) < 5
+            assert await asyncio.gather(*[read() for read in reads]) == [8] * 10
+            assert len(made) == 10
+
+
+async def _heard_at_last(opened: ClientConnection, narrow: socket.socket) -> int:
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    opened.transport.resume_reading()
+    return len((await hear(opened))["payload"]["data"]["jobsChanged"]["nodes"])
 
 
 async def test_a_list_on_a_socket_is_completed_by_its_client(api: ServedApi) -> None:
