@@ -268,6 +268,7 @@ class GraphQLEndpoint:
             # A mutation cut short would be neither done nor refused.
             finished=operation.type is OperationType.MUTATION,
             until_ended=partial(self._authentication.until_ended, operation.context.session.viewer),
+            unsent=partial(self._result_turns.unsent, client_of(request.scope)),
         )
         return AdmittedResponse(response, self._admission)
 

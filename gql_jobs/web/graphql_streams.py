@@ -20,6 +20,7 @@ from gql_jobs.graphql.engine.errors import DocumentError
 from gql_jobs.graphql.engine.operations import Result
 from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.web.connections import CONNECTION_EXTENSION, Connections
+from gql_jobs.web.turns import LARGE_RESULT
 
 _HEADERS = [
     (b"cache-control", b"no-cache, no-store, no-transform"),
@@ -128,6 +129,7 @@ class StreamedResponse:
         ``EventSource`` does not reconnect again.
     :param finished: whether the operation runs to its end even if the client disconnects.
     :param until_ended: has a function called when the credential of whoever asked has ended, and with it the stream.
+    :param unsent: counts so many bytes until the block ends, in which the client has not read them.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class StreamedResponse:
         resumed: bool = False,
         finished: bool = False,
         until_ended: Callable[[Callable[[], None]], AbstractContextManager[None]] = lambda _end: nullcontext(),
+        unsent: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
     ) -> None:
         self._results = results
         self._format = stream_format
@@ -146,6 +149,7 @@ class StreamedResponse:
         self._resumed = resumed
         self._finished = finished
         self._until_ended = until_ended
+        self._unsent = unsent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send results until there are no more, the client disconnects, or the connection has to be closed."""
@@ -179,8 +183,8 @@ class StreamedResponse:
             chunk = written.opening() + (written.result(first) if first is not None else b"")
             unsent = chunk
             while not (results.exhausted or closed.done() or ended.done()):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                unsent = b""
+                await self._send_chunk(chunk, send)
+                chunk = unsent = b""
                 result = await results.next(written.heartbeat_interval)
                 if disconnected.done():
                     return
@@ -198,6 +202,17 @@ class StreamedResponse:
                 await disconnected
         finally:
             await results.close(finished=self._finished)
+
+    async def _send_chunk(self, chunk: bytes, send: Send) -> None:
+        """Send a chunk; of a large one wait until the client has read most of it, so that it counts for as long."""
+        if len(chunk) < LARGE_RESULT:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            return
+        with self._unsent(len(chunk)):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            del chunk
+            # The server takes nothing more before the client has read.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
 
 
 class _TimedResults:

@@ -22,7 +22,7 @@ _FEWEST, _FIRST, _MOST = 1, 4, 64
 """Subscriptions of a client that waited and go on in one turn: at least, in the first, and at most."""
 _MOST_UNSENT = 32 << 20
 """Bytes of large results that a client may leave unread before another result is made for it."""
-_LARGE_RESULT = 1 << 16
+LARGE_RESULT = 1 << 16
 """Bytes of a result that counts: of smaller ones connections have a bound that is small enough."""
 
 
@@ -116,7 +116,7 @@ class ResultTurns:
     @contextmanager
     def unsent(self, client: str, size: int) -> Iterator[None]:
         """Count a result of so many bytes until the block ends: the client has not read it yet."""
-        if size < _LARGE_RESULT:
+        if size < LARGE_RESULT:
             yield
             return
         self._unsent[client] += size

@@ -4,8 +4,8 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +17,14 @@ from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
 from gql_jobs.graphql.context import Context
+from gql_jobs.graphql.engine.operations import Result, ResultCache
 from gql_jobs.graphql.schema import build_schema
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphql_ws
+from gql_jobs.web import graphql_http, graphql_ws
 from gql_jobs.web.connections import ByteBudget, HeldBytes
 from gql_jobs.web.graphql_request import operation_request
 from gql_jobs.web.turns import QueryTurns, ResultTurns, StreamTurn
+from tests.api.operations import asked, create_many
 from tests.deadline import until
 from tests.serving import HOST, ServedApi, api_process, free_port, hear, say, serving
 from tests.shipped import shipped_types
@@ -334,3 +336,58 @@ async def test_who_waits_for_a_result_and_goes_is_no_turn_of_anybody_s() -> None
     gone, *others = [turn for turn in waiting if turn is not None]
     gone.cancel()
     await asyncio.wait_for(asyncio.gather(*others), 5)
+
+
+async def test_results_that_a_client_leaves_unread_on_streams_count_for_it_as_well(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    turns: list[ResultTurns] = []
+    usual = ResultCache.keep
+
+    def counted(self: ResultCache, key: str, result: Result) -> Result:
+        made.append(key)
+        return usual(self, key, result)
+
+    def noted(most_unsent: int) -> ResultTurns:
+        turns.append(ResultTurns(most_unsent))
+        return turns[-1]
+
+    monkeypatch.setattr(ResultCache, "keep", counted)
+    monkeypatch.setattr(graphql_http, "ResultTurns", noted)
+    whole = 8 * 900_000
+    async with serving(settings.model_copy(update={"max_body_bytes": MEGABYTE}), send_buffer=1 << 16) as api:
+        for _ in range(8):
+            await create_many(api, [asked({"gate": "x" * 900_000})])
+        with ExitStack() as stack:
+            streams = [stack.enter_context(_unread_stream(api.port, number + 8)) for number in range(10)]
+            await until(lambda: len(api.runtime.windows) == 10, "all are there")
+            await until(lambda: turns[0]._full, "no further one is made")  # noqa: SLF001
+            assert await api.ask("{ __typename }")
+            assert len(made) < 5
+            async with asyncio.timeout(30):
+                assert min(await asyncio.gather(*[_read_of(stream, whole) for stream in streams])) > whole
+            assert len(made) == 10
+
+
+@contextmanager
+def _unread_stream(port: int, first: int) -> Iterator[socket.socket]:
+    """An event stream of a list with its payloads, of which nothing is read and little fits anywhere."""
+    query = f"subscription {{ jobsChanged(first: {first}) {{ ... on JobsSnapshot {{ nodes {{ rawPayload }} }} }} }}"
+    body = json.dumps({"query": query})
+    head = f"POST /graphql HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n"
+    with socket.socket() as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.connect((HOST, port))
+        stream.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        stream.setblocking(False)
+        yield stream
+
+
+async def _read_of(stream: socket.socket, size: int) -> int:
+    """Read more bytes than that."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MEGABYTE)
+    read = 0
+    while read <= size:
+        read += len(await asyncio.get_running_loop().sock_recv(stream, MEGABYTE))
+    return read
