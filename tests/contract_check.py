@@ -12,7 +12,7 @@ from graphql import build_schema, extend_schema, find_breaking_changes, is_inter
 
 from tests.shipped import shipped_schema
 
-DONE = ("doors",)
+DONE = ("doors", "screen")
 """The parts of ``contract_next.graphql`` that are done."""
 _GAINS = re.compile(r"^# interface (\w+) and all its types gain:([^(\n]*)", re.MULTILINE)
 
