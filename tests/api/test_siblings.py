@@ -101,7 +101,7 @@ async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(sett
     first = str(free_ports_in_a_row(3))
     async with _two_apis(settings, GQL_JOBS_METRICS_PORT=first) as (parent, api), AsyncExitStack() as stack:
         await until(lambda: is_ready(api), "the first is ready", within=30)
-        job = await create(api)
+        (job,) = await _created(api, 1)
         listening = await _two_listen(api.port, parent)
         urls = await _own_urls(api.port, parent)
         assert f"http://127.0.0.1:{first}" in urls
@@ -114,7 +114,7 @@ async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(sett
         victim.kill()
         await until(lambda: has_ended(victim), "it is gone")
         async with connected(api.port) as client:
-            assert (await find(client, job["id"]))["status"] == "QUEUED"
+            assert (await find(client, job))["status"] == "QUEUED"
         assert [await _answers(socket) for socket in sockets] == expected
         comrades = await _two_listen(api.port, parent)
         assert victim not in comrades
@@ -122,11 +122,22 @@ async def test_two_processes_answer_at_one_port_and_a_killed_one_comes_back(sett
         await _stop(parent, signal.SIGTERM)
 
 
+async def _created(api: Api, number: int) -> list[str]:
+    """New jobs. The process that listens first answers as soon as it listens, and may not be ready yet."""
+
+    async def made() -> list[str] | None:
+        with suppress(TransportQueryError):
+            return await create_many(api, [asked() for _ in range(number)])
+        return None
+
+    return await until(made, "jobs are made", within=30)
+
+
 async def test_one_of_two_whose_index_is_damaged_is_started_again_and_builds_it_anew(settings: Settings) -> None:
     async with _two_apis(settings) as (parent, api):
-        await until(lambda: is_ready(api), "the first is ready", within=30)
-        ids = await create_many(api, [asked() for _ in range(50)])
+        await until(lambda: is_ready(api), "one is ready", within=30)
         before = await _two_listen(api.port, parent)
+        ids = await _created(api, 50)
         overwrite(settings.data_dir / "index-0.sqlite")
 
         async def one_has_ended() -> bool:

@@ -19,7 +19,7 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jetstream.stored_messages import StoredMessage, message_at, messages_of
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.model import Artifact, JobStatus
+from gql_jobs.jobs.model import Artifact, JobStatus, new_job_id
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.log import codec
@@ -83,6 +83,9 @@ async def _rebuilt(api: ServedApi) -> None:
 
 async def _runs(api: ServedApi, key: str | None = None) -> Data:
     """A job that is created now and has completed; asked for again while the index is built anew."""
+
+    # With a key, so that a creation whose fate was not known makes no second job.
+    key = key or new_job_id()
 
     async def made() -> Data:
         return await create(api, idempotencyKey=key)
