@@ -51,7 +51,43 @@ class Turn(Protocol):
         """Pass it on, if it is this reader's."""
 
 
-class Subscriber:
+class WaitingReader:
+    """A reader that waits until there is something for it, and whose answers may go over a connection with others'."""
+
+    # Thousands of readers are idle at a time: the future that one awaits is made only when it has to wait.
+    __slots__ = ("_waiter", "turn")
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+        """Resolved when there may be something, or nothing further will come."""
+        self.turn: Turn | None = None
+        """Begun before something is handed out, and ended when there is nothing, or once the reader has answered.
+
+        So that a reader who cannot send has nothing made for it but what is bounded elsewhere.
+        """
+
+    def wake(self) -> None:
+        """Have the reader that waits look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self, until: float | None) -> None:
+        """Pass the turn on and wait until woken, or until that time of the event loop's clock."""
+        if self.turn is not None:
+            self.turn.end()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        if until is None:
+            await self._waiter
+            return
+        alarm = loop.call_at(until, self.wake)
+        try:
+            await self._waiter
+        finally:
+            alarm.cancel()
+
+
+class Subscriber(WaitingReader):
     """The events of one job, or of all, from the moment it was made: an async iterator for one reader.
 
     It is endless, unless ``ends_after`` says otherwise of an event that it has handed out. The bus holds it until it
@@ -59,8 +95,8 @@ class Subscriber:
     iterating raises ``QueueUnavailable`` once the bus has ended it.
     """
 
-    # Thousands of subscribers are idle at a time: the future that a reader awaits is made only when it has to wait,
-    # and a dict instead of a deque or a queue takes no memory worth mentioning while it is empty (docs/decisions.md).
+    # Thousands of subscribers are idle at a time, and a dict instead of a deque or a queue takes no memory worth
+    # mentioning while it is empty (docs/decisions.md).
     __slots__ = (
         "_buffer",
         "_buffered",
@@ -71,15 +107,14 @@ class Subscriber:
         "_replayed",
         "_terminal",
         "_throttle",
-        "_waiter",
         "cursor",
         "ends_after",
         "job_id",
         "matches",
-        "turn",
     )
 
     def __init__(self, bus: "EventBus", job_id: str | None, cursor: Cursor) -> None:
+        super().__init__()
         self._bus = bus
         self._buffer: dict[str | Cursor, Event] = {}
         self._buffered = 0
@@ -88,8 +123,6 @@ class Subscriber:
         """Events read from the index and not handed out yet, newest first."""
         self._must_replay = False
         """Whether the index may hold events behind ``cursor`` that are not in the buffer."""
-        self._waiter: asyncio.Future[None] | None = None
-        """Resolved when there is an event, or no further one will come."""
         self._terminal: Event | None = None
         """The event handed out last, if it was a terminal one and ``ends_after`` has to be called with it."""
         self._throttle: Throttle | None = None
@@ -104,11 +137,6 @@ class Subscriber:
         """Which events are handed out; None for all."""
         self.ends_after: Predicate | None = None
         """Called with each terminal event after it was handed out; if it returns true, iteration ends."""
-        self.turn: Turn | None = None
-        """Begun before an event is handed out, and ended when there is none; the reader ends it once it has answered.
-
-        So that a reader who cannot send has nothing made for it but what is bounded here.
-        """
 
     def start_after(self, cursor: Cursor) -> None:
         """Hand out first what the index holds behind that cursor. Call it before the first event is read."""
@@ -152,7 +180,7 @@ class Subscriber:
             self._bus.held.hold(self, event, weight)
         if len(self._buffer) > BUFFER or self._buffered > BUFFER_BYTES:
             self._clear_buffer()
-        self._wake()
+        self.wake()
 
     def drop(self) -> None:
         """Drop what has been buffered or read for this subscriber, to be read from the index when it is wanted."""
@@ -193,7 +221,7 @@ class Subscriber:
             if self._throttle is not None and (report := await self._report(self._throttle)) is not None:
                 return report
             if not (self._replayed or self._must_replay or self._buffer):
-                await self._wait()
+                await self._wait(self._throttle.due if self._throttle is not None else None)
                 continue
             if self.turn is not None:
                 await self.turn.begin()
@@ -251,22 +279,6 @@ class Subscriber:
             self._failure = reason
             self.close()
 
-    async def _wait(self) -> None:
-        """Wait until there is an event, no further one will come, or progress that waits may be told."""
-        if self.turn is not None:
-            self.turn.end()
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        due = self._throttle.due if self._throttle is not None else None
-        if due is None:
-            await self._waiter
-            return
-        alarm = loop.call_at(due, self._wake)
-        try:
-            await self._waiter
-        finally:
-            alarm.cancel()
-
     async def _replayed_or_buffered(self) -> Event | None:
         """Return the next event, which may be one that was handed out already; None if there is none after all."""
         if not self._replayed and self._must_replay:
@@ -284,7 +296,7 @@ class Subscriber:
             self._closed = True
             self.drop()
             self._bus.remove(self)
-            self._wake()
+            self.wake()
 
     async def aclose(self) -> None:
         """Close it as ``close`` does; for code that expects an async generator."""
@@ -303,10 +315,6 @@ class Subscriber:
         if weight >= LARGE:
             self._bus.held.release_one(self, event)
         return event
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     async def _replay(self) -> None:
         # Cleared first: an overflow during the read sets it again.

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from itertools import count
 from typing import Any, Self
 
-from gql_jobs.live.bus import Turn
+from gql_jobs.live.bus import WaitingReader
 
 _IDLE_READ = 1.0
 """Seconds after which figures are read although no message has come: workers fall silent, and time goes on."""
@@ -82,7 +82,7 @@ class PolledFigures:
             watcher.wake()
 
 
-class FiguresWatch:
+class FiguresWatch(WaitingReader):
     """An async iterator over figures of one kind, for one reader, which never ends by itself.
 
     Iterating raises what reading them has raised.
@@ -92,13 +92,11 @@ class FiguresWatch:
     """
 
     def __init__(self, figures: Callable[[], PolledFigures], pause: float) -> None:
+        super().__init__()
         self._of_now = figures
         self.pause = pause
-        self.turn: Turn | None = None
-        """Begun before figures are handed out, and ended when there are none."""
         self._told: Figures | None = None
         self._next_at = 0.0
-        self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
         self._figures = figures()
         self._figures.join(self)
@@ -116,11 +114,10 @@ class FiguresWatch:
                 self._figures.leave(self)
                 self._figures, self._told = figures, None
                 figures.join(self)
-            left = self._next_at - loop.time()
             if figures.now is None or figures.now is self._told:
                 await self._wait(None)
-            elif left > 0:
-                await self._wait(left)
+            elif loop.time() < self._next_at:
+                await self._wait(self._next_at)
             else:
                 if self.turn is not None:
                     await self.turn.begin()
@@ -128,23 +125,6 @@ class FiguresWatch:
                     self._told, self._next_at = found, loop.time() + self.pause
                     return found
         raise StopAsyncIteration
-
-    async def _wait(self, seconds: float | None) -> None:
-        if self.turn is not None:
-            self.turn.end()
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, self.wake)
-        try:
-            await self._waiter
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def wake(self) -> None:
-        """Have the reader that waits look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def step_back(self) -> None:
         """Bring the last figures once more."""

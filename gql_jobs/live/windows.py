@@ -28,7 +28,7 @@ from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.errors import QueueUnavailable, RateLimited
 from gql_jobs.jobs.model import Job
 from gql_jobs.jobs.requests import JobFilter, JobOrder
-from gql_jobs.live.bus import Turn
+from gql_jobs.live.bus import WaitingReader
 from gql_jobs.live.watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -334,7 +334,7 @@ class Window:
         )
 
 
-class ListSubscriber:
+class ListSubscriber(WaitingReader):
     """The changes of one list: an async iterator for one reader, which never ends by itself.
 
     ``async with``, or ``aclose``, takes it out of its window. Iterating raises ``QueueUnavailable`` if the index cannot
@@ -353,6 +353,7 @@ class ListSubscriber:
         with_payloads: bool,
         client: str | None,
     ) -> None:
+        super().__init__()
         self._windows = windows
         self.client = client
         self._watcher = watcher
@@ -367,11 +368,8 @@ class ListSubscriber:
         self._shown: list[str] = []
         self._total = 0
         self._pending: deque[ListChange] = deque()
-        self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._failure: Exception | None = None
-        self.turn: Turn | None = None
-        """Begun before a change is handed out, and ended when there is none."""
         self.window = windows.enter(self, self._filter)
 
     @property
@@ -387,9 +385,9 @@ class ListSubscriber:
                 self._change_window()
             if not self._pending and not self._has_changed:
                 await self._wait(None)
-            elif not self._pending and (left := self._next_at - asyncio.get_running_loop().time()) > 0:
+            elif not self._pending and asyncio.get_running_loop().time() < self._next_at:
                 # What changes meanwhile comes with the same group.
-                await self._wait(left)
+                await self._wait(self._next_at)
             else:
                 if self.turn is not None:
                     await self.turn.begin()
@@ -423,18 +421,6 @@ class ListSubscriber:
             self._windows.held.release(self)
         return change
 
-    async def _wait(self, seconds: float | None) -> None:
-        if self.turn is not None:
-            self.turn.end()
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, self.wake)
-        try:
-            await self._waiter
-        finally:
-            if timer is not None:
-                timer.cancel()
-
     def _change_window(self) -> None:
         self._windows.leave(self)
         self.step_back()
@@ -445,11 +431,6 @@ class ListSubscriber:
         self._pending.clear()
         self._windows.held.release(self)
         self.since = None
-
-    def wake(self) -> None:
-        """Have the reader that waits look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def fail(self, error: Exception) -> None:
         """Leave the window and end the iteration with that error."""
