@@ -5,7 +5,7 @@ Python names of its fields: what was left out is left out, what was null is None
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import strawberry
 
@@ -53,6 +53,15 @@ class JobOrderInput:
     field: OrderField = strawberry.field(default=OrderField.CREATED_AT, description="What to sort by.")
     direction: SortDirection = strawberry.field(default=SortDirection.DESC, description="Which end comes first.")
 
+
+FilterArgument = Annotated[
+    dict[str, Any] | None,
+    strawberry.argument(description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None),
+]
+OrderArgument = Annotated[
+    dict[str, Any] | None,
+    strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
+]
 
 LARGEST_LISTS = {
     "ids": 500,

@@ -15,7 +15,7 @@ from gql_jobs.graphql.bulk import BulkRun, bulk_run
 from gql_jobs.graphql.context import Info, Services
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
-from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
+from gql_jobs.graphql.inputs import FilterArgument, JobFilterInput, OrderArgument, filter_of, order_of
 from gql_jobs.graphql.job_types import (
     LARGEST_READ,
     Job,
@@ -246,16 +246,8 @@ class Query:
         self,
         info: Info,
         *,
-        filter: Annotated[  # noqa: A002 -- the schema's name
-            dict[str, Any] | None,
-            strawberry.argument(
-                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
-            ),
-        ] = strawberry.UNSET,
-        order_by: Annotated[
-            dict[str, Any] | None,
-            strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
-        ] = strawberry.UNSET,
+        filter: FilterArgument = strawberry.UNSET,  # noqa: A002 -- the schema's name
+        order_by: OrderArgument = strawberry.UNSET,
         first: Annotated[int | None, strawberry.argument(description="How many at most: 0 to 500.")] = DEFAULT_PAGE,
         after: Annotated[
             str | None,

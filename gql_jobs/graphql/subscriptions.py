@@ -12,7 +12,7 @@ import strawberry
 from gql_jobs.graphql.bulk import BulkRun, PresentedRuns, RunId
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, OverBudget
-from gql_jobs.graphql.inputs import JobFilterInput, JobOrderInput, filter_of, order_of
+from gql_jobs.graphql.inputs import FilterArgument, OrderArgument, filter_of, order_of
 from gql_jobs.graphql.job_types import (
     JobEvent,
     JobsChange,
@@ -155,12 +155,7 @@ class Subscription:
     async def job_events(
         self,
         info: Info,
-        filter: Annotated[  # noqa: A002 -- the schema's name
-            dict[str, Any] | None,
-            strawberry.argument(
-                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
-            ),
-        ] = strawberry.UNSET,
+        filter: FilterArgument = strawberry.UNSET,  # noqa: A002 -- the schema's name
         after: Annotated[
             str | None, strawberry.argument(description="The cursor of the last event seen.")
         ] = strawberry.UNSET,
@@ -196,16 +191,8 @@ class Subscription:
         self,
         info: Info,
         *,
-        filter: Annotated[  # noqa: A002 -- the schema's name
-            dict[str, Any] | None,
-            strawberry.argument(
-                description="Which jobs; all of them where left out.", graphql_type=JobFilterInput | None
-            ),
-        ] = strawberry.UNSET,
-        order_by: Annotated[
-            dict[str, Any] | None,
-            strawberry.argument(description="Newest first where left out.", graphql_type=JobOrderInput | None),
-        ] = strawberry.UNSET,
+        filter: FilterArgument = strawberry.UNSET,  # noqa: A002 -- the schema's name
+        order_by: OrderArgument = strawberry.UNSET,
         first: Annotated[
             int | None, strawberry.argument(description=f"How many jobs are listed: 1 to {LARGEST_WINDOW}.")
         ] = DEFAULT_WINDOW,
