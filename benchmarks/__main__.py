@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks import publish, table
 from benchmarks.machine import raise_file_limit
-from benchmarks.measurement import OURS, Plan
+from benchmarks.measurement import ALL_OURS, Plan
 from benchmarks.suite import BENCHES, note, run
 
 
@@ -24,7 +24,7 @@ def main() -> int:
         return 0
     plan = Plan(quick=options.quick)
     names = options.names or [name for name, bench in BENCHES.items() if bench.quick or not plan.quick]
-    systems = [OURS] if options.ours else None
+    systems = ALL_OURS if options.ours else None
     raise_file_limit()
     began = time.monotonic()
     outcome = uvloop.run(run(names, plan, systems))

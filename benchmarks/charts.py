@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from benchmarks.measurement import OURS, Record
+from benchmarks.measurement import ALL_OURS, Record
 from benchmarks.table import amount
 
 _WIDTH, _LABELS, _FIGURES, _ROW, _BAR, _TOP = 720, 170, 110, 26, 16, 40
@@ -33,7 +33,7 @@ def chart(title: str, measured: Sequence[Record]) -> str:
 
 
 def _bar(record: Record, y: int, scale: float) -> list[str]:
-    ours = record["system"] == OURS
+    ours = record["system"] in ALL_OURS
     middle, end = y + _BAR / 2, _LABELS + record["value"] * scale
     low, high = _LABELS + record["min"] * scale, _LABELS + record["max"] * scale
     style, fill = (' class="o"', _OURS) if ours else ("", _OTHER)

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 OURS = "gql-jobs"
+"""The system, asked over HTTP by a load generator."""
+HTTP_CLIENT = "gql-jobs, http client"
+"""A back end with ``gql_jobs.client`` that asks the API."""
+NATS_CLIENT = "gql-jobs, nats client"
+"""A back end with ``gql_jobs.client`` that writes into the log itself."""
+ALL_OURS = (OURS, NATS_CLIENT, HTTP_CLIENT)
+"""Others are compared with the first of these that a bench has."""
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,12 @@ class QueuePeer:
                     await installing.ended()
             yield store
 
-    async def fill(self, store: Store, jobs: int) -> float:
-        """Enqueue jobs; returns the seconds that it took."""
-        async with self.program(store, "fill", str(jobs)) as filling:
+    async def fill(self, store: Store, jobs: int, how: str = "fill") -> float:
+        """Enqueue jobs; returns the seconds that it took.
+
+        :param how: ``one`` after another, or ``fifty`` at once; by default as many as the system has a call for.
+        """
+        async with self.program(store, how, str(jobs)) as filling:
             return float(await filling.value(within=600))
 
     def contender(self, measure: Callable[["QueuePeer", Plan], Any]) -> Contender:

@@ -55,6 +55,11 @@ class Stack:
     workers: list[Program] = field(default_factory=list)
     _processes: AsyncExitStack = field(default_factory=AsyncExitStack)
 
+    @property
+    def address(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.port}"
+
     async def work(self, concurrency: int, number: int = 1) -> None:
         """Start worker processes."""
         for _ in range(number):

@@ -31,7 +31,7 @@ _ROUND = 1000
 
 async def queue_up(url: str, jobs: int) -> None:
     """Queue no-op jobs in an empty stream."""
-    await _write(url, _queued(jobs))
+    await write_all(url, _queued(jobs))
 
 
 async def finish(url: str, jobs: int, tenant: str | None = None) -> int:
@@ -39,10 +39,11 @@ async def finish(url: str, jobs: int, tenant: str | None = None) -> int:
 
     :param tenant: every other job is its; none is anybody's without it.
     """
-    return await _write(url, _finished(jobs, tenant))
+    return await write_all(url, _finished(jobs, tenant))
 
 
-async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
+async def write_all(url: str, messages: Iterator[tuple[str, Body]]) -> int:
+    """Write messages into an empty stream, given by subject and body; returns their number."""
     client = Client()
     await client.connect(url, pending_size=1 << 26)
     written = 0
@@ -58,7 +59,8 @@ async def _write(url: str, messages: Iterator[tuple[str, Body]]) -> int:
     return written
 
 
-def _submissions(tenant: str | None = None) -> Iterator[tuple[str, Body]]:
+def submissions(tenant: str | None = None) -> Iterator[tuple[str, Body]]:
+    """Yield submissions of no-op jobs with the ids of these, without end; every other one is of the tenant."""
     registry = load_job_types(("benchmarks.job_types",))
     job_type = registry.get("noop")
     assert job_type is not None
@@ -72,16 +74,16 @@ def _submissions(tenant: str | None = None) -> Iterator[tuple[str, Body]]:
 
 
 def _queued(jobs: int) -> Iterator[tuple[str, Body]]:
-    for job_id, body in islice(_submissions(), jobs):
+    for job_id, body in islice(submissions(), jobs):
         assert isinstance(body, Submission)
         yield codec.queued_subject(job_id, body.spec.queue, body.spec.priority), body
 
 
 def _finished(jobs: int, tenant: str | None) -> Iterator[tuple[str, Body]]:
-    submissions, seq = _submissions(tenant), 0
+    made, seq = submissions(tenant), 0
     for start in range(0, jobs, _ROUND):
         ids: list[tuple[str, int]] = []
-        for job_id, body in islice(submissions, min(_ROUND, jobs - start)):
+        for job_id, body in islice(made, min(_ROUND, jobs - start)):
             assert isinstance(body, Submission)
             seq += 1
             ids.append((job_id, seq))

@@ -9,11 +9,11 @@ from typing import Any
 from benchmarks import graphql_peers, queue_peers
 from benchmarks.machine import description, wait_until_idle
 from benchmarks.measurement import Bench, Contender, Plan, Record, Sample, records
-from benchmarks.measures import authentication, generators, history, pushes, queues, requests
+from benchmarks.measures import authentication, gate, generators, history, pauses, pushes, queues, requests
 
 BENCHES: dict[str, Bench] = {
     bench.name: bench
-    for part in (generators, requests, authentication, pushes, history, queues)
+    for part in (generators, requests, authentication, pushes, history, queues, gate, pauses)
     for bench in part.BENCHES
 }
 REPETITIONS = 3

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from benchmarks.goals import Verdict, verdicts
-from benchmarks.measurement import OURS, Record
+from benchmarks.measurement import ALL_OURS, OURS, Record
 
 
 def amount(value: float) -> str:
@@ -18,11 +18,15 @@ def spread(record: Record) -> str:
 
 def ratio(record: Record, measured: Iterable[Record]) -> str:
     """Our figure by this one, of the same metric."""
-    for other in measured:
-        same = (other["bench"], other["metric"]) == (record["bench"], record["metric"])
-        if same and other["system"] == OURS and record["system"] != OURS and record["value"]:
-            return f"{other['value'] / record['value']:.2f}"
-    return ""
+    same = {
+        other["system"]: other["value"]
+        for other in measured
+        if (other["bench"], other["metric"]) == (record["bench"], record["metric"])
+    }
+    first = next((system for system in ALL_OURS if system in same), None)
+    if first is None or record["system"] == first or not record["value"]:
+        return ""
+    return f"{same[first] / record['value']:.2f}"
 
 
 def results(measured: Sequence[Record]) -> str:
@@ -48,7 +52,8 @@ def goal_row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
     absolute = not goal.against and goal.own is None
     shown = "" if verdict.ratio is None or absolute else f"{verdict.ratio:.2f}"
     figure = "" if ours is None else f"{amount(ours['value'])} {ours['unit']}"
-    return goal.bench, goal.metric, goal.text + (" (further)" if goal.further else ""), figure, shown, met
+    metric = goal.metric if goal.system == OURS else f"{goal.metric}, {goal.system.partition(', ')[2]}"
+    return goal.bench, metric, goal.text + (" (further)" if goal.further else ""), figure, shown, met
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

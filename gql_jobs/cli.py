@@ -23,6 +23,7 @@ from pydantic_settings import SettingsError
 
 from gql_jobs.jetstream.server import EmbeddedServerError
 from gql_jobs.jobs.errors import GqlJobsError
+from gql_jobs.jobs.installed_types import NONE, bundled_types, missing_modules
 from gql_jobs.jobs.payload_codec import load_codec
 from gql_jobs.jobs.registry import Registry, install_advice, load_job_types
 from gql_jobs.logs import configure_logging, redact
@@ -111,7 +112,7 @@ def api(
     with _sentences():
         settings = _settings(data_dir=data_dir, api_processes=processes)
         _check_reach(settings, host)
-        _job_types(imports)
+        _job_types(settings, imports)
         _check_codec(settings)
         has_parent = _prepare(settings)
         if settings.api_processes > 1:
@@ -132,7 +133,7 @@ def run_worker(*, queues: str | None, concurrency: int | None, processes: int | 
     """Run a worker; it needs a NATS server (GQL_JOBS_NATS_URL, or one on this machine)."""
     with _sentences():
         settings = _settings(worker_processes=processes)
-        _job_types(imports)
+        _job_types(settings, imports)
         _check_codec(settings)
         arguments = [] if queues is None else ["--queues", queues]
         arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
@@ -153,6 +154,7 @@ def run_worker(*, queues: str | None, concurrency: int | None, processes: int | 
 )
 @click.option("--nats-port", type=_PORT, default=0, show_default=True, help="0 takes a free one.")
 @click.option("--monitor-port", type=_PORT, help="Of NATS. Default: 8222, or a free one where that is taken.")
+@click.option("--reload", is_flag=True, help="Restart the worker, and if need be the API, when a Python file changes.")
 @_imports
 def dev(
     *,
@@ -162,18 +164,19 @@ def dev(
     concurrency: int | None,
     nats_port: int,
     monitor_port: int | None,
+    reload: bool,
     imports: tuple[str, ...],
 ) -> None:
     """Run everything on this machine: nats-server, API, workers and a mailbox that catches all e-mails."""
     with _sentences():
-        _require("aiosmtpd", "aiosmtplib")
+        _require("aiosmtpd", *(["watchfiles"] if reload else []))
         from gql_jobs.dev.supervisor import Options, run_dev  # noqa: PLC0415
 
-        settings = _settings(data_dir=data_dir, num_workers=concurrency)
+        settings = _with_runnable_types(_settings(data_dir=data_dir, num_workers=concurrency))
         _check_reach(settings, host)
-        _job_types(imports)
+        _job_types(settings, imports)
         _prepare(settings)
-        sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports))))
+        sys.exit(asyncio.run(run_dev(settings, Options(host, port, nats_port, monitor_port, imports, reload))))
 
 
 @cli.command(short_help="Run the development mailbox.")
@@ -192,6 +195,62 @@ def mailbox(*, host: str, smtp_port: int, http_port: int, data_dir: Path | None)
         run_mailbox(host, smtp_port, http_port, settings.data_dir)
 
 
+@cli.command(short_help="Move jobs from a database's outbox into the log.")
+@click.option(
+    "--database", metavar="URL", help="With the outbox: postgresql://…, sqlite:///… Better GQL_JOBS_OUTBOX_DATABASE."
+)
+@click.option(
+    "--url", metavar="URL", help="Of the API, or nats://… Default: GQL_JOBS_URL, else the dev that runs here."
+)
+@click.option("--token", help="A key or token; better GQL_JOBS_TOKEN or GQL_JOBS_TOKEN_FILE, which ps shows nobody.")
+@click.option("--once", is_flag=True, help="Move what is due, and end; exit 1 if rows still wait.")
+@click.option("--create-table", is_flag=True, help="Make the table, and end.")
+@click.option("--set-aside", is_flag=True, help="List the rows that were given up, and why, and end.")
+@click.option("--send-again", type=int, multiple=True, metavar="ROW", help="Send one of these again. Repeatable.")
+@_imports
+def outbox(
+    *,
+    database: str | None,
+    url: str | None,
+    token: str | None,
+    once: bool,
+    create_table: bool,
+    set_aside: bool,
+    send_again: tuple[int, ...],
+    imports: tuple[str, ...],
+) -> None:
+    """Move jobs that were created in transactions of a database into the log, each once, until Ctrl-C.
+
+    Several may run on one database. docs/outbox.md says what becomes of jobs that are refused.
+    """
+    with _sentences():
+        try:
+            from gql_jobs.outbox import process  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("gql_jobs"):
+                raise
+            raise CannotStart(f"{error.name} is not installed: run pip install 'gql-jobs[outbox,client]'.") from error
+
+        settings = _settings(outbox_database=database)
+        _prepare(settings)
+        try:
+            with process.opened_database(settings) as opened:
+                if create_table:
+                    click.echo(process.create_table(opened), err=True)
+                elif set_aside:
+                    for line in process.set_aside_as_json(opened):
+                        click.echo(line)
+                elif send_again:
+                    click.echo(f"{process.send_again(opened, send_again)} of them are sent again.", err=True)
+                else:
+                    registry = _job_types(settings, imports)
+                    sys.exit(asyncio.run(process.run_outbox(settings, opened, registry, url, token, once=once)))
+        except process.OutboxStopped as error:
+            raise click.ClickException(redact(str(error))) from error
+        except ValueError as error:
+            raise CannotStart(str(error)) from error
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
 @_data_dir
@@ -205,7 +264,7 @@ def doctor(*, as_json: bool, data_dir: Path | None, imports: tuple[str, ...]) ->
         from gql_jobs.doctor.examination import as_text, examine, in_json  # noqa: PLC0415
 
         settings = _settings(data_dir=data_dir)
-        registry = _job_types(imports)
+        registry = _job_types(settings, imports)
         _prepare(settings)
         findings = asyncio.run(examine(settings, registry))
     click.echo(in_json(findings) if as_json else as_text(findings))
@@ -221,7 +280,7 @@ def schema(*, check: bool, file: Path, imports: tuple[str, ...]) -> None:
     with _sentences():
         from gql_jobs.graphql.schema import sdl  # noqa: PLC0415
 
-        text = sdl(_job_types(imports))
+        text = sdl(_job_types(_settings(), imports))
         remedy = _schema_command(file, imports)
         if not check:
             click.echo(text, nl=False)
@@ -396,11 +455,34 @@ def _settings(**given: Any) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _job_types(imports: tuple[str, ...]) -> Registry:
+def _job_types(settings: Settings, imports: tuple[str, ...]) -> Registry:
+    """Return the job types that there are.
+
+    :raises CannotStart: if they cannot be loaded, or there are none.
+    """
     try:
-        return load_job_types(imports)
+        registry = load_job_types(imports, settings.types)
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}: " if error.filename else ""
+        raise CannotStart(f"Cannot load the job types: {where}{error.msg}.") from error
     except (ImportError, ValueError) as error:
         raise CannotStart(f"Cannot load the job types: {str(error).rstrip('.')}.") from error
+    if not registry.queues:
+        raise CannotStart(
+            "There is no job type: none is imported (--import), and GQL_JOBS_TYPES leaves out the others."
+        )
+    return registry
+
+
+def _with_runnable_types(settings: Settings) -> Settings:
+    """Return settings that offer the bundled types that can run here, unless they say themselves which are offered."""
+    if "types" in settings.model_fields_set:
+        return settings
+    missing = {name: missing_modules(name) for name in bundled_types()}
+    for name, modules in missing.items():
+        if modules:
+            click.echo(f"The job type {name} is not offered here: {install_advice(modules)}", err=True)
+    return settings.model_copy(update={"types": tuple(name for name in missing if not missing[name]) or (NONE,)})
 
 
 def _check_codec(settings: Settings) -> None:

@@ -71,7 +71,7 @@ def configure_logging(
     sys.unraisablehook = _log_unraisable
     logging.captureWarnings(capture=True)
     handler = _CountingHandler()
-    handler.setFormatter(_JsonLine() if log_format == "json" else _TextLine())
+    handler.setFormatter(JsonLine() if log_format == "json" else _TextLine())
     # No line shows these, so they need not be looked up for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -149,6 +149,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def name_job(record: logging.LogRecord) -> None:
+    """Give a record the fields of the job in whose handler it was made, unless it has those of a job already."""
+    # What asyncio says of a task or a future it says whenever that is collected, in the context of anybody. What
+    # libraries call a job, or its type, is none of ours.
+    if record.name != "asyncio" and ("job_id" not in vars(record) or not record.name.startswith("gql_jobs")):
+        vars(record).update(current_job.get() or _job_of_process or {})
+
+
 class _CountingHandler(logging.StreamHandler[Any]):
     """Writes records to stderr; counts those that come again and again without being about a job."""
 
@@ -161,10 +169,7 @@ class _CountingHandler(logging.StreamHandler[Any]):
         """Write a record, or count it; write first what was counted in periods that are over."""
         if record.created >= self._due:
             self._write_counts(record.created)
-        # What asyncio says of a task or a future it says whenever that is collected, in the context of anybody. What
-        # libraries call a job, or its type, is none of ours.
-        if record.name != "asyncio" and ("job_id" not in vars(record) or not record.name.startswith("gql_jobs")):
-            vars(record).update(current_job.get() or _job_of_process or {})
+        name_job(record)
         if record.levelno < logging.WARNING or "job_id" in vars(record):
             super().emit(record)
             return
@@ -297,10 +302,11 @@ def _of_exception(formatter: logging.Formatter, exc_info: Any) -> str:
         return f"{type(exc_info[1]).__name__} (its traceback cannot be shown)"
 
 
-class _JsonLine(logging.Formatter):
+class JsonLine(logging.Formatter):
     """One JSON object in ASCII on one line: all other characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record, without its secrets."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -481,11 +487,13 @@ def hide_values(values: Iterable[str]) -> None:
     Values shorter than ``SHORTEST`` are left out. Adds to what was given before.
     """
     global _known  # noqa: PLW0603  # what a process knows to be secret grows, once, at its start
+    known = len(_values)
     for value in values:
         for text in (value, unquote(value)):
-            if len(text) >= SHORTEST:
+            # A client gives its token before each request.
+            if len(text) >= SHORTEST and text not in _values:
                 _values.update(_spellings(text))
-    if _values:
+    if len(_values) > known:
         # The longest first: one value may begin with another.
         listed = "|".join(re.escape(value) for value in sorted(_values, key=len, reverse=True))
         _known = re.compile(listed)

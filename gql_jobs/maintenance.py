@@ -1,13 +1,14 @@
 """Maintenance: what every API process does every few seconds for all jobs.
 
-It expires jobs past their retention, fires overdue schedules, and removes dead letters that a retry has left behind.
+It expires jobs past their retention, fires overdue schedules, submits jobs whose edit was cut short, and removes dead
+letters that a retry has left behind.
 All processes may do it at the same time: each step is fenced, so that it succeeds in one of them only.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from gql_jobs.doctor.inspection import subjects_of
@@ -19,16 +20,22 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.live.feed import Feed
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
+from gql_jobs.log.edits import complete_edit
 from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.keys import KeptKey
 from gql_jobs.log.retention import Ended, delete_remains, expire_ended, fire_overdue, remove_left_over
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 FIRE_AFTER = timedelta(seconds=5)
-"""How late a schedule must be before maintenance fires it in place of the server."""
+"""How late a schedule must be before maintenance fires it in place of the server, and how old an edit before it is
+submitted in the place of the process that has made it."""
 REMAINS_AFTER = timedelta(minutes=5)
-"""How long after an expiry the messages are deleted that the index did not know, or that a killed process left."""
+"""How long after an expiry the messages are deleted that the index did not know, or that a killed process left.
+
+What is left of a job that somebody has deleted is removed by the next sweep.
+"""
 SWEEP_INTERVAL = 5.0
 """Seconds between two sweeps, if there was not more to do than one sweep takes."""
 APPLIED_WITHIN = 5.0
@@ -47,8 +54,21 @@ class Maintenance:
     """The sweeps of one process; each covers all jobs."""
 
     def __init__(
-        self, job_log: JobLog, artifacts: ArtifactStore, index: Index, reader: Reader, feed: Feed, *, settings: Settings
+        self,
+        job_log: JobLog,
+        artifacts: ArtifactStore,
+        index: Index,
+        reader: Reader,
+        feed: Feed,
+        *,
+        settings: Settings,
+        fire_after: timedelta = FIRE_AFTER,
     ) -> None:
+        """Sweep over what an index knows.
+
+        :param fire_after: how late a schedule must be to be fired here, and how old an edit to be completed here.
+        """
+        self._fire_after = fire_after
         self._log = job_log
         self._artifacts = artifacts
         self._index = index
@@ -56,6 +76,8 @@ class Maintenance:
         self._feed = feed
         self._retention = timedelta(seconds=settings.retention)
         self._dead_letters_at = 0.0
+        self.on_cleared: list[Callable[[Sequence[str]], Awaitable[None]]] = []
+        """Called with the ids of jobs of which nothing is left in the stream, nor files in the object store."""
         self._reported: set[str] = set()
         """What has interrupted the present sweep, once each."""
 
@@ -79,7 +101,7 @@ class Maintenance:
         except GqlJobsError as error:
             self._report(error)
             return False
-        for part in (self._expire, self._fire, self._delete_remains, self._remove_dead_letters):
+        for part in (self._expire, self._fire, self._complete_edits, self._delete_remains, self._remove_dead_letters):
             try:
                 more |= await part(now)
             except Exception as error:  # noqa: BLE001  # the next sweep tries again
@@ -105,27 +127,40 @@ class Maintenance:
         # Since the index was asked it may have been retried, and ended again.
         if job is None or job.finished_at is None or job.finished_at >= before:
             return None
+        if self._index.is_needed(job_id):
+            # By a job that was created since the index was asked.
+            return None
         has_artifacts = bool(self._index.artifacts(job_id))
-        return Ended(job_id, job.finished_at, job.last_seq, has_artifacts, self._index.messages(job_id))
+        messages = self._index.messages(job_id)
+        return Ended(job_id, job.finished_at, job.last_seq, has_artifacts, messages, KeptKey.of(job))
 
     async def _fire(self, now: datetime) -> bool:
-        before = now - FIRE_AFTER
+        before = now - self._fire_after
         for job_ids in _chunks(await self._reader.overdue(before)):
             firings = (fire_overdue(self._log, job_id, before) for job_id in job_ids)
             self._report_first(await asyncio.gather(*firings, return_exceptions=True))
         return False
 
+    async def _complete_edits(self, now: datetime) -> bool:
+        for job_ids in _chunks(await self._reader.edited(now - self._fire_after)):
+            completions = (complete_edit(self._log, job_id, self._index.first_seq(job_id)) for job_id in job_ids)
+            self._report_first(await asyncio.gather(*completions, return_exceptions=True))
+        return False
+
     async def _delete_remains(self, now: datetime) -> bool:
-        found = self._index.expired_before(now - REMAINS_AFTER, _BATCH)
+        position = self._index.position
+        found = self._index.with_remains(now - REMAINS_AFTER, _BATCH)
         some = False
         for job_ids in _chunks(found):
             deletions = (delete_remains(self._log, self._artifacts, job_id) for job_id in job_ids)
             outcomes = await asyncio.gather(*deletions, return_exceptions=True)
             cleared = [job_id for job_id, outcome in zip(job_ids, outcomes, strict=True) if outcome is None]
-            self._index.forget_expired(cleared)
+            for told in self.on_cleared:
+                await told(cleared)
+            self._index.forget_expired(cleared, position, now)
             some = some or bool(cleared)
             self._report_first(outcomes)
-        return len(found) == _BATCH and some
+        return len(found) >= _BATCH and some
 
     async def _remove_dead_letters(self, now: datetime) -> bool:
         """Remove copies in jobs-dlq whose job is no dead letter by the index, if the leader confirms it."""

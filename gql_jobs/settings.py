@@ -31,9 +31,11 @@ API: JsonDict = {"read_by": "api"}
 WORKER: JsonDict = {"read_by": "worker"}
 NATS: JsonDict = {"read_by": "nats"}
 API_WORKER: JsonDict = {"read_by": "api, worker"}
-NATS_API: JsonDict = {"read_by": "nats, api"}
 NATS_API_WORKER: JsonDict = {"read_by": "nats, api, worker"}
-ALL: JsonDict = {"read_by": "nats, api, worker, mailbox"}
+OUTBOX: JsonDict = {"read_by": "outbox"}
+API_OUTBOX: JsonDict = {"read_by": "api, outbox"}
+API_WORKER_OUTBOX: JsonDict = {"read_by": "api, worker, outbox"}
+ALL: JsonDict = {"read_by": "nats, api, worker, mailbox, outbox"}
 """Which processes read a setting, for its documentation; ``dev`` starts all of them with one environment."""
 
 _DAY = 86_400
@@ -324,17 +326,27 @@ class Settings(BaseSettings):
         ge=1 << 20,
         le=_MOST_BYTES,
         description="Size limit of a server's store: the embedded server gets it; of any other set what it has.",
-        json_schema_extra=NATS_API,
+        json_schema_extra=NATS_API_WORKER,
     )
     queue_full_ratio: float = Field(
         0.8,
         gt=0,
         le=1,
         description="Share of the store limit above which createJob answers QUEUE_FULL.",
-        json_schema_extra=API,
+        json_schema_extra=API_WORKER,
     )
     retention: float = Field(
-        7 * 86400, gt=0, le=100 * _LONGEST, description="How long finished jobs are kept.", json_schema_extra=API
+        7 * 86400,
+        gt=0,
+        le=100 * _LONGEST,
+        description="How long finished jobs are kept. The relay of an outbox needs the value that the API has.",
+        json_schema_extra=API_OUTBOX,
+    )
+    outbox_database: SecretStr | None = Field(
+        None,
+        description="The database whose outbox is moved, where `--database` does not say: "
+        "`postgresql://user:password@host/shop`, `sqlite:////data/shop.db`.",
+        json_schema_extra=OUTBOX,
     )
 
     api_processes: int = Field(
@@ -350,7 +362,7 @@ class Settings(BaseSettings):
         description="Concurrency: jobs that one worker process runs at a time.",
         json_schema_extra=WORKER,
     )
-    max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.", json_schema_extra=API)
+    max_retries: int = Field(5, ge=0, le=100, description="Attempts after the first.", json_schema_extra=API_WORKER)
     base_retry_delay: float = Field(
         1.0,
         ge=0.01,
@@ -365,10 +377,17 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Share of the delay that is random.", json_schema_extra=WORKER
     )
     process_timeout: float = Field(
-        300.0, ge=0.1, le=_DAY, description="How long an attempt may take.", json_schema_extra=API
+        300.0, ge=0.1, le=_DAY, description="How long an attempt may take.", json_schema_extra=API_WORKER
     )
     shutdown_grace: float = Field(
         30.0, ge=0, le=_LONGEST, description="How long running jobs may finish after SIGTERM.", json_schema_extra=WORKER
+    )
+    startup_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=_LONGEST,
+        description="How long each function marked by `@worker_startup` may take (docs/handlers.md).",
+        json_schema_extra=WORKER,
     )
     ack_wait: float = Field(
         30.0,
@@ -385,6 +404,20 @@ class Settings(BaseSettings):
         "read for so long is a dead letter.",
         json_schema_extra=WORKER,
     )
+
+    types: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("all",),
+        description="Which of the bundled job types there are: `all`, `none`, or names, `email,image_processing`. The "
+        "same for API and worker processes. `dev` has those whose libraries are installed, where it is not set.",
+        json_schema_extra=API_WORKER_OUTBOX,
+    )
+
+    @field_validator("types")
+    @classmethod
+    def _selects_types(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names or (len(set(names)) > 1 and {"all", "none"} & set(names)):
+            raise ValueError("it is all, none, or the names of bundled job types, separated by commas")
+        return names
 
     codec: str | None = Field(
         None,
@@ -577,6 +610,11 @@ class Settings(BaseSettings):
             raise ValueError("a rate is a number in a time, such as 100/second or 5000/10 minutes")
         return rate
 
+    dashboard: bool = Field(
+        True,
+        description="Serve the dashboard at /. The page asks the API alone, and has those who need a token sign in.",
+        json_schema_extra=API,
+    )
     graphiql: bool = Field(True, description="Serve GraphiQL at /graphql.", json_schema_extra=API)
     plain_fields: bool = Field(
         True,
@@ -598,6 +636,14 @@ class Settings(BaseSettings):
         json_schema_extra=API,
     )
 
+    public_url: str | None = Field(
+        None,
+        max_length=2000,
+        description="Where clients reach the API, such as `https://jobs.example.com`: what `context.artifact_url` of "
+        "handlers begins with. Without it, that is a path.",
+        json_schema_extra=WORKER,
+    )
+
     metrics: bool = Field(True, description="Serve /metrics for Prometheus.", json_schema_extra=API)
     metrics_operations: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -611,12 +657,18 @@ class Settings(BaseSettings):
         le=65535,
         description="Serve /metrics at this port or the next free one above it; 0 takes any. Off without it. Of API "
         "processes those that share a port, with /healthz and /readyz.",
-        json_schema_extra=API_WORKER,
+        json_schema_extra=API_WORKER_OUTBOX,
     )
-    metrics_host: str = Field("127.0.0.1", description="The address of that port.", json_schema_extra=API_WORKER)
+    metrics_host: str = Field("127.0.0.1", description="The address of that port.", json_schema_extra=API_WORKER_OUTBOX)
 
     @field_validator(
-        "allowed_hosts", "cors_origins", "metrics_operations", "process_environment", "jwt_audience", mode="before"
+        "allowed_hosts",
+        "cors_origins",
+        "metrics_operations",
+        "process_environment",
+        "jwt_audience",
+        "types",
+        mode="before",
     )
     @classmethod
     def _separated(cls, value: object) -> object:
@@ -641,6 +693,13 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError("an origin is a scheme, a host and perhaps a port, such as https://app.example.com")
         return origins
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+            raise ValueError("it must be an address such as https://jobs.example.com, without a query")
+        return url and url.rstrip("/")
 
     smtp_host: str = Field("localhost", description="SMTP server of the e-mail handler.", json_schema_extra=WORKER)
     smtp_port: int = Field(25, ge=1, le=65535, description="Its port.", json_schema_extra=WORKER)
@@ -731,8 +790,9 @@ class Settings(BaseSettings):
         ]
         if self.nats_url is not None:
             values += url_secrets(self.nats_url)
-        if self.sales_source is not None:
-            values += url_secrets(self.sales_source.get_secret_value())
+        for url in (self.sales_source, self.outbox_database):
+            if url is not None:
+                values += url_secrets(url.get_secret_value())
         return tuple(values)
 
 

@@ -1,4 +1,7 @@
-"""Every test has a nats-server of its own: a real one, on a free port, with its own store.
+"""Every test has a real nats-server, with streams that no other test has: an account of one, or one of its own.
+
+A test that names ``nats``, or whose module has another fixture of that name, has that server for itself, and may stop
+it, freeze it and look at its files. All others have an account each that no test has had before.
 
 What is the same for all of them and slow to make is made once for each process that runs tests: the default settings,
 and the GraphQL types of the registered jobs.
@@ -6,12 +9,15 @@ and the GraphQL types of the registered jobs.
 
 import copy
 import gc
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from gql_jobs import clock, logs
 from gql_jobs.graphql import schema
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jetstream.connection import Connection, connect
@@ -23,9 +29,13 @@ from gql_jobs.log.streams import ensure_consumers, ensure_streams
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import RestartingServer
+from tests.fresh_accounts import FreshAccounts
 from tests.library import Library, open_library
 from tests.running import JOB_TYPES, RunningWorker, running_worker
 
+# What a shell starts in the background ignores Ctrl-C, as do the programs that it starts. Tests interrupt some of them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 load_job_types(JOB_TYPES)
 _DEFAULTS = Settings()
 _types: dict[tuple[int, ...], RegisteredTypes] = {}
@@ -54,17 +64,46 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000)
 
 
+@pytest.fixture(autouse=True)
+def _forgotten_secrets() -> Iterator[None]:
+    """What this process hides in texts by then: the secrets of one test are not hidden in what others read.
+
+    Nor is each text searched for the passwords of all tests before.
+    """
+    names = ("_values", "_known", "_of_running", "_of_ended")
+    before = {name: getattr(logs, name) for name in names}
+    logs._values = set(logs._values)  # noqa: SLF001
+    yield
+    vars(logs).update(before)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def fresh_accounts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FreshAccounts]:
+    """Those of the servers that the tests of this process share, one after the other."""
+    accounts = FreshAccounts(tmp_path_factory.mktemp("nats"))
+    yield accounts
+    await accounts.end()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def nats_account(fresh_accounts: FreshAccounts) -> str:
+    """The URL of an account of a nats-server, with nothing in it."""
+    return await fresh_accounts.take()
+
+
 @pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    """A nats-server with an empty store."""
+    """A nats-server with an empty store, for this test alone."""
     async with embedded_server(tmp_path / "store", max_store_bytes=1 << 30) as server:
         yield server
 
 
 @pytest.fixture
-def settings(nats: EmbeddedServer, tmp_path: Path) -> Settings:
-    """Settings that point at that server, with retries in tenths of a second."""
-    own = {"nats_url": nats.url, "data_dir": tmp_path / "data", "base_retry_delay": 0.1, "shutdown_grace": 5.0}
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings that point at the server of the test, with retries in tenths of a second."""
+    has_own = "nats" in request.fixturenames or "nats" in vars(request.module)
+    url = request.getfixturevalue("nats").url if has_own else request.getfixturevalue("nats_account")
+    own = {"nats_url": url, "data_dir": tmp_path / "data", "base_retry_delay": 0.1, "shutdown_grace": 5.0}
     return _DEFAULTS.model_copy(update=own)
 
 
@@ -102,6 +141,14 @@ async def workers() -> AsyncIterator[AsyncExitStack]:
 async def worker(settings: Settings, workers: AsyncExitStack) -> RunningWorker:
     """A worker pool in this process that serves every queue."""
     return await workers.enter_async_context(running_worker(settings))
+
+
+@pytest.fixture
+def movable_clock() -> Iterator[None]:
+    """Have the clock of this process be movable; it shows the machine's time again in the end."""
+    clock.make_movable()
+    yield
+    clock.make_fixed()
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """An API that asks who calls it, the credentials of its callers, and what an attacker makes of them."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from gql_jobs import clock
 from gql_jobs.access.authentication import Authentication
 from gql_jobs.access.records import new_key
 from gql_jobs.access.view_tokens import IssuedToken
@@ -16,6 +20,8 @@ from gql_jobs.jobs.errors import Unauthenticated
 from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, ViewLimits
 from gql_jobs.settings import Settings
+from gql_jobs.web import request_authentication
+from gql_jobs.web.socket_session import SocketSession
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.serving import HOST, PROTOCOL, Data, ServedApi, hear, say, serving
@@ -23,6 +29,38 @@ from tests.stories import accepted
 
 EVERY = frozenset(Scope)
 READ = frozenset({Scope.READ})
+
+
+class TokenTime:
+    """The time by which tokens and keys end: it passes when a test says so, not while a slow machine gets there.
+
+    What the process does once it is over, it does within 20 ms, whatever the clock is set to.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Look at a movable clock often."""
+        self._noticed = asyncio.Event()
+        expired = SocketSession._expired  # noqa: SLF001
+
+        def noticing(session: SocketSession) -> None:
+            expired(session)
+            self._noticed.set()
+
+        monkeypatch.setattr(request_authentication, "_LONGEST_TIMER", 0.02)
+        monkeypatch.setattr(SocketSession, "_expired", noticing)
+
+    def pass_until(self, moment: datetime) -> None:
+        """Have it be that moment."""
+        clock.advance(moment - clock.now())
+
+    async def end(self, issued: IssuedToken) -> None:
+        """End the one token that a socket is open under, and wait until that socket has noticed.
+
+        Nothing may run there but subscriptions: what is asked for before the end is answered once there is a new token.
+        """
+        self._noticed.clear()
+        self.pass_until(issued.expires_at)
+        await asyncio.wait_for(self._noticed.wait(), 10)
 
 
 class GuardedApi:

@@ -10,7 +10,7 @@ PAGE_SIZE = 4096
 """Bytes of a page of the file."""
 TABLES = (
     *("meta", "jobs", "tags", "dead_letters", "counts", "events", "progress", "artifacts", "notes", "expired"),
-    *("unreadable", "minutes", "minutes_began"),
+    *("unreadable", "minutes", "minutes_began", "steering", "dependencies"),
 )
 
 

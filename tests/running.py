@@ -16,6 +16,8 @@ from tests.child_processes import running_process
 
 JOB_TYPES = ("tests.job_types.probe_jobs",)
 ROOT = Path(__file__).parents[1]
+PYTHON_PATH = os.pathsep.join((str(ROOT), str(ROOT / "workers")))
+"""For processes of this checkout, whichever one is installed."""
 
 
 class RunningWorker:
@@ -71,7 +73,7 @@ async def worker_process(
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHON_PATH,
         "GQL_JOBS_NATS_URL": settings.nats_url or "",
         "GQL_JOBS_ACK_WAIT": str(settings.ack_wait),
         "GQL_JOBS_NUM_WORKERS": str(settings.num_workers),

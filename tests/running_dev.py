@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 
 from tests.child_processes import all_ended, tree
 from tests.deadline import until
 
-_LABELS = ("GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
+_LABELS = ("Dashboard", "GraphiQL", "API", "Mailbox", "NATS", "Monitoring")
 
 
 class Dev:
@@ -47,6 +48,18 @@ class Dev:
             return urls if "Monitoring" in urls else {}
 
         return await until(printed, "dev has printed where everything is", within=60)
+
+    async def api_is_back(self) -> None:
+        """Wait until an API process that was killed has been replaced by one that is ready."""
+
+        async def is_ready() -> bool:
+            try:
+                return (await http.get("/readyz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        async with httpx.AsyncClient(base_url=self.urls()["API"].removesuffix("/graphql"), trust_env=False) as http:
+            await until(is_ready, "the API is back", within=30)
 
     def child(self, part: str) -> psutil.Process | None:
         """The process of the tree that is nats-server, or ``python -m <part>``; None where it has ended."""

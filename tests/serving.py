@@ -27,7 +27,7 @@ from gql_jobs.web.runtime import Runtime
 from gql_jobs.web.server import http_server
 from tests.child_processes import running_process
 from tests.deadline import until
-from tests.running import JOB_TYPES, ROOT
+from tests.running import JOB_TYPES, PYTHON_PATH
 
 HOST = "127.0.0.1"
 PROTOCOL = "graphql-transport-ws"
@@ -147,8 +147,7 @@ async def serving(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listener.bind((HOST, 0))
     port = listener.getsockname()[1]
-    # Not serve(): that takes the signals, and pytest's Ctrl-C with them.
-    running = asyncio.create_task(server._serve([listener]))  # noqa: SLF001
+    running = asyncio.create_task(server.serve_beside([listener]))
     try:
         await until(lambda: server.started or running.done(), "the API serves")
         if opened:
@@ -165,20 +164,27 @@ async def serving(
 
 @asynccontextmanager
 async def api_process(
-    settings: Settings, port: int, *, ready: bool = True, program: tuple[str, ...] = ("gql_jobs",), **options: Any
+    settings: Settings,
+    port: int,
+    *,
+    ready: bool = True,
+    program: tuple[str, ...] = ("gql_jobs",),
+    imports: tuple[str, ...] = JOB_TYPES,
+    **options: Any,
 ) -> AsyncIterator[tuple[Api, Process]]:
     """``gql-jobs api`` with the test job types, as a process of its own; killed when the block ends.
 
+    :param imports: the modules that register its job types.
     :param program: what Python is to run instead, and its first arguments.
     :param options: those of ``asyncio.create_subprocess_exec``.
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHON_PATH,
         "GQL_JOBS_NATS_URL": settings.nats_url or "",
     }
-    arguments = ("--port", str(port), "--data-dir", str(settings.data_dir), "--import", *JOB_TYPES)
-    command = (sys.executable, "-m", *program, "api", *arguments)
+    arguments = ("--port", str(port), "--data-dir", str(settings.data_dir))
+    command = (sys.executable, "-m", *program, "api", *arguments, *(f"--import={module}" for module in imports))
     async with running_process(*command, env=environment, **options) as process, connected(port) as api:
         if ready:
             await until(lambda: is_ready(api), "the API process is ready", within=20)

@@ -12,7 +12,9 @@ from gql_jobs.jobs.messages import (
     Body,
     Cancelled,
     Completed,
+    Continued,
     DeadLetter,
+    Edited,
     Expired,
     Failed,
     Kind,
@@ -25,7 +27,7 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import Artifact, Job, JobError, JobPriority, Spec
+from gql_jobs.jobs.model import Artifact, Gate, Job, JobError, JobPriority, Spec
 from gql_jobs.jobs.payloads import AcceptedPayload, accept
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.requests import JobRequest
@@ -35,6 +37,7 @@ from tests.running import JOB_TYPES
 JOB = "018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42"
 OTHER = "018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e43"
 _TYPES = {job_type.name: job_type for job_type in load_job_types(JOB_TYPES)}
+PROBE = _TYPES["probe"]
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 KIND_OF: dict[type[Body], Kind] = {
     Started: Kind.STARTED,
@@ -43,6 +46,7 @@ KIND_OF: dict[type[Body], Kind] = {
     Failed: Kind.FAILED,
     DeadLetter: Kind.DEAD_LETTER,
     Cancelled: Kind.CANCELLED,
+    Edited: Kind.EDITED,
     Released: Kind.RELEASED,
     Expired: Kind.EXPIRED,
     Saved: Kind.ARTIFACT,
@@ -52,7 +56,7 @@ KIND_OF: dict[type[Body], Kind] = {
 
 def request(payload: ProbePayload | None = None, **options: Any) -> JobRequest:
     """A valid creation of type ``probe``."""
-    return JobRequest.of(_TYPES["probe"], accepted(payload or ProbePayload()), **options)
+    return JobRequest.of(PROBE, accepted(payload or ProbePayload()), **options)
 
 
 def accepted(payload: BaseModel) -> AcceptedPayload:
@@ -123,6 +127,18 @@ def scheduled(seq: int = 1, *, job_id: str = JOB, after_expiry: bool = False, ev
     """A submission held until an hour after the beginning."""
     body = Submission(spec=spec(run_at=at(3600)), event_seq=event_seq, after_expiry=after_expiry)
     return Message(job_id, Kind.SCHEDULED, seq, at(seq), body)
+
+
+def waiting(seq: int = 1, *, job_id: str = JOB, event_seq: int = 0, **asked: Any) -> Message:
+    """A submission that the gate holds back."""
+    body = Submission(spec=spec(**{"gate": Gate(), **asked}), event_seq=event_seq)
+    return Message(job_id, Kind.WAITING, seq, at(seq), body)
+
+
+def released(seq: int, *, job_id: str = JOB, event_seq: int = 0, continues: Continued | None = None) -> Message:
+    """A submission by which the gate lets a job go."""
+    body = Submission(spec=spec(gate=Gate()), event_seq=event_seq, release=True, continues=continues)
+    return Message(job_id, Kind.QUEUED, seq, at(seq), body)
 
 
 def said(seq: int, kind: type[AttemptBody], attempt: int = 1, submission: int = 1, **facts: Any) -> Message:

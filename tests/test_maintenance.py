@@ -18,15 +18,18 @@ from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
 from gql_jobs.jetstream.stored_messages import last_message
+from gql_jobs.jobs.changes import JobChanges
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.messages import Completed, DeadLetter, Kind, Started
 from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.jobs.payload_codec import StoredPayloads
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, run_feed
 from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
 from gql_jobs.log import commands as commands_module
 from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.edits import edited_event
 from gql_jobs.log.job_log import JobLog, Write, job_events
 from gql_jobs.log.streams import stream_info
 from gql_jobs.maintenance import Maintenance
@@ -103,6 +106,41 @@ def _feed(runtime: Runtime, index: Index, reader: Reader) -> AbstractAsyncContex
     return run_feed(runtime.connection, index, EventBus(reader.events_after, index.position), Tally((), 0))
 
 
+async def test_an_edit_that_was_cut_short_is_completed_by_any_process_after_a_while(
+    runtime: Runtime, sweeper: Maintenance, job_log: JobLog
+) -> None:
+    job = (await runtime.commands.create(request(run_at=datetime.now(UTC) + timedelta(hours=1)))).job
+    spec, changed = JobChanges.of(run_at=None).applied(job, StoredPayloads(), datetime.now(UTC))
+    # As a process that is killed between its two writes.
+    await job_log.append(edited_event(job, spec, changed, None, await job_log.history(job.id)))
+    async with in_background(sweeper.run()), in_background(sweeper.run()):
+        await until(
+            lambda: (now := runtime.index.job(job.id)) is not None and now.status is JobStatus.QUEUED,
+            "the job is queued",
+        )
+    assert [message.kind for message in await job_log.history(job.id)] == [Kind.EDITED, Kind.QUEUED]
+
+
+async def test_a_schedule_that_a_late_firing_has_ended_is_made_up_for_once_it_is_due(
+    runtime: Runtime, sweeper: Maintenance, job_log: JobLog
+) -> None:
+    """What fires deletes whatever schedule the job has by then, also one that an edit has made since."""
+    run_at = datetime.now(UTC) + timedelta(seconds=1)
+    job = (await runtime.commands.create(request())).job
+    edited = await runtime.commands.update(job.id, JobChanges.of(run_at=run_at))
+    assert edited.status is JobStatus.SCHEDULED
+    await runtime.feed.read_back(edited)
+    await job_log.delete_one(edited.submission_seq)
+    async with in_background(sweeper.run()):
+        await until(
+            lambda: (now := runtime.index.job(job.id)) is not None and now.status is JobStatus.QUEUED,
+            "the job is queued",
+        )
+    last = await job_log.last(codec.submission_subjects(job.id))
+    assert last is not None
+    assert last.at >= run_at
+
+
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("unheard of")])
 async def test_a_sweep_that_fails_in_any_way_keeps_nothing_from_the_next(
     runtime: Runtime,
@@ -122,7 +160,7 @@ async def test_a_sweep_that_fails_in_any_way_keeps_nothing_from_the_next(
     with monkeypatch.context() as broken:
         for name in ("finished", "overdue"):
             broken.setattr(runtime.reader, name, fail)
-        broken.setattr(runtime.index, "expired_before", _raiser(error))
+        broken.setattr(runtime.index, "with_remains", _raiser(error))
         async with in_background(sweeper.run()):
             await until(lambda: len(failed) > 4, "sweeps have failed")
             broken.undo()

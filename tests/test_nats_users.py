@@ -18,15 +18,21 @@ from pathlib import Path
 import nats
 import pytest
 import yaml
+from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from gql_jobs.access import administration
+from gql_jobs.access.store import known_hash_key
+from gql_jobs.client.errors import IdempotencyConflict
+from gql_jobs.client.nats_transport import NatsTransport
 from gql_jobs.doctor.examination import examine
 from gql_jobs.jetstream.connection import connect
-from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.limits import Limits
+from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.unique_keys import KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import open_job_log
@@ -36,6 +42,7 @@ from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import plain_nats
 from tests.child_processes import running_process
+from tests.client.nats_clients import client_of, creation
 from tests.deadline import until
 from tests.running import JOB_TYPES, ROOT, running_worker
 from tests.workers.stories import create, ended, request
@@ -136,6 +143,7 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
             await create(runtime, artifact="a.bin", artifact_bytes=300_000, steps=2),
             await create(runtime, saves={"half": 1}, fail_attempts=1),
             await create(runtime, permanent=True),
+            await create(runtime, children=2),
             await create(runtime, "probe_cpu", artifact="b.bin", artifact_bytes=10),
             (await runtime.commands.create(request(runtime, run_at=datetime.now(UTC) + timedelta(seconds=1)))).job.id,
         ]
@@ -151,6 +159,7 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
             dead,
             completed,
             completed,
+            completed,
             JobStatus.CANCELLED,
         ]
         artifact = runtime.index.artifact(made[0], "a.bin")
@@ -160,6 +169,16 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
         assert len(target.getvalue()) == 300_000
         await runtime.commands.retry(made[2])
         await until(lambda: _status(runtime, made[2]) is dead, "it has failed again")
+
+        assert (await runtime.deletions.delete(made[4])).deleted
+
+        await runtime.pauses.pause("default", "a reason", datetime.now(UTC) + timedelta(days=1), None)
+        await runtime.pauses.resume("default", None)
+
+        async with client_of(deployed.settings("client")) as client:
+            await _use_all(client)
+            session = await client._session()  # noqa: SLF001
+            assert await known_hash_key(session.connection) == await runtime.access.hash_key()
 
         text, key = await administration.create_key(deployed.settings("keys"), "backend", scopes=(Scope.READ,))
         await until(lambda: key.id in runtime.access._store.keys, "the API knows the key")  # noqa: SLF001
@@ -182,6 +201,35 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
                 pass
         await until(lambda: runtime.index.job(made[0]) is None, "the jobs have expired")
     assert deployed.violations == []
+
+
+async def _use_all(client: NatsTransport) -> None:
+    """Whatever a client beside the broker can do, once."""
+    asked = [creation("a", artifact="c.bin", artifact_bytes=10), creation("b", permanent=True), creation(gate="never")]
+    later = creation(run_at=datetime.now(UTC) + timedelta(hours=1))
+    first, dead, endless, scheduled = [job.id for job in await client.create([*asked, later])]
+    with pytest.raises(IdempotencyConflict):
+        await client.create([creation("a")])
+    assert (await client.ended(first)).status is JobStatus.COMPLETED
+    assert [chunk async for chunk in client.artifact(first, "c.bin")]
+    assert [info.name for info in await client.artifacts(first)] == ["c.bin"]
+    assert (await client.ended(dead)).status is JobStatus.DEAD_LETTER
+    keyed = creation(run_at=datetime.now(UTC) + timedelta(hours=1), job_key=UniqueKey("k", KeyPolicy.REPLACE))
+    (waiting,) = await client.create([keyed])
+    assert [job.id for job in await client.create([replace(keyed, priority=JobPriority.HIGH)])] == [waiting.id]
+    (after,) = await client.create([creation(after=(waiting.id,), start_before=datetime.now(UTC) + timedelta(days=1))])
+    for job_id in (waiting.id, after.id):
+        assert (await client.cancel(job_id)).status is JobStatus.CANCELLED
+    await client.pause_queue("threads", "a reason", None)
+    await client.resume_queue("threads")
+    for limits in (Limits.of(concurrency=2), Limits.of()):
+        await client.set_queue_limits("threads", limits)
+    assert (await client.retry(dead)).status is JobStatus.QUEUED
+    assert [event async for event in client.events(dead, None)][-1].job.status is JobStatus.DEAD_LETTER
+    for job_id in (endless, scheduled):
+        assert (await client.cancel(job_id)).status is JobStatus.CANCELLED
+    for job_id in (first, dead, scheduled):
+        assert await client.delete(job_id)
 
 
 def _status(runtime: Runtime, job_id: str) -> JobStatus | None:
@@ -243,6 +291,25 @@ _BEYOND = {
         "_INBOX_api.a",
         "anything.else",
     ],
+    "client": [
+        # All but the key of hashes, which the last test below reads by the one call that is allowed.
+        *_READING,
+        f"$JS.API.CONSUMER.CREATE.{_BUCKET}.c.$KV.gql-jobs-access.signing.*",
+        f"$JS.API.CONSUMER.CREATE.{_BUCKET}.c.$KV.gql-jobs-access.*.*",
+        *(f"$JS.API.STREAM.{call}.{name}" for call in ("CREATE", "UPDATE") for name in ("copy", "JOBS", "jobs-dlq")),
+        *(f"$JS.API.STREAM.{call}.JOBS" for call in ("DELETE", "PURGE", "RESTORE", "SNAPSHOT")),
+        "jobs.a.event.started",
+        "jobs.a.event.completed",
+        "jobs.a.progress",
+        "jobs.a.artifact.a",
+        "$O.artifacts.C.a",
+        "$KV.gql-jobs-access.hmac.a",
+        "$JS.API.CONSUMER.MSG.NEXT.JOBS.queue-default-normal",
+        "$JS.ACK.JOBS.queue-default-normal.1.1.1.1.0",
+        "$JS.API.CONSUMER.CREATE.JOBS.queue-default-normal",
+        "workers.forged",
+        "$SYS.REQ.SERVER.PING",
+    ],
     "doctor": [
         *_READING,
         "jobs.a.event.cancelled",
@@ -278,6 +345,7 @@ _BEYOND = {
 }
 _OVERHEARD = {
     "worker": ["$KV.>", "$KV.gql-jobs-access.>", "jobs.>", ">", "_INBOX.>", "_INBOX_api.>", "$JS.API.>", "$O.>", "*.>"],
+    "client": ["$KV.>", "jobs.>", ">", "_INBOX_api.>", "_INBOX_worker.>", "workers.*"],
     "doctor": ["$KV.>", "jobs.>", ">", "_INBOX_api.>", "_INBOX_worker.>"],
     "keys": ["jobs.>", ">", "_INBOX_api.>", "workers.*"],
     "api": [">", "_INBOX_worker.>", "_INBOX_keys.>", "_INBOX.>"],

@@ -31,6 +31,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
+    ROOT / "clients" / "typescript" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SCHEMA = parse_schema((ROOT / "schema.graphql").read_text())

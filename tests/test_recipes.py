@@ -65,9 +65,9 @@ assert refused["code"] == "INVALID_ARGUMENT", refused
 """
 _SETTING = """
 from gql_jobs.jobs.types.image_processing import ImageOperation, ImageProcessingPayload
+from gql_jobs.testing import arun_handler
 from gql_jobs_worker.handlers.image_processing import process_image
 from tests.file_server import file_server
-from tests.handler_context import FolderContext
 from tests.pictures import encoded, gradient
 
 assert Settings().download_user_agent == "gql-jobs"
@@ -78,7 +78,7 @@ async def fetched():
     async with file_server() as server:
         url = server.put("/a.png", encoded(gradient(), "PNG"))
         payload = ImageProcessingPayload(image_url=url, operations=[ImageOperation.RESIZE], output_path="/b.png")
-        await process_image(FolderContext(Path("artifacts").absolute()), payload)
+        await arun_handler(process_image, payload, in_process=True)
         return server.requests
 
 ((_, headers),) = asyncio.run(fetched())
@@ -173,6 +173,7 @@ def test_a_patch_touches_exactly_the_places_that_its_recipe_lists(name: str) -> 
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git applies the patches")
+@pytest.mark.timeout(180)  # five processes, one of them a suite of its own
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_that_is_followed_works(name: str, tmp_path: Path) -> None:
     copy, patch = _copy(tmp_path / "copy"), FOLDER / f"{name}.patch"

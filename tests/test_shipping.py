@@ -1,5 +1,6 @@
 """What is shipped beside the code fits it: every command and variable that the compose file names exists."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -136,6 +137,34 @@ def test_workers_can_be_scaled() -> None:
 
 def test_workers_get_longer_than_their_grace_to_stop() -> None:
     assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > Settings().shutdown_grace
+
+
+def test_whatever_the_image_copies_is_sent_to_the_builder() -> None:
+    sent = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    lines = re.findall(r"^COPY (?!--)(.*)$", DOCKERFILE, re.MULTILINE)
+    copied = {source for line in lines for source in line.split()[:-1]}
+    assert [name for name in copied if not any(Path(name).is_relative_to(allowed) for allowed in sent)] == []
+
+
+def test_the_wheel_has_the_pages_that_git_ignores() -> None:
+    ignored = re.findall(r"^(gql_jobs/\S+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert sorted(build["artifacts"]) == sorted(f"{folder}/**" for folder in ignored)
+    assert {f"gql_jobs/web/static/{page}" for page in ("dashboard", "graphiql")} == set(ignored)
+
+
+@pytest.mark.parametrize("page", ["dashboard", "frontend/graphiql", "clients/typescript"])
+def test_npm_finds_everything_that_a_page_is_built_with_in_its_lock_file(page: str) -> None:
+    """``npm ci`` refuses a file that lacks a package, one for another operating system too."""
+    packages = json.loads((ROOT / page / "package-lock.json").read_text())["packages"]
+    known = {path.rpartition("node_modules/")[2] for path in packages}
+    wanted = {
+        name
+        for package in packages.values()
+        for kind in ("dependencies", "devDependencies", "optionalDependencies")
+        for name in package.get(kind, ())
+    }
+    assert wanted - known == set()
 
 
 def test_the_image_does_not_run_as_root() -> None:

@@ -34,11 +34,12 @@ _SOURCES = (f"{ROOT / 'gql_jobs'}/", f"{ROOT / 'workers'}/")
 _FOLLOWS_THE_STREAM = "gql_jobs/jetstream/ordered_consumer.py"
 _BESIDE = (
     "LoopLag.",
-    "Server.",
+    "HttpServer.serve_beside",
     "publish_heartbeats",
     "keep_leases",
     "Subscription._wait_for_msgs",
     "Maintenance.",
+    "GateHolder.",
     "Losses.",
     "Authentication.run",
     "CredentialStore.",

@@ -6,6 +6,7 @@ Pure: it is given both sides as data, so that a test can plant what must be foun
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from benchmarks.chaos.history import History, histories
@@ -37,6 +38,19 @@ class Findings:
 
 
 @dataclass(frozen=True)
+class Promised:
+    """What steering had promised.
+
+    ``places``: by queue, the largest limit that was set; ``places_of_key``: the same by type and for each of its keys;
+    ``every``: by schedule that skips no tick, the seconds between two.
+    """
+
+    places: dict[str, int] = field(default_factory=dict)
+    places_of_key: dict[str, int] = field(default_factory=dict)
+    every: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Both sides. ``runs``: job and attempt of every handler run. ``counts``: API → status → jobs, once all ended."""
 
@@ -45,6 +59,7 @@ class Evidence:
     ledger: Ledger
     runs: Counter[tuple[str, int]]
     counts: dict[str, dict[str, int]]
+    promised: "Promised | None" = None
 
 
 def check(evidence: Evidence) -> Findings:
@@ -58,6 +73,7 @@ def check(evidence: Evidence) -> Findings:
     _check_dead_letters(findings, jobs, evidence.dead_letters)
     _check_index(findings, jobs, evidence.counts)
     _check_subscriptions(findings, jobs, evidence.ledger)
+    _check_steering(findings, jobs, evidence.promised or Promised())
     return findings
 
 
@@ -120,6 +136,78 @@ def _check_runs(findings: Findings, jobs: dict[str, History], runs: Counter[tupl
         "handler_runs": sum(per_job.values()),
         "runs_per_job": {str(n): count for n, count in sorted(Counter(per_job.values()).items())},
     }
+
+
+def _check_steering(findings: Findings, jobs: dict[str, History], promised: Promised) -> None:
+    gated = [job for job in jobs.values() if job.is_gated]
+    most: dict[str, int] = {}
+    for queue, limit in promised.places.items():
+        most[queue] = _most([place for job in gated if job.spec["queue"] == queue for place in job.places])
+        findings.add("places_exceeded", [f"{queue}: {most[queue]} of {limit}"] if most[queue] > limit else [])
+    for kind, limit in promised.places_of_key.items():
+        by_key: dict[str, list[tuple[int, int | None]]] = defaultdict(list)
+        for job in gated:
+            if job.spec["type"] == kind and "concurrencyKey" in job.spec:
+                by_key[job.spec["concurrencyKey"]] += job.places
+        held = {key: _most(places) for key, places in by_key.items()}
+        most |= {f"{kind} {key}": number for key, number in held.items()}
+        findings.add("places_exceeded", (f"{kind} {key}: {n} of {limit}" for key, n in held.items() if n > limit))
+    lives: dict[str, list[tuple[int, int | None]]] = defaultdict(list)
+    for job in jobs.values():
+        if "key" in job.spec:
+            lives[job.spec["key"]] += job.lives
+    findings.add("keys_held_twice", (key for key, spans in lives.items() if _most(spans) > 1))
+    for job in jobs.values():
+        findings.add("dependencies_out_of_order", _out_of_order(job, jobs))
+    _check_ticks(findings, jobs, promised.every)
+    findings.figures |= {"passed_the_gate": len(gated), "most_places": most, "keys": len(lives)}
+
+
+def _most(spans: list[tuple[int, int | None]]) -> int:
+    """How many of these were at the same time."""
+    steps = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans if end is not None])
+    now = most = 0
+    for _, step in steps:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def _out_of_order(job: History, jobs: dict[str, History]) -> list[str]:
+    """The jobs that had not ended, or not as they should have, when this one started for the first time."""
+    if job.first_start is None:
+        return []
+    completes = job.spec.get("afterPolicy") != "run"
+    wrong = []
+    for needed in job.spec.get("after", ()):
+        # One may have been retried by hand since.
+        ends = [how for seq, how in jobs[needed].ends if seq < job.first_start] if needed in jobs else ["COMPLETED"]
+        if not ends or (completes and "COMPLETED" not in ends):
+            wrong.append(f"{job.job_id} after {needed}")
+    return wrong
+
+
+def _check_ticks(findings: Findings, jobs: dict[str, History], every: dict[str, int]) -> None:
+    """Of a tick that was made late nothing says when it was due: those are counted, and have to fill the gaps."""
+    ticks: dict[str, Counter[datetime]] = defaultdict(Counter)
+    late: Counter[str] = Counter()
+    for job in jobs.values():
+        if (schedule := job.spec.get("schedule")) is None:
+            continue
+        due = (job.spec.get("gate") or {}).get("runAt") or job.spec.get("runAt")
+        if due is None:
+            late[schedule] += 1
+        else:
+            ticks[schedule][datetime.fromisoformat(due)] += 1
+    for schedule, made in ticks.items():
+        findings.add("ticks_repeated", (f"{schedule} at {tick}" for tick, times in made.items() if times > 1))
+        if schedule not in every:
+            continue
+        wanted = 1 + (max(made) - min(made)) // timedelta(seconds=every[schedule])
+        there = len(made) + late[schedule]
+        findings.add("ticks_missing", [f"{schedule}: {there} of {wanted}"] if there < wanted else [])
+        findings.add("ticks_repeated", [f"{schedule}: {there} of {wanted}"] if there > wanted else [])
+    findings.figures["ticks"] = {schedule: len(made) + late[schedule] for schedule, made in sorted(ticks.items())}
 
 
 def _check_dead_letters(findings: Findings, jobs: dict[str, History], dead_letters: list[Stored]) -> None:

@@ -19,6 +19,12 @@ CREATE_MANY = "mutation ($inputs: [CreateJobInput!]!) { createJobs(inputs: $inpu
 CANCEL = "mutation ($id: ID!) { cancelJob(id: $id) { job { status } } }"
 RETRY = "mutation ($id: ID!) { retryJob(id: $id) { job { status } } }"
 FIND = "query ($id: ID!) { job(id: $id) { status } }"
+LIMIT = (
+    "mutation ($name: String!, $limits: QueueLimitsInput!)"
+    " { setQueueLimits(name: $name, limits: $limits) { queue { name } } }"
+)
+SCHEDULE = "mutation ($input: ScheduleInput!) { upsertSchedule(input: $input) { schedule { name } } }"
+UNSCHEDULE = "mutation ($name: String!) { deleteSchedule(name: $name) { deleted } }"
 COUNT = "query ($status: [JobStatus!]) { jobs(filter: { status: $status }, first: 0) { totalCount } }"
 
 

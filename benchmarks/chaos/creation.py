@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from benchmarks.chaos.probe_jobs import LIMITED
+
+GROUPS = 7
+"""Groups of jobs that share places, and keys of which one job at a time may have each."""
 LANES = 20
 """Tags among which the jobs are spread, so that subscriptions with a filter see a share of them."""
 
@@ -21,6 +25,9 @@ class Creation:
     delay: float | None
     priority: str
     max_retries: int
+    key: str | None = None
+    follows: bool = False
+    """Whether it is to run after others, which whoever asks for it chooses."""
 
     @property
     def lasts(self) -> bool:
@@ -37,6 +44,8 @@ class Creation:
         }
         if self.keyed:
             asked["idempotencyKey"] = self.token
+        if self.key is not None:
+            asked["key"] = {"value": self.key}
         if self.delay is not None:
             asked["runAt"] = (datetime.now(UTC) + timedelta(seconds=self.delay)).isoformat()
         return asked
@@ -45,7 +54,7 @@ class Creation:
 def creation(seed: int, number: int, *, poison: bool = False) -> Creation:
     """The creation of that number, the same for the same seed."""
     chance = random.Random(seed << 32 | number)  # noqa: S311
-    kind = chance.choices(["chaos", "chaosThread", "chaosCpu"], [94, 3, 3])[0]
+    kind = chance.choices(["chaos", "chaosThread", "chaosCpu", LIMITED], [80, 3, 3, 14])[0]
     payload: dict[str, Any] = {}
     work = chance.random()
     if poison:
@@ -60,6 +69,9 @@ def creation(seed: int, number: int, *, poison: bool = False) -> Creation:
         payload = {"permanent": True}
     else:
         payload = {"seconds": round(chance.uniform(0, 0.05), 3), "steps": int(chance.random() < 0.2)}  # noqa: PLR2004
+    if kind == LIMITED:
+        payload["group"] = f"group-{chance.randrange(GROUPS)}"
+    lot = chance.random()
     return Creation(
         token=f"{seed}-{number}",
         kind=kind,
@@ -69,4 +81,6 @@ def creation(seed: int, number: int, *, poison: bool = False) -> Creation:
         delay=round(chance.uniform(1, 8), 1) if not poison and chance.random() < 0.03 else None,  # noqa: PLR2004
         priority=chance.choices(["LOW", "NORMAL", "HIGH", "CRITICAL"], [10, 70, 15, 5])[0],
         max_retries=1 if poison else 5,
+        key=f"key-{kind}-{chance.randrange(GROUPS)}" if not poison and lot < 0.02 else None,  # noqa: PLR2004
+        follows=not poison and 0.02 <= lot < 0.08,  # noqa: PLR2004
     )

@@ -4,13 +4,29 @@ import asyncio
 import itertools
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from benchmarks.chaos.client import CANCEL, CREATE, CREATE_MANY, FIND, RETRY, Client, NotSent, Refused, Unanswered
+from benchmarks.chaos.client import (
+    CANCEL,
+    CREATE,
+    CREATE_MANY,
+    FIND,
+    LIMIT,
+    RETRY,
+    SCHEDULE,
+    UNSCHEDULE,
+    Client,
+    NotSent,
+    Refused,
+    Unanswered,
+)
 from benchmarks.chaos.creation import Creation, creation
 from benchmarks.chaos.ledger import Ledger
+from benchmarks.chaos.probe_jobs import LIMITED
 
 _CREATORS = 16
 _BATCHES = (20, 100)
@@ -21,6 +37,15 @@ _PATIENCE = 300.0
 """Seconds that one creation is repeated before it is given up."""
 _PAUSE = 0.2
 _PULSE = 0.25
+PLACES = (4, 8)
+"""Between which numbers the places of the limited queue are changed, again and again."""
+_LIMITED_EVERY = 5.0
+_STARTS_A_SECOND = 40.0
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "each": {"everySeconds": 2, "overlap": "ALLOW"},
+    "one": {"everySeconds": 3, "overlap": "SKIP"},
+}
+"""Of the first no tick is skipped."""
 _PULSES_AT_ONCE = 32
 """Unanswered ones; in an outage of minutes thousands would keep the load's own loop from reading what was answered."""
 
@@ -56,6 +81,7 @@ class Load:
         self._poisons = set(self._chance.sample(range(amount.jobs), min(amount.poisons, amount.jobs)))
         self._due: asyncio.Queue[list[Creation]] = asyncio.Queue()
         self._aftermath: set[asyncio.Task[None]] = set()
+        self._recent: deque[str] = deque(maxlen=50)
         self.given_up = 0
 
     async def run(self) -> None:
@@ -66,6 +92,22 @@ class Load:
             await self._due.join()
             for creator in creators:
                 creator.cancel()
+
+    async def steer(self) -> None:
+        """Have schedules made, and change the limits of the limited queue again and again, until cancelled."""
+        for name, facts in SCHEDULES.items():
+            payload = {"chaos": {"token": f"tick of {name}", "seconds": 0.1}}
+            asked = {"name": name, "payload": payload, "catchUpSeconds": 600, **facts}
+            await self._insist(partial(self._client.ask, SCHEDULE, input=asked))
+        while True:
+            limits = {"concurrency": self._chance.randint(*PLACES), "perSecond": _STARTS_A_SECOND}
+            await self._insist(partial(self._client.ask, LIMIT, name=LIMITED, limits=limits))
+            await asyncio.sleep(_LIMITED_EVERY)
+
+    async def end_schedules(self) -> None:
+        """Delete the schedules, with the jobs that are ahead."""
+        for name in SCHEDULES:
+            await self._insist(partial(self._client.ask, UNSCHEDULE, name=name))
 
     async def settled(self) -> None:
         """Wait for what follows creations: cancelling, running again, and the pulse's last."""
@@ -119,7 +161,7 @@ class Load:
 
     async def _create(self, due: list[Creation]) -> None:
         """Ask until it is acknowledged, the same question of any API."""
-        inputs = [{**wanted.input(), "idempotencyKey": wanted.token} for wanted in due]
+        inputs = [self._input(wanted, keyed=True) for wanted in due]
 
         async def ask() -> list[str]:
             if len(inputs) == 1:
@@ -139,7 +181,7 @@ class Load:
 
     async def _create_once(self, wanted: Creation) -> None:
         try:
-            made = await self._client.ask(CREATE, input=wanted.input())
+            made = await self._client.ask(CREATE, input=self._input(wanted))
         except NotSent:
             self._ledger.denied.add(wanted.token)
         except Unanswered:
@@ -151,11 +193,20 @@ class Load:
         else:
             self._acknowledged(wanted, made["job"]["id"])
 
+    def _input(self, wanted: Creation, *, keyed: bool = False) -> dict[str, Any]:
+        """The argument of createJob; it is asked with this as often as it takes."""
+        asked = wanted.input()
+        if wanted.follows and self._recent:
+            asked["after"] = self._chance.sample(list(self._recent), min(self._chance.randint(1, 3), len(self._recent)))
+            asked["afterPolicy"] = self._chance.choice(["RUN", "RUN", "CANCEL"])
+        return {**asked, "idempotencyKey": wanted.token} if keyed else asked
+
     def _acknowledged(self, wanted: Creation, job_id: str) -> None:
         self._ledger.acknowledge(wanted.token, job_id, time.monotonic())
         if wanted.payload.get("poison"):
             self._ledger.poisonous.add(job_id)
         self._on_created(job_id, wanted)
+        self._recent.append(job_id)
         lot = self._chance.random()
         if lot < 0.05:  # noqa: PLR2004
             self._later(self._look(job_id))

@@ -14,6 +14,7 @@ class ProbePayload(Model):
     poison: bool = Field(False, description="Kill the process that runs it.")
     seconds: float = Field(0.0, description="How long to work, in seconds.")
     steps: int = Field(0, ge=0, description="Progress reports, evenly spread over that time.")
+    group: str | None = Field(None, description="With whom it shares places, where these are limited.")
 
 
 class ProbeResult(Model):
@@ -36,3 +37,20 @@ for _name, _handler, _cpu_bound in (
         cpu_bound=_cpu_bound,
         description="A load on purpose, which writes down that it ran.",
     )
+
+
+LIMITED = "limited"
+"""The queue whose jobs pass the gate, and the type of these."""
+OF_A_GROUP = 2
+"""Jobs of one group that run at a time."""
+
+job_type(
+    LIMITED,
+    payload=ProbePayload,
+    result=ProbeResult,
+    handler="benchmarks.chaos.probe_handlers:run",
+    queue=LIMITED,
+    concurrency=OF_A_GROUP,
+    concurrency_key=lambda payload: payload.group,
+    description="A load on purpose, of which few run at a time.",
+)

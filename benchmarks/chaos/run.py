@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos import stream
-from benchmarks.chaos.checker import Evidence, Findings, check
+from benchmarks.chaos.checker import Evidence, Findings, Promised, check
 from benchmarks.chaos.client import COUNT, Client, NotSent, Refused, Unanswered, http_pools
 from benchmarks.chaos.creation import LANES, Creation
 from benchmarks.chaos.ledger import Ledger
-from benchmarks.chaos.load import Amount, Load
+from benchmarks.chaos.load import PLACES, SCHEDULES, Amount, Load
 from benchmarks.chaos.nemesis import AWAY, Fault, Nemesis, Outcome, plan, unrecovered
+from benchmarks.chaos.probe_jobs import LIMITED, OF_A_GROUP
 from benchmarks.chaos.subscriptions import Subscriptions
 from benchmarks.chaos.system import Shape, System, running
 
 log = logging.getLogger(__name__)
 
-STATUSES = ("SCHEDULED", "QUEUED", "PROCESSING", "RETRYING", "COMPLETED", "DEAD_LETTER", "CANCELLED")
-_UNFINISHED = STATUSES[:4]
+STATUSES = ("SCHEDULED", "WAITING", "QUEUED", "PROCESSING", "RETRYING", "COMPLETED", "DEAD_LETTER", "CANCELLED")
+_UNFINISHED = STATUSES[:5]
+_HELD_BACK = 5.0
+"""Seconds that jobs may wait at most while nothing is queued or runs that they could wait for."""
 _QUIET_WITHIN = 300.0
 """Seconds after the last fault within which every job has to have ended."""
 _SUBSCRIPTIONS_WITHIN = 60.0
@@ -92,17 +95,21 @@ async def _measure(
     log.info("%d jobs over %.0f s, %d faults", planned.amount.jobs, seconds, planned.faults)
     async with asyncio.TaskGroup() as group:
         pulse = group.create_task(load.pulse())
+        steering = group.create_task(load.steer())
         loading = group.create_task(load.run())
         await nemesis.run(plan(seed, planned.faults, planned.kinds), seconds)
         await loading
         pulse.cancel()
+        steering.cancel()
+    await load.end_schedules()
     await load.settled()
-    counts = await _quiet(system, client)
+    counts, held = await _quiet(system, client)
     evidence = await _evidence(system, ledger, subscriptions, counts)
     log.info("comparing %d messages", len(evidence.messages))
     findings = check(evidence)
     findings.add("unrecovered", unrecovered(nemesis.outcomes))
     findings.add("odd_refusals", ledger.odd)
+    findings.add("held_back_for_nothing", held)
     findings.figures |= {
         "creations_given_up": load.given_up,
         "not_answered": dict(sorted(client.outcomes.items())),
@@ -111,9 +118,14 @@ async def _measure(
     return Result(findings, nemesis.outcomes)
 
 
-async def _quiet(system: System, client: Client) -> dict[str, dict[str, int]]:
-    """Wait until every API says that every job has ended, or the time is over; returns what they say."""
+async def _quiet(system: System, client: Client) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Wait until every API says that every job has ended, or the time is over.
+
+    :returns: what they say, and that jobs were held back although there was nothing to wait for.
+    """
     deadline = time.monotonic() + _QUIET_WITHIN
+    idle_since: float | None = None
+    held: list[str] = []
     counts: dict[str, dict[str, int]] = {}
     while True:
         try:
@@ -122,10 +134,15 @@ async def _quiet(system: System, client: Client) -> dict[str, dict[str, int]]:
             log.warning("counting: %r", error)
         else:
             if not any(told[status] for told in counts.values() for status in _UNFINISHED):
-                return counts
+                return counts, held
+            waits = any(told["WAITING"] for told in counts.values())
+            moves = any(told[status] for told in counts.values() for status in _UNFINISHED if status != "WAITING")
+            idle_since = None if moves or not waits else idle_since or time.monotonic()
+            if idle_since is not None and time.monotonic() - idle_since > _HELD_BACK and not held:
+                held.append(str(counts))
         if time.monotonic() > deadline:
             log.warning("jobs have not ended: %s", counts)
-            return counts
+            return counts, held
         await asyncio.sleep(0.5)
 
 
@@ -145,7 +162,13 @@ async def _evidence(
     last = max((m.seq for m in messages if m.kind == "queued" or m.kind.startswith("event.")), default=0)
     await _caught_up(ledger, last)
     await subscriptions.close()
-    return Evidence(messages, dead_letters, ledger, await asyncio.to_thread(_runs, system.runs), counts)
+    runs = await asyncio.to_thread(_runs, system.runs)
+    promised = Promised(
+        places={LIMITED: PLACES[1]},
+        places_of_key={LIMITED: OF_A_GROUP},
+        every={name: facts["everySeconds"] for name, facts in SCHEDULES.items() if facts["overlap"] == "ALLOW"},
+    )
+    return Evidence(messages, dead_letters, ledger, runs, counts, promised)
 
 
 async def _caught_up(ledger: Ledger, last: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -85,7 +86,7 @@ class System:
         self._imports = [word for module in shape.imports for word in ("--import", module)]
         environment = {
             **mark,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "workers"))),
             "GQL_JOBS_NATS_URL": self.nats_url,
             "GQL_JOBS_REPLICAS": str(min(shape.nodes, 3)),
             "GQL_JOBS_ACK_WAIT": str(LEASE),

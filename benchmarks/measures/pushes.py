@@ -21,6 +21,9 @@ PROGRESS = "subscription ($id: ID!) { jobProgress(id: $id) { __typename cursor j
 MESSAGES = (
     "subscription ($id: ID!) { jobProgress(id: $id) { __typename cursor job { status progress progressMessage } } }"
 )
+LIST = "subscription ($tags: [String!]) { jobsChanged(filter: { tags: $tags }) { __typename ... on JobLeft { id } } }"
+CREATED = 20
+"""Creations of ten jobs a second while lists are watched."""
 AT_ONCE = 10
 """Jobs of one creation while events are fanned out."""
 _MOMENT = re.compile(rb'"progressMessage":\s*"([0-9.]+)"')
@@ -167,6 +170,37 @@ async def _latencies(system: Stack, clients: int, plan: Plan) -> list[Sample]:
     return percentiles("event_latency", f"{clients} subscribers ", latencies[2 * clients :])
 
 
+async def _watched_lists(plan: Plan) -> list[Sample]:
+    """What the API's process works while the same jobs are created, whoever watches lists of them."""
+    many = plan.size(1000, 200)
+    watched = {
+        "nobody watches": [],
+        "1 watcher": [["a"]],
+        f"{many} watchers of one list": [["a"]] * many,
+        "60 watchers of a list each": [["a", f"t{number}"] for number in range(60)],
+    }
+    async with stack.running() as system:
+        target, samples = of_ours(system), []
+        for name, lists in watched.items():
+            async with subscriptions(system.port, LIST, [{"tags": tags} for tags in lists]) as sockets:
+                if lists:
+                    await sockets.each_has(1)
+                sockets.on_text(None)
+                samples.append(Sample("watched_lists", name, await _busy(target, plan), "% of a core"))
+        return samples
+
+
+async def _busy(target: Target, plan: Plan) -> float:
+    """Create jobs at a steady rate; how much of a core the API's process takes."""
+    creation = {**target.creation, "tags": ["a"]}
+    seconds = 2 * durations(plan)[1]
+    began, meter = time.monotonic(), Meter(target)
+    for number in range(int(seconds * CREATED)):
+        await asyncio.sleep(began + number / CREATED - time.monotonic())
+        await target.asker.ask(CREATE_MANY, {"inputs": [creation] * AT_ONCE})
+    return 100 * meter.used / (time.monotonic() - began)
+
+
 async def _idle(port: int, pid: int, plan: Plan) -> list[Sample]:
     clients = plan.size(5000, 500)
     async with subscriptions(port, EVENTS, [{}] * 10):
@@ -199,5 +233,9 @@ BENCHES = (
         all_systems(_fanout_own_ours, _fanout_own_peer),
     ),
     Bench("event_latency", "the handler reports progress, the frame is in the client", (ours(_event_latency),)),
+    Bench(
+        "watched_lists", "200 jobs a second are created while lists of 50 are watched, four changes a second at most",
+        (ours(_watched_lists),),
+    ),
     Bench("idle", "resident memory per idle subscription, 5 000 sockets", all_systems(_idle_ours, _idle_peer)),
 )  # fmt: skip

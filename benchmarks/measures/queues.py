@@ -4,12 +4,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from operator import attrgetter
 
-from benchmarks import stack
+from benchmarks import stack, stores
+from benchmarks.enqueueing import back_end, seconds_to_enqueue
 from benchmarks.http_load import graphql_request
-from benchmarks.measurement import OURS, Bench, Contender, Plan, Sample, percentiles
+from benchmarks.measurement import (
+    HTTP_CLIENT,
+    NATS_CLIENT,
+    OURS,
+    Bench,
+    Contender,
+    Plan,
+    Sample,
+    percentiles,
+)
 from benchmarks.queue_peers import BULLMQ, PGQUEUER, QUEUES, SAQ, TASKIQ_BATCH, TASKIQ_RESULTS, QueuePeer, drain
 from benchmarks.stock import queue_up
+from gql_jobs.jetstream.connection import connect
+from gql_jobs.log.streams import ensure_streams
+from gql_jobs.settings import Settings
 
 CONCURRENCY = 200
 MOST = 100_000
@@ -127,6 +141,58 @@ async def _start_latency_peer(peer: QueuePeer, plan: Plan) -> list[Sample]:
         return percentiles("start_latency", "", latencies)
 
 
+_WAYS = {"one by one": ("one", 2_000), "50 at once": ("fifty", 10_000), "many": ("many", 20_000)}
+"""How a back end creates jobs, and how many."""
+
+
+async def _enqueue_by_http(plan: Plan) -> list[Sample]:
+    async with stack.running() as system:
+        return await _enqueued(system.address, plan)
+
+
+async def _enqueue_by_nats(plan: Plan) -> list[Sample]:
+    async with stores.nats() as store:
+        settings = Settings(nats_url=store.url)
+        async with connect(settings, "benchmarks") as connection:
+            await ensure_streams(connection, settings)
+        return await _enqueued(store.url, plan)
+
+
+async def _enqueued(address: str, plan: Plan) -> list[Sample]:
+    samples = []
+    for metric, (how, most) in _WAYS.items():
+        jobs = plan.size(most, most // 10)
+        samples.append(Sample("enqueue", metric, jobs / await seconds_to_enqueue(address, how, jobs), "jobs/s"))
+    return samples
+
+
+async def _enqueue_peer(peer: QueuePeer, plan: Plan) -> list[Sample]:
+    samples = []
+    for metric, (how, most) in _WAYS.items():
+        if how == "many" and peer is not BULLMQ:
+            continue
+        jobs = plan.size(most, most // 10)
+        async with peer.ready_store() as store:
+            seconds = await peer.fill(store, jobs, "fill" if how == "many" else how)
+        samples.append(Sample("enqueue", metric, jobs / seconds, "jobs/s"))
+    return samples
+
+
+async def _start_latency_client(address_of: Callable[[stack.Stack], str], plan: Plan) -> list[Sample]:
+    jobs = plan.size(300, 100)
+    async with stack.running(workers=1, concurrency=CONCURRENCY) as system:
+        await asyncio.sleep(1)
+        async with back_end(address_of(system), "send", jobs, RATE) as sender:
+            await sender.value()
+        # The first one, which opened the connection, is of another type.
+        await system.completed(jobs + 1)
+        return percentiles("start_latency", "", system.marks()[-jobs:])
+
+
+_start_latency_by_http = partial(_start_latency_client, attrgetter("address"))
+_start_latency_by_nats = partial(_start_latency_client, attrgetter("nats.url"))
+
+
 async def _sync_ours(plan: Plan) -> list[Sample]:
     rate, _ = await _drain(plan.size(5_000, 500), sync_always=True)
     return [Sample("sync", "drain", rate, "jobs/s")]
@@ -134,6 +200,13 @@ async def _sync_ours(plan: Plan) -> list[Sample]:
 
 def _ours(measure: Callable[[Plan], Awaitable[list[Sample]]], **settings: object) -> Contender:
     return Contender(OURS, measure, {**OUR_SETTINGS, **settings})
+
+
+def _clients(
+    by_http: Callable[[Plan], Awaitable[list[Sample]]], by_nats: Callable[[Plan], Awaitable[list[Sample]]]
+) -> tuple[Contender, Contender]:
+    """Back ends that ask the API, and such that write into the log themselves."""
+    return Contender(HTTP_CLIENT, by_http, OUR_SETTINGS), Contender(NATS_CLIENT, by_nats, OUR_SETTINGS)
 
 
 BENCHES = (
@@ -157,8 +230,14 @@ BENCHES = (
     ),
     Bench(
         "start_latency", "creation sent to the handler's first line, 50 jobs/s, one idle worker",
-        (_ours(_start_latency_ours),
+        (_ours(_start_latency_ours), *_clients(_start_latency_by_http, _start_latency_by_nats),
          *(p.contender(_start_latency_peer) for p in (SAQ, TASKIQ_RESULTS, PGQUEUER, BULLMQ))),
+    ),
+    Bench(
+        "enqueue", "jobs created by a back end with the client of the system; without an API process where ours writes "
+        "into the log itself",
+        (*_clients(_enqueue_by_http, _enqueue_by_nats),
+         *(p.contender(_enqueue_peer) for p in (SAQ, TASKIQ_BATCH, BULLMQ))),
     ),
     Bench("sync", "drain with sync_interval: always", (_ours(_sync_ours, sync_interval="always"),)),
 )  # fmt: skip

@@ -24,7 +24,7 @@ openssl req -x509 "${key[@]}" -days $days -subj "/CN=$1" -CA "$new/ca.pem" -CAke
   -addext "basicConstraints=critical,CA:false" -addext "extendedKeyUsage=serverAuth" 2>/dev/null
 # Nothing else is to be signed by it: for other names all of this is made anew.
 rm "$new/ca.key"
-for user in api worker keys doctor monitoring; do
+for user in api worker client keys doctor monitoring; do
   openssl rand -hex 32 >"$new/$user.password"
   echo "${user^^}_PASSWORD: \"$(<"$new/$user.password")\"" >>"$new/passwords.conf"
 done

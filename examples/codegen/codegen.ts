@@ -13,7 +13,15 @@ const config: CodegenConfig = {
         strictScalars: true, // a scalar that is not listed here is an error, not `any`
         useTypeImports: true,
         enumsAsTypes: true,
-        scalars: { ID: scalar('Id'), DateTime: scalar('DateTime'), Date: scalar('CalendarDate'), JSON: scalar('Json') },
+        scalars: {
+          ID: scalar('Id'),
+          DateTime: scalar('DateTime'),
+          Date: scalar('CalendarDate'),
+          JSON: scalar('Json'),
+          // Of types of one's own.
+          BigInt: scalar('BigIntText'),
+          Duration: scalar('Duration'),
+        },
       },
     },
   },

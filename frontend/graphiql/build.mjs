@@ -5,6 +5,7 @@ import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { compress, licences } from "../built_files.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const target = path.resolve(process.argv[2] ?? path.join(here, "../../gql_jobs/web/static/graphiql"));
@@ -13,10 +14,12 @@ const queries = path.join(here, "../../tests/queries");
 // The order of the tabs: what to try first comes first.
 const TABS = [
   "create_job", "job_progress", "job", "jobs", "jobs_changed", "job_events", "create_report_job", "create_image_job",
-  "create_jobs", "create_scheduled_job", "job_history", "cancel_job", "retry_job", "dead_letters", "dead_letter_groups", "plan_bulk", "run_bulk",
+  "create_jobs", "create_raw_jobs", "create_scheduled_job", "job_history", "update_job", "cancel_job", "retry_job", "delete_job", "dead_letters", "dead_letter_groups", "plan_bulk", "run_bulk",
   "bulk_progress", "bulk_run", "stop_bulk", "retry_jobs",
   "jobs_by_offset", "job_types", "queues", "queues_changed", "workers", "workers_changed", "viewer",
   "create_view_token", "revoke_token", "renew_access",
+  "server_status", "server_status_changed", "pause_queue", "resume_queue", "set_queue_limits",
+  "schedule_preview", "upsert_schedule", "upsert_raw_schedule", "schedules", "schedule", "run_schedule", "pause_schedule", "delete_schedule",
 ];
 
 const examples = {
@@ -43,40 +46,6 @@ const ownFonts = {
     });
   },
 };
-
-async function licences(inputs) {
-  const folders = new Set();
-  for (const input of inputs) {
-    const match = /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input.replaceAll("\\", "/"));
-    if (match) folders.add(path.join(here, match[1]));
-  }
-  const texts = [];
-  for (const folder of [...folders].sort()) {
-    const { name, version, license, author } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8"));
-    const files = (await readdir(folder)).filter((file) => /^(licen[cs]e|copying|notice|thirdpartynotices)/i.test(file));
-    const text = await Promise.all(files.map((file) => readFile(path.join(folder, file), "utf8")));
-    if (!text.length && license !== "MIT") throw new Error(`${name} comes without the text of its licence`);
-    const owner = author?.name ?? author ?? `the contributors of ${name}`;
-    texts.push(`${name} ${version} (${license})\n\n${text.join("\n\n").trim() || mit(owner)}\n`);
-  }
-  return `The GraphiQL page of gql-jobs contains these packages.\n\n${texts.join(`\n${"-".repeat(80)}\n\n`)}`;
-}
-
-// For packages that name this licence and leave its text out.
-const mit = (owner) => `Copyright (c) ${owner}
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.`;
 
 const common = {
   absWorkingDir: here,
@@ -113,6 +82,7 @@ const built = await Promise.all([
   }),
 ]);
 const inputs = built.flatMap(({ metafile }) => Object.keys(metafile.inputs));
-await writeFile(path.join(target, "licenses.txt"), await licences(inputs));
+await writeFile(path.join(target, "licenses.txt"), await licences("GraphiQL page", inputs.map((input) => path.join(here, input))));
+await compress(target);
 const sizes = built.flatMap(({ metafile }) => Object.values(metafile.outputs)).map(({ bytes }) => bytes);
 console.log(`GraphiQL is built: ${(sizes.reduce((a, b) => a + b) / 1e6).toFixed(1)} MB in ${path.relative(".", target)}`);

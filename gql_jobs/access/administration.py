@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
+from gql_jobs import clock
 from gql_jobs.access.records import KeyRecord, is_key_id, new_key
 from gql_jobs.access.store import CredentialStore, open_credential_store
 from gql_jobs.access.view_tokens import read_token_id
@@ -73,7 +74,7 @@ async def revoke_credential(settings: Settings, credential_id: str) -> bool:
         if is_key_id(credential_id):
             return await store.revoke_key(credential_id)
         found = read_token_id(credential_id, ANYBODY, store.signing_key)
-        if found is None or found.ends_at <= datetime.now(UTC):
+        if found is None or found.ends_at <= clock.now():
             return False
         await store.revoke_token(credential_id, found.ends_at)
         return True

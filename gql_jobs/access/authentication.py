@@ -7,13 +7,13 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gql_jobs import clock
 from gql_jobs.access.identity_provider import IdentityProvider
 from gql_jobs.access.key_set import KeySet
 from gql_jobs.access.records import (
@@ -39,6 +39,7 @@ from gql_jobs.access.tickets import (
 from gql_jobs.access.view_tokens import VIEW_TOKEN_PREFIX, IssuedToken, make_view_token, read_token_id, read_view_token
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.errors import Forbidden, InvalidArgument, RateLimited, Unauthenticated
+from gql_jobs.jobs.model import artifact_path
 from gql_jobs.jobs.payload_codec import HashKey
 from gql_jobs.jobs.viewer import ANYBODY, NO_LIMITS, Scope, Viewer, ViewLimits
 from gql_jobs.processes.event_loop import in_background
@@ -129,14 +130,14 @@ class Authentication:
         record = self._store.keys.get(id_in_key(text))
         # An id that there is not takes the same way as a wrong secret.
         is_it = hmac.compare_digest(record.digest if record is not None else _NO_KEY, digest)
-        if record is None or not is_it or record.ends_at <= time.time():
+        if record is None or not is_it or record.ends_at <= clock.timestamp():
             raise Unauthenticated
         return record.viewer
 
     def _still(self, known: _KnownToken, digest: bytes) -> Viewer:
         if known.viewer.credentials:
             self._store.check_fresh()
-        if known.ends_at <= time.time():
+        if known.ends_at <= clock.timestamp():
             self._forget(digest)
             raise Unauthenticated
         if known.version != self._store.version:
@@ -164,7 +165,7 @@ class Authentication:
 
     def _has_ended(self, viewer: Viewer) -> bool:
         """Return whether a credential of the viewer was revoked, or a key's time is over."""
-        now = time.time()
+        now = clock.timestamp()
         return any(self._store.has_ended(one, now) for one in viewer.credentials)
 
     def check_followed(self) -> None:
@@ -192,7 +193,7 @@ class Authentication:
     def _check(self, viewer: Viewer) -> None:
         if not viewer.is_known:
             return
-        if self._has_ended(viewer) or (viewer.expires_at is not None and viewer.expires_at <= datetime.now(UTC)):
+        if self._has_ended(viewer) or (viewer.expires_at is not None and viewer.expires_at <= clock.now()):
             raise Unauthenticated
 
     # View tokens.
@@ -215,7 +216,7 @@ class Authentication:
         narrowed = viewer.limited(limits, scopes)
         if narrowed is None:
             raise Forbidden("A view token cannot be wider than the key or token that it is made with.")
-        ends = datetime.now(UTC) + timedelta(seconds=seconds)
+        ends = clock.now() + timedelta(seconds=seconds)
         if viewer.expires_at is not None:
             ends = min(ends, viewer.expires_at)
         return make_view_token(narrowed, self._store.newest_signing_key, ends, known=viewer.is_known)
@@ -239,7 +240,7 @@ class Authentication:
         if is_key_id(credential_id):
             return may_any and viewer.tenant is None and await self._store.revoke_key(credential_id)
         found = read_token_id(credential_id, viewer, self._store.signing_key)
-        if found is None or found.ends_at <= datetime.now(UTC):
+        if found is None or found.ends_at <= clock.now():
             return False
         if not (found.is_own or (may_any and (found.is_of_tenant or viewer.tenant is None))):
             return False
@@ -256,7 +257,7 @@ class Authentication:
 
         :raises QueueUnavailable: if nothing can be signed at the moment.
         """
-        path = f"/artifacts/{job_id}/{quote(name)}"
+        path = artifact_path(job_id, name)
         if not self.required:
             return path
         return f"{path}?signature={sign_file(viewer, self._store.newest_signing_key, job_id, name, sha256)}"
@@ -389,10 +390,10 @@ class Authentication:
 
     async def run(self) -> None:
         """Notice keys whose time is over; never ends by itself."""
-        looked = time.time()
+        looked = clock.timestamp()
         while True:
             await asyncio.sleep(_EXPIRY_CHECK)
-            now = time.time()
+            now = clock.timestamp()
             if any(looked < key.ends_at <= now for key in self._store.keys.values()):
                 self._tell_ended()
             looked = now

@@ -8,12 +8,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
 from msgspec import Struct
 
+from gql_jobs import clock
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.payload_codec import HashKey
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, Viewer, ViewLimits
@@ -119,14 +120,12 @@ def new_key(
     check_limits(limits)
     key_id = _random_text(KEY_ID_LENGTH)
     text = f"{KEY_PREFIX}{key_id}_{_random_text(43)}"
-    return text, KeyRecord(key_id, name, digest_of(text).hex(), scopes, datetime.now(UTC), tenant, limits, expires_at)
+    return text, KeyRecord(key_id, name, digest_of(text).hex(), scopes, clock.now(), tenant, limits, expires_at)
 
 
 def new_signing_key() -> SigningKey:
     """Make a key to sign with."""
-    return SigningKey(
-        url_text(secrets.token_bytes(SIGNING_ID_LENGTH * 3 // 4)), secrets.token_bytes(32), datetime.now(UTC)
-    )
+    return SigningKey(url_text(secrets.token_bytes(SIGNING_ID_LENGTH * 3 // 4)), secrets.token_bytes(32), clock.now())
 
 
 def new_hash_key() -> HashKey:

@@ -9,11 +9,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
+from gql_jobs import clock
 from gql_jobs.access.records import (
     ACCESS_BUCKET,
     KEY_ID_LENGTH,
@@ -29,7 +30,7 @@ from gql_jobs.access.records import (
 )
 from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError
-from gql_jobs.jetstream.key_value import KeyValueBucket
+from gql_jobs.jetstream.key_value import KeyValueBucket, newest_values
 from gql_jobs.jetstream.ordered_consumer import StreamMessage
 from gql_jobs.jetstream.stored_messages import NO_STREAM
 from gql_jobs.jobs.errors import QueueUnavailable
@@ -47,6 +48,7 @@ _START_TIMEOUT = 10.0
 _TRIES = 5
 """How often a record that others write at the same time is read and written again."""
 _FOLLOWED = ("key.*", "signing.*", "revoked.*")
+_HASH_KEYS = "hmac.*"
 
 
 class _Known:
@@ -81,7 +83,7 @@ class _Known:
         except (msgspec.MsgspecError, ValueError):
             if message.data:
                 if kind == "revoked":
-                    self.revoked[credential_id] = (datetime.now(UTC) + LONGEST_LIFE).timestamp()
+                    self.revoked[credential_id] = (clock.now() + LONGEST_LIFE).timestamp()
                 log.error("%s in the bucket %s cannot be read: what it was about is refused", key, ACCESS_BUCKET)  # noqa: TRY400
         return True
 
@@ -142,7 +144,7 @@ class CredentialStore:
     def signing_key(self, key_id: str) -> SigningKey | None:
         """Return a key that signatures may still be of, or None."""
         key = self._known.signing.get(key_id)
-        if key is None or (key.retired_at is not None and key.retired_at + LONGEST_LIFE < datetime.now(UTC)):
+        if key is None or (key.retired_at is not None and key.retired_at + LONGEST_LIFE < clock.now()):
             return None
         return key
 
@@ -243,7 +245,7 @@ class CredentialStore:
         self._changed()
 
     def _forget_ended(self, known: _Known) -> None:
-        now = time.time()
+        now = clock.timestamp()
         for credential_id in [one for one, until in known.revoked.items() if until < now]:
             del known.revoked[credential_id]
 
@@ -281,7 +283,7 @@ class CredentialStore:
                     await self._bucket.delete(f"key.{key_id}")
                     return True
                 if record.revoked_at is None:
-                    record = replace(record, revoked_at=datetime.now(UTC))
+                    record = replace(record, revoked_at=clock.now())
                     try:
                         await self._bucket.put(f"key.{key_id}", encode_record(record), expected=found[1])
                     except FenceRefused:
@@ -296,7 +298,7 @@ class CredentialStore:
 
         :raises QueueUnavailable: if it may not have ended.
         """
-        left = max(int((until - datetime.now(UTC)).total_seconds()) + 60, 60)
+        left = max(int((until - clock.now()).total_seconds()) + 60, 60)
         with bucket_errors():
             await self._bucket.put(f"revoked.{token_id}", encode_record(RevocationRecord(until)), ttl=left)
         self._known.revoked[token_id] = until.timestamp()
@@ -322,7 +324,7 @@ class CredentialStore:
     async def _retire(self, name: str, stored: bytes, seq: int) -> None:
         record = msgspec.json.decode(stored, type=SigningKey)
         if record.retired_at is None:
-            retired = replace(record, retired_at=datetime.now(UTC))
+            retired = replace(record, retired_at=clock.now())
             ttl = int(LONGEST_LIFE.total_seconds()) + 3600
             await self._bucket.put(name, encode_record(retired), expected=seq, ttl=ttl)
 
@@ -333,7 +335,7 @@ class CredentialStore:
         """
         with bucket_errors():
             for _ in range(_TRIES):
-                names = sorted(await self._bucket.keys("hmac.*"))
+                names = sorted(await self._bucket.keys(_HASH_KEYS))
                 for name in names:
                     found = await self._bucket.get(name)
                     if found is not None:
@@ -341,7 +343,7 @@ class CredentialStore:
                 key = new_hash_key()
                 try:
                     # A deleted one has left its mark, over which none could be made any more.
-                    fence = None if names else "hmac.*"
+                    fence = None if names else _HASH_KEYS
                     await self._bucket.put(f"hmac.{key.id}", encode_record(key), expected=0, fence=fence)
                 except FenceRefused:
                     continue
@@ -382,6 +384,23 @@ class CredentialStore:
                 await self._is_read.wait()
         except TimeoutError:
             raise QueueUnavailable("The bucket of keys cannot be read.") from None
+
+
+async def known_hash_key(connection: Connection) -> HashKey | None:
+    """Return the key to hash confidential payloads with; None if no API process has made it yet. Nothing is made.
+
+    It needs no right to read anything else of the bucket.
+
+    :raises QueueUnavailable: if it cannot be read.
+    """
+    with bucket_errors():
+        try:
+            found = await newest_values(connection, ACCESS_BUCKET, _HASH_KEYS)
+        except ApiError as error:
+            if error.err_code == NO_STREAM:
+                return None
+            raise
+    return msgspec.json.decode(found[min(found)], type=HashKey) if found else None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gql_jobs import clock
 from gql_jobs.access.records import MAX_RECORD_BYTES, SigningKey, from_url_text, url_text
 from gql_jobs.access.store import CredentialStore
 from gql_jobs.jobs.errors import PayloadTooLarge, Unauthenticated
@@ -91,7 +92,7 @@ def sign_file(viewer: Viewer, key: SigningKey, job_id: str, name: str, sha256: s
 
     It differs for each content of the file, and is the same for a minute, so that browsers may keep what they have.
     """
-    now = datetime.now(UTC).timestamp()
+    now = clock.now().timestamp()
     end = int(now // 60 + 1) * 60 + SIGNATURE_SECONDS - 60
     if viewer.expires_at is not None:
         end = min(end, int(viewer.expires_at.timestamp()))
@@ -116,7 +117,7 @@ def read_signature(signature: str, job_id: str, name: str, signing_key: Callable
     if key is None or not hmac.compare_digest(mac, _mac(key, body, job_id, name)):
         raise Unauthenticated
     ends_at = datetime.fromtimestamp(signed.end, UTC)
-    if ends_at <= datetime.now(UTC):
+    if ends_at <= clock.now():
         raise Unauthenticated
     only = ViewLimits(ids=frozenset({job_id}))
     return Viewer("artifact", frozenset({Scope.READ}), None, only, ends_at, signed.chain)

@@ -6,7 +6,6 @@ holds its end and is marked for the subject and the tenant of whoever it was mad
 
 import hmac
 import secrets
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -14,6 +13,7 @@ import jwt
 import msgspec
 from msgspec import Struct
 
+from gql_jobs import clock
 from gql_jobs.access.records import SIGNING_ID_LENGTH, SigningKey, from_url_text, url_text
 from gql_jobs.jobs.errors import Forbidden, InvalidArgument, Unauthenticated
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope, Viewer, ViewLimits
@@ -76,7 +76,7 @@ def make_view_token(viewer: Viewer, key: SigningKey, expires_at: datetime, *, kn
     claims = ViewTokenClaims(
         token_id,
         viewer.subject,
-        int(time.time()),
+        int(clock.timestamp()),
         end,
         viewer.scopes,
         viewer.tenant,

@@ -7,6 +7,7 @@ was promised.
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from gql_jobs.demo.api import Api, open_api
 from gql_jobs.demo.promises import KINDS, Broken, Promise, picture_server, promises
+from gql_jobs.environment import with_variables
 from gql_jobs.settings import Settings, setting_problems
 
 _START_WITHIN = 120.0
@@ -207,8 +209,10 @@ async def dev_server(settings: Settings) -> AsyncIterator[str]:
         command = (sys.executable, "-m", "gql_jobs", "dev", "--port", "0", "--data-dir", folder)
         # On a terminal its log would disturb the bars.
         log = kept if sys.stdout.isatty() else None
+        # It shows all of the bundled types, whichever are offered otherwise.
+        environment = with_variables(os.environ, {"GQL_JOBS_TYPES": "all"})
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+            *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
         )
         assert process.stdout is not None
         try:

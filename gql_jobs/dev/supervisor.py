@@ -6,6 +6,7 @@ Decides which processes run, their ports, and the order in which they stop. None
 import asyncio
 import http.client
 import json
+import logging
 import signal
 import sys
 import time
@@ -17,12 +18,14 @@ from typing import TypeVar
 
 from gql_jobs.dev.nats import supervised_server
 from gql_jobs.dev.nats_monitoring import monitoring_page
+from gql_jobs.dev.reload import Reload
 from gql_jobs.processes.children import FASTER, STOP_WITHIN, Child, Children, StartFailed, workers_stop_message
 from gql_jobs.processes.listening import local_hosts, port_to_use, reachable, url
 from gql_jobs.processes.lock import DEV_LOCK, FolderLock, address_kept
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
+from gql_jobs.web import pages
 
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _STARTS = 3
@@ -41,6 +44,8 @@ class Options:
     monitor_port: int | None
     """Of NATS; None for 8222, or a free one where that is taken."""
     imports: tuple[str, ...]
+    reload: bool = False
+    """Whether the worker, and perhaps the API, are restarted when a file changes."""
 
 
 async def run_dev(settings: Settings, options: Options) -> int:
@@ -76,9 +81,13 @@ class Supervisor:
         return self._children.exit_code
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        reload = Reload(self._options.imports, self._settings.types) if self._options.reload else None
+        if reload is not None:
+            await stack.enter_async_context(reload.watching())
         environment = {
             "GQL_JOBS_DATA_DIR": str(self._data_dir),
             "GQL_JOBS_NUM_WORKERS": str(self._settings.num_workers),
+            "GQL_JOBS_TYPES": ",".join(self._settings.types),
             "GQL_JOBS_DOWNLOAD_ALLOW_LOOPBACK": "true",
             **self._of_this_machine(),
             "GQL_JOBS_LOG_PROGRESS": "true",
@@ -98,10 +107,14 @@ class Supervisor:
         }
         api = await stack.enter_async_context(self._child("API", self._api_command, environment))
         grace = self._settings.shutdown_grace + STOP_WITHIN
-        await stack.enter_async_context(self._child("worker", self._worker_command, environment, grace, FASTER))
+        worker = await stack.enter_async_context(
+            self._child("worker", self._worker_command, environment, grace, FASTER)
+        )
         await _until(api, lambda: asyncio.to_thread(_is_ready, self._options.host, self._port))
         stack.enter_context(address_kept(self._data_dir, url(self._options.host, self._port)))
         self._announce([("Mailbox", mailbox), *nats])
+        if reload is not None:
+            reload.restarts(api, worker)
 
     def _of_this_machine(self) -> dict[str, str]:
         """Return who may ask the API, where the settings do not say: programs and pages of this machine."""
@@ -114,10 +127,11 @@ class Supervisor:
         return {f"GQL_JOBS_{name.upper()}": value for name, value in defaults.items() if name not in given}
 
     def _announce(self, others: list[tuple[str, str]]) -> None:
-        graphql = f"{url(self._options.host, self._port)}/graphql"
-        ide = [("GraphiQL", graphql)] if self._settings.graphiql and graphiql.is_built() else []
-        for name, address in [*ide, ("API", graphql), *others]:
+        own = pages.addresses(url(self._options.host, self._port), self._settings)
+        for name, address in [*own, *others]:
             print(f"{name:<13} {address}", flush=True)  # noqa: T201
+        if self._settings.dashboard and not pages.DASHBOARD.is_built:
+            log.info("the dashboard is not built in this checkout; `make web` builds it")
 
     def _api_command(self) -> list[str]:
         where = ("--host", self._options.host, "--port", str(self._port))

@@ -1,8 +1,9 @@
 """Checks of jobs: those that have not gone on in time, and what is stored of jobs that do not exist."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from gql_jobs import clock
 from gql_jobs.doctor.inspection import CHUNKS, chunks, stored_objects, subjects_of
 from gql_jobs.doctor.installation import SHOWN, Finding, Installation, several
 from gql_jobs.doctor.streams import LEASES
@@ -25,7 +26,7 @@ _HARMLESS = "They are in nobody's way but take room; "
 
 async def check_jobs(installation: Installation) -> list[Finding]:
     """Find schedules that should have fired, and jobs that run at a worker without heartbeats for three leases."""
-    now = datetime.now(UTC)
+    now = clock.now()
     return several(
         _JOBS,
         "scheduled jobs should have been queued more than a minute ago",
@@ -141,7 +142,7 @@ async def _remains(installation: Installation) -> list[Finding]:
 async def _files(installation: Installation) -> list[Finding]:
     objects = await stored_objects(installation.connection)
     whole = {stored.nuid for stored in objects}
-    died_before = datetime.now(UTC) - UPLOAD_DEAD_AFTER
+    died_before = clock.now() - UPLOAD_DEAD_AFTER
     partial = [nuid async for nuid, at in chunks(installation.connection) if nuid not in whole and at < died_before]
     unknown = [stored.name for stored in objects if not stored.deleted and not _is_recorded(installation, stored.name)]
     return several(

@@ -1,12 +1,16 @@
 """Checks of streams and consumers: their configuration, and deliveries that no worker takes."""
 
-from datetime import UTC, datetime, timedelta
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
+from gql_jobs import clock
 from gql_jobs.doctor.installation import Finding, Installation
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.model import JobPriority
+from gql_jobs.log.paused_consumers import stored_pause
 from gql_jobs.log.streams import (
     OLDEST_SERVER,
     ConsumerInfo,
@@ -16,12 +20,14 @@ from gql_jobs.log.streams import (
     is_too_old,
     jobs_stream,
     missing,
+    queue_of_consumer,
     stream_info,
 )
 from gql_jobs.settings import Settings
 
 _STREAMS = "streams"
 _CONSUMERS = "consumers"
+_PAUSES = "pauses"
 LEASES = 3
 """A delivery that was not acknowledged for so many leases is reported."""
 
@@ -67,7 +73,7 @@ async def check_consumers(installation: Installation) -> list[Finding]:
     """
     found: list[Finding] = []
     present = {consumer.name: consumer for consumer in await consumers(installation.connection)}
-    stuck_before = datetime.now(UTC) - timedelta(seconds=LEASES * installation.settings.ack_wait)
+    stuck_before = clock.now() - timedelta(seconds=LEASES * installation.settings.ack_wait)
     for queue in installation.registry.queues:
         for priority in JobPriority:
             wanted = consumer_config(queue, priority, installation.settings.ack_wait)
@@ -81,7 +87,46 @@ async def check_consumers(installation: Installation) -> list[Finding]:
                     )
                 )
             else:
-                found += _differences(consumer, wanted) + _stuck(consumer, queue, stuck_before)
+                found += _differences(consumer, wanted)
+                # Of a paused queue nobody asks for jobs.
+                found += _stuck(consumer, queue, stuck_before) if not consumer.paused else []
+    return found + await _paused(installation, present.values())
+
+
+async def _paused(installation: Installation, present: Iterable[ConsumerInfo]) -> list[Finding]:
+    """Find queues that are paused, and consumers that are not as the pauses say."""
+    found: list[Finding] = []
+    now = clock.now()
+    by_queue: defaultdict[str, list[ConsumerInfo]] = defaultdict(list)
+    for consumer in present:
+        if (queue := queue_of_consumer(consumer.name)) is not None:
+            by_queue[queue].append(consumer)
+    for queue, lanes in sorted(by_queue.items()):
+        pause = await stored_pause(installation.connection, queue)
+        is_paused = pause is not None and not pause.is_over(now)
+        if pause is not None and is_paused:
+            waiting = sum(consumer.num_pending + consumer.num_ack_pending for consumer in lanes)
+            found.append(
+                Finding(
+                    _PAUSES,
+                    f"The queue {queue} {pause.described().rstrip('.')}, since {pause.at:%Y-%m-%d %H:%M:%S} UTC"
+                    f"{f' until {pause.until:%Y-%m-%d %H:%M:%S} UTC' if pause.until is not None else ''}; "
+                    f"{waiting} of its deliveries wait.",
+                    f"If that is not meant any more: gql-jobs resume {queue}.",
+                    waiting,
+                )
+            )
+        found += [
+            Finding(
+                _PAUSES,
+                f"The consumer {consumer.name} is {'' if consumer.paused else 'not '}paused, and its queue is"
+                f"{'' if is_paused else ' not'}.",
+                "An API process mends that within half a minute: see that one runs, and that its NATS user may call "
+                "$JS.API.CONSUMER.PAUSE.JOBS.* and $JS.API.CONSUMER.LIST.JOBS.",
+            )
+            for consumer in lanes
+            if consumer.paused is not is_paused
+        ]
     return found
 
 

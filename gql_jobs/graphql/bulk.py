@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.inputs import JobFilterInput, filter_of
-from gql_jobs.graphql.job_types import Job, presented_jobs
+from gql_jobs.graphql.job_lists import presented_jobs
+from gql_jobs.graphql.job_types import Job
 from gql_jobs.jobs import bulk
 from gql_jobs.jobs.bulk import BulkAction, BulkState
 from gql_jobs.jobs.errors import InvalidArgument

@@ -20,11 +20,17 @@ from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, Visibility
 from gql_jobs.live.bulk_runs import BulkRuns
 from gql_jobs.live.bus import Turn
 from gql_jobs.live.feed import Feed
+from gql_jobs.live.gate import GateHolder
 from gql_jobs.live.polled import PolledFiguresByKind
+from gql_jobs.live.queue_pauses import QueuePauses
+from gql_jobs.live.steering import Steering
+from gql_jobs.live.store_reach import StoreReach, no_store
 from gql_jobs.live.watch import Watch
 from gql_jobs.live.windows import Windows
 from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.deletion import JobDeletions
 from gql_jobs.log.heartbeats import WorkerSeen
+from gql_jobs.log.schedules import ScheduleCommands
 
 _T = TypeVar("_T")
 
@@ -94,6 +100,10 @@ class Services(Protocol):
         """Return the commands that create, cancel and retry jobs."""
 
     @property
+    def deletions(self) -> JobDeletions:
+        """Return what deletes jobs."""
+
+    @property
     def index(self) -> Index:
         """Return the index: the jobs as far as this process has followed the stream."""
 
@@ -120,6 +130,22 @@ class Services(Protocol):
     @property
     def bulk_runs(self) -> BulkRuns:
         """Return what plans and runs bulk actions."""
+
+    @property
+    def pauses(self) -> QueuePauses:
+        """Return what pauses queues, and knows which are."""
+
+    @property
+    def schedules(self) -> ScheduleCommands:
+        """Return the commands that define, delete and run schedules."""
+
+    @property
+    def steering(self) -> Steering:
+        """Return what steers jobs, as far as this process has followed the stream."""
+
+    @property
+    def gate(self) -> GateHolder:
+        """Return what lets jobs go that are held back, and knows what holds them back."""
 
     @property
     def presence(self) -> SeenWorkers:
@@ -178,6 +204,9 @@ class Context:
     """
     session: Session = field(default_factory=Session)
     """Who asks."""
+    store_reach: Callable[[], StoreReach] = no_store
+    """Returns what knows whether this process reaches the store. It is none of the services, because it is told while
+    they are not open."""
     is_abandoned: Callable[[], Awaitable[bool]] = _never
     """Whether the client has gone or has ended the operation, so that a long mutation may stop between two steps."""
     turn: Turn | None = None

@@ -1,4 +1,4 @@
-"""The inputs that select and order jobs, for pages, live events and bulk retries, and their translation.
+"""The inputs that select, order and name jobs, and their translation.
 
 The classes only define the schema. A resolver is given an input object as a dictionary of what the client gave, by the
 Python names of its fields: what was left out is left out, what was null is None.
@@ -13,6 +13,7 @@ from gql_jobs.graphql.scalars_and_enums import SortDirection
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
 from gql_jobs.jobs.requests import MAX_TAGS, MAX_TEXT, JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.unique_keys import KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import Visibility
 
 
@@ -43,6 +44,10 @@ class JobFilterInput:
     )
     created_before: datetime | None = strawberry.field(
         default=strawberry.UNSET, description="Created earlier than this; UTC where no offset is given."
+    )
+    parent: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Created by the handler of the job with this id; an id that is no UUID matches nothing.",
     )
 
 
@@ -83,11 +88,13 @@ def filter_of(given: dict[str, Any] | None, visibility: Visibility) -> JobFilter
     if not given:
         return JobFilter(visibility=visibility)
     listed: dict[str, Any] = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
-    ids = listed.pop("ids")
+    ids, parent = listed.pop("ids"), given.get("parent")
     return JobFilter(
         ids=frozenset(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
         created_after=_aware(given.get("created_after")),
         created_before=_aware(given.get("created_before")),
+        # No job has an empty id.
+        parent=parent if parent is None else parse_job_id(parent) or "",
         visibility=visibility,
         **listed,
     )
@@ -117,3 +124,29 @@ def order_of(given: dict[str, Any] | None) -> JobOrder:
 
 def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+@strawberry.input(
+    name="JobKeyInput",
+    description="A key that one job of a tenant has at a time. Unlike an idempotency key it is free again once that "
+    "job has ended.",
+)
+class JobKeyInput:
+    """The input ``JobKeyInput``, which ``unique_key_of`` translates."""
+
+    value: str = strawberry.field(
+        description="1 to 255 printable characters. Jobs of all types share the keys of their tenant."
+    )
+    policy: KeyPolicy | None = strawberry.field(
+        default=KeyPolicy.RETURN, description="What becomes of this creation while another job has the key."
+    )
+    max_delay_seconds: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="With REPLACE: how long after its creation a waiting job may be pushed back by later values of "
+        "`runAt`, 1 to 31622400; without end where left out.",
+    )
+
+
+def unique_key_of(given: dict[str, Any]) -> UniqueKey:
+    """Return the key of an input ``JobKeyInput``."""
+    return UniqueKey(given["value"], given.get("policy") or KeyPolicy.RETURN, given.get("max_delay_seconds"))

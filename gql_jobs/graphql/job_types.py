@@ -1,14 +1,14 @@
-"""Jobs, their events and pages of them as clients see them.
+"""Jobs and their events as clients see them.
 
-First the interface Job and the types of its fields, then a type for each kind of event, then the connection. A field
-is a property that is read from ``source`` only if a document selects it. The object types of registered jobs, with
-their payload and result, are made by ``registered_types``.
+First the interface Job and the types of its fields, then a type for each kind of event. A field is a property that is
+read from ``source`` only if a document selects it. The object types of registered jobs, with their payload and result,
+are made by ``registered_types``.
 """
 
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -21,13 +21,13 @@ from graphql import FieldNode, FragmentDefinitionNode, FragmentSpreadNode, Inlin
 from strawberry.scalars import JSON
 
 from gql_jobs.graphql.context import Info
-from gql_jobs.graphql.engine.budget import Budget, OverBudget, spends_only
+from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed, selection_below
 from gql_jobs.graphql.previews import CUT, DEFAULT_PREVIEW, LARGEST_PREVIEW, LONGEST_SUMMARY, preview_of, summary_of
 from gql_jobs.graphql.scalars_and_enums import CancellationOutcome
-from gql_jobs.graphql.waiting import JobWait, wait_of
-from gql_jobs.index.index import LARGEST_LIST, ListTooLarge, Note
+from gql_jobs.graphql.waiting import JobWait, WaitReason, wait_of
+from gql_jobs.index.index import Note
 from gql_jobs.index.page import Page
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import fold, model
@@ -35,9 +35,10 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import Kind, Receipt
 from gql_jobs.jobs.model import Cursor, JobPriority, JobStatus
 from gql_jobs.jobs.requests import JobFilter, JobOrder
-from gql_jobs.live.windows import ListChange, Move
 
 _MILLISECOND = timedelta(milliseconds=1)
+DEFAULT_CHILDREN = 50
+"""Children of a job that are shown where nobody says how many."""
 
 
 # The interface Job and the types of its fields.
@@ -134,9 +135,15 @@ class Job:
     )
     retry_count: int = computed(description="Attempts after the first. Starts again with a retry by hand.")
     max_retries: int = computed(description="How many attempts may follow the first.")
+    timeout_seconds: float = computed(
+        description="How long one attempt may take, before it is ended and counts as failed."
+    )
     worker_id: str | None = computed(description="The worker that runs it or ran it last.")
     error: JobError | None = computed(description="The latest failure; null once the job has completed.")
     tags: list[str] = computed(description="The tags it was created with.")
+    schedule: str | None = computed(
+        description="The name of the schedule that it is a job of; null if it is none of a schedule."
+    )
     tenant: str | None = computed(
         description="Whose it is: the tenant of the key or token that created it; null where that had none."
     )
@@ -147,6 +154,19 @@ class Job:
     updated_at: datetime = computed(description="When it last changed.")
     run_at: datetime | None = computed(
         description="When it was to run at the earliest; null for at once, as after a retry by hand."
+    )
+    key: str | None = computed(
+        description="What no other job of its tenant may have while this one has not ended: the `key` of its creation."
+    )
+    concurrency_key: str | None = computed(
+        description="What it has in common with the jobs that it shares limits per key with; null where it has no key."
+    )
+    start_before: datetime | None = computed(
+        description="When it is cancelled if its first attempt has not started; null for never, and once it was "
+        "retried by hand."
+    )
+    cancel_reason: str | None = computed(
+        description="Why the system has cancelled it, in a sentence; null if a client did, or it is not cancelled."
     )
     started_at: datetime | None = computed(description="When the latest attempt started.")
     finished_at: datetime | None = computed(description="When it reached its terminal state.")
@@ -184,13 +204,26 @@ class Job:
         return await preview_of(self.source, bytes, self.readable.payload, info.context)
 
     @strawberry.field(
-        description="The result as stored; null until the job has completed. Secrets are shown as `[redacted]`."
+        description="The result as stored; null until the job has completed, and if its handler returns nothing. "
+        "Secrets are shown as `[redacted]`."
     )
     @spends_only
     def raw_result(self, info: Info) -> JSON | None:
         """Return the stored result as a JSON value without its secrets, or None if there is none."""
         result = self.readable.result(self.source)
-        return _json(result, info.context.budget) if result is not None else None
+        return _json(result, info.context.budget) if result not in (None, model.NO_RESULT) else None
+
+    @strawberry.field(
+        description="The ids of the jobs that have to end before it runs, as they were given when it was created, "
+        "whether or not they are still kept."
+    )
+    @spends_only
+    def after(self, info: Info) -> list[strawberry.ID]:
+        """Return the ids, of which a page of jobs may have many thousands."""
+        after = self.source.spec.after
+        if after:
+            info.context.budget.take(len(after))
+        return cast("list[strawberry.ID]", after)
 
     @strawberry.field(
         graphql_type=_JOB | None,
@@ -199,13 +232,42 @@ class Job:
     )
     async def origin(self, info: Info) -> Any:
         """Return the origin from the index, read with as much as is selected of it."""
-        origin = self.source.spec.origin
-        if origin is None:
-            return None
+        return await related_job(self.source.spec.origin, info)
+
+    @strawberry.field(
+        graphql_type=_JOB | None,
+        description="The job whose handler has created this one; null if a client has, or it has expired, or the "
+        "viewer may not see it.",
+    )
+    async def parent(self, info: Info) -> Any:
+        """Return the parent from the index, read with as much as is selected of it."""
+        return await related_job(self.source.spec.parent, info)
+
+    @strawberry.field(
+        graphql_type=list[_JOB],
+        description="The jobs that its handler has created, those of earlier submissions too, in the order of their "
+        "creation: as many as `first` says, of those that the viewer may see. More of them, and how many there are: "
+        "`jobs(filter: {parent: …})`.",
+    )
+    async def children(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None,
+            strawberry.argument(description=f"How many at most: 0 to {LARGEST_PAGE}; null means the default."),
+        ] = DEFAULT_CHILDREN,
+    ) -> list[Any]:
+        """Return the first children from the index, read with as much as is selected of them.
+
+        :raises InvalidArgument: for a size out of range.
+        """
+        most = DEFAULT_CHILDREN if first is None else first
+        if not 0 <= most <= LARGEST_PAGE:
+            raise InvalidArgument("first", f"first must be between 0 and {LARGEST_PAGE}.")
         needed = needed_of_job(info)
-        wanted = JobFilter(ids=frozenset({origin}), visibility=info.context.session.visibility)
-        page = await read_page_of(wanted, JobOrder(), 1, info, needed)
-        return next(iter(await page_nodes(page, info, needed)), None)
+        wanted = JobFilter(parent=self.source.id, visibility=info.context.session.visibility)
+        page = await read_page_of(wanted, JobOrder(descending=False), most, info, needed)
+        return list(await page_nodes(page, info, needed))
 
     @strawberry.field(description="The files that the handler has saved, by name.")
     async def artifacts(self, info: Info) -> list[Artifact]:
@@ -313,8 +375,8 @@ class Needed(IntEnum):
     VALUES = 2
 
 
-_READ_BY_ITSELF = "origin"
-"""The field whose value is a job that is read for itself."""
+_READ_BY_THEMSELVES = frozenset({"origin", "parent", "children", "lastJob"})
+"""The fields whose values are jobs that are read for themselves."""
 _VALUES = frozenset({"payload", "rawPayload", "result", "rawResult"})
 """The fields that show a job's payload or its result."""
 
@@ -349,7 +411,7 @@ def _needed(
                     return Needed.VALUES
                 if node.name.value == "__typename" and of_job:
                     most = max(most, Needed.TYPES)
-                elif node.selection_set and node.name.value != _READ_BY_ITSELF:
+                elif node.selection_set and node.name.value not in _READ_BY_THEMSELVES:
                     most = max(most, of(node.selection_set.selections, of_job=node.name.value in _JOBS))
             elif isinstance(node, InlineFragmentNode):
                 condition = node.type_condition.name.value if node.type_condition else None
@@ -450,19 +512,81 @@ compute(
     attempt=attrgetter("source.attempt"),
     retry_count=attrgetter("source.retry_count"),
     max_retries=attrgetter("source.spec.max_retries"),
+    timeout_seconds=attrgetter("source.spec.timeout"),
     worker_id=attrgetter("source.worker_id"),
     error=_error,
     tags=attrgetter("source.spec.tags"),
+    schedule=attrgetter("source.spec.schedule"),
     tenant=attrgetter("source.spec.tenant"),
     created_by=attrgetter("source.spec.created_by"),
     created_at=attrgetter("source.spec.created_at"),
     updated_at=attrgetter("source.updated_at"),
     run_at=attrgetter("source.run_at"),
+    key=attrgetter("source.spec.key"),
+    concurrency_key=attrgetter("source.spec.concurrency_key"),
+    start_before=attrgetter("source.spec.start_before"),
+    cancel_reason=attrgetter("source.cancel_reason"),
     started_at=attrgetter("source.started_at"),
     finished_at=attrgetter("source.finished_at"),
     next_attempt_at=attrgetter("source.next_attempt_at"),
     duration_ms=lambda shown: milliseconds(shown.source),
 )
+
+
+# Jobs as they are read for what a document selects of them.
+
+
+SMALL = 4096
+"""Bytes up to which the payload and the result of a job are read with its page where only types are needed."""
+LARGEST_READ = {Needed.NOTHING: 0, Needed.TYPES: SMALL, Needed.VALUES: None}
+"""Bytes of a payload and a result that a page is read with, by what is needed of them."""
+
+
+async def page_nodes(page: Page, info: Info, needed: Needed) -> list[Job]:
+    """Return the jobs of a page as objects of their types.
+
+    :param needed: what the page was read for.
+    """
+    schema = cast("PresentsJobs", info.schema)
+    if needed is Needed.NOTHING:
+        return list(map(schema.present_unread, page.jobs))
+    if not page.unread:
+        return list(map(schema.present, page.jobs))
+    reader, unread = info.context.services().reader, set(page.unread)
+    return [
+        await schema.present_by_type(job, reader) if place in unread else schema.present(job)
+        for place, job in enumerate(page.jobs)
+    ]
+
+
+async def read_page_of(job_filter: JobFilter, order: JobOrder, first: int, info: Info, needed: Needed) -> Page:
+    """Return the first jobs of a filter, read for what is needed of them and within the operation's budget.
+
+    :raises OverBudget: if they have more bytes than it has left, or are more.
+    """
+    budget = info.context.budget
+    budget.take(first)
+    page = await info.context.services().reader.page(
+        job_filter,
+        order,
+        first=first,
+        after=None,
+        offset=0,
+        largest=LARGEST_READ[needed],
+        max_bytes=None if budget.max_size is None else budget.max_size - budget.read,
+    )
+    budget.take(read=page.size)
+    return page
+
+
+async def related_job(job_id: str | None, info: Info) -> Any:
+    """Return a job from the index, if there is such a one for the viewer, with as much as is selected of it."""
+    if job_id is None:
+        return None
+    needed = needed_of_job(info)
+    wanted = JobFilter(ids=frozenset({job_id}), visibility=info.context.session.visibility)
+    page = await read_page_of(wanted, JobOrder(), 1, info, needed)
+    return next(iter(await page_nodes(page, info, needed)), None)
 
 
 # Events: one object type for each kind.
@@ -495,6 +619,30 @@ class JobScheduled(JobEvent):
     """Kind ``scheduled``."""
 
     run_at: datetime = computed(description="When it will be queued.")
+
+
+@strawberry.type(
+    description="The job was created, or retried by hand, and is held back: by a limit, by other jobs, or until it is "
+    "due."
+)
+class JobWaiting(JobEvent):
+    """Kind ``waiting``."""
+
+    reason: WaitReason = computed(
+        description="What it has to wait for at least; `waiting` of the job says what it waits for now."
+    )
+
+
+@strawberry.type(
+    description="The job was changed before it has started. What was queued of it is void, and it is queued again."
+)
+class JobEdited(JobEvent):
+    """Kind ``edited``."""
+
+    changed: list[str] = computed(
+        description="The fields that are others now, by their names in `UpdateJobInput`; empty if the gate only holds "
+        "it back again."
+    )
 
 
 @strawberry.type(description="The job waits for a worker: created, due, handed back at shutdown, or retried by hand.")
@@ -556,6 +704,8 @@ class JobCancelled(JobEvent):
 
 EVENT_TYPES: dict[Kind, type[JobEvent]] = {
     Kind.SCHEDULED: JobScheduled,
+    Kind.WAITING: JobWaiting,
+    Kind.EDITED: JobEdited,
     Kind.QUEUED: JobQueued,
     Kind.STARTED: JobStarted,
     Kind.PROGRESS: JobProgress,
@@ -585,7 +735,14 @@ def _last_error(shown: JobEvent) -> JobError:
 
 def _run_at(shown: JobEvent) -> datetime:
     spec = shown.source.job.spec
-    return spec.run_at or spec.created_at
+    return spec.earliest or spec.created_at
+
+
+def _reason_to_wait(shown: JobEvent) -> WaitReason:
+    job = shown.source.job
+    if job.spec.after:
+        return WaitReason.DEPENDENCY
+    return WaitReason.SCHEDULED if job.run_at is not None and job.run_at > job.updated_at else WaitReason.LIMIT
 
 
 def _next_attempt_at(shown: JobEvent) -> datetime:
@@ -600,6 +757,8 @@ compute(
     job=lambda event: event.present(event.source.job),
 )
 compute(JobScheduled, run_at=_run_at)
+compute(JobWaiting, reason=_reason_to_wait)
+compute(JobEdited, changed=lambda event: list(event.source.job.changed))
 compute(
     JobStarted,
     worker_id=lambda event: event.source.job.worker_id or "",
@@ -610,221 +769,3 @@ compute(JobProgress, progress=attrgetter("source.job.progress"), message=attrget
 compute(JobCompleted, duration_ms=lambda event: milliseconds(event.source.job) or 0)
 compute(JobFailed, error=_last_error, next_attempt_at=_next_attempt_at)
 compute(JobDeadLetter, error=_last_error)
-
-
-# Pages of jobs.
-
-
-@strawberry.type(description="A job and its place in the list.")
-class JobEdge:
-    """A job in a connection, with its cursor, as Relay defines it."""
-
-    cursor: str = strawberry.field(description="The job's place; give it as `after` to go on from here.")
-    node: Job = strawberry.field(description="What stands at this place of the list.")
-
-
-@strawberry.type(description="Where a page lies in its list.")
-class PageInfo:
-    """The place of a connection in its list."""
-
-    has_next_page: bool = strawberry.field(description="Whether jobs follow this page.")
-    has_previous_page: bool = strawberry.field(description="Whether jobs precede this page.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the first job; null for an empty page.")
-    end_cursor: str | None = strawberry.field(description="The cursor of the last job; null for an empty page.")
-
-
-@strawberry.type(description="A page of jobs.")
-class JobConnection:
-    """A page of jobs as a connection, as Relay defines it."""
-
-    filter: strawberry.Private[JobFilter]
-    page: strawberry.Private[Page]
-    nodes: list[Job] = strawberry.field(description="The jobs of this page.")
-    edges: list[JobEdge] = computed(description="The jobs of this page, each with its cursor.")
-    page_info: PageInfo = computed(description="Where this page lies in the list.")
-
-    @strawberry.field(description="How many jobs match the filter, on all pages together; counted only if asked for.")
-    async def total_count(self, info: Info) -> int:
-        """Return the number of jobs in the index that match."""
-        return await info.context.services().reader.count(self.filter)
-
-
-def _edges(shown: JobConnection) -> list[JobEdge]:
-    return [JobEdge(cursor=shown.page.cursor(n), node=node) for n, node in enumerate(shown.nodes)]
-
-
-def _page_info(shown: JobConnection) -> PageInfo:
-    page = shown.page
-    return PageInfo(
-        has_next_page=page.has_next,
-        has_previous_page=page.has_previous,
-        start_cursor=page.cursor(0) if page.jobs else None,
-        end_cursor=page.cursor(-1) if page.jobs else None,
-    )
-
-
-compute(JobConnection, edges=_edges, page_info=_page_info)
-
-
-SMALL = 4096
-"""Bytes up to which the payload and the result of a job are read with its page where only types are needed."""
-LARGEST_READ = {Needed.NOTHING: 0, Needed.TYPES: SMALL, Needed.VALUES: None}
-"""Bytes of a payload and a result that a page is read with, by what is needed of them."""
-
-
-async def presented_page(page: Page, job_filter: JobFilter, info: Info, needed: Needed) -> JobConnection:
-    """Return the page as a connection.
-
-    :param job_filter: the filter of the page, for the total count.
-    :param needed: what the page was read for.
-    """
-    return JobConnection(filter=job_filter, page=page, nodes=await page_nodes(page, info, needed))
-
-
-async def page_nodes(page: Page, info: Info, needed: Needed) -> list[Job]:
-    """Return the jobs of a page as objects of their types.
-
-    :param needed: what the page was read for.
-    """
-    schema = cast("PresentsJobs", info.schema)
-    if needed is Needed.NOTHING:
-        return list(map(schema.present_unread, page.jobs))
-    if not page.unread:
-        return list(map(schema.present, page.jobs))
-    reader, unread = info.context.services().reader, set(page.unread)
-    return [
-        await schema.present_by_type(job, reader) if place in unread else schema.present(job)
-        for place, job in enumerate(page.jobs)
-    ]
-
-
-async def read_page_of(job_filter: JobFilter, order: JobOrder, first: int, info: Info, needed: Needed) -> Page:
-    """Return the first jobs of a filter, read for what is needed of them and within the operation's budget.
-
-    :raises OverBudget: if they have more bytes than it has left, or are more.
-    """
-    budget = info.context.budget
-    budget.take(first)
-    page = await info.context.services().reader.page(
-        job_filter,
-        order,
-        first=first,
-        after=None,
-        offset=0,
-        largest=LARGEST_READ[needed],
-        max_bytes=None if budget.max_size is None else budget.max_size - budget.read,
-    )
-    budget.take(read=page.size)
-    return page
-
-
-async def presented_jobs(job_ids: Sequence[str], info: Info) -> dict[str, Job]:
-    """Return by id those jobs that the index has, as objects, read with as much as is selected of them.
-
-    :raises OverBudget: if they have more bytes together than an operation may read.
-    """
-    needed, services = needed_of_jobs(info), info.context.services()
-    try:
-        jobs = services.index.listed(job_ids, with_payloads=needed is Needed.VALUES)
-    except ListTooLarge as error:
-        raise OverBudget("number of bytes read", LARGEST_LIST, error.size) from None
-    schema = cast("PresentsJobs", info.schema)
-    if needed is Needed.TYPES:
-        return {key: await schema.present_by_type(job, services.reader) for key, job in jobs.items()}
-    present = schema.present if needed is Needed.VALUES else schema.present_unread
-    return {key: present(job) for key, job in jobs.items()}
-
-
-# Changes of a list of jobs.
-
-
-@strawberry.interface(
-    description="A change of a watched list. Changes come in groups: after the last of one, with `more` false, the "
-    "list and `totalCount` are what `jobs` answers."
-)
-class JobsChange:
-    """The fields that every change has, read from ``source`` when they are selected."""
-
-    source: strawberry.Private[ListChange]
-    present: strawberry.Private[Presenter]
-    key: strawberry.Private[str]
-    """Tells it from all other changes of its list."""
-    cursor = None
-    """A list begins anew with a snapshot: there is nothing to go on after. Clients see ``position`` as the cursor."""
-    position: str = strawberry.field(
-        name="cursor",
-        description="The place in the history of all jobs that the list is of: a decimal number, the same for all "
-        "changes of a group.",
-    )
-    total_count: int = computed(description="How many jobs match the filter then, those that are not shown included.")
-    more: bool = computed(description="Whether further changes of this group follow at once.")
-
-
-@strawberry.type(
-    description="The whole list: the first thing that comes, and again whenever its changes would be more than the "
-    "list."
-)
-class JobsSnapshot(JobsChange):
-    """The list as of a position."""
-
-    nodes: list[Job] = computed(description="The first jobs of the order that match.")
-
-
-@strawberry.type(description="A job has come into the list; one that was in it already has moved.")
-class JobEntered(JobsChange):
-    """A job at a new place."""
-
-    job: Job = computed(description="What stands at the new place.")
-    before: strawberry.ID | None = computed(
-        description="The id of the job in front of which it stands now; null at the end of the list."
-    )
-
-
-@strawberry.type(description="A job has changed and stands where it stood.")
-class JobUpdated(JobsChange):
-    """A job at the place that it had."""
-
-    job: Job = computed(description="What stands there now, in the place of what was shown of it.")
-
-
-@strawberry.type(
-    description="A job is no longer in the list: it does not match any more, others have pushed it out at the end, or "
-    "it has expired."
-)
-class JobLeft(JobsChange):
-    """A job that was shown, and is no more."""
-
-    id: strawberry.ID = computed(description="Which of the jobs that were shown it was.")
-
-
-compute(JobsChange, total_count=attrgetter("source.total"), more=attrgetter("source.more"))
-compute(JobsSnapshot, nodes=lambda shown: list(map(shown.present, shown.source.jobs)))
-compute(JobEntered, job=lambda shown: shown.present(shown.source.job), before=attrgetter("source.before"))
-compute(JobUpdated, job=lambda shown: shown.present(shown.source.job))
-compute(JobLeft, id=attrgetter("source.job_id"))
-
-CHANGE_TYPES: dict[Move | None, type[JobsChange]] = {
-    None: JobsSnapshot,
-    Move.ENTERED: JobEntered,
-    Move.UPDATED: JobUpdated,
-    Move.LEFT: JobLeft,
-}
-
-
-async def presented_change(change: ListChange, info: Info, needed: Needed) -> JobsChange:
-    """Return the change as an object of its kind.
-
-    :param needed: what its jobs were read for.
-    """
-    schema = cast("PresentsJobs", info.schema)
-    present = schema.present_unread if needed is Needed.NOTHING else schema.present
-    if needed is Needed.TYPES:
-        reader = info.context.services().reader
-        jobs = change.jobs or ((change.job,) if change.job is not None else ())
-        shown = {job.id: await schema.present_by_type(job, reader) for job in jobs}
-        present = _found_in(shown)
-    return CHANGE_TYPES[change.move](source=change, present=present, key=change.key, position=str(change.position))
-
-
-def _found_in(shown: dict[str, Job]) -> Presenter:
-    return lambda job: shown[job.id]

@@ -9,33 +9,38 @@ Which payloads there are is known only when a schema is made, so each schema has
 import asyncio
 import logging
 import time
-from asyncio import TaskGroup
-from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import strawberry
-from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json, to_json
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
 from gql_jobs.graphql.bulk import BULK_FIELDS
 from gql_jobs.graphql.context import Context, Info, Services
-from gql_jobs.graphql.engine.errors import PayloadArguments
+from gql_jobs.graphql.engine.errors import Parts, PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
-from gql_jobs.graphql.inputs import JobFilterInput, filter_of
+from gql_jobs.graphql.inputs import JobFilterInput, JobKeyInput, filter_of, unique_key_of
+from gql_jobs.graphql.job_edits import JobId, PayloadReader, edit_mutations, known_id
 from gql_jobs.graphql.job_types import Job, presenter
-from gql_jobs.graphql.payload_types import shown_path
+from gql_jobs.graphql.queue_types import QUEUE_FIELDS
 from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
+from gql_jobs.graphql.schedule_types import run_one, schedule_mutations
 from gql_jobs.graphql.viewers import DEFAULT_JOB_TTL, TOKEN_MUTATIONS, ViewToken, token_of_job
 from gql_jobs.jobs import model
-from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, InvalidState, NotFound
-from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
+from gql_jobs.jobs.bulk import BulkAction
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, shortened
+from gql_jobs.jobs.graphql_input import shown_path
+from gql_jobs.jobs.model import DependencyPolicy, JobPriority, parse_job_id
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
 from gql_jobs.jobs.registry import JobType
-from gql_jobs.jobs.requests import InvalidRequest, JobFilter, JobRequest
+from gql_jobs.jobs.requests import MAX_AFTER, InvalidRequest, JobRequest
 from gql_jobs.jobs.viewer import Scope
+from gql_jobs.live.feed import READ_BACK_TIMEOUT
 from gql_jobs.log.commands import Created
 from gql_jobs.logs import hidden_in_log
 
@@ -45,19 +50,26 @@ LARGEST_BATCH = 1000
 """Jobs that ``createJobs`` takes at most."""
 LARGEST_BATCH_BYTES = 16 << 20
 """Bytes of their payloads together, as they are stored: a variable may stand in many inputs."""
+_LOOKUPS_AT_ONCE = 50
+"""Jobs that are looked up before other tasks run."""
 _VALIDATION_TURN = 0.01
 """Seconds of validating payloads after which other tasks run."""
 MOST_RETRIES = 1000
 """Jobs that all ``retryJobs`` of one operation retry at most."""
 RETRY_SECONDS = 20.0
 """Seconds from the first ``retryJobs`` of an operation until none of them begins with a further job."""
-RETRIES_AT_A_TIME = 32
-"""Jobs that ``retryJobs`` retries concurrently."""
-RETRYABLE = frozenset({JobStatus.DEAD_LETTER, JobStatus.CANCELLED})
-PAYLOADS = PayloadArguments({"createJob": "input", "createJobs": "inputs"}, member="payload")
+PAYLOADS = PayloadArguments(
+    {
+        "createJob": "input",
+        "createJobs": "inputs",
+        "createRawJobs": "inputs",
+        "updateJob": "input",
+        "retryJob": "payload",
+        "upsertSchedule": "input",
+    },
+    member="payload",
+)
 """The arguments whose faults are those of a payload."""
-
-JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
 
 
 # The input of a creation, and the request that it makes.
@@ -65,7 +77,7 @@ JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id."
 
 @strawberry.input
 class JobCreation:
-    """The fields of ``CreateJobInput`` that are the same in every schema; each schema adds its ``payload``."""
+    """The fields of all inputs of a creation; each adds its ``payload``."""
 
     priority: JobPriority | None = strawberry.field(
         default=JobPriority.NORMAL, description="Which job starts first when workers are busy."
@@ -101,10 +113,33 @@ class JobCreation:
         "that the viewer may see. It is kept for `Job.origin` and changes nothing else; a repetition of an idempotency "
         "key may leave it out or name another one.",
     )
+    key: JobKeyInput | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="What no other job of the tenant may have until this one has ended. An `idempotencyKey` beside it "
+        "comes first: a repetition returns its job, whatever has the key by now.",
+    )
+    concurrency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="What the job has in common with those that it shares limits per key with, as a customer's number; "
+        "in the place of what its type says. 1 to 255 printable characters.",
+    )
+    start_before: datetime | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Cancel the job if its first attempt has not started by then, as `cancelReason` says. Later than "
+        "`runAt`, and at most two years ahead; UTC where no offset is given. A retry by hand is for at once.",
+    )
+    after: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The jobs that have to complete first: at most 1000 that the viewer may see, none of them twice.",
+    )
+    after_policy: DependencyPolicy | None = strawberry.field(
+        default=DependencyPolicy.CANCEL,
+        description="What becomes of the job when one of `after` ends otherwise, or is not kept any more.",
+    )
 
 
-def create_job_input(registered: RegisteredTypes) -> type[Any]:
-    """Return ``CreateJobInput`` of a schema, over a @oneOf input with one member for each registered type."""
+def job_payload_input(registered: RegisteredTypes) -> type[Any]:
+    """Return ``JobPayloadInput`` of a schema: a @oneOf input with one member for each registered type."""
     members = []
     for name, shape in registered.inputs.items():
         job_type = registered.job_types[name]
@@ -115,13 +150,17 @@ def create_job_input(registered: RegisteredTypes) -> type[Any]:
             default=strawberry.UNSET,
         )
         members.append(named_field(name, member))
-    payload_type = create_type(
+    return create_type(
         "JobPayloadInput",
         members,
         is_input=True,
         directives=[OneOf()],
         description="The payload of a job: exactly one member, which also says the job's type.",
     )
+
+
+def create_job_input(payload_type: type[Any]) -> type[Any]:
+    """Return ``CreateJobInput`` of a schema, over its input of payloads."""
 
     @strawberry.input(name="CreateJobInput", description="What is to be done, when, how urgently and how often.")
     class CreateJobInput(JobCreation):
@@ -132,7 +171,27 @@ def create_job_input(registered: RegisteredTypes) -> type[Any]:
     return CreateJobInput
 
 
-_NAMES = {"timeout": "timeoutSeconds"}
+@strawberry.input(
+    name="RawJobInput",
+    description="What is to be done, with a payload that is given as it is stored: for clients that have the models of "
+    "the job types, or serve any type.",
+)
+class RawJobInput(JobCreation):
+    """The input of ``createRawJobs``."""
+
+    type: str = strawberry.field(description="The name of the job type, as `Job.type` says it.")
+    payload: str = strawberry.field(
+        description="The payload as a JSON text, with the keys, the enum values and the numbers that `payloadSchema` "
+        "of the type and `rawPayload` have, whatever GraphQL can say of them."
+    )
+    sent: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The payload without values that the client has drawn for it, such as new ids, as a JSON text: "
+        "what tells whether two creations with one key ask for the same. The payload itself where left out.",
+    )
+
+
+_NAMES = {"timeout": "timeoutSeconds", "key.value": "key.value", "key.max_delay": "key.maxDelaySeconds"}
 """The names in ``CreateJobInput`` of those fields of ``JobRequest`` that are not the same in camelCase."""
 
 
@@ -148,6 +207,39 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
     ((name, fields),) = given["payload"].items()
     job_type = registered.job_types[name]
     payload = accepted_payload(job_type, fields, f"{path}.payload.{payload_member(job_type)}")
+    return _request(job_type, payload, given, path)
+
+
+def raw_request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) -> JobRequest:
+    """Return the request of an input ``RawJobInput``.
+
+    :param given: as for ``request_of``.
+    :param path: as for ``request_of``.
+    :raises InvalidPayload: as ``request_of`` does, with the paths that the faults have in the JSON.
+    :raises InvalidArgument: for an unknown type, and any other value outside its limits.
+    """
+    job_type = registered.job_types.get(given["type"])
+    if job_type is None:
+        raise InvalidArgument(f"{path}.type", f"There is no job type {shortened(given['type'])!r}.")
+    payload = _accepted_text(job_type, given["payload"], f"{path}.payload")
+    if (sent := given.get("sent")) is not None:
+        payload = payload._replace(sent=to_json(_read_json(sent, f"{path}.sent"), inf_nan_mode="null"))
+    return _request(job_type, payload, given, path)
+
+
+def _read_json(text: str, path: str) -> Any:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        message = "It is no JSON text, or nested too deeply."
+        raise InvalidPayload([{"path": path, "message": message}]) from None
+
+
+def _request(job_type: JobType, payload: AcceptedPayload, given: dict[str, Any], path: str) -> JobRequest:
+    """Return the request of a payload and the other fields of an input.
+
+    :raises InvalidArgument: for a value outside its limits, or one that code of the type had to say.
+    """
     try:
         return JobRequest.of(
             job_type,
@@ -159,16 +251,30 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
             timeout=given.get("timeout_seconds"),
             tags=tuple(given.get("tags") or ()),
             origin=given.get("origin"),
+            key=unique_key_of(given["key"]) if given.get("key") is not None else None,
+            concurrency_key=given.get("concurrency_key"),
+            start_before=given.get("start_before"),
+            after=tuple(given.get("after") or ()),
+            after_policy=given.get("after_policy") or DependencyPolicy.CANCEL,
         )
     except InvalidRequest as invalid:
+        if invalid.unexpected is not None:
+            with hidden_in_log(invalid.secret_texts):
+                log.exception("code of the job type %s failed", job_type.name, exc_info=invalid.unexpected)
         raise _as_shown(invalid, path) from None
 
 
-def accepted_payload(job_type: JobType, given: dict[str, Any], path: str) -> AcceptedPayload:
+def accepted_payload(
+    job_type: JobType,
+    given: Any,
+    path: str,
+    shown: Callable[[Parts], Sequence[str | int]] | None = None,
+) -> AcceptedPayload:
     """Return the payload as it will be stored, once its type's model has read that.
 
     :param given: what the client gave, under the aliases of the fields.
     :param path: where the payload stands in the arguments; it is prefixed to each field's own.
+    :param shown: returns a path in the JSON as the client writes it; None for the names that the schema has.
     :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
     """
     try:
@@ -177,16 +283,22 @@ def accepted_payload(job_type: JobType, given: dict[str, Any], path: str) -> Acc
         if mismatch.unexpected is not None:
             with hidden_in_log(mismatch.secret_texts):
                 log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
-        faults = [(shown_path(job_type.payload, fault.path), fault.message) for fault in mismatch.faults]
+        shown = shown or partial(shown_path, job_type.payload, stored=given)
+        faults = [(shown(fault.path), fault.message) for fault in mismatch.faults]
         raise InvalidPayload(
             [{"path": ".".join([path, *map(str, below)]), "message": message} for below, message in faults]
         ) from None
 
 
+def _accepted_text(job_type: JobType, text: str, path: str) -> AcceptedPayload:
+    return accepted_payload(job_type, _read_json(text, path), path, list)
+
+
 def _as_shown(invalid: InvalidRequest, path: str) -> InvalidArgument:
     name = _NAMES.get(invalid.field, to_camel(invalid.field))
     message = invalid.problem.format(name)
-    return InvalidArgument(f"{path}.{name}" if invalid.index is None else f"{path}.{name}.{invalid.index}", message)
+    where = f"{path}.{name}" if path else name
+    return InvalidArgument(where if invalid.index is None else f"{where}.{invalid.index}", message)
 
 
 # The mutations.
@@ -198,8 +310,10 @@ _READ = [Scope.READ]
 class CreateJobPayload:
     """What ``createJob`` returns."""
 
-    job: Job = strawberry.field(description="As it is stored now: new, or the one that had the key.")
-    deduplicated: bool = strawberry.field(description="True if the idempotency key had made the job before.")
+    job: Job = strawberry.field(description="As it is stored now: new, or the one that has the key.")
+    deduplicated: bool = strawberry.field(
+        description="True if the job is not new: its idempotency key had made it before, or it has the `key`."
+    )
 
     @strawberry.field(
         description="A token with which a browser, say, may watch just this job; made only if it is asked for."
@@ -227,7 +341,11 @@ class CreateJobsPayload:
     """What ``createJobs`` returns."""
 
     jobs: list[Job] = strawberry.field(description="The jobs, in the order of the inputs.")
-    deduplicated_count: int = strawberry.field(description="How many of them an idempotency key had made before.")
+    deduplicated_count: int = strawberry.field(description="How many of them are not new.")
+    deduplicated: list[bool] = strawberry.field(
+        description="For each of the jobs, in their order, whether it is not new, because of an idempotency key or of "
+        "the `key`."
+    )
 
 
 @strawberry.type(description="A cancelled job.")
@@ -237,11 +355,14 @@ class CancelJobPayload:
     job: Job = strawberry.field(description="As it is after the cancellation.")
 
 
-@strawberry.type(description="A job that runs again.")
-class RetryJobPayload:
-    """What ``retryJob`` returns."""
+@strawberry.type(description="What became of a deletion.")
+class DeleteJobPayload:
+    """What ``deleteJob`` returns."""
 
-    job: Job = strawberry.field(description="As it is now, with attempts of its own before it.")
+    deleted: bool = strawberry.field(
+        description="True if the job was there; false if it had expired or was deleted before. Either way nothing is "
+        "left of it when this is answered."
+    )
 
 
 @strawberry.type(description="The outcome of retrying many jobs.")
@@ -256,7 +377,9 @@ class RetryJobsPayload:
 
 def mutation_type(registered: RegisteredTypes) -> type[Any]:
     """Return the type Mutation of a schema."""
-    create_input = create_job_input(registered)
+    payload_input = job_payload_input(registered)
+    reader = PayloadReader(registered.job_types, accepted_payload, _accepted_text, _as_shown)
+    create_input = create_job_input(payload_input)
 
     async def create_job(
         info: Info,
@@ -265,7 +388,7 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
         ],
     ) -> CreateJobPayload:
         info.context.count_creations(1)
-        await _find_origins([input], "input", info)
+        await _find_named([input], "input", info)
         request = request_of(input, registered, "input")
         services = info.context.services()
         created = await services.commands.create(request, info.context.session.viewer)
@@ -282,18 +405,43 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             ),
         ],
     ) -> CreateJobsPayload:
+        return await create_all(inputs, "createJobs", request_of, info)
+
+    async def create_raw_jobs(
+        info: Info,
+        inputs: Annotated[
+            list[dict[str, Any]],
+            strawberry.argument(description="1 to 1000 jobs to create, in this order.", graphql_type=list[RawJobInput]),
+        ],
+    ) -> CreateJobsPayload:
+        return await create_all(inputs, "createRawJobs", raw_request_of, info)
+
+    async def create_all(
+        inputs: list[dict[str, Any]],
+        mutation: str,
+        read: Callable[[dict[str, Any], RegisteredTypes, str], JobRequest],
+        info: Info,
+    ) -> CreateJobsPayload:
         if not 1 <= len(inputs) <= LARGEST_BATCH:
-            raise InvalidArgument("inputs", f"createJobs takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
+            raise InvalidArgument("inputs", f"{mutation} takes 1 to {LARGEST_BATCH} inputs, not {len(inputs)}.")
         info.context.budget.take(len(inputs))
         info.context.count_creations(len(inputs))
-        await _find_origins(inputs, "inputs", info)
-        requests = await _requests_of(inputs, registered)
+        await _find_named(inputs, "inputs", info)
+        requests = await _requests_of(inputs, lambda given, path: read(given, registered, path))
         services = info.context.services()
         created = await services.commands.create_many(requests, info.context.session.viewer)
         jobs = await _all_indexed(services, created)
+        deduplicated = [one.deduplicated for one in created]
         return CreateJobsPayload(
-            jobs=[registered.present(job) for job in jobs], deduplicated_count=sum(c.deduplicated for c in created)
+            jobs=[registered.present(job) for job in jobs],
+            deduplicated_count=sum(deduplicated),
+            deduplicated=deduplicated,
         )
+
+    async def run_schedule(
+        info: Info, name: Annotated[str, strawberry.argument(description="The schedule's name.")]
+    ) -> CreateJobPayload:
+        return CreateJobPayload(job=registered.present(await run_one(name, info.context)), deduplicated=False)
 
     fields = [
         strawberry.mutation(create_job, description="Create a job. It is durable once this returns."),
@@ -302,34 +450,58 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             description=(
                 "Create up to 1000 jobs at once, in order. All inputs are checked before anything is stored; "
                 "if storing fails midway, `extensions.acceptedIds` of the error lists what was stored and "
-                "`extensions.uncertainIds` what may have been."
+                "`extensions.uncertainIds` what may have been; `extensions.acceptedInputs` and "
+                "`extensions.uncertainInputs` are the places of their inputs, from 0."
             ),
         ),
+        strawberry.mutation(
+            create_raw_jobs, description="The same as `createJobs`, of payloads that are given as they are stored."
+        ),
         *_FIELDS,
+        *edit_mutations(payload_input, reader),
         *TOKEN_MUTATIONS,
+        *schedule_mutations(registered, payload_input, accepted_payload),
+        strawberry.mutation(
+            run_schedule,
+            description="Create a job of a schedule at once, outside of its ticks and whatever `overlap` says, also "
+            "while it is paused.",
+        ),
     ]
-    fields += BULK_FIELDS
+    fields += [*BULK_FIELDS, *QUEUE_FIELDS]
     return create_type("Mutation", fields, description="Everything that can be done.")
 
 
-async def _find_origins(inputs: list[dict[str, Any]], path: str, info: Info) -> None:
-    """Put the ids of origins into their canonical spelling.
+async def _find_named(inputs: list[dict[str, Any]], path: str, info: Info) -> None:
+    """Put the ids of origins, and of jobs to run after, into their canonical spelling.
 
     :param path: of the one input, or of their list.
     :raises InvalidArgument: for the id of no job that there is for the viewer.
+    :raises OverBudget: for more jobs than one operation may read.
     :raises QueueUnavailable: if the index does not have it and the stream cannot be read.
     """
     context = info.context
-    found: set[str] = set()
+    found: dict[str, str] = {}
+
+    async def known(text: str, where: str) -> str:
+        if (job_id := found.get(text)) is None:
+            job_id = parse_job_id(text)
+            context.budget.take(1)
+            if job_id is None or not await _is_there(job_id, context):
+                raise InvalidArgument(where, "There is no job with this id.")
+            found[text] = job_id
+            if len(found) % _LOOKUPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return job_id
+
     for number, given in enumerate(inputs):
-        if given.get("origin") is None or given["origin"] in found:
-            continue
-        job_id = parse_job_id(given["origin"])
-        if job_id is None or not await _is_there(job_id, context):
-            where = f"{path}.origin" if path == "input" else f"{path}.{number}.origin"
-            raise InvalidArgument(where, "There is no job with this id.")
-        found.add(job_id)
-        given["origin"] = job_id
+        where = path if path == "input" else f"{path}.{number}"
+        if given.get("origin") is not None:
+            given["origin"] = await known(given["origin"], f"{where}.origin")
+        if after := given.get("after"):
+            if len(after) > MAX_AFTER:
+                message = f"{where}.after may have {MAX_AFTER} items at most, and it has {len(after)}."
+                raise InvalidArgument(f"{where}.after", message)
+            given["after"] = [await known(job_id, f"{where}.after.{place}") for place, job_id in enumerate(after)]
 
 
 async def _is_there(job_id: str, context: Context) -> bool:
@@ -340,20 +512,23 @@ async def _is_there(job_id: str, context: Context) -> bool:
     return await services.job(job_id, visibility, context.budget) is not None
 
 
-async def _requests_of(inputs: list[dict[str, Any]], registered: RegisteredTypes) -> list[JobRequest]:
+async def _requests_of(
+    inputs: list[dict[str, Any]], read: Callable[[dict[str, Any], str], JobRequest]
+) -> list[JobRequest]:
     """Return the requests of several inputs, and let other tasks run in between.
 
-    :raises InvalidPayload: | InvalidArgument: as ``request_of`` does.
+    :param read: returns the request of one input, given with its path.
+    :raises InvalidPayload: | InvalidArgument: as ``read`` does.
     :raises InvalidArgument: if the payloads are too large together: a variable may stand in many inputs.
     """
     requests = []
     left = LARGEST_BATCH_BYTES
     pause_at = time.monotonic() + _VALIDATION_TURN
     for number, given in enumerate(inputs):
-        request = request_of(given, registered, f"inputs.{number}")
+        request = read(given, f"inputs.{number}")
         left -= len(request.payload)
         if left < 0:
-            message = f"The payloads of one createJobs may have {LARGEST_BATCH_BYTES} bytes together."
+            message = f"The payloads of one mutation may have {LARGEST_BATCH_BYTES} bytes together."
             raise InvalidArgument("inputs", message)
         requests.append(request)
         if time.monotonic() > pause_at:
@@ -369,24 +544,18 @@ async def _all_indexed(services: Services, created: list[Created]) -> list[model
 
 
 async def _cancel_job(info: Info, id: JobId) -> CancelJobPayload:  # noqa: A002 -- the schema's name
-    job_id = _known_id(id)
+    job_id = known_id(id)
     services = info.context.services()
     job = await services.feed.read_back(await services.commands.cancel(job_id, info.context.session.viewer))
     return CancelJobPayload(job=presenter(info)(job))
 
 
-async def _retry_job(info: Info, id: JobId) -> RetryJobPayload:  # noqa: A002 -- the schema's name
-    job_id = _known_id(id)
+async def _delete_job(info: Info, id: JobId) -> DeleteJobPayload:  # noqa: A002 -- the schema's name
+    job_id = known_id(id)
     services = info.context.services()
-    job = await services.feed.read_back(await services.commands.retry(job_id, info.context.session.viewer))
-    return RetryJobPayload(job=presenter(info)(job))
-
-
-def _known_id(text: str) -> str:
-    job_id = parse_job_id(text)
-    if job_id is None:
-        raise NotFound(text)
-    return job_id
+    outcome = await services.deletions.delete(job_id, info.context.session.viewer)
+    await services.feed.wait_for(outcome.seq, READ_BACK_TIMEOUT)
+    return DeleteJobPayload(deleted=outcome.deleted)
 
 
 async def _retry_jobs(
@@ -396,75 +565,23 @@ async def _retry_jobs(
         strawberry.argument(description="Which jobs; others are left alone.", graphql_type=JobFilterInput),
     ],
 ) -> RetryJobsPayload:
-    services = info.context.services()
-    job_filter = filter_of(filter, info.context.session.visibility)
-    bulk = BulkRetry(services, job_filter, info.context)
-    await bulk.run()
-    if bulk.newest is not None:
-        await services.feed.read_back(bulk.newest)
-    return RetryJobsPayload(retried_count=bulk.retried, remaining_count=bulk.remaining)
+    context, clock = info.context, asyncio.get_running_loop().time
+    if context.retries_end is None:
+        context.retries_end = clock() + RETRY_SECONDS
+    until = context.retries_end
 
+    async def is_over() -> bool:
+        return clock() >= until or await context.is_abandoned()
 
-class BulkRetry:
-    """The retry of the jobs that match a filter and can be retried: the oldest first, a few concurrently.
-
-    It ends when ``MOST_RETRIES`` have been taken, ``RETRY_SECONDS`` are over, or nobody waits for the answer any more;
-    all bulk retries of an operation, which may have twenty, count together in that. Each job is retried or left as it
-    is. ``retried`` counts those that were, of which ``newest`` was the last in the stream, and ``remaining`` those that
-    were not come to.
-
-    :param context: of the operation, which knows what others have taken, and whether the client has gone.
-    """
-
-    def __init__(self, services: Services, job_filter: JobFilter, context: Context) -> None:
-        self._services = services
-        allowed = RETRYABLE if job_filter.status is None else RETRYABLE & job_filter.status
-        self._filter = replace(job_filter, status=allowed)
-        self._context = context
-        self._waiting: deque[str] = deque()
-        self.retried = 0
-        self.newest: model.Job | None = None
-        self.remaining = 0
-
-    async def run(self) -> None:
-        """Retry the jobs. One whose state no longer allows it when its turn comes is skipped.
-
-        :raises QueueUnavailable: if NATS stops answering; the jobs retried before that stay retried.
-        """
-        if not self._filter.status:
-            return
-        reader = self._services.reader
-        most = MOST_RETRIES - self._context.retries
-        found = await reader.ids(self._filter, most)
-        self._waiting.extend(found)
-        self._context.retries += len(found)
-        more = await reader.count(self._filter) - len(found) if len(found) == most else 0
-        until = self._context.retries_end
-        if until is None:
-            until = self._context.retries_end = asyncio.get_running_loop().time() + RETRY_SECONDS
-        try:
-            async with TaskGroup() as group:
-                for _ in range(min(RETRIES_AT_A_TIME, len(found))):
-                    group.create_task(self._retry_in_turn(until))
-        except ExceptionGroup as failures:
-            # All of them failed for the same reason, so the client gets the first error.
-            raise failures.exceptions[0] from failures
-        self.remaining = max(more, 0) + len(self._waiting)
-
-    async def _retry_in_turn(self, until: float) -> None:
-        clock = asyncio.get_running_loop().time
-        while self._waiting and clock() < until and not await self._context.is_abandoned():
-            # Another of these tasks may have taken the last one meanwhile.
-            job_id = self._waiting.popleft() if self._waiting else None
-            if job_id is None:
-                return
-            try:
-                job = await self._services.commands.retry(job_id, self._context.session.viewer, wait_for_copy=False)
-            except (InvalidState, NotFound):
-                continue
-            self.retried += 1
-            if self.newest is None or job.last_seq > self.newest.last_seq:
-                self.newest = job
+    retried = await context.services().bulk_runs.run_at_once(
+        BulkAction.RETRY,
+        filter_of(filter, context.session.visibility),
+        context.session.viewer,
+        first=MOST_RETRIES - context.retries,
+        is_over=is_over,
+    )
+    context.retries += retried.done + retried.skipped
+    return RetryJobsPayload(retried_count=retried.done, remaining_count=retried.left)
 
 
 _FIELDS = [
@@ -474,11 +591,12 @@ _FIELDS = [
         description="Cancel a job that has not ended yet. If it runs, its worker is told at once.",
     ),
     strawberry.mutation(
-        _retry_job,
-        name="retryJob",
+        _delete_job,
+        name="deleteJob",
         description=(
-            "Run a dead-lettered or cancelled job again at once, with a fresh retry budget and its history kept. "
-            "`runAt` does not hold it back, and is null from then on."
+            "Delete a job that does not run, for good: its payload, result, errors, files, checkpoints and its dead "
+            "letter, everywhere; its idempotency key is free again. One that runs is refused with INVALID_STATE: "
+            "cancel it first. Jobs that are to run after it count it as not completed."
         ),
     ),
     strawberry.mutation(

@@ -1,176 +1,59 @@
 """GraphQL types of pydantic models: an output type that reads the model's attributes, and an input type.
 
-Three steps: what kind of value an annotation means (``field_kind``), which names the schema has left (``TypeNames``),
-and the types themselves (``PayloadTypes``). Types are made anew for every schema, so that several registries can live
-in one process. What GraphQL cannot say (mappings, unions, recursion, models without fields) is JSON; pydantic still
-validates it.
+What kind of value a field is stands in ``jobs.field_kinds``, what the types within payloads and results are called in
+``type_names``; here the types are made. They are made anew for every schema, so that several registries can live in one
+process.
 """
 
 import ast
 import inspect
-import re
 import textwrap
 import types
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from enum import Enum
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
-from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
-from uuid import UUID
+from typing import Annotated, Any, NamedTuple, Union
 
 import strawberry
-from pydantic import (
-    AnyUrl,
-    AwareDatetime,
-    BaseModel,
-    EmailStr,
-    FutureDate,
-    FutureDatetime,
-    Json,
-    NaiveDatetime,
-    NameEmail,
-    PastDate,
-    PastDatetime,
-    RootModel,
-    SecretStr,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from strawberry.scalars import JSON
+from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
-from gql_jobs.graphql.engine.strawberry_internals import GIVEN_AS, describe_enum, named_field
-from gql_jobs.graphql.scalars_and_enums import WRITTEN, written_json, written_text
+from gql_jobs.graphql.engine.strawberry_internals import GIVEN_AS, describe_enum, named_field, read_as
+from gql_jobs.graphql.scalars_and_enums import WRITTEN, BigIntValue, written_big_int, written_json, written_text
+from gql_jobs.graphql.type_names import INPUT
 from gql_jobs.jobs.errors import Unrepresentable
+from gql_jobs.jobs.field_kinds import (
+    BigIntKind,
+    Choice,
+    EnumKind,
+    FieldKind,
+    JsonKind,
+    ListKind,
+    ModelKind,
+    OptionalKind,
+    TextKind,
+    UnionKind,
+    field_name_of,
+    input_kinds,
+    is_object,
+    literals_of,
+    output_kinds,
+)
+from gql_jobs.jobs.graphql_input import constants_of, with_constants, with_tags
+from gql_jobs.jobs.model_parts import keys_of
 from gql_jobs.jobs.payloads import shown_plain
-from gql_jobs.jobs.registry import keys_of
 from gql_jobs.jobs.secret_fields import REDACTED, has_secrets, secret_field_names, without_texts
-
-
-class OptionalKind(NamedTuple):
-    """A value of another kind, or null."""
-
-    of: "FieldKind"
-
-
-class ListKind(NamedTuple):
-    """A list of values of one kind."""
-
-    of: "FieldKind"
-
-
-class ModelKind(NamedTuple):
-    """A nested model."""
-
-    model: type[BaseModel]
-
-
-class EnumKind(NamedTuple):
-    """An enum, by its members' names."""
-
-    enum: type[Enum]
-
-
-class TextKind(NamedTuple):
-    """A value that is no string in Python but one in JSON, like a URL."""
-
-
-class JsonKind(NamedTuple):
-    """A value that no GraphQL type can describe but JSON."""
-
-
-FieldKind: TypeAlias = OptionalKind | ListKind | ModelKind | EnumKind | TextKind | JsonKind | type[Any]
-"""A bare type is a scalar that Python and GraphQL share."""
-
-# bool before int, datetime before date: the first is a subclass of the second.
-_SCALARS: tuple[type[Any], ...] = (bool, str, int, float, datetime, date, time, UUID, Decimal)
-_SAME_AS: dict[Any, type[Any]] = {
-    EmailStr: str,
-    PastDate: date,
-    FutureDate: date,
-    PastDatetime: datetime,
-    FutureDatetime: datetime,
-    AwareDatetime: datetime,
-}
-_TEXTS = (AnyUrl, NaiveDatetime, NameEmail, SecretStr, PurePath, timedelta, bytes, IPv4Address, IPv6Address)
-
-
-_JSON_TEXT: Any = Json
-
-
-def kind_of(info: FieldInfo, *, is_input: bool = True) -> FieldKind:
-    """Return the kind of a field's values. ``Json[…]`` is given as text and shown as what is in it."""
-    if any(of is _JSON_TEXT or type(of) is _JSON_TEXT for of in info.metadata):
-        return TextKind() if is_input else OptionalKind(JsonKind())
-    return field_kind(info.annotation)
-
-
-def field_kind(annotation: Any) -> FieldKind:
-    """Return the kind of an annotation as pydantic has resolved it; constraints and aliases are ignored."""
-    annotation = _bare(annotation)
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation in {Any, object, types.NoneType}:
-        return OptionalKind(JsonKind())
-    if origin in {Union, types.UnionType}:
-        return _union(arguments)
-    if origin is Literal:
-        kinds = {type(value) for value in arguments}
-        return kinds.pop() if len(kinds) == 1 and kinds <= {str, int, bool} else JsonKind()
-    if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
-        return _list(arguments)
-    return _class(annotation) if isinstance(annotation, type) and origin is None else JsonKind()
-
-
-def _bare(annotation: Any) -> Any:
-    """Return the annotation without ``Annotated``, ``type`` aliases and ``NewType``."""
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-        elif hasattr(annotation, "__supertype__"):
-            annotation = annotation.__supertype__
-        elif hasattr(annotation, "__value__") and hasattr(annotation, "__type_params__"):
-            annotation = annotation.__value__
-        else:
-            return _SAME_AS.get(annotation, annotation) if isinstance(annotation, type) else annotation
-
-
-def _union(arguments: tuple[Any, ...]) -> FieldKind:
-    present = [argument for argument in arguments if argument is not type(None)]
-    kind = field_kind(present[0]) if len(present) == 1 else JsonKind()
-    return OptionalKind(kind) if len(present) < len(arguments) and not isinstance(kind, OptionalKind) else kind
-
-
-def _list(arguments: tuple[Any, ...]) -> FieldKind:
-    # A tuple of several kinds is JSON.
-    items = {argument for argument in arguments if argument is not Ellipsis}
-    return ListKind(field_kind(items.pop())) if len(items) == 1 else JsonKind()
-
-
-def _class(cls: type[Any]) -> FieldKind:
-    if issubclass(cls, Enum):
-        return EnumKind(cls) if all(map(_is_value_name, cls.__members__)) else JsonKind()
-    if issubclass(cls, BaseModel):
-        return ModelKind(cls)
-    if issubclass(cls, _TEXTS):
-        return TextKind()
-    return next((scalar for scalar in _SCALARS if issubclass(cls, scalar)), JsonKind())
-
-
-def _is_value_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None and name not in {"true", "false", "null"}
-
-
-_NAME = re.compile(r"(?!__)[_A-Za-z][_0-9A-Za-z]*")
 
 RESERVED = frozenset(
     {
         "Artifact",
+        "BigInt",
         "Boolean",
         "BulkAction",
         "BulkPlan",
@@ -188,6 +71,10 @@ RESERVED = frozenset(
         "DateTime",
         "DeadLetterGroup",
         "Decimal",
+        "DeleteJobPayload",
+        "DeleteSchedulePayload",
+        "DependencyPolicy",
+        "Duration",
         "ErrorCode",
         "Float",
         "ID",
@@ -199,11 +86,13 @@ RESERVED = frozenset(
         "JobConnection",
         "JobDeadLetter",
         "JobEdge",
+        "JobEdited",
         "JobEntered",
         "JobError",
         "JobEvent",
         "JobFailed",
         "JobFilter",
+        "JobKeyInput",
         "JobLeft",
         "JobOrder",
         "JobOrderField",
@@ -217,18 +106,33 @@ RESERVED = frozenset(
         "JobType",
         "JobUpdated",
         "JobWait",
+        "JobWaiting",
         "JobsChange",
         "JobsSnapshot",
+        "KeyPolicy",
         "Mutation",
+        "OverlapPolicy",
         "PageInfo",
         "Query",
         "Queue",
+        "QueueLimits",
+        "QueueLimitsInput",
         "QueueMinute",
+        "QueuePause",
+        "QueuePayload",
+        "RawJobInput",
+        "RawScheduleInput",
         "RenewAccessPayload",
         "RetryJobPayload",
         "RetryJobsPayload",
         "RevokeTokenPayload",
+        "Schedule",
+        "ScheduleInput",
+        "SchedulePayload",
+        "ScheduleSkips",
         "Scope",
+        "ServerStatus",
+        "SkipReason",
         "SortDirection",
         "StatusCount",
         "String",
@@ -237,6 +141,8 @@ RESERVED = frozenset(
         "UUID",
         "UnableType",
         "UnknownJob",
+        "UpdateJobInput",
+        "UpdateJobPayload",
         "ViewLimits",
         "ViewLimitsInput",
         "ViewToken",
@@ -246,40 +152,6 @@ RESERVED = frozenset(
     }
 )
 """The names of types that every schema has."""
-
-
-class TypeNames:
-    """Who has which type name in one schema: what every schema holds first, then what job types bring."""
-
-    def __init__(self) -> None:
-        self._owners: dict[str, object] = dict.fromkeys(RESERVED)
-
-    def reserve(self, name: str, owner: object) -> None:
-        """Reserve a name that follows from a job type's own.
-
-        :raises ValueError: if it is taken; the job type needs another name.
-        """
-        if name in self._owners:
-            raise ValueError(f"The GraphQL type {name!r} of a job type is taken; give the job type another name.")
-        self._owners[name] = owner
-
-    def choose(self, name: str, owner: object, stem: str) -> str:
-        """Reserve and return a name for a nested model or enum.
-
-        It is the owner's own, or, if that is taken, prefixed with the stem of the type it is part of.
-
-        :raises ValueError: if both are taken.
-        """
-        for candidate in (name, f"{stem}{name}"):
-            if candidate not in self._owners:
-                self._owners[candidate] = owner
-                return candidate
-        raise ValueError(f"The GraphQL type names {name!r} and '{stem}{name}' are both taken; rename {owner!r}.")
-
-
-def is_object(model: type[BaseModel]) -> bool:
-    """Return whether a model is an object with fields in GraphQL; others are JSON."""
-    return not issubclass(model, RootModel) and bool(model.model_fields)
 
 
 class Shape(NamedTuple):
@@ -294,19 +166,29 @@ class Shape(NamedTuple):
 
 
 class Shown:
-    """An object for GraphQL, with an attribute for each field; one whose value cannot be written raises its error."""
+    """An object for GraphQL, with an attribute for each field; one whose value cannot be written raises its error.
 
-    __slots__ = ("__dict__", "_lacking", "_refused")
+    :param type_name: the object type that it is of, for unions.
+    """
 
-    def __init__(self, values: dict[str, Any], refused: frozenset[str], *, lacking: bool) -> None:
+    # It has no methods: the names of fields may be any.
+    __slots__ = ("__dict__", "__typename", "_lacking", "_refused")
+
+    def __init__(self, values: dict[str, Any], refused: frozenset[str], *, lacking: bool, type_name: str) -> None:
         self.__dict__ = values
         self._refused = refused
         self._lacking = lacking
+        # Where graphql-core looks for it.
+        self.__typename = type_name
 
     def __getattr__(self, name: str) -> Any:
         if name in self._refused:
             raise Unrepresentable(name)
         raise AttributeError(name)
+
+
+_TYPE_NAME = "_Shown__typename"
+"""What Python makes of ``__typename`` in that class."""
 
 
 def is_lacking(shown: Any) -> bool:
@@ -320,135 +202,153 @@ def hide_in_shown(shown: Any, texts: Sequence[str]) -> Any:
     """Return what GraphQL is given for a value without the texts of secrets, wherever they stand in a text of it."""
     if isinstance(shown, Shown):
         values = {name: hide_in_shown(value, texts) for name, value in shown.__dict__.items()}
-        return Shown(values, shown._refused, lacking=shown._lacking)  # noqa: SLF001
+        type_name = getattr(shown, _TYPE_NAME)
+        return Shown(values, shown._refused, lacking=shown._lacking, type_name=type_name)  # noqa: SLF001
     if type(shown) is list:
         return [hide_in_shown(item, texts) for item in shown]
     return without_texts(shown, texts) if type(shown) in {str, dict} else shown
 
 
 class PayloadTypes:
-    """Makes the payload and result types of one schema."""
+    """Makes the payload and result types of one schema.
 
-    def __init__(self, names: TypeNames) -> None:
+    :param names: as ``type_names`` returns them for all these models.
+    """
+
+    def __init__(self, names: Mapping[Any, str]) -> None:
         self._names = names
-        self._made: dict[tuple[type, bool, str | None], Shape] = {}
-        self._enums: dict[type[Enum], type[Enum]] = {}
-        self._in_progress: set[type] = set()
+        self._made: dict[tuple[Any, bool, str], Shape] = {}
+        self._enums: set[type[Enum]] = set()
 
     def output(self, model: type[BaseModel], name: str) -> Shape:
         """Return the output type ``name`` of a payload or result model; JSON for a model without fields."""
-        return self._model(model, is_input=False, name=name, stem=name)
+        return self._model(model, name, is_input=False) if is_object(model) else _json_of(model)
 
     def input(self, model: type[BaseModel], name: str) -> Shape:
         """Return the input type ``name`` of a payload model; JSON for a model without fields."""
-        return self._model(model, is_input=True, name=name, stem=name.removesuffix("Input"))
+        return self._model(model, name, is_input=True) if is_object(model) else _json_of(model)
 
-    def _model(self, model: type[BaseModel], *, is_input: bool, name: str | None, stem: str) -> Shape:
-        if not is_object(model) or model in self._in_progress:
-            return Shape(JSON, shown_plain if has_secrets(model) else _dumped)
+    def _model(self, model: type[BaseModel], name: str, *, is_input: bool) -> Shape:
         key = (model, is_input, name)
         if key not in self._made:
-            if name is None:
-                name = self._names.choose(graphql_name(model.__name__) + ("Input" if is_input else ""), model, stem)
-            self._in_progress.add(model)
-            self._made[key] = self._make(model, name, stem, is_input=is_input)
-            self._in_progress.discard(model)
+            self._made[key] = self._input(model, name) if is_input else self._output(model, name)
         return self._made[key]
 
-    def _make(self, model: type[BaseModel], name: str, stem: str, *, is_input: bool) -> Shape:
-        make = _input_field if is_input else _output_field
-        kinds = {name: kind_of(info, is_input=is_input) for name, info in model.model_fields.items()}
-        if not is_input:
-            kinds = {name: _null_beyond(kind, model.model_fields[name]) for name, kind in kinds.items()}
+    def _output(self, model: type[BaseModel], name: str) -> Shape:
         secret = secret_field_names(model)
-        shapes = {
-            name: self._shape(kind, stem, is_input=is_input, secret=name in secret) for name, kind in kinds.items()
-        }
-        fields = [
-            named_field(field_name, make(field_name, info, shapes[field_name], secret=field_name in secret))
-            for field_name, info in model.model_fields.items()
-        ]
-        _check_shown_names(model)
-        shown_fields = [
-            _ShownField(name, shapes[name].show, isinstance(kind, OptionalKind), name in secret)
-            for name, kind in kinds.items()
-        ]
-        return Shape(
-            create_type(name, fields, is_input=is_input, description=_own_doc(model)),
-            partial(_shown_model, shown_fields),
-        )
+        fields, shown_fields = [], []
+        for field_name, kind in output_kinds(model).items():
+            shape = self._shape(kind, is_input=False, secret=field_name in secret)
+            info = model.model_fields[field_name]
+            fields.append(named_field(field_name, _output_field(field_name, info, shape)))
+            shown_fields.append(
+                _ShownField(field_name, shape.show, isinstance(kind, OptionalKind), field_name in secret)
+            )
+        return Shape(create_type(name, fields, description=_own_doc(model)), partial(_shown_model, name, shown_fields))
 
-    def _shape(self, kind: FieldKind, stem: str, *, is_input: bool, secret: bool) -> Shape:  # noqa: PLR0911
+    def _input(self, model: type[BaseModel], name: str) -> Shape:
+        secret = secret_field_names(model)
+        fields = []
+        for field_name, kind in input_kinds(model).items():
+            shape = self._shape(kind, is_input=True, secret=field_name in secret)
+            info = model.model_fields[field_name]
+            fields.append(named_field(field_name, _input_field(field_name, info, shape, secret=field_name in secret)))
+        made = create_type(name, fields, is_input=True, description=_own_doc(model))
+        if constants := constants_of(model):
+            read_as(made, partial(with_constants, constants))
+        return Shape(made, _not_shown)
+
+    def _shape(self, kind: FieldKind, *, is_input: bool, secret: bool) -> Shape:  # noqa: PLR0911
         match kind:
             case OptionalKind(of):
-                inner = self._shape(of, stem, is_input=is_input, secret=secret)
+                inner = self._shape(of, is_input=is_input, secret=secret)
                 return Shape(inner.type | None, partial(_shown_or_null, inner.show))
             case ListKind(of):
-                inner = self._shape(of, stem, is_input=is_input, secret=secret)
+                inner = self._shape(of, is_input=is_input, secret=secret)
                 return Shape(types.GenericAlias(list, inner.type), partial(_shown_list, inner.show))
             case ModelKind(model):
-                return self._model(model, is_input=is_input, name=None, stem=stem)
+                return self._model(model, self._name(model, is_input=is_input), is_input=is_input)
+            case UnionKind():
+                return self._union(kind, is_input=is_input)
             case EnumKind(enum):
-                return Shape(self._enum(enum, stem), enum)
+                return Shape(self._enum(enum), enum)
+            case BigIntKind():
+                return Shape(BigIntValue, written_big_int)
             case TextKind():
                 return Shape(str, _shown_secret if secret else written_text)
+            case JsonKind(of) if of is not None:
+                return _json_of(of)
             case JsonKind():
                 return Shape(JSON, _shown_without_secrets if secret else written_json)
             case _:
                 return Shape(kind, WRITTEN[kind])
 
-    def _enum(self, enum: type[Enum], stem: str) -> type[Enum]:
+    def _name(self, of: Any, *, is_input: bool) -> str:
+        return self._names[of] + (INPUT if is_input else "")
+
+    def _union(self, union: UnionKind, *, is_input: bool) -> Shape:
+        name = self._name(union.named_by, is_input=is_input)
+        key = (union.named_by, is_input, name)
+        if key not in self._made:
+            shapes = {
+                choice: self._model(choice.model, self._name(choice.model, is_input=is_input), is_input=is_input)
+                for choice in union.choices
+            }
+            self._made[key] = _union_input(name, shapes) if is_input else _union_output(name, shapes)
+        return self._made[key]
+
+    def _enum(self, enum: type[Enum]) -> type[Enum]:
         if enum not in self._enums:
-            name = self._names.choose(graphql_name(enum.__name__), enum, stem)
+            self._enums.add(enum)
             # A description that only repeats a name would stand in the way of those that say something.
             values = {each.name: f"The value `{each.value}`." for each in enum if each.value != each.name}
-            self._enums[enum] = describe_enum(enum, _own_doc(enum), values | value_docs(enum), name=name)
+            describe_enum(enum, _own_doc(enum), values | value_docs(enum), name=self._names[enum])
         return enum
 
 
-def field_name_of(field_name: str, info: FieldInfo) -> str:
-    """Return the field's alias if it can be a GraphQL name, else its name in camelCase."""
-    alias = info.alias
-    return alias if alias is not None and _NAME.fullmatch(alias) else to_camel(field_name)
+def _json_of(model: type[BaseModel]) -> Shape:
+    return Shape(JSON, shown_plain if has_secrets(model) else _dumped)
 
 
-def shown_path(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str | int]:
-    """Return a path in a payload's JSON as clients write it: with the names of fields in GraphQL."""
-    shown: list[str | int] = []
-    kind: FieldKind = ModelKind(model)
-    above: set[type] = set()
-    for part in path:
-        while isinstance(kind, OptionalKind):
-            kind = kind.of
-        if isinstance(kind, ModelKind) and is_object(kind.model) and kind.model not in above:
-            above.add(kind.model)
-            known = kind.model.model_fields.items()
-            found = [(name, info) for name, info in known if part in keys_of(name, info)]
-            shown.append(field_name_of(*found[0]) if found else part)
-            kind = kind_of(found[0][1]) if found else JsonKind()
-        else:
-            shown.append(part)
-            kind = kind.of if isinstance(kind, ListKind) else JsonKind()
-    return shown
+def _union_output(name: str, shapes: Mapping[Choice, Shape]) -> Shape:
+    keys = dict.fromkeys(f"`{key}`" for choice in shapes for key, _, _ in choice.tags)
+    description = f"Which one it is, {' and '.join(keys)} says, too."
+    union: Any = Union[tuple(shape.type for shape in shapes.values())]  # noqa: UP007
+    made = Annotated[union, strawberry.union(name, description=description)]
+    return Shape(made, partial(_shown_choice, {choice.model: shape.show for choice, shape in shapes.items()}))
 
 
-def _check_shown_names(model: type[BaseModel]) -> None:
-    shown = [field_name_of(name, info) for name, info in model.model_fields.items()]
-    twice = next((name for name in shown if shown.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"Two fields of the model {model.__name__} are {twice!r} in GraphQL; rename one of them.")
+def _union_input(name: str, shapes: Mapping[Choice, Shape]) -> Shape:
+    members = [
+        named_field(
+            choice.member,
+            strawberry.field(
+                name=choice.member,
+                graphql_type=shape.type | None,
+                description=_own_doc(choice.model),
+                default=strawberry.UNSET,
+            ),
+        )
+        for choice, shape in shapes.items()
+    ]
+    description = "One of these: exactly one member, which says which one it is."
+    made = create_type(name, members, is_input=True, directives=[OneOf()], description=description)
+    choices = {choice.member: choice for choice in shapes}
+
+    def chosen(given: dict[str, Any]) -> dict[str, Any]:
+        # GraphQL has made sure that there is exactly one member.
+        ((member, inner),) = given.items()
+        return with_tags(choices[member], inner)
+
+    read_as(made, chosen)
+    return Shape(made, _not_shown)
 
 
-def graphql_name(name: str) -> str:
-    """Return the name of a class as one of GraphQL: ``Box[int]`` is ``BoxInt``."""
-    if _NAME.fullmatch(name):
-        return name
-    words = re.split(r"[^0-9A-Za-z]+", name)
-    joined = "".join(word[:1].upper() + word[1:] for word in words)
-    return joined if _NAME.fullmatch(joined) else f"Type{joined}"
+def _not_shown(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} is given, not shown")
 
 
-def _output_field(name: str, info: FieldInfo, shape: Shape, *, secret: bool) -> Any:  # noqa: ARG001
+def _output_field(name: str, info: FieldInfo, shape: Shape) -> Any:
     return strawberry.field(name=field_name_of(name, info), graphql_type=shape.type, description=_description(info))
 
 
@@ -456,7 +356,10 @@ def _input_field(name: str, info: FieldInfo, shape: Shape, *, secret: bool) -> A
     """Return the field; one with a default may be left out, for pydantic knows the default."""
     shown, description = field_name_of(name, info), _description(info)
     metadata = {GIVEN_AS: keys_of(name, info)[0]}
-    if info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
+    constant = literals_of(info) if info.is_required() else ()
+    if len(constant) == 1:
+        description = f"{description or ''} Can only be `{_default_text(constant[0])}`, and may be left out.".lstrip()
+    elif info.is_required() and type(None) not in getattr(shape.type, "__args__", ()):
         return strawberry.field(name=shown, graphql_type=shape.type, description=description, metadata=metadata)
     if not info.is_required() and info.default_factory is None and info.default is not None and not secret:
         description = f"{description or ''} Default: `{_default_text(info.default)}`.".lstrip()
@@ -472,25 +375,6 @@ def _input_field(name: str, info: FieldInfo, shape: Shape, *, secret: bool) -> A
 # What GraphQL is given for a value. Models run code of their users, so nothing is taken for granted.
 
 
-def _null_beyond(kind: FieldKind, info: FieldInfo) -> FieldKind:
-    """Return the kind of a field in answers: it is null where a default is, or may be, a number beyond GraphQL's."""
-    if info.default_factory is not None and info.default_factory not in _EMPTY and _of_ints(kind):
-        return OptionalKind(kind)
-    if kind in {int, float} and isinstance(info.default, int | float):
-        try:
-            WRITTEN[kind](info.default)
-        except Unrepresentable:
-            return OptionalKind(kind)
-    return kind
-
-
-_EMPTY = (list, set, frozenset, tuple)
-
-
-def _of_ints(kind: FieldKind) -> bool:
-    return kind is int or (isinstance(kind, ListKind) and _of_ints(kind.of))
-
-
 class _ShownField(NamedTuple):
     name: str
     show: Callable[[Any], Any]
@@ -498,7 +382,7 @@ class _ShownField(NamedTuple):
     secret: bool
 
 
-def _shown_model(fields: list[_ShownField], value: Any) -> Shown:
+def _shown_model(type_name: str, fields: list[_ShownField], value: Any) -> Shown:
     values: dict[str, Any] = {}
     refused: set[str] = set()
     for name, show, _, secret in fields:
@@ -513,7 +397,14 @@ def _shown_model(fields: list[_ShownField], value: Any) -> Shown:
             written = type(value).__pydantic_serializer__.to_python(value, mode="json", include={name})
             values[name] = show(written[name])
     lacking = bool(refused) or any(is_lacking(values[name]) for name, _, may_be_null, _ in fields if not may_be_null)
-    return Shown(values, frozenset(refused), lacking=lacking)
+    return Shown(values, frozenset(refused), lacking=lacking, type_name=type_name)
+
+
+def _shown_choice(shows: dict[type[BaseModel], Callable[[Any], Any]], value: Any) -> Any:
+    show = shows.get(type(value))
+    if show is None:
+        raise TypeError(f"{type(value).__name__} where one of a union has to be")
+    return show(value)
 
 
 def _shown_or_null(show: Callable[[Any], Any], value: Any) -> Any:
@@ -546,6 +437,8 @@ def _dumped(value: BaseModel) -> Any:
 
 def _default_text(value: Any) -> str:
     try:
+        if isinstance(value, timedelta):
+            return str(to_jsonable_python(value))
         return value.name if isinstance(value, Enum) else str(value)
     except Exception:  # noqa: BLE001  # classes of users may fail to be written
         return type(value).__name__

@@ -18,6 +18,10 @@ _SEE: Needs = ((Scope.READ, Scope.CREATE),)
 _CREATE: Needs = ((Scope.CREATE,),)
 _CONTROL: Needs = ((Scope.CONTROL,), *_SEE)
 """Whoever controls a job is shown it, so it has to be one that the viewer may see."""
+_ACT: Needs = ((Scope.CONTROL, Scope.OPERATE), *_SEE)
+"""Which of them it takes depends on the action (``jobs.bulk.NEEDS``)."""
+_OPERATE: Needs = ((Scope.OPERATE,), *_SEE)
+"""Whoever steers a queue is shown it, and whoever deletes a job has to be one that may see it."""
 _KNOWN: Needs = ()
 """Whoever has a key or a token that is valid, whatever its scopes."""
 
@@ -33,15 +37,30 @@ PERMISSIONS: dict[str, Needs] = {
     "Query.bulkRun": _SEE,
     "Query.queues": _SEE,
     "Query.workers": _SEE,
+    "Query.schedules": _SEE,
+    "Query.schedule": _SEE,
+    "Query.schedulePreview": _SEE,
+    "Query.serverStatus": _SEE,
     "Mutation.__typename": _KNOWN,
     "Mutation.createJob": _CREATE,
     "Mutation.createJobs": _CREATE,
+    "Mutation.createRawJobs": _CREATE,
     "Mutation.cancelJob": _CONTROL,
+    "Mutation.updateJob": _CONTROL,
     "Mutation.retryJob": _CONTROL,
     "Mutation.retryJobs": _CONTROL,
-    "Mutation.planBulk": _CONTROL,
-    "Mutation.runBulk": _CONTROL,
-    "Mutation.stopBulk": _CONTROL,
+    "Mutation.planBulk": _ACT,
+    "Mutation.runBulk": _ACT,
+    "Mutation.stopBulk": _ACT,
+    "Mutation.deleteJob": _OPERATE,
+    "Mutation.pauseQueue": _OPERATE,
+    "Mutation.resumeQueue": _OPERATE,
+    "Mutation.upsertSchedule": _OPERATE,
+    "Mutation.upsertRawSchedule": _OPERATE,
+    "Mutation.pauseSchedule": _OPERATE,
+    "Mutation.deleteSchedule": _OPERATE,
+    "Mutation.runSchedule": _OPERATE,
+    "Mutation.setQueueLimits": _OPERATE,
     "Mutation.createViewToken": _KNOWN,
     "Mutation.revokeToken": _KNOWN,
     "Mutation.renewAccess": _KNOWN,
@@ -51,6 +70,7 @@ PERMISSIONS: dict[str, Needs] = {
     "Subscription.bulkProgress": _SEE,
     "Subscription.queuesChanged": _SEE,
     "Subscription.workersChanged": _SEE,
+    "Subscription.serverStatusChanged": _SEE,
 }
 """The scopes that a viewer needs to begin a root field; any known viewer may begin one that lists none.
 

@@ -3,7 +3,7 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any
 
@@ -16,32 +16,28 @@ from gql_jobs.graphql.context import Info, Services
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.inputs import FilterArgument, JobFilterInput, OrderArgument, filter_of, order_of
+from gql_jobs.graphql.job_lists import JobConnection, presented_jobs, presented_page
 from gql_jobs.graphql.job_types import (
     LARGEST_READ,
     Job,
-    JobConnection,
     needed_of_job,
     needed_of_jobs,
     page_nodes,
-    presented_jobs,
-    presented_page,
     presenter,
     read_page_of,
 )
+from gql_jobs.graphql.queue_types import Queue, QueueLimits, kinds_for, read_queues, shown_limits
+from gql_jobs.graphql.schedule_types import Schedule, find_schedule, list_schedules, preview_schedule
+from gql_jobs.graphql.server_status import ServerStatus, server_status
 from gql_jobs.graphql.viewers import Viewer, viewer_of
-from gql_jobs.index.minutes import KEPT_MINUTES, Minute
-from gql_jobs.index.tables import minute_of
-from gql_jobs.jobs import registry
 from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.model import JobStatus, failure_group
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.jobs.viewer import Visibility
-from gql_jobs.log.heartbeats import WorkerSeen, unserved_types
+from gql_jobs.log.heartbeats import WorkerSeen
 
 LARGEST_GROUPS, DEFAULT_GROUPS = 100, 20
 """Groups of dead letters that are answered, at most and where the argument ``first`` is left out or null."""
-DEFAULT_MINUTES = 60
-"""Minutes of a queue's history where none are asked for."""
 DEFAULT_PAGE = 50
 """Jobs of a page where the argument ``first`` is left out or null."""
 
@@ -55,103 +51,10 @@ class JobType:
     max_retries: int = strawberry.field(description="How many attempts may follow the first, unless a job says so.")
     timeout_seconds: float = strawberry.field(description="How long one attempt may take, unless a job says so.")
     payload_schema: JSON = strawberry.field(description="The JSON Schema of its payload.")
-
-
-@strawberry.type(description="How many jobs are in one state.")
-class StatusCount:
-    """The number of a queue's jobs in one state."""
-
-    status: JobStatus = strawberry.field(description="The state.")
-    count: int = strawberry.field(description="How many jobs are in it.")
-
-
-@strawberry.type(
-    description="What happened in a queue in one minute, by the clock of the NATS server. Times are counted in steps "
-    "of about a fifth: a figure is what at least so many did not exceed."
-)
-class QueueMinute:
-    """The figures of a queue in one minute."""
-
-    at: datetime = strawberry.field(description="When the minute began.")
-    created: int = strawberry.field(
-        description="How many jobs were created; those for later by the clock of the server that created them."
+    limits: QueueLimits = strawberry.field(
+        description="What its jobs are limited to, beside the limits of their queue: as the API process has registered "
+        "the type that started last."
     )
-    started: int = strawberry.field(description="How many attempts started.")
-    completed: int = strawberry.field(description="How many jobs completed.")
-    failed: int = strawberry.field(description="How many attempts failed that another one was to follow.")
-    dead_lettered: int = strawberry.field(description="How many jobs failed for good.")
-    start_delay_p50_ms: int | None = strawberry.field(
-        description="How long half of those that started had waited in the queue at most, in milliseconds; repeated "
-        "attempts do not count. Null if none started."
-    )
-    start_delay_p95_ms: int | None = strawberry.field(description="The same for 95 of 100.")
-    run_p50_ms: int | None = strawberry.field(
-        description="How long half of the attempts that ended had run at most, in milliseconds; null if none ended."
-    )
-    run_p95_ms: int | None = strawberry.field(description="The same for 95 of 100 of these attempts.")
-
-
-def _queue_minute(minute: Minute) -> QueueMinute:
-    return QueueMinute(
-        at=minute.at,
-        created=minute.created,
-        started=minute.started,
-        completed=minute.completed,
-        failed=minute.failed,
-        dead_lettered=minute.dead_lettered,
-        start_delay_p50_ms=minute.start_delay_p50,
-        start_delay_p95_ms=minute.start_delay_p95,
-        run_p50_ms=minute.run_p50,
-        run_p95_ms=minute.run_p95,
-    )
-
-
-@strawberry.type(description="A queue that workers serve.")
-class Queue:
-    """A queue and the numbers of its jobs."""
-
-    name: str = strawberry.field(description="What job types and workers call it.")
-    counts: list[StatusCount] = strawberry.field(description="How many of its jobs are in each state, zeros included.")
-    oldest_queued_at: datetime | None = strawberry.field(
-        description="Since when its oldest waiting job waits; null if none does."
-    )
-    workers: int = strawberry.field(
-        description="How many workers serve it at the moment; for a viewer with a tenant or limits 1 stands for any "
-        "number. Jobs of a queue that none serves wait until one is started with the queue's name, also where no job "
-        "type uses that queue any more."
-    )
-    unserved_types: list[str] = strawberry.field(
-        description="The types of its waiting jobs of which none of these workers says it can run all, sorted by name: "
-        "they do not know the type, or have met a payload that they cannot read."
-    )
-
-    @strawberry.field(
-        description="What happened in it, minute by minute, the present one at last. Minutes in which nothing happened "
-        "are there with zeros; those that this server does not know, because it has built its index anew after jobs of "
-        "that time had expired, are left out. Empty for a viewer with a tenant or limits."
-    )
-    async def history(
-        self,
-        info: Info,
-        minutes: Annotated[
-            int | None,
-            strawberry.argument(description=f"How many: 1 to {KEPT_MINUTES}, the last day; null means the default."),
-        ] = DEFAULT_MINUTES,
-    ) -> list[QueueMinute]:
-        """Return the figures of the index for the last minutes.
-
-        :raises InvalidArgument: for a number out of range.
-        """
-        minutes = DEFAULT_MINUTES if minutes is None else minutes
-        if not 1 <= minutes <= KEPT_MINUTES:
-            raise InvalidArgument("minutes", f"minutes must be between 1 and {KEPT_MINUTES}.")
-        context = info.context
-        if context.session.visibility.is_partial:
-            return []
-        context.budget.take(minutes)
-        now = minute_of(datetime.now(UTC))
-        found = await context.services().reader.minutes(self.name, now - minutes + 1, now)
-        return [_queue_minute(minute) for minute in found]
 
 
 @strawberry.type(description="A job type of which a worker cannot run some jobs: it leaves those to other workers.")
@@ -186,7 +89,8 @@ class Worker:
     last_seen_at: datetime = strawberry.field(description="When it was last heard of.")
     stale: bool = strawberry.field(
         description="Whether it has missed a heartbeat, which come every 5 seconds: nothing was heard of it for more "
-        "than 7. Soon it is no longer listed, unless it is heard of again."
+        "than 7. Soon it is no longer listed, unless it is heard of again. Time in which this server could not reach "
+        "NATS, and so could hear of nobody, does not count."
     )
 
     @strawberry.field(description=f"The jobs that it runs, the first created first: at most {LARGEST_PAGE}.")
@@ -331,7 +235,7 @@ class Query:
     def job_types(self, info: Info) -> list[JobType]:
         """Return the registered types, with the retries and the timeout that their jobs have by default."""
         limits = info.context.services().settings
-        kinds = _kinds_for(info.context.services(), info.context.session.visibility)
+        kinds = kinds_for(info.context.services(), info.context.session.visibility)
         info.context.budget.take(len(kinds))
         return [
             JobType(
@@ -340,6 +244,7 @@ class Query:
                 max_retries=limits.max_retries if kind.max_retries is None else kind.max_retries,
                 timeout_seconds=limits.process_timeout if kind.timeout is None else kind.timeout,
                 payload_schema=_payload_schema(kind.payload),
+                limits=shown_limits(info.context.services().feed.steering.limits_of_type(kind.name)),
             )
             for kind in kinds
         ]
@@ -360,29 +265,28 @@ class Query:
         """Return the workers whose heartbeats this process has received lately; none to whom only some jobs exist."""
         return read_workers(info.context.services(), info.context.session.visibility, info.context.budget)
 
+    schedules: list[Schedule] = strawberry.field(
+        resolver=list_schedules,
+        description="What is done again and again, sorted by name: none for a viewer with a tenant or limits, because "
+        "schedules are those of all.",
+    )
+    schedule: Schedule | None = strawberry.field(
+        resolver=find_schedule,
+        description="One schedule; null for a name that none has, and for a viewer with a tenant or limits.",
+    )
+    schedule_preview: list[datetime] = strawberry.field(
+        resolver=preview_schedule,
+        description="When a schedule would be due, changes of clocks included, without `spreadSeconds`.",
+    )
+
     @strawberry.field(description="Who asks, and what they may see and do.")
     def viewer(self, info: Info) -> Viewer:
         """Return the viewer of the session, which is another one after a renewal."""
         return viewer_of(info)
 
-
-async def read_queues(services: Services, visibility: Visibility, budget: Budget) -> list[Queue]:
-    """Return the queues that there are for those who see so much, sorted by name."""
-    reader, workers = services.reader, services.presence.workers()
-    counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
-    waiting = await reader.waiting_types(visibility)
-    names = sorted({*(kind.queue for kind in _kinds_for(services, visibility)), *counts})
-    budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
-    return [
-        Queue(
-            name=name,
-            counts=[StatusCount(status=s, count=counts.get(name, {}).get(s, 0)) for s in JobStatus],
-            oldest_queued_at=oldest.get(name),
-            workers=_told(sum(name in worker.queues for worker in workers), visibility),
-            unserved_types=unserved_types(name, waiting.get(name, ()), workers),
-        )
-        for name in names
-    ]
+    server_status: ServerStatus = strawberry.field(
+        resolver=server_status, description="Whether the process that answers reaches the store of the jobs."
+    )
 
 
 def read_workers(services: Services, visibility: Visibility, budget: Budget) -> list[Worker]:
@@ -393,27 +297,6 @@ def read_workers(services: Services, visibility: Visibility, budget: Budget) -> 
     # They may have any number of queues and job types.
     budget.take(sum([1 + len(seen.queues) + len(seen.job_types) for seen in workers]))
     return [_worker(seen) for seen in workers]
-
-
-def _kinds_for(services: Services, visibility: Visibility) -> list[registry.JobType]:
-    """Return the registered types of which there can be jobs for the viewer: of some jobs, those that they have."""
-    limits = visibility.limits
-    kinds = [
-        kind
-        for kind in services.registry
-        if (limits.types is None or kind.name in limits.types)
-        and (limits.queues is None or kind.queue in limits.queues)
-    ]
-    if limits.ids is None:
-        return kinds
-    specs = [services.index.spec(job_id) for job_id in limits.ids if services.index.shows(job_id, visibility)]
-    types = {spec.type for spec in specs if spec is not None}
-    return [kind for kind in kinds if kind.name in types]
-
-
-def _told(number: int, visibility: Visibility) -> int:
-    """Return how many there are of what serves the jobs of all: only whether there are any where these are unknown."""
-    return min(number, 1) if visibility.is_partial else number
 
 
 @cache

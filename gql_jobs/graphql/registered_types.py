@@ -5,6 +5,7 @@ A job that its type cannot describe (any more) becomes an UnknownJob; presenting
 
 import logging
 import types
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, TypeAlias, cast
@@ -18,7 +19,8 @@ from pydantic.alias_generators import to_camel, to_pascal
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, spends_only
 from gql_jobs.graphql.job_types import Job, UnknownJob
-from gql_jobs.graphql.payload_types import PayloadTypes, Shape, TypeNames, hide_in_shown, is_lacking
+from gql_jobs.graphql.payload_types import RESERVED, PayloadTypes, Shape, hide_in_shown, is_lacking
+from gql_jobs.graphql.type_names import type_names
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs import model
 from gql_jobs.jobs.errors import Unrepresentable
@@ -59,20 +61,12 @@ class RegisteredTypes:
         self.job_types = {job_type.name: job_type for job_type in registry}
         if not self.job_types:
             raise ValueError("No job type is registered: there is nothing to make a schema of.")
-        names = TypeNames()
-        payload_types = PayloadTypes(names)
-        # All names that follow from job types first, so that no nested model takes one of them.
-        for job_type in self.job_types.values():
-            for part in ("Job", "Payload", "Result", "PayloadInput"):
-                names.reserve(type_stem(job_type) + part, job_type)
-        # In an order of their own: the names of nested types must not depend on which type was registered first.
-        ordered = sorted(self.job_types.values(), key=_order)
-        self._parts = {job_type.name: _parts(job_type, payload_types) for job_type in ordered}
-        inputs = {
-            job_type.name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
-            for job_type in ordered
+        payload_types = PayloadTypes(_names_within(self.job_types))
+        self._parts = {name: _parts(job_type, payload_types) for name, job_type in self.job_types.items()}
+        self.inputs = {
+            name: payload_types.input(job_type.payload, f"{type_stem(job_type)}PayloadInput")
+            for name, job_type in self.job_types.items()
         }
-        self.inputs = {name: inputs[name] for name in self.job_types}
         self.objects = {name: _object(job_type, *self._parts[name]) for name, job_type in self.job_types.items()}
         self._cached: dict[tuple[_Part, int, bytes], Any] = {}
         self._cached_bytes = 0
@@ -95,7 +89,9 @@ class RegisteredTypes:
             if job.spec.encoded or job.result_encoded:
                 stored_payload, stored_result = self._doubtful.decoded(job)
             payload = self._shown(of_payload, stored_payload)
-            result = self._shown(of_result, stored_result) if stored_result is not None else None
+            result = None
+            if of_result is not None and stored_result not in (None, model.NO_RESULT):
+                result = self._shown(of_result, stored_result)
             if payload is not _UNREADABLE and result is not _UNREADABLE:
                 shown = self.objects[job_type.name](
                     source=job, readable=self._fitting, shown_payload=payload, shown_result=result
@@ -158,7 +154,9 @@ class _Readable:
         self._stored = stored
         self._fits = fits
         self._with_secrets = frozenset(name for name, one in job_types.items() if has_secrets(one.payload))
-        self._with_secret_results = frozenset(name for name, one in job_types.items() if has_secrets(one.result))
+        self._with_secret_results = frozenset(
+            name for name, one in job_types.items() if one.result is not None and has_secrets(one.result)
+        )
 
     def decoded(self, job: model.Job) -> tuple[Raw, Raw | None]:
         """Return payload and result with their secrets, or ``_NO_JSON`` for what a codec cannot decode here."""
@@ -201,7 +199,7 @@ class _Readable:
         plain, job_type = self._result_of(job), self._job_types.get(job.spec.type)
         if plain is _NO_JSON:
             return _REDACTED
-        if plain is None or job_type is None:
+        if plain is None or job_type is None or job_type.result is None:
             return plain
         return redacted_result(job_type.result, plain)
 
@@ -230,9 +228,21 @@ def _identity(job: model.Job) -> _Identity:
     return job.id, job.spec.created_at, job.event_seq if job.status is model.JobStatus.COMPLETED else 0
 
 
-def _order(job_type: JobType) -> tuple[bool, str]:
-    # The types that come with gql-jobs first, whose names are documented.
-    return not job_type.payload.__module__.startswith("gql_jobs."), job_type.name
+def _names_within(job_types: Mapping[str, JobType]) -> Mapping[Any, str]:
+    """Return the names of the types within payloads and results.
+
+    :raises ValueError: if those of two job types have the same names, or cannot be told apart.
+    """
+    taken = set(RESERVED)
+    for job_type in job_types.values():
+        for part in ("Job", "Payload", "PayloadInput", *(("Result",) if job_type.result is not None else ())):
+            name = type_stem(job_type) + part
+            if name in taken:
+                raise ValueError(f"The GraphQL type {name!r} of a job type is taken; give the job type another name.")
+            taken.add(name)
+    payloads = {f"{type_stem(one)}Payload": one.payload for one in job_types.values()}
+    results = {f"{type_stem(one)}Result": one.result for one in job_types.values() if one.result is not None}
+    return type_names(payloads, results, taken)
 
 
 def type_stem(job_type: JobType) -> str:
@@ -282,24 +292,23 @@ class _Part:
         return shown
 
 
-def _parts(job_type: JobType, payload_types: PayloadTypes) -> tuple[_Part, _Part]:
+def _parts(job_type: JobType, payload_types: PayloadTypes) -> tuple[_Part, _Part | None]:
+    """Return the payload and the result of a type; None for the result if its handler returns nothing."""
     payload = payload_types.output(job_type.payload, f"{type_stem(job_type)}Payload")
+    of_payload = _Part(job_type.payload, payload, may_be_null=False)
+    if job_type.result is None:
+        return of_payload, None
     result = payload_types.output(job_type.result, f"{type_stem(job_type)}Result")
-    return _Part(job_type.payload, payload, may_be_null=False), _Part(job_type.result, result, may_be_null=True)
+    return of_payload, _Part(job_type.result, result, may_be_null=True)
 
 
-def _object(job_type: JobType, payload: _Part, result: _Part) -> type[Any]:
+def _object(job_type: JobType, payload: _Part, result: _Part | None) -> type[Any]:
     stem = type_stem(job_type)
 
     @spends_only
     def read_payload(root: Any, info: Info) -> Any:
         plain, _ = root.readable.decoded(root.source)
         return payload.selected("payload", root.shown_payload, plain, info.context.budget)
-
-    @spends_only
-    def read_result(root: Any, info: Info) -> Any:
-        _, plain = root.readable.decoded(root.source)
-        return result.selected("result", root.shown_result, plain, info.context.budget) if plain is not None else None
 
     private = cast("Any", strawberry.Private)[Any]
     members = {
@@ -310,12 +319,25 @@ def _object(job_type: JobType, payload: _Part, result: _Part) -> type[Any]:
         "payload": strawberry.field(
             resolver=read_payload, graphql_type=payload.shape.type, description="What was asked for, as created."
         ),
-        "result": strawberry.field(
-            resolver=read_result,
-            graphql_type=result.shape.type | None,
-            description="What came of it; null until the job has completed.",
-        ),
     }
+    if result is not None:
+        members["result"] = _result_field(result)
     new_type = types.new_class(f"{stem}Job", (Job,), {}, lambda namespace: namespace.update(members))
     description = job_type.description or f"A job of type `{job_type.name}`, with its own payload and result."
     return strawberry.type(new_type, name=f"{stem}Job", description=description)
+
+
+def _result_field(result: _Part) -> Any:
+    @spends_only
+    def read_result(root: Any, info: Info) -> Any:
+        _, plain = root.readable.decoded(root.source)
+        # A type may have been given a result after the job has completed without one.
+        if plain is None or plain == model.NO_RESULT:
+            return None
+        return result.selected("result", root.shown_result, plain, info.context.budget)
+
+    return strawberry.field(
+        resolver=read_result,
+        graphql_type=result.shape.type | None,
+        description="What came of it; null until the job has completed.",
+    )

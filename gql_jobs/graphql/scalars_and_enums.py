@@ -4,16 +4,18 @@ Most enums belong to other packages, which know nothing of GraphQL; they are giv
 """
 
 import math
+import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from functools import partial
 from operator import methodcaller
-from typing import Any, cast
+from typing import Any, NewType, cast
 from uuid import UUID
 
 import strawberry
+from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
@@ -22,8 +24,11 @@ from gql_jobs.graphql.engine.errors import CODES
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
 from gql_jobs.jobs.bulk import BulkAction, BulkState
 from gql_jobs.jobs.errors import Unrepresentable
-from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.field_kinds import is_int
+from gql_jobs.jobs.model import DependencyPolicy, JobPriority, JobStatus, OverlapPolicy
 from gql_jobs.jobs.requests import OrderField
+from gql_jobs.jobs.schedules import SkipReason
+from gql_jobs.jobs.unique_keys import KeyPolicy
 from gql_jobs.jobs.viewer import Scope
 
 
@@ -60,6 +65,32 @@ def _decimal(value: Any) -> Decimal:
     return number
 
 
+def _duration(text: str) -> str:
+    _DURATION.validate_python(text)
+    return text
+
+
+_DURATION = TypeAdapter(timedelta)
+
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,1000}")
+
+
+def _big_int(value: Any) -> int:
+    if isinstance(value, str):
+        # Python reads more than that as a number: spaces around it, underscores and digits of other scripts in it.
+        if _WHOLE_NUMBER.fullmatch(value):
+            return int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise ValueError("expected a whole number, which may be written as a string")
+
+
+BigIntValue = NewType("BigIntValue", int)
+"""The type of whole numbers that may have more than 32 bits, as Strawberry knows it."""
+
 SCALARS: dict[object, ScalarDefinition] = {
     datetime: strawberry.scalar(
         name="DateTime",
@@ -93,6 +124,19 @@ SCALARS: dict[object, ScalarDefinition] = {
         serialize=str,
         parse_value=_decimal,
     ),
+    timedelta: strawberry.scalar(
+        name="Duration",
+        description="A length of time in ISO 8601, as `PT1H30M` or `P1DT0.5S`.",
+        serialize=to_jsonable_python,
+        parse_value=_reader(_duration, "a length of time in ISO 8601, as PT1H30M"),
+    ),
+    BigIntValue: strawberry.scalar(
+        name="BigInt",
+        description="A whole number that may have more than the 32 bits of `Int`, as the size of a file has. Written "
+        "as a string, because JavaScript loses digits of numbers from 2^53; may be given as a string or as a number.",
+        serialize=str,
+        parse_value=_big_int,
+    ),
     JSON: strawberry.scalar(
         name="JSON",
         description="Any JSON value: an object, a list, a string, a number, a boolean or null.",
@@ -104,9 +148,6 @@ SCALARS: dict[object, ScalarDefinition] = {
 
 
 # The values of payloads and results, whose models run code of their users: nothing is taken for granted of them.
-
-_INT_END = 2**31
-"""GraphQL's Int has 32 bits."""
 
 
 def written_json(value: Any) -> Any:
@@ -140,9 +181,17 @@ def _written_string(value: Any) -> str:
 
 
 def _written_int(value: Any) -> int:
-    if not -_INT_END <= _exactly(int, value) < _INT_END:
+    if not is_int(_exactly(int, value)):
         raise Unrepresentable("a number")
     return int(value)
+
+
+def written_big_int(value: Any) -> int:
+    """Return a whole number of any size.
+
+    :raises TypeError: if it is none.
+    """
+    return int(_exactly(int, value))
 
 
 def _written_float(value: Any) -> float:
@@ -161,7 +210,7 @@ def _written_moment(value: Any) -> datetime:
 
 
 WRITTEN: dict[Any, Callable[[Any], Any]] = {
-    **{scalar: partial(_exactly, scalar) for scalar in (bool, date, time, UUID, Decimal)},
+    **{scalar: partial(_exactly, scalar) for scalar in (bool, date, time, timedelta, UUID, Decimal)},
     str: _written_string,
     int: _written_int,
     float: _written_float,
@@ -197,12 +246,15 @@ describe_enum(
     "Where a job stands.",
     {
         "SCHEDULED": "Held back until `runAt`.",
+        "WAITING": "Held back by a limit, by other jobs that have to end first, or until it is queued again after a "
+        "change; becomes QUEUED. `waiting` says what for.",
         "QUEUED": "Waiting for a worker.",
         "PROCESSING": "A worker runs it.",
         "RETRYING": "An attempt failed; the next one starts at `nextAttemptAt`.",
         "COMPLETED": "Done; `result` holds what came of it. Terminal.",
         "DEAD_LETTER": "Failed for good, with `error` saying why. Terminal until it is retried by hand.",
-        "CANCELLED": "Cancelled by a client. Terminal until it is retried by hand.",
+        "CANCELLED": "Cancelled by a client, or by the system as `cancelReason` says. Terminal until it is "
+        "retried by hand.",
     },
 )
 
@@ -215,6 +267,49 @@ describe_enum(
         "NORMAL": "The default: after HIGH and CRITICAL, but for two starts of sixteen.",
         "HIGH": "Before NORMAL and LOW, and after CRITICAL but for three starts of sixteen.",
         "CRITICAL": "Before all others, but for the starts that those have to themselves.",
+    },
+)
+
+describe_enum(
+    OverlapPolicy,
+    "What becomes of a tick of a schedule, once it is due, while a job of an earlier tick has not ended.",
+    {
+        "SKIP": "It is skipped, which `Schedule.skips` counts.",
+        "ALLOW": "Its job runs beside the other.",
+        "CANCEL_OTHER": "The earlier job is cancelled, and its own runs.",
+    },
+)
+
+describe_enum(
+    SkipReason,
+    "Why a tick of a schedule had no run.",
+    {
+        "OVERLAP": "A job of an earlier tick had not ended, and the schedule's `overlap` is SKIP.",
+        "OUTAGE": "No process of the API made it in time: it was later than `catchUpSeconds`.",
+        "REFUSED": "Its job could not be created within `catchUpSeconds`: its type is not known any more, the payload "
+        "does not fit the type, or the store is full. The server's log says which.",
+    },
+)
+
+describe_enum(
+    KeyPolicy,
+    "What becomes of a creation while another job, which has not ended, has its key. Where that is of another type, or "
+    "the viewer may not see it, the creation is always refused with KEY_TAKEN.",
+    {
+        "RETURN": "That job is given back, whatever its payload is; nothing is stored.",
+        "REJECT": "It is refused with KEY_TAKEN, whose `extensions.jobId` is that job; nothing is stored.",
+        "REPLACE": "That job takes over its payload and its `runAt`, as long as it has not started. If it has, a new "
+        "job is created that runs after it and has the key from then on.",
+    },
+)
+
+describe_enum(
+    DependencyPolicy,
+    "What becomes of a job when one of those that it is to run after does not complete: that one fails for good, is "
+    "cancelled, or is not kept any more.",
+    {
+        "CANCEL": "It is cancelled as soon as that is known, and `cancelReason` names the other one.",
+        "RUN": "It runs all the same, once all of them have ended.",
     },
 )
 
@@ -247,6 +342,7 @@ describe_enum(
     {
         "RETRY": "Run a dead-lettered or cancelled job again, as `retryJob` does.",
         "CANCEL": "Cancel a job that has not ended, as `cancelJob` does.",
+        "DELETE": "Delete a job that does not run, as `deleteJob` does; needs the scope OPERATE instead of CONTROL.",
     },
 )
 
@@ -296,6 +392,10 @@ describe_enum(
         "IDEMPOTENCY_CONFLICT": (
             "The idempotency key belongs to a job with another payload (`extensions.existingJobId`), "
             "or comes twice in a batch with different payloads."
+        ),
+        "KEY_TAKEN": (
+            "Another job that has not ended has the `key` of the creation, or of the job that is to run again: "
+            "`extensions.jobId`, if the viewer may see it."
         ),
         "QUEUE_FULL": "The store is nearly full; new jobs are refused until old ones have expired.",
         "QUEUE_UNAVAILABLE": (

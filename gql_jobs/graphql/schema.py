@@ -12,7 +12,8 @@ from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.engine.operations import Operation, Operations, Result
 from gql_jobs.graphql.engine.strawberry_internals import describe_one_of
 from gql_jobs.graphql.inputs import LARGEST_LISTS
-from gql_jobs.graphql.job_types import CHANGE_TYPES, EVENT_TYPES, UnknownJob
+from gql_jobs.graphql.job_lists import CHANGE_TYPES
+from gql_jobs.graphql.job_types import EVENT_TYPES, UnknownJob
 from gql_jobs.graphql.mutations import PAYLOADS, mutation_type
 from gql_jobs.graphql.permissions import permit
 from gql_jobs.graphql.queries import Query
@@ -32,7 +33,13 @@ _FOR_LINTERS = """\
 """
 
 
-LISTS = {"JobFilter": LARGEST_LISTS, "CreateJobInput": {"tags": MAX_TAGS}, "ViewLimitsInput": LARGEST_LIMITS}
+LISTS = {
+    "JobFilter": LARGEST_LISTS,
+    "CreateJobInput": {"tags": MAX_TAGS},
+    "UpdateJobInput": {"tags": MAX_TAGS},
+    "ScheduleInput": {"tags": MAX_TAGS},
+    "ViewLimitsInput": LARGEST_LIMITS,
+}
 """Items that lists in inputs may have: those of payloads have a limit for all."""
 SECRETS = {"renewAccess": "token"}
 """The arguments of root fields that have to come as variables, because documents are kept."""

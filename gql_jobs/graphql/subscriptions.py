@@ -13,17 +13,11 @@ from gql_jobs.graphql.bulk import BulkRun, PresentedRuns, RunId
 from gql_jobs.graphql.context import Info
 from gql_jobs.graphql.engine.budget import Budget, OverBudget
 from gql_jobs.graphql.inputs import FilterArgument, OrderArgument, filter_of, order_of
-from gql_jobs.graphql.job_types import (
-    JobEvent,
-    JobsChange,
-    Needed,
-    Presenter,
-    needed_of_jobs,
-    presented_change,
-    presented_event,
-    presenter,
-)
-from gql_jobs.graphql.queries import Queue, Worker, read_queues, read_workers
+from gql_jobs.graphql.job_lists import JobsChange, presented_change
+from gql_jobs.graphql.job_types import JobEvent, Needed, Presenter, needed_of_jobs, presented_event, presenter
+from gql_jobs.graphql.queries import Worker, read_workers
+from gql_jobs.graphql.queue_types import Queue, read_queues
+from gql_jobs.graphql.server_status import PresentedStatus, ServerStatus
 from gql_jobs.index.index import LARGEST_LIST, ListTooLarge
 from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.model import Cursor, parse_job_id
@@ -166,15 +160,26 @@ class Subscription:
                 "all come without it. The newest of a job comes as soon as it may; all else is never held back."
             ),
         ] = strawberry.UNSET,
+        latest: Annotated[
+            bool | None,
+            strawberry.argument(
+                description="Begin with the latest event of each job that `filter.ids` names, if it matches, so that "
+                "whoever waits for several jobs knows at once how they stand. Left alone where there is a cursor."
+            ),
+        ] = False,
     ) -> AsyncIterator[JobEvent]:
         """Open the events of all jobs that match.
 
-        :raises InvalidArgument: if the filter or the rate is invalid, or the cursor is of no event that is kept.
+        :raises InvalidArgument: if the filter or the rate is invalid, the cursor is of no event that is kept, or no
+            jobs are named whose latest events are asked for.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
         session = info.context.session
         wanted, rate = filter_of(filter, session.visibility), _rate_of_progress(max_per_second)
-        events = await info.context.services().watch.all(wanted, session, _cursor(info, after))
+        if latest and wanted.ids is None:
+            raise InvalidArgument("latest", "latest is about the jobs of filter.ids, which have to be given.")
+        info.context.budget.take(len(wanted.ids or ()) if latest else 0)
+        events = await info.context.services().watch.all(wanted, session, _cursor(info, after), latest=latest is True)
         if rate is not None:
             events.limit_progress(rate)
         events.turn = info.context.turn
@@ -236,7 +241,7 @@ class Subscription:
     async def bulk_progress(self, info: Info, id: RunId) -> AsyncIterator[BulkRun]:  # noqa: A002 -- the schema's name
         """Open the states of a run.
 
-        :raises NotFound: if there is none of the viewer's.
+        :raises UnknownRun: if there is none of the viewer's.
         :raises QueueUnavailable: if NATS does not answer.
         """
         session = info.context.session
@@ -268,6 +273,16 @@ class Subscription:
     ) -> AsyncIterator[list[Worker]]:
         """Open the workers; refuse a rate that is not valid with INVALID_ARGUMENT."""
         return _figures(info, "workers", max_per_second)
+
+    @strawberry.subscription(
+        description="Whether the process that answers reaches the store of the jobs: at once, and again within two "
+        "seconds when that changes, also when NATS hangs. Never completes by itself."
+    )
+    async def server_status_changed(self, info: Info) -> AsyncIterator[ServerStatus]:
+        """Open the states of this process."""
+        watch = info.context.store_reach().watch()
+        watch.turn = info.context.turn
+        return PresentedStatus(watch)
 
 
 def _figures(info: Info, kind: Literal["queues", "workers"], max_per_second: float | None) -> FiguresWatch:

@@ -7,16 +7,22 @@ The figures of all jobs that one operation asks about are read together, once th
 # mypy: disable-error-code="untyped-decorator"
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
 import strawberry
 
+from gql_jobs import clock
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
 from gql_jobs.index.reader import QueuePlace, Reader
+from gql_jobs.jobs.gate import Hold
+from gql_jobs.jobs.limits import rate_text
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen
+
+_NAMED = 3
+"""Jobs that are named at most, where one waits for several."""
 
 
 class WaitReason(StrEnum):
@@ -93,23 +99,34 @@ async def wait_of(job: Job, context: Context) -> JobWait | None:
     :raises OverBudget: if the operation may read no more.
     """
     if job.status is JobStatus.SCHEDULED:
-        return JobWait(
-            reason=WaitReason.SCHEDULED,
-            detail="it is not to start before the time that it was scheduled for",
-            until=job.run_at,
-            ahead=None,
-        )
+        return _scheduled(job)
     if job.status is JobStatus.RETRYING:
         return _backing_off(job, context)
-    if job.status is not JobStatus.QUEUED:
-        return None
+    if job.status is JobStatus.WAITING:
+        return _held_back(job, context)
+    return await _wait_in_queue(job, context) if job.status is JobStatus.QUEUED else None
+
+
+def _scheduled(job: Job) -> JobWait:
+    return JobWait(
+        reason=WaitReason.SCHEDULED,
+        detail="it is not to start before the time that it was scheduled for",
+        until=job.run_at,
+        ahead=None,
+    )
+
+
+async def _wait_in_queue(job: Job, context: Context) -> JobWait | None:
     context.budget.take(1)
     is_partial = context.session.visibility.is_partial
     place = QueuePlace(job.spec.queue, job.spec.priority.rank, job.updated_at)
     ahead = await context.shared(Places, lambda: Places(context.services().reader)).ahead(place)
+    told = None if is_partial else ahead
+    if (paused := _paused(job, context, told)) is not None:
+        return paused
     able = [worker for worker in _workers(context) if worker.can_run(job.spec.queue, job.spec.type)]
     if not able:
-        return _no_worker(job, context, None if is_partial else ahead)
+        return _no_worker(job, context, told)
     slots = sum(worker.concurrency for worker in able)
     busy = min(sum(worker.running for worker in able), slots)
     if ahead < slots - busy:
@@ -118,13 +135,72 @@ async def wait_of(job: Job, context: Context) -> JobWait | None:
         reason=WaitReason.WORKERS_BUSY,
         detail="it waits for a worker" if is_partial else f"{busy} of {slots} slots busy, {ahead} ahead",
         until=None,
-        ahead=None if is_partial else ahead,
+        ahead=told,
     )
+
+
+def _paused(job: Job, context: Context, ahead: int | None) -> JobWait | None:
+    queue = job.spec.queue
+    pause = context.services().pauses.of(queue)
+    if pause is None:
+        return None
+    said = pause.described(names_whom=not context.session.visibility.is_partial)
+    return JobWait(reason=WaitReason.QUEUE_PAUSED, detail=f"the queue `{queue}` {said}", until=pause.until, ahead=ahead)
+
+
+def _held_back(job: Job, context: Context) -> JobWait:
+    """Return what the gate waits for before it lets a job go."""
+    if job.status is JobStatus.WAITING and job.run_at is not None and job.run_at > clock.now():
+        return _scheduled(job)
+    hold = context.services().gate.state.hold(job.id)
+    if hold is not None and hold.needs:
+        return _of_gate(WaitReason.DEPENDENCY, _needs_in_words(hold.needs, context))
+    if (paused := _paused(job, context, None)) is not None:
+        return paused
+    if not any(worker.can_run(job.spec.queue, job.spec.type) for worker in _workers(context)):
+        return _no_worker(job, context, None)
+    if hold is not None:
+        return _of_gate(WaitReason.LIMIT, _limit_in_words(hold, is_partial=context.session.visibility.is_partial))
+    return _of_gate(WaitReason.LIMIT, "it is about to be queued")
+
+
+def _of_gate(reason: WaitReason, detail: str) -> JobWait:
+    return JobWait(reason=reason, detail=detail, until=None, ahead=None)
+
+
+def _needs_in_words(needs: tuple[str, ...], context: Context) -> str:
+    """Return which jobs another one is to run after, a few by their ids: of those that there are for the viewer."""
+    services, visibility = context.services(), context.session.visibility
+    named = needs[:_NAMED]
+    if visibility.is_partial:
+        named = tuple(job_id for job_id in named if services.index.shows(job_id, visibility))
+    jobs = "the job" if len(needs) == 1 else f"{len(needs)} jobs"
+    listed = " " + ", ".join(named) if named else ""
+    more = ", …" if 0 < len(named) < len(needs) else ""
+    return f"it is to run after {jobs}{listed}{more}"
+
+
+def _limit_in_words(hold: Hold, *, is_partial: bool) -> str:
+    """Return which limit holds a job back.
+
+    :param is_partial: whether nothing is said of how many jobs of others there are.
+    """
+    of_what = f"the {hold.what} `{hold.name}`"
+    if hold.per_second is not None:
+        return f"{rate_text(hold.per_second)} jobs of {of_what} may start"
+    keyed = "" if hold.key is None else f" with the key {hold.key}"
+    if is_partial:
+        return f"as many jobs of {of_what}{keyed} run as may run at a time"
+    return f"{hold.number} of {hold.most} jobs of {of_what}{keyed} run"
 
 
 def _backing_off(job: Job, context: Context) -> JobWait:
     due = job.next_attempt_at
-    is_due = due is not None and due <= datetime.now(UTC)
+    is_due = due is not None and due <= clock.now()
+    if is_due and (paused := _paused(job, context, None)) is not None:
+        return paused
+    if is_due and job.spec.gate is not None:
+        return _held_back(job, context)
     if is_due and not any(worker.can_run(job.spec.queue, job.spec.type) for worker in _workers(context)):
         return _no_worker(job, context, None)
     return JobWait(

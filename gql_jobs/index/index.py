@@ -15,12 +15,14 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
+from msgspec import Raw
 
+from gql_jobs import clock
 from gql_jobs.index.tables import (
     READ_ERRORS,
     SPEC_OF_NO_JOB,
@@ -40,11 +42,11 @@ from gql_jobs.index.tables import (
     stored_job,
     stored_spec,
 )
-from gql_jobs.index.writer import Changes, IndexedJob
+from gql_jobs.index.writer import GHOSTS_WITHIN, Changes, Expiry, IndexedJob
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.messages import Kind, Message, Receipt
-from gql_jobs.jobs.model import Artifact, Cursor, Job, Spec
+from gql_jobs.jobs.messages import Kind, Message, Receipt, SteeringMessage
+from gql_jobs.jobs.model import Artifact, Cursor, Job, JobStatus, Spec
 from gql_jobs.jobs.viewer import Visibility
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,12 @@ _SIZES_BY_ID = (
 )
 _LISTED = "SELECT id, spec, state, {} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 _SPEC_OF_ANY = "SELECT spec, 1 FROM jobs WHERE id = ? UNION ALL SELECT ?, 0 LIMIT 1"
+_LATEST_CURSORS = """
+SELECT id,
+  (SELECT seq FROM events WHERE job = number ORDER BY seq DESC, nth DESC LIMIT 1),
+  (SELECT nth FROM events WHERE job = number ORDER BY seq DESC, nth DESC LIMIT 1),
+  (SELECT seq FROM progress WHERE job = number)
+FROM jobs WHERE id IN (SELECT value FROM json_each(?))"""
 _MAX_RECENT = 10_000
 """Jobs that are kept in memory, at most."""
 _MAX_RECENT_BYTES = 16 << 20
@@ -73,6 +81,13 @@ _PORTION_BYTES = 8 << 20
 """Bytes that the jobs of one portion of messages may take in memory, but for a single job."""
 LARGEST_LIST = 8 << 20
 """Bytes that the jobs of one list may take in memory."""
+_EXPIRIES = "SELECT job_id, seq, at FROM expired WHERE job_id IN (SELECT value FROM json_each(?))"
+_WITH_REMAINS = """
+SELECT job_id FROM (SELECT job_id FROM expired WHERE remains > 0 AND deleted = 1 LIMIT ?)
+UNION ALL SELECT job_id FROM (SELECT job_id FROM expired WHERE remains > 0 AND deleted = 0 AND at < ? LIMIT ?)
+"""
+_IS_NEEDED = "SELECT EXISTS (SELECT 1 FROM dependencies WHERE needed = ?)"
+_STEER = "INSERT OR REPLACE INTO steering VALUES (?, ?, ?, ?, ?, ?)"
 _UNWEIGHED = 16
 """Jobs that are read for a portion without asking for their sizes first, which costs a second look-up each."""
 _UNUSABLE = "The index of this process cannot be used; try again."
@@ -97,11 +112,12 @@ class ListTooLarge(Exception):
 
 
 class UnreadableMessage(NamedTuple):
-    """A message of the stream that cannot be read: its sequence, its subject, and why."""
+    """A message of the stream that cannot be read: its sequence, its subject, why, and whether a later release can."""
 
     seq: int
     subject: str
     reason: str
+    is_newer: bool = False
 
 
 class AppliedMessage(NamedTuple):
@@ -153,10 +169,12 @@ class Index:
         self._recent: OrderedDict[str, IndexedJob] = OrderedDict()
         """The jobs that messages were about last, the latest at the end."""
         self._recent_bytes = 0
-        self.on_change: OnChange | None = None
-        """Called after each batch that has changed jobs; None while nobody wants to know."""
+        self.on_change: list[OnChange] = []
+        """Called after each batch that has changed jobs."""
         self.written = 0
         """About how many bytes of jobs this process has written."""
+        self.has_erased = False
+        """Whether jobs were deleted of which the write-ahead log may still have something: set by ``apply`` alone."""
         self.rebuilt = 0
         """1 if it was begun anew at opening, else 0."""
         self.stream_created = self._text("stream_created")
@@ -175,17 +193,23 @@ class Index:
         self.check_files()
 
     def apply(
-        self, messages: Sequence[Message], position: int, unreadable: Iterable[UnreadableMessage] = ()
+        self,
+        messages: Sequence[Message],
+        position: int,
+        unreadable: Iterable[UnreadableMessage] = (),
+        steering: Iterable[SteeringMessage] = (),
     ) -> list[Event]:
         """Fold messages into the index, up to ``position``; return the events that clients see, in order.
 
         :param unreadable: messages up to ``position`` that cannot be read.
+        :param steering: what has come up to ``position`` of what steers jobs.
 
         :raises UnusableIndex: if it cannot be written, because of damage or a full disk; nothing has changed then.
         :raises sqlite3.Error: if something else is wrong.
         """
         try:
-            changes = Changes(self._jobs_of(messages))
+            known = self._jobs_of(messages)
+            changes = Changes(known, self._expired_of(messages, known))
             changes.fold(messages)
             horizon = max(self.horizon, changes.horizon)
             newest = self.newest
@@ -195,8 +219,9 @@ class Index:
             with self._transaction() as database:
                 changes.store(database)
                 set_aside = database.executemany(
-                    "INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?)", unreadable
+                    "INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?, ?)", unreadable
                 ).rowcount
+                database.executemany(_STEER, map(_steering_row, steering))
                 database.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [
@@ -211,12 +236,14 @@ class Index:
             if failure is None:
                 raise
             raise failure from error
+        self.has_erased = self.has_erased or changes.has_erased
         in_turn = position > self.position
         self.position, self.newest, self.horizon = position, newest, horizon
         self.unreadable += max(set_aside, 0)
         self._remember(changes.after)
-        if self.on_change is not None and (changed := [JobChange(*pair) for pair in changes.changed()]):
-            self.on_change(changed, position, in_turn=in_turn)
+        if self.on_change and (changed := [JobChange(*pair) for pair in changes.changed()]):
+            for told in self.on_change:
+                told(changed, position, in_turn=in_turn)
         return changes.events
 
     def portions(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -334,6 +361,10 @@ class Index:
         found = self._events(job_id, " ORDER BY seq DESC, nth DESC LIMIT 1")
         return found[0] if found else None
 
+    def latest_cursors(self, job_ids: Iterable[str]) -> list[tuple[Cursor, str]]:
+        """Return the position of the newest event of each of these jobs that there is, with its id."""
+        return self._read(_latest_cursor, _LATEST_CURSORS, (json_array(list(job_ids)),))
+
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Return the job's files, sorted by name."""
         return self._read(_decode_artifact, "SELECT artifact FROM artifacts WHERE job_id = ? ORDER BY name", (job_id,))
@@ -353,27 +384,92 @@ class Index:
         sql = "SELECT receipt, at, attempt, worker_id FROM notes WHERE job_id = ? AND cancelled_seq = ? ORDER BY seq"
         return self._read(_note, sql, (job_id, cancelled_seq))
 
+    def steering(self) -> list[SteeringMessage]:
+        """Return the newest message of each thing that steers jobs, those that are removed among them."""
+        return self._read(_steering_message, "SELECT what, name, seq, at, value, actor FROM steering")
+
+    def steered_after(self, number: int, limit: int) -> list[tuple[int, Job]]:
+        """Return at most ``limit`` of the jobs that the gate has to know of, without their payloads.
+
+        Each comes with the number of its row, by which they are sorted: those above ``number`` are returned.
+        """
+        sql = (
+            "SELECT number, id, spec, state, NULL, NULL FROM jobs WHERE steered = 1 AND number > ?"
+            " ORDER BY number LIMIT ?"
+        )
+        return self._read(_indexed_job, sql, (number, limit))
+
+    def count(self, statuses: Iterable[JobStatus], column: Literal["queue", "type"], name: str) -> int:
+        """Return how many jobs of a queue, or of a type, have one of these statuses."""
+        sql = (
+            f"SELECT coalesce(sum(n), 0) FROM counts WHERE tenant = '' AND {column} = ?"  # noqa: S608
+            " AND status IN (SELECT value FROM json_each(?))"
+        )
+        (found,) = self._read(_only_column, sql, (name, json_array([str(status) for status in statuses])))
+        return int(found)
+
+    def last_moved(self, column: Literal["queue", "type"], name: str) -> datetime | None:
+        """Return when anything has happened last to a job of a queue or type that is queued, runs or has run.
+
+        Of a type those jobs of each state are looked at that were created last.
+        """
+        # The columns of the table's indexes: neither is a search through all jobs of the queue or type.
+        newest = (
+            "SELECT max(updated) FROM jobs WHERE queue = :name AND status = :status"
+            if column == "queue"
+            else "SELECT max(updated) FROM (SELECT updated FROM jobs WHERE type = :name AND status = :status"
+            " ORDER BY created DESC, id DESC LIMIT 20)"
+        )
+        found = [
+            moved
+            for status in JobStatus
+            if status not in {JobStatus.SCHEDULED, JobStatus.WAITING}
+            for moved in self._read(_only_column, newest, {"name": name, "status": str(status)})
+            if moved is not None
+        ]
+        return moment_at(max(found)) if found else None
+
+    @property
+    def has_newer(self) -> bool:
+        """Whether there are messages that only a later release can read."""
+        return bool(self._read(_only_column, "SELECT EXISTS (SELECT 1 FROM unreadable WHERE newer)")[0])
+
     def first_seq(self, job_id: str) -> int:
         """Return the sequence of the job's first event, where its history begins; 1 if the job is not in the index."""
         (first,) = self._read(_only_column, "SELECT min(seq) FROM events WHERE job = ?", (self._number_of(job_id),))
         return first or 1
 
-    def expired_before(self, moment: datetime, limit: int) -> list[str]:
-        """Return at most ``limit`` ids of jobs that expired before that moment, less those of ``forget_expired``."""
-        return self._read(
-            _only_column, "SELECT job_id FROM expired WHERE at < ? LIMIT ?", (microseconds(moment), limit)
-        )
+    def with_remains(self, before: datetime, limit: int) -> list[str]:
+        """Return at most ``limit`` ids of jobs of which the stream may still hold something.
 
-    def forget_expired(self, job_ids: Iterable[str]) -> None:
-        """Record that nothing is left of these expired jobs in the stream.
+        These are jobs that were deleted, and those that expired before that moment, less those of ``forget_expired``.
+        """
+        return self._read(_only_column, _WITH_REMAINS, (limit, microseconds(before), limit))
 
+    def forget_expired(self, job_ids: Sequence[str], position: int, now: datetime) -> None:
+        """Record that nothing is left of these expired jobs in the stream that was there at a position.
+
+        Of those that were deleted the end is kept in mind for a day, because of submissions that have crossed it.
+
+        :param position: that of the index when it was asked for them.
+        :param now: the time by the clock of the server.
         :raises sqlite3.Error: if the file cannot be written.
         """
+        if not job_ids:
+            return
+        cleared = [(job_id, position) for job_id in job_ids]
         try:
             with self._transaction() as database:
-                database.executemany("DELETE FROM expired WHERE job_id = ?", [(job_id,) for job_id in job_ids])
+                database.executemany("UPDATE expired SET remains = 0 WHERE job_id = ? AND remains <= ?", cleared)
+                database.execute("DELETE FROM expired WHERE remains = 0 AND deleted = 0")
+                kept_from = microseconds(now) - GHOSTS_WITHIN
+                database.execute("DELETE FROM expired WHERE remains = 0 AND deleted = 1 AND at < ?", (kept_from,))
         except READ_ERRORS as error:
             raise self.read_error(error) from error
+
+    def is_needed(self, job_id: str) -> bool:
+        """Return whether a job that has not ended is to run after this one."""
+        return bool(self._read(_only_column, _IS_NEEDED, (job_id,))[0])
 
     @property
     def jobs(self) -> int:
@@ -386,7 +482,7 @@ class Index:
         :param void: so much that this index is of no use: it is built anew at its next opening.
         :raises UnusableIndex: if it cannot be written.
         """
-        losses = [*self.losses, Loss(datetime.now(UTC), what)]
+        losses = [*self.losses, Loss(clock.now(), what)]
         try:
             with self._transaction() as database:
                 store_losses(database, losses)
@@ -492,7 +588,7 @@ class Index:
         self,
         make: Callable[..., _T],
         sql: str,
-        values: "Sequence[str | int | bytes | None] | Mapping[str, int | None]" = (),
+        values: "Sequence[str | int | bytes | None] | Mapping[str, int | str | None]" = (),
     ) -> list[_T]:
         """Return ``make(*row)`` for each row."""
         try:
@@ -536,6 +632,14 @@ class Index:
         # the other have been created so: their rows lie side by side, while random ids lie anywhere.
         known |= self._stored(_JOBS_BY_NUMBER, [number for number in submissions.values() if number])
         return known | self._stored(_JOBS_BY_ID, [job_id for job_id in submissions if job_id not in known])
+
+    def _expired_of(self, messages: Iterable[Message], known: Mapping[str, IndexedJob]) -> dict[str, Expiry]:
+        """Return by id the last expiries of the jobs of these messages that do not exist, as far as they are noted."""
+        if not self._database.execute("SELECT EXISTS (SELECT 1 FROM expired)").fetchone()[0]:
+            return {}
+        absent = {message.job_id for message in messages if message.job_id not in known}
+        rows = self._database.execute(_EXPIRIES, (json_array(list(absent)),)) if absent else ()
+        return {job_id: Expiry(seq, at) for job_id, seq, at in rows}
 
     def _stored(self, sql: str, keys: list[int] | list[str]) -> dict[str, IndexedJob]:
         rows = self._database.execute(sql, (json_array(keys),)) if keys else ()
@@ -590,6 +694,20 @@ def _indexed_job(number: int, *columns: Any) -> IndexedJob:
     return IndexedJob(number, stored_job(*columns))
 
 
+def _latest_cursor(job_id: str, seq: int, nth: int, progress: int | None) -> tuple[Cursor, str]:
+    return max(Cursor(seq or 0, nth or 0), Cursor(progress or 0)), job_id
+
+
+def _steering_row(message: SteeringMessage) -> tuple[Any, ...]:
+    value = bytes(message.value) if message.value is not None else None
+    return message.what, message.name, message.seq, microseconds(message.at), value, message.actor
+
+
+def _steering_message(what: str, name: str, *columns: Any) -> SteeringMessage:
+    seq, at, value, actor = columns
+    return SteeringMessage(what, name, seq, moment_at(at), Raw(value) if value is not None else None, actor)
+
+
 def _note(receipt: str, at: int, attempt: int, worker_id: str) -> Note:
     return Note(Receipt(receipt), moment_at(at), attempt, worker_id)
 
@@ -600,7 +718,7 @@ def _applied_message(text: str) -> AppliedMessage | None:
 
 
 def _now() -> str:
-    return str(microseconds(datetime.now(UTC)))
+    return str(microseconds(clock.now()))
 
 
 @contextmanager
@@ -616,7 +734,7 @@ def open_index(path: Path, stream_created: str, last_seq: int, longest_absence: 
     :raises OSError: if no file can be made there.
     :raises UnusableIndex: if none can be written there, for example because the disk is full.
     """
-    applied_since = datetime.now(UTC) - timedelta(seconds=longest_absence)
+    applied_since = clock.now() - timedelta(seconds=longest_absence)
     try:
         index, losses = _resumed(path, stream_created, last_seq, applied_since)
         if index is None:
@@ -643,7 +761,7 @@ def _resumed(
         index = Index(path, database)
         if lost := _lost(index, stream_created, last_seq):
             log.error("%s", lost)
-            losses.append(Loss(datetime.now(UTC), lost))
+            losses.append(Loss(clock.now(), lost))
         elif (
             index.stream_created == stream_created
             and index.position <= last_seq

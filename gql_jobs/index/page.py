@@ -102,6 +102,8 @@ def where(job_filter: JobFilter) -> Where:
         found = found.also(f"number IN ({dead})", job_filter.visibility.tenant or "", job_filter.failure_group)
     if job_filter.moved_by is not None:
         found = found.also("moved <= ?", job_filter.moved_by)
+    if job_filter.parent is not None:
+        found = found.also("parent = ?", job_filter.parent)
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
@@ -320,6 +322,9 @@ def jobs_table(database: sqlite3.Connection, job_filter: JobFilter, order: JobOr
         return "jobs NOT INDEXED"
     if job_filter.ids is not None or job_filter.visibility.limits.ids is not None:
         return "jobs INDEXED BY jobs_id"
+    if job_filter.parent is not None:
+        # All of them are of one tenant.
+        return "jobs INDEXED BY jobs_parent"
     if job_filter.visibility.tenant is not None:
         return "jobs" + _tenant_index_clause(database, job_filter, order or JobOrder())
     return "jobs" + (_index_clause(database, job_filter, order) if order is not None else "")
@@ -337,6 +342,7 @@ def is_counted(job_filter: JobFilter) -> bool:
             job_filter.created_before,
             job_filter.failure_group,
             job_filter.moved_by,
+            job_filter.parent,
             visibility.created_by,
             visibility.limits.ids,
             visibility.limits.tags,

@@ -244,6 +244,17 @@ class Reader:
                 types.setdefault(queue, {})[name] = number
         return types
 
+    async def ungated(self, queue: str) -> int:
+        """Return how many jobs of a queue, that have not ended, start whatever its limits: they pass no gate."""
+        statuses = [str(status) for status in JobStatus if not status.is_terminal and status is not JobStatus.WAITING]
+        marks = ", ".join("?" * len(statuses))
+        sql = (
+            f"SELECT count(*) FROM jobs WHERE queue = ? AND status IN ({marks})"  # noqa: S608
+            " AND (steered IS NULL OR json_extract(CAST(spec AS TEXT), '$.gate') IS NULL)"
+        )
+        ((found,),) = await self._read(lambda database: database.execute(sql, (queue, *statuses)).fetchall())
+        return int(found)
+
     async def oldest_queued_at(self, visibility: Visibility) -> dict[str, datetime]:
         """Return since when the oldest queued job of each queue has been waiting; queues without one are left out."""
         queued = JobFilter(status=frozenset({JobStatus.QUEUED}), visibility=visibility)
@@ -332,9 +343,21 @@ class Reader:
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before),)).fetchall())
         return [row[0] for row in rows]
 
+    async def edited(self, before: datetime) -> list[str]:
+        """Return at most 1000 ids of jobs that were changed before that moment and lack a submission since."""
+        sql = "SELECT id FROM jobs WHERE steered = 2 AND updated < ? LIMIT 1000"
+        rows = await self._read(lambda db: db.execute(sql, (microseconds(before),)).fetchall())
+        return [row[0] for row in rows]
+
     async def finished(self, before: datetime, limit: int) -> list[str]:
-        """Return at most ``limit`` ids of jobs that ended before that moment, the earliest first."""
-        sql = "SELECT id FROM jobs WHERE finished > 0 AND finished < ? ORDER BY finished LIMIT ?"
+        """Return at most ``limit`` ids of jobs that ended before that moment, the earliest first.
+
+        Those are left out that others are to run after which have not ended.
+        """
+        sql = (
+            "SELECT id FROM jobs WHERE finished > 0 AND finished < ?"
+            " AND NOT EXISTS (SELECT 1 FROM dependencies WHERE needed = jobs.id) ORDER BY finished LIMIT ?"
+        )
         rows = await self._read(lambda db: db.execute(sql, (microseconds(before), limit)).fetchall())
         return [row[0] for row in rows]
 

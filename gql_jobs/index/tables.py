@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, Raw
 from msgspec.structs import astuple, fields, force_setattr, replace
 
+from gql_jobs import clock
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.messages import NEWEST_VERSION, Kind
 from gql_jobs.jobs.model import Cursor, Job, JobPriority, JobState, Spec
@@ -46,6 +47,9 @@ _FAILURE_CODES = frozenset(
 )
 """The disk, the folder's rights or another program are the cause, not the file's content and not a mistake here."""
 _DAMAGE_MESSAGES = ("no such table", "no such column", "Could not decode to UTF-8")
+
+_EMPTYING_WAITS = 0.1
+"""Seconds to wait for readers before the write-ahead log is cut; nothing is written meanwhile."""
 
 UNREAD = Raw(b"null")
 """The payload of a job that was read without it. Nobody may show such a job's payload or result."""
@@ -89,7 +93,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"19.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"22.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -107,8 +111,8 @@ CREATE TABLE jobs (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL,
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
-  moved INTEGER NOT NULL,
-  tenant TEXT, created_by TEXT,
+  moved INTEGER NOT NULL, steered INTEGER,
+  tenant TEXT, created_by TEXT, parent TEXT,
   spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
 CREATE UNIQUE INDEX jobs_id ON jobs (id, tenant);
@@ -123,6 +127,8 @@ CREATE INDEX jobs_queue ON jobs (queue, status, updated, priority);
 CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
+CREATE INDEX jobs_parent ON jobs (parent, created, id) WHERE parent IS NOT NULL;
+CREATE INDEX jobs_steered ON jobs (steered) WHERE steered IS NOT NULL;
 CREATE TABLE tags (
   tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)
 ) WITHOUT ROWID;
@@ -147,14 +153,25 @@ CREATE TABLE notes (
   job_id TEXT NOT NULL, seq INTEGER NOT NULL, cancelled_seq INTEGER NOT NULL, receipt TEXT NOT NULL,
   at INTEGER NOT NULL, attempt INTEGER NOT NULL, worker_id TEXT NOT NULL, PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;
-CREATE TABLE expired (job_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE expired (
+  job_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, at INTEGER NOT NULL, deleted INTEGER NOT NULL, remains INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX expired_remains ON expired (deleted, at) WHERE remains > 0;
+CREATE INDEX expired_cleared ON expired (deleted, at) WHERE remains = 0;
+CREATE TABLE dependencies (needed TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (needed, job_id)) WITHOUT ROWID;
 CREATE TABLE minutes (
   queue TEXT NOT NULL, minute INTEGER NOT NULL, what INTEGER NOT NULL, bucket INTEGER NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (queue, minute, what, bucket)
 ) WITHOUT ROWID;
 CREATE INDEX minutes_minute ON minutes (minute);
 CREATE TABLE minutes_began (minute INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE unreadable (seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE unreadable (
+  seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL, newer INTEGER NOT NULL
+);
+CREATE TABLE steering (
+  what TEXT NOT NULL, name TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, value BLOB, actor TEXT,
+  PRIMARY KEY (what, name)
+) WITHOUT ROWID;
 """
 
 
@@ -219,7 +236,7 @@ def losses_of(database: sqlite3.Connection) -> list[Loss]:
     :raises sqlite3.DatabaseError: | msgspec.DecodeError: if the file is damaged.
     """
     row = database.execute("SELECT value FROM meta WHERE key = 'losses'").fetchone()
-    since = datetime.now(UTC) - LOSS_SHOWN
+    since = clock.now() - LOSS_SHOWN
     return [loss for loss in _decode_losses(row[0]) if loss.at > since] if row is not None else []
 
 
@@ -275,6 +292,23 @@ def move_wal(path: Path) -> None:
         log.debug("the log of the index %s was not moved: %s", path, error)
 
 
+def empty_wal(path: Path) -> bool:
+    """Move all of an index's write-ahead log into its file, and cut it to nothing; return whether that was possible.
+
+    Call it while nothing is written. It is not possible while somebody reads; failures are logged.
+    """
+    try:
+        with closing(
+            sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_EMPTYING_WAITS
+            )
+        ) as database:
+            return bool(database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    except sqlite3.Error as error:
+        log.debug("the log of the index %s was not emptied: %s", path, error)
+        return False
+
+
 def meta_of(database: sqlite3.Connection, stream_created: str) -> int | None:
     """Return the position of an index of this version and of the stream that was created at that time.
 
@@ -305,6 +339,9 @@ def _configure(database: sqlite3.Connection) -> None:
     # Without an fsync per commit: what a power loss removes is read from the stream again.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA cache_size = -32768")
+    # What is deleted is overwritten, also in pages that nothing uses any more: a job that somebody deletes has to be
+    # gone from the file. Only large jobs cost more by that when they expire (docs/decisions.md).
+    database.execute("PRAGMA secure_delete = ON")
     # ``keep_wal_short`` moves the write-ahead log into the file long before; this is for an index that runs without it.
     database.execute("PRAGMA wal_autocheckpoint = 40000")
 
@@ -395,10 +432,12 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         microseconds(spec.created_at),
         microseconds(job.updated_at),
         0 if job.finished_at is None else microseconds(job.finished_at),
-        None if spec.run_at is None else microseconds(spec.run_at),
+        None if (earliest := spec.earliest) is None else microseconds(earliest),
         job.moved_at,
+        _steered(job),
         spec.tenant,
         spec.created_by,
+        spec.parent,
         _encode_spec(replace(spec, payload=UNREAD)),
         state,
         bytes(spec.payload),
@@ -409,11 +448,19 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
 def changed_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
     """Return the columns of a job's row that may change, then its key.
 
-    These are status, updated, finished, moved, state, result, number.
+    These are status, updated, finished, moved, steered, state, result, number.
     """
     finished = 0 if job.finished_at is None else microseconds(job.finished_at)
     # As plain str: for a value of a subclass sqlite3 looks for an adapter each time.
-    return str(job.status), microseconds(job.updated_at), finished, job.moved_at, state, _stored_result(job), number
+    status, updated = str(job.status), microseconds(job.updated_at)
+    return status, updated, finished, job.moved_at, _steered(job), state, _stored_result(job), number
+
+
+def _steered(job: Job) -> int | None:
+    """Return 1 for a job that the gate has to know of, 2 for one that lacks a submission, else None."""
+    if job.lacks_submission:
+        return 2
+    return 1 if job.is_steered else None
 
 
 def state_blob(job: Job) -> bytes:

@@ -22,12 +22,16 @@ from gql_jobs.index.tables import (
     state_blob,
     tenant_keys,
 )
-from gql_jobs.jobs.fold import Event, events_of, fold
+from gql_jobs.jobs.fold import Event, events_of, fold, is_ghost
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved, Submission
 from gql_jobs.jobs.model import Artifact, Job, JobStatus, failure_group
 
-_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE_JOB = "UPDATE jobs SET status = ?, updated = ?, finished = ?, moved = ?, state = ?, result = ? WHERE number = ?"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_JOB = (
+    "UPDATE jobs SET status = ?, updated = ?, finished = ?, moved = ?, steered = ?, state = ?, result = ?"
+    " WHERE number = ?"
+)
+_DELETE_TAG = "DELETE FROM tags WHERE tenant = ? AND tag = ? AND job_id = ?"
 # For progress, which changes no other column: naming one that is part of an index is slower, changed or not.
 _UPDATE_PROGRESS = "UPDATE jobs SET updated = ?, state = ? WHERE number = ?"
 _ADD_TO_COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
@@ -35,8 +39,24 @@ _Counted: TypeAlias = tuple[str, str, str, int, str]
 """The key of a row of ``counts``: status, type, queue, priority and tenant, which is empty for all jobs together."""
 
 
+_Needed: TypeAlias = tuple[str, str]
+"""A row of ``dependencies``: the id of a job, and that of one that waits for it."""
 _Grouped: TypeAlias = tuple[str, str, int]
 """A row of ``dead_letters``: the tenant, which is empty for all jobs together, the group and the job's number."""
+
+
+GHOSTS_WITHIN = 86_400_000_000
+"""Microseconds after an expiry in which submissions may come that have crossed it.
+
+Far less than the ``expired`` event is kept: once that is gone, a creation under the same key names none.
+"""
+
+
+class Expiry(NamedTuple):
+    """When an ``expired`` event was stored, in microseconds since 1970, and its sequence."""
+
+    seq: int
+    at: int
 
 
 class IndexedJob(NamedTuple):
@@ -53,14 +73,20 @@ class Changes:
     clients see, in order; ``horizon``: the newest sequence below which events were lost to expiry, 0 for none.
     """
 
-    def __init__(self, known: Mapping[str, IndexedJob]) -> None:
-        """:param known: by id, those of the jobs that the messages are about which the index has."""
+    def __init__(self, known: Mapping[str, IndexedJob], expired: Mapping[str, Expiry]) -> None:
+        """Begin without a change.
+
+        :param known: by id, those of the jobs that the messages are about which the index has.
+        :param expired: by id, the last expiries of others of them, as far as the index has noted those.
+        """
         self._before = known
+        self._expired = dict(expired)
         self.after: dict[str, IndexedJob | None] = {**known}
         self.events: list[Event] = []
         self.horizon = 0
         self._figures = MinuteCounts()
-        self._removed: dict[str, int] = {}
+        self._removed: dict[str, Message] = {}
+        self._ghosts: dict[str, int] = {}
         self._artifacts: dict[tuple[str, str], Artifact] = {}
         self._notes: list[Message] = []
 
@@ -72,7 +98,8 @@ class Changes:
             self._figures.see(message)
             was = known.get(job_id)
             job = was.job if was is not None else None
-            after = fold(job, message)
+            expired_seq = self._expired_seq(message) if job is None else 0
+            after = fold(job, message, expired_seq)
             if after is job:
                 self._keep_beside_state(job, message)
                 continue
@@ -85,6 +112,12 @@ class Changes:
             else:
                 known[job_id] = IndexedJob(was.number if was is not None else message.seq, after)
 
+    def _expired_seq(self, message: Message) -> int:
+        expiry = self._expired.get(message.job_id)
+        if expiry is None or microseconds(message.at) > expiry.at + GHOSTS_WITHIN:
+            return 0
+        return expiry.seq
+
     def _keep_beside_state(self, job: Job | None, message: Message) -> None:
         if job is not None and isinstance(message.body, Saved):
             self._artifacts[job.id, message.body.artifact.name] = message.body.artifact
@@ -95,15 +128,26 @@ class Changes:
             if message.job_id not in self._removed:
                 self._figures.lose(message.body.event_seq or message.seq, message)
             self._expire(None, message)
+        elif job is None and is_ghost(message, self._expired_seq(message)):
+            self._ghosts[message.job_id] = message.seq
 
     def _expire(self, job: Job | None, message: Message) -> None:
-        self._removed[message.job_id] = microseconds(message.at)
-        # A message of an older version has no ``event_seq``.
-        self.horizon = max(self.horizon, message.body.event_seq or (message.seq if job is None else job.last_seq))
+        self._removed[message.job_id] = message
+        self._expired[message.job_id] = Expiry(message.seq, microseconds(message.at))
+        if not message.body.deleted:
+            # A message of an older version has no ``event_seq``. What was deleted is no event that anybody misses: else
+            # nobody could go on behind a cursor of before.
+            last_seq = message.seq if job is None else job.last_seq
+            self.horizon = max(self.horizon, message.body.event_seq or last_seq)
         if job is not None:
             self._notes = [note for note in self._notes if note.job_id != job.id]
             self._artifacts = {key: a for key, a in self._artifacts.items() if key[0] != job.id}
             self.events = [event for event in self.events if event.job.id != job.id]
+
+    @property
+    def has_erased(self) -> bool:
+        """Whether somebody has deleted one of the jobs, so that nothing of it may be left in the file."""
+        return any(message.body.deleted for message in self._removed.values())
 
     def changed(self) -> Iterator[tuple[Job | None, Job | None]]:
         """Yield each job that was changed, as it was and as it is; None where it is new, or gone.
@@ -124,6 +168,9 @@ class Changes:
         self._figures.store(database)
         if self._removed:
             self._remove(database)
+        if self._ghosts:
+            ghosts = [(seq, job_id) for job_id, seq in self._ghosts.items()]
+            database.executemany("UPDATE expired SET remains = ? WHERE job_id = ?", ghosts)
         blobs: dict[int, bytes] = {}
         self._store_jobs(database, blobs)
         self._store_events(database, blobs)
@@ -133,8 +180,10 @@ class Changes:
 
     def _store_jobs(self, database: sqlite3.Connection, blobs: dict[int, bytes]) -> None:
         new, changed, progressed, tags = [], [], [], []
+        respecified, untagged = list[tuple[int]](), list[tuple[str, str, str]]()
         counted: dict[_Counted, int] = {}
         grouped, ungrouped = list[_Grouped](), list[_Grouped]()
+        needed, unneeded = list[_Needed](), list[_Needed]()
         for job_id, now in self.after.items():
             was = self._before.get(job_id)
             if now is was:
@@ -142,6 +191,9 @@ class Changes:
             if was is not None:
                 _count(counted, was.job, -1)
                 ungrouped += _group_rows(was)
+            if (rows := _needs(now)) != (former := _needs(was)):
+                needed += rows
+                unneeded += former
             if now is None:
                 continue
             number, job = now
@@ -153,16 +205,26 @@ class Changes:
             if was is None or was.number != number or job_id in self._removed:
                 new.append(new_row(number, job, blob))
                 tags += _tag_rows(job)
+            elif job.spec is not was.job.spec and job.spec != was.job.spec:
+                # All columns may be others, and a row that is replaced has none of them to be looked for.
+                respecified.append((number,))
+                untagged += _tag_rows(was.job)
+                new.append(new_row(number, job, blob))
+                tags += _tag_rows(job)
             elif (was.job.status, was.job.finished_at, was.job.moved_at) == (job.status, job.finished_at, job.moved_at):
                 progressed.append((microseconds(job.updated_at), blob, number))
             else:
                 changed.append(changed_row(number, job, blob))
+        database.executemany("DELETE FROM jobs WHERE number = ?", respecified)
+        database.executemany(_DELETE_TAG, untagged)
         database.executemany(_INSERT_JOB, new)
         database.executemany(_UPDATE_JOB, changed)
         database.executemany(_UPDATE_PROGRESS, progressed)
         database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", tags)
         database.executemany("DELETE FROM dead_letters WHERE owner = ? AND failure_group = ? AND job = ?", ungrouped)
         database.executemany("INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?)", grouped)
+        database.executemany("DELETE FROM dependencies WHERE needed = ? AND job_id = ?", unneeded)
+        database.executemany("INSERT OR IGNORE INTO dependencies VALUES (?, ?)", needed)
         database.executemany(_ADD_TO_COUNT, [(*key, delta) for key, delta in counted.items() if delta])
 
     def _store_events(self, database: sqlite3.Connection, blobs: Mapping[int, bytes]) -> None:
@@ -186,13 +248,16 @@ class Changes:
         numbers = [(was.number,) for was in known]
         ids = [(was.job.id,) for was in known]
         tags = [row for was in known for row in _tag_rows(was.job)]
-        database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?)", self._removed.items())
+        expired = [
+            (job_id, *self._expired[job_id], gone.body.deleted, gone.seq) for job_id, gone in self._removed.items()
+        ]
+        database.executemany("INSERT OR REPLACE INTO expired VALUES (?, ?, ?, ?, ?)", expired)
         database.executemany("DELETE FROM jobs WHERE number = ?", numbers)
         database.executemany("DELETE FROM events WHERE job = ?", numbers)
         database.executemany("DELETE FROM progress WHERE job = ?", numbers)
         database.executemany("DELETE FROM artifacts WHERE job_id = ?", ids)
         database.executemany("DELETE FROM notes WHERE job_id = ?", ids)
-        database.executemany("DELETE FROM tags WHERE tenant = ? AND tag = ? AND job_id = ?", tags)
+        database.executemany(_DELETE_TAG, tags)
 
 
 def _count(counted: dict[_Counted, int], job: Job, by: int) -> None:
@@ -207,6 +272,13 @@ def _tag_rows(job: Job) -> list[tuple[str, str, str]]:
     """Return the job's rows of the table ``tags``, in the order of its columns."""
     spec = job.spec
     return [(tenant, tag, job.id) for tenant in tenant_keys(spec) for tag in spec.tags] if spec.tags else []
+
+
+def _needs(known: IndexedJob | None) -> list[_Needed]:
+    """Return the job's rows of the table ``dependencies``: the jobs that it waits for, none once it has ended."""
+    if known is None or not known.job.spec.after or known.job.status.is_terminal:
+        return []
+    return [(needed, known.job.id) for needed in known.job.spec.after]
 
 
 def _group_rows(known: IndexedJob) -> list[_Grouped]:
@@ -231,6 +303,7 @@ _OF_KIND = {
     Kind.FAILED: What.FAILED,
     Kind.DEAD_LETTER: What.DEAD_LETTERED,
 }
+_HELD_BACK = frozenset({Kind.SCHEDULED, Kind.WAITING})
 _ADD = "INSERT INTO minutes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 _BEGAN = "INSERT OR IGNORE INTO minutes_began VALUES (?, ?)"
 
@@ -258,7 +331,7 @@ class MinuteCounts:
         minute = minute_of(message.at)
         for event in events:
             queue, what = event.job.spec.queue, _OF_KIND.get(event.kind)
-            if event.kind is Kind.SCHEDULED:
+            if event.kind in _HELD_BACK and before is None and not getattr(message.body, "held", False):
                 # By the time of its creation: the message itself is deleted once its time has come.
                 self._add(queue, minute_of(event.job.spec.created_at), What.CREATED)
             elif event.kind is Kind.QUEUED and _is_creation(message):
@@ -323,7 +396,7 @@ class MinuteCounts:
 
 def _is_creation(message: Message) -> bool:
     body = message.body
-    if not isinstance(body, Submission) or body.spec.run_at is not None:
+    if not isinstance(body, Submission) or body.spec.run_at is not None or body.release or body.after_edit:
         return False
     return body.event_seq == 0 or body.after_expiry
 

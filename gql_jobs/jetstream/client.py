@@ -12,8 +12,8 @@ by ``NatsClient.send``; ``Publisher`` has a future for each of its own, which th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import nats.aio.subscription
@@ -23,7 +23,13 @@ from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 from nats.protocol.parser import PERMISSIONS_ERR, Parser
 
-from gql_jobs.jetstream.errors import MessageTooLarge, Unacknowledged, Unavailable, publication_refused
+from gql_jobs.jetstream.errors import (
+    JetStreamError,
+    MessageTooLarge,
+    Unacknowledged,
+    Unavailable,
+    publication_refused,
+)
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -40,6 +46,9 @@ ROLLUP_HEADER = "Nats-Rollup"
 SCHEDULE_HEADER = "Nats-Schedule"
 """``@at <time>``: when the server publishes the message to the subject in ``SCHEDULE_TARGET_HEADER``."""
 SCHEDULE_TARGET_HEADER = "Nats-Schedule-Target"
+SCHEDULE_NEXT_HEADER = "Nats-Schedule-Next"
+"""``purge``: the message ends the schedule on the subject in ``SCHEDULER_HEADER``, which is stored no more with it."""
+SCHEDULER_HEADER = "Nats-Scheduler"
 """The subject to which the server publishes a scheduled message when it is due."""
 TTL_HEADER = "Nats-TTL"
 """How long the server keeps the message, such as ``60s``."""
@@ -53,6 +62,10 @@ _REFUSALS_KEPT = 64
 """How many subjects are remembered that the server has not permitted."""
 _MAX_HEADER_BYTES = 4096
 """More bytes than any header block written here has: a message is measured only if it leaves less room than that."""
+
+_NOTHING_SENT = "NATS is not reachable; nothing was sent."
+SENT_AT_ONCE = 64
+"""Messages of a batch that are sent at once: the server stores some while others are encoded."""
 
 TakeMessage = Callable[[int, bytes, bytes, bytes, bytes | None], bool]
 """Given subscription id, subject, reply, body and headers: returns whether the message was handled."""
@@ -141,6 +154,15 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     headers: dict[str, str] | None
 
 
+class Outgoing(NamedTuple):
+    """A message to be sent; ``reply`` is the subject on which an answer is expected, if any."""
+
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    reply: str = ""
+
+
 Receiver = Callable[[Received], None]
 """Called with each message while the connection is read, so it must not take long."""
 
@@ -164,15 +186,43 @@ class NatsClient(Client):
         :raises Unavailable: if it was not sent because the server is away.
         :raises MessageTooLarge: if the server would refuse its size; none of it was sent.
         """
-        # nats-py checks the body alone, and the server closes a connection that sends a message over its limit.
+        self.check_size(subject, data, headers)
+        try:
+            await self.publish(subject, data, reply=reply, headers=headers)
+        except NatsError as error:
+            raise Unavailable(_NOTHING_SENT) from error
+
+    def check_size(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
+        """Check that the server takes a message of that size: it closes a connection that sends a larger one.
+
+        :raises MessageTooLarge: if it does not.
+        """
+        # nats-py checks the body alone.
         if self.max_payload - len(data) < _MAX_HEADER_BYTES:
             size = len(data) + _size_of(headers)
             if size > self.max_payload > 0:
                 raise MessageTooLarge(subject, size, self.max_payload)
-        try:
-            await self.publish(subject, data, reply=reply, headers=headers)
-        except NatsError as error:
-            raise Unavailable("NATS is not reachable; nothing was sent.") from error
+
+    async def send_all(self, messages: "list[Outgoing]") -> None:
+        """Send messages at once whose sizes have been checked, without waiting for answers.
+
+        :raises Unavailable: if none was sent because the server is away.
+        """
+        if not self.is_connected or self.is_draining_pubs:
+            raise Unavailable(_NOTHING_SENT)
+        commands: list[bytes] = []
+        for subject, data, headers, reply in messages:
+            command = _publication(subject, reply, data, headers)
+            if command is None:
+                if commands:
+                    await self._send_command(b"".join(commands))
+                    commands.clear()
+                await self.send(subject, data, reply, headers)
+            else:
+                commands.append(command)
+        await self._send_command(b"".join(commands))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     async def receive(self, subject: str, receiver: Receiver) -> SubjectSubscription:
         """Call ``receiver`` with each message of a subject that nothing else of this client subscribes to.
@@ -247,6 +297,13 @@ class NatsClient(Client):
         await self._process_op_err(error)
         await self._error_cb(error)
 
+    async def _process_pong(self) -> None:
+        # What nobody waits for any more, as when the server has hung for longer than a flush waits, may not be
+        # resolved: nats-py would stop reading, and hear nothing until its pings tell it so.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         receiver = self._receiver(sid)
         if receiver is None:
@@ -260,17 +317,26 @@ class NatsClient(Client):
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
     ) -> None:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
-        if not headers or lines.count("\n") != len(headers):
-            # Without headers, or with a value that has line breaks, which nats-py removes.
+        command = _publication(subject, reply, payload, headers)
+        if command is None:
             await super()._send_publish(subject, reply, payload, payload_size, headers)
             return
-        block = f"NATS/1.0\r\n{lines}\r\n".encode()
-        size = len(block) + payload_size
-        command = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
-        await self._send_command(b"".join((command, block, payload, b"\r\n")))
+        await self._send_command(command)
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+
+def _publication(subject: str, reply: str, data: bytes, headers: dict[str, Any] | None) -> bytes | None:
+    """Return the command that publishes a message; None for one without headers, which nats-py writes fast enough.
+
+    None as well for one with a value that has line breaks, which nats-py removes.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+    if not headers or lines.count("\n") != len(headers):
+        return None
+    block = f"NATS/1.0\r\n{lines}\r\n".encode()
+    size = len(block) + len(data)
+    return b"".join((f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode(), block, data, b"\r\n"))
 
 
 def _call_receiver(receiver: Receiver, message: Received) -> None:
@@ -301,6 +367,9 @@ async def _cancellable(waiting: Coroutine[Any, Any, _T]) -> _T:
     return answer
 
 
+_CLOSED = "the connection was closed before it was acknowledged"
+
+
 class _Error(msgspec.Struct):
     err_code: int = 0
     description: str = ""
@@ -326,6 +395,8 @@ class Publisher:
         self._client = client
         self._inbox = inbox
         self._waiting: dict[str, tuple[asyncio.Future[int], asyncio.TimerHandle]] = {}
+        self._batched: dict[str, tuple[_Batch, int]] = {}
+        """Of messages that were sent in a batch, that and their place in it."""
         self._number = 0
 
     @property
@@ -370,6 +441,68 @@ class Publisher:
         """
         return await (await self.send(subject, data, headers, timeout))
 
+    async def publish_all(
+        self,
+        messages: Sequence[Outgoing],
+        timeout: float,  # noqa: ASYNC109
+    ) -> list[int | JetStreamError]:
+        """Send messages, pipelined, and wait for their acknowledgements; they are stored in this order.
+
+        :param messages: without ``reply``.
+        :param timeout: seconds to wait after the last was sent.
+        :returns: for each its sequence, or the error that ``publish`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        batch = _Batch(len(messages), loop.create_future())
+        timer: asyncio.TimerHandle | None = None
+        try:
+            for start in range(0, len(messages), SENT_AT_ONCE):
+                if start:
+                    # What was sent leaves meanwhile.
+                    await asyncio.sleep(0)
+                await self._send_part(batch, messages[start : start + SENT_AT_ONCE], start)
+            if messages:
+                timer = loop.call_later(timeout, self._end_batch, batch, f"no acknowledgement within {timeout:g} s")
+                await batch.ended
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._end_batch(batch, "it was not waited for")
+        return batch.outcomes
+
+    async def _send_part(self, batch: "_Batch", messages: Sequence[Outgoing], place: int) -> None:
+        outgoing: list[Outgoing] = []
+        tokens: list[str] = []
+        small = self.max_payload - _MAX_HEADER_BYTES
+        for at, (subject, data, headers, _) in enumerate(messages, place):
+            if len(data) > small:
+                try:
+                    self._client.check_size(subject, data, headers)
+                except MessageTooLarge as error:
+                    batch.end_one(at, error)
+                    continue
+            self._number += 1
+            token = str(self._number)
+            tokens.append(token)
+            self._batched[token] = batch, at
+            outgoing.append(Outgoing(subject, data, headers, f"{self._inbox}.{token}"))
+        batch.tokens += tokens
+        try:
+            await self._client.send_all(outgoing)
+        except Unavailable as error:
+            for token in tokens:
+                self._end_one(token, error)
+
+    def _end_one(self, token: str, outcome: "int | JetStreamError") -> None:
+        found = self._batched.pop(token, None)
+        if found is not None:
+            batch, place = found
+            batch.end_one(place, outcome)
+
+    def _end_batch(self, batch: "_Batch", why: str) -> None:
+        for token in batch.tokens if batch.left else ():
+            self._end_one(token, Unacknowledged(why))
+
     def _take_waiting(self, token: str) -> asyncio.Future[int] | None:
         """Remove a message from those that wait for an acknowledgement; return its future, None if that is done."""
         future, timer = self._waiting.pop(token, (None, None))
@@ -383,23 +516,52 @@ class Publisher:
 
     def on_ack(self, message: Received) -> None:
         """Resolve the future of the message that this acknowledgement, or refusal, answers."""
-        future = self._take_waiting(message.subject.rsplit(".", 1)[-1])
+        token = message.subject.rsplit(".", 1)[-1]
+        if token in self._batched:
+            self._end_one(token, _outcome(message.data))
+            return
+        future = self._take_waiting(token)
         if future is None:
             return
-        if not message.data:
-            _fail(future, Unavailable("No JetStream stream takes this message; nothing was stored."))
-            return
-        ack = _decode_ack(message.data)
-        if ack.error is None:
-            future.set_result(ack.seq)
+        outcome = _outcome(message.data)
+        if isinstance(outcome, int):
+            future.set_result(outcome)
         else:
-            _fail(future, publication_refused(ack.error.err_code, ack.error.description))
+            _fail(future, outcome)
 
     def close(self) -> None:
         """Fail the futures of all messages that are not acknowledged: nobody hears of them any more."""
         for token in list(self._waiting):
             if (future := self._take_waiting(token)) is not None:
-                _fail(future, Unacknowledged("the connection was closed before it was acknowledged"))
+                _fail(future, Unacknowledged(_CLOSED))
+        for token in list(self._batched):
+            self._end_one(token, Unacknowledged(_CLOSED))
+
+
+class _Batch:
+    """The outcomes of messages that were sent together; ``ended`` is resolved when there are all of them."""
+
+    __slots__ = ("ended", "left", "outcomes", "tokens")
+
+    def __init__(self, size: int, ended: asyncio.Future[None]) -> None:
+        self.outcomes: list[int | JetStreamError] = [0] * size
+        self.left = size
+        self.tokens: list[str] = []
+        self.ended = ended
+
+    def end_one(self, place: int, outcome: int | JetStreamError) -> None:
+        self.outcomes[place] = outcome
+        self.left -= 1
+        if not self.left and not self.ended.done():
+            self.ended.set_result(None)
+
+
+def _outcome(answer: bytes) -> int | JetStreamError:
+    """Return the sequence that an acknowledgement names, or the error that it stands for."""
+    if not answer:
+        return Unavailable("No JetStream stream takes this message; nothing was stored.")
+    ack = _decode_ack(answer)
+    return ack.seq if ack.error is None else publication_refused(ack.error.err_code, ack.error.description)
 
 
 def _fail(future: asyncio.Future[int], error: Exception) -> None:

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,14 +50,15 @@ class _Answer(msgspec.Struct):
 class Connection:
     """One connection to NATS: messages, requests, subscriptions and calls of the JetStream API.
 
-    ``on_reconnect``: functions to call after each reconnection. ``client``: the client beneath, for code that sends
-    thousands of messages and saves a call for each.
+    ``on_disconnect``, ``on_reconnect``: functions to call after each loss of the connection and each reconnection.
+    ``client``: the client beneath, for code that sends thousands of messages and saves a call for each.
     """
 
     def __init__(self, client: NatsClient, inbox: str) -> None:
         """:param inbox: what the subjects begin with on which answers come."""
         self.client = client
         self._inbox = inbox
+        self.on_disconnect: list[Callable[[], None]] = []
         self.on_reconnect: list[Callable[[], None]] = []
 
     @property
@@ -165,17 +166,26 @@ class Connection:
             raise ApiError(call, error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
         return answer
 
-    async def object_store(self, bucket: str, replicas: int) -> ObjectStore:
+    async def object_store(self, bucket: str, replicas: int | None) -> ObjectStore:
         """Return nats-py's object store of that name; if there is none, create it with ``replicas`` copies.
 
-        :raises nats.errors.Error: if the server refuses or does not answer.
+        :param replicas: None to create none.
+        :raises nats.errors.Error: if the server refuses or does not answer, or there is none and none is created.
         """
         jetstream = self.client.jetstream()
         try:
             # Not created first: that is refused if the existing one differs, in its number of copies for example.
             return await jetstream.object_store(bucket)
         except NotFoundError:
+            if replicas is None:
+                raise
             return await jetstream.create_object_store(bucket, replicas=replicas)
+
+    async def end(self) -> None:
+        """End it for good: nothing is sent any more, and nothing is heard."""
+        # If the connection is lost just now, the flush fails (in uvloop with RuntimeError), and that does not matter.
+        with suppress(OSError, RuntimeError):
+            await self.client.close()
 
     async def purge(self, stream: str, subject: str) -> None:
         """Remove every message of a subject. Slow on the server's side, so not to be called for every job.
@@ -263,6 +273,11 @@ def _look_for_our_server(settings: Settings, client: NatsClient) -> None:
         client.set_server_pool([ours.url])
 
 
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
 @asynccontextmanager
 async def connect(
     settings: Settings, name: str, on_trouble: Callable[[str], None] = log.debug
@@ -289,11 +304,11 @@ async def connect(
         drop_unsent()
         if not client.is_closed:
             log.warning("NATS is away")
+            _call(connection.on_disconnect)
 
     async def reconnected() -> None:
         log.info("NATS is back")
-        for callback in connection.on_reconnect:
-            callback()
+        _call(connection.on_reconnect)
 
     async def failed(error: Exception) -> None:
         nonlocal logged_at
@@ -333,9 +348,7 @@ async def connect(
     finally:
         if not client.is_connected:
             drop_unsent()
-        # If the connection is lost just now, the flush fails (in uvloop with RuntimeError), and that does not matter.
-        with suppress(OSError, RuntimeError):
-            await client.close()
+        await connection.end()
 
 
 @asynccontextmanager

@@ -4,13 +4,14 @@ It is laid out as other clients of NATS expect, so ``nats kv`` reads and writes 
 consumer, read from the stream's leader, and written under fences.
 """
 
+import asyncio
 from typing import Any
 
 import msgspec
 
-from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER, TTL_HEADER, Publisher
+from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER, TTL_HEADER, Publisher, Received
 from gql_jobs.jetstream.connection import Connection
-from gql_jobs.jetstream.errors import ApiError
+from gql_jobs.jetstream.errors import ApiError, Unavailable
 from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
 from gql_jobs.jetstream.stored_messages import last_message, subjects_page
 
@@ -19,6 +20,10 @@ PUT_TIMEOUT = 5.0
 _NAME_IN_USE = 10058
 _CALL_TIMEOUT = 10.0
 """Seconds that the creation or update of the bucket may take."""
+
+
+_FORGOTTEN = 5_000_000_000
+"""Nanoseconds after which the server forgets a consumer that nobody listens to."""
 
 
 class KeyValueState(msgspec.Struct):
@@ -38,14 +43,18 @@ class _Info(msgspec.Struct):
     config: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class _Made(msgspec.Struct):
+    num_pending: int = 0
+
+
 class KeyValueBucket:
     """One bucket. Keys are parts of letters, digits, ``_`` and ``-``, with dots between them."""
 
     def __init__(self, connection: Connection, publisher: Publisher, name: str) -> None:
         self._connection = connection
         self._publisher = publisher
-        self._prefix = f"$KV.{name}."
-        self._stream = f"KV_{name}"
+        self._prefix = _prefix_of(name)
+        self._stream = _stream_of(name)
 
     async def ensure(self, replicas: int, max_value_bytes: int) -> None:
         """Make the bucket if there is none, with ``replicas`` copies; never fewer copies than it has.
@@ -149,3 +158,51 @@ class KeyValueBucket:
     def key_of(self, subject: str) -> str:
         """Return the key of a message that ``follow`` has brought."""
         return subject.removeprefix(self._prefix)
+
+
+async def newest_values(connection: Connection, bucket: str, pattern: str) -> dict[str, bytes]:
+    """Return the newest values of the keys of a bucket that match, by key; those that were deleted are left out.
+
+    The user of the connection needs the right to make consumers of that pattern, and to read nothing else of the
+    bucket.
+
+    :raises ApiError: if there is no such bucket.
+    :raises Unavailable: if the server does not answer.
+    """
+    arrived: asyncio.Queue[Received] = asyncio.Queue()
+    inbox = connection.new_inbox()
+    wanted = _prefix_of(bucket) + pattern
+    config = {
+        "name": inbox.rsplit(".", 1)[-1],
+        "deliver_subject": inbox,
+        "deliver_policy": "last_per_subject",
+        "filter_subject": wanted,
+        "ack_policy": "none",
+        "max_deliver": 1,
+        "inactive_threshold": _FORGOTTEN,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    call = f"CONSUMER.CREATE.{_stream_of(bucket)}.{config['name']}.{wanted}"
+    subscription = await connection.receive(inbox, arrived.put_nowait)
+    try:
+        answer = await connection.api(call, {"stream_name": _stream_of(bucket), "config": config}, _CALL_TIMEOUT)
+        made = msgspec.json.decode(answer, type=_Made)
+        values: dict[str, bytes] = {}
+        async with asyncio.timeout(_CALL_TIMEOUT):
+            while made.num_pending > len(values):
+                message = await arrived.get()
+                values[message.subject.removeprefix(_prefix_of(bucket))] = message.data
+    except TimeoutError:
+        raise Unavailable("NATS did not answer in time.") from None
+    finally:
+        await connection.unsubscribe(subscription)
+    return {key: value for key, value in values.items() if value}
+
+
+def _prefix_of(bucket: str) -> str:
+    return f"$KV.{bucket}."
+
+
+def _stream_of(bucket: str) -> str:
+    return f"KV_{bucket}"

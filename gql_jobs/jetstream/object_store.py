@@ -4,9 +4,11 @@ A thin layer over nats-py that translates its errors into this package's, and re
 """
 
 import base64
+from contextlib import aclosing
 from io import BufferedIOBase
 from typing import NamedTuple
 
+import msgspec
 from nats.errors import Error as NatsError
 from nats.js.api import ObjectMeta
 from nats.js.errors import NotFoundError
@@ -14,6 +16,8 @@ from nats.js.object_store import ObjectStore
 
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ObjectStoreError
+from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
+from gql_jobs.jetstream.stored_messages import delete_message, last_message
 
 
 def bucket_stream(bucket: str) -> str:
@@ -34,6 +38,12 @@ def record_subject(bucket: str, name: str) -> str:
 def records_prefix(bucket: str) -> str:
     """Return what the subjects of the bucket's records begin with."""
     return f"$O.{bucket}.M."
+
+
+class _Described(msgspec.Struct):
+    """What the record of a file says: the name of its chunks."""
+
+    nuid: str
 
 
 class StoredFile(NamedTuple):
@@ -90,11 +100,43 @@ class Bucket:
             raise ObjectStoreError(str(error)) from error
         await self._connection.purge(bucket_stream(self._name), record_subject(self._name, name))
 
+    async def erase(self, name: str) -> None:
+        """Remove a file as ``delete`` does, and have the server overwrite the bytes that it has stored of it.
 
-async def open_bucket(connection: Connection, name: str, replicas: int) -> Bucket:
+        It takes the server a write for each chunk.
+
+        :raises KeyError: if there is no such file.
+        :raises ObjectStoreError: | ApiError | Unavailable: if some of it may still be there.
+        """
+        stream, record = bucket_stream(self._name), record_subject(self._name, name)
+        described = await last_message(self._connection, stream, record)
+        if described is None:
+            raise KeyError(name)
+        nuid = msgspec.json.decode(described.data, type=_Described).nuid
+        # The chunks first: the record is what they are found by.
+        for subject in (f"{chunks_prefix(self._name)}{nuid}", record):
+            for seq in await self._seqs(stream, subject):
+                await delete_message(self._connection, stream, seq, erase=True)
+
+    async def _seqs(self, stream: str, subject: str) -> list[int]:
+        """Return the sequences of all messages on a subject, without their bytes."""
+        if (last := await last_message(self._connection, stream, subject)) is None:
+            return []
+        found: list[int] = []
+        batches = OrderedConsumer(self._connection, stream, (subject,), 1, headers_only=True).batches()
+        async with aclosing(batches):
+            async for batch in batches:
+                found += [message.seq for message in batch]
+                if not batch or found[-1] >= last.seq:
+                    break
+        return found
+
+
+async def open_bucket(connection: Connection, name: str, replicas: int | None = None) -> Bucket:
     """Return the object store of that name; if there is none, create it with ``replicas`` copies.
 
-    :raises ObjectStoreError: if the server refuses or does not answer.
+    :param replicas: None to create none.
+    :raises ObjectStoreError: if the server refuses or does not answer, or there is none and none is created.
     """
     try:
         return Bucket(connection, name, await connection.object_store(name, replicas))

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gql_jobs import clock
 from gql_jobs.jetstream.client import Received, SubjectSubscription
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError, Unavailable
@@ -57,12 +58,22 @@ class OrderedConsumer:
     :param filters: patterns of the subjects wanted; empty for all. With more than one the server looks at every subject
         of the stream when the consumer is created, which takes long where it has millions.
     :param start: the first sequence wanted.
+    :param headers_only: leave the data of messages out: what is brought of each is its subject, sequence and time.
     """
 
-    def __init__(self, connection: Connection, stream: str, filters: tuple[str, ...], start: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        filters: tuple[str, ...],
+        start: int,
+        *,
+        headers_only: bool = False,
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._filters = filters
+        self._headers_only = headers_only
         self._description = ", ".join(filters) or stream
         self._next = start
         self._arrived: deque[Received] = deque()
@@ -212,6 +223,8 @@ class OrderedConsumer:
         }
         if self._filters:
             config["filter_subjects"] = list(self._filters)
+        if self._headers_only:
+            config["headers_only"] = True
         body = {"stream_name": self._stream, "config": config}
         created = await self._connection.api(f"CONSUMER.CREATE.{self._stream}", body, CREATE_TIMEOUT)
         answer = msgspec.json.decode(created, type=_Created)
@@ -244,5 +257,7 @@ def ack_tokens(reply: str) -> list[str]:
 
 
 def time_of(nanoseconds: int) -> datetime:
-    """Return the time so many nanoseconds after 1970, rounded to microseconds as msgspec rounds times in JSON."""
-    return _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)
+    """Return the time of the server so many nanoseconds after 1970, rounded as msgspec rounds times in JSON."""
+    moment = _EPOCH + timedelta(0, 0, (nanoseconds + 500) // 1000)
+    # Called for every message: the clock is asked only where it may have been moved.
+    return moment if clock.advances is None else clock.told_by_server(moment)

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,11 @@ class EmbeddedServer:
         """The port for clients."""
         return urlsplit(self.address).port or 0
 
+    def url_of(self, account: str) -> str:
+        """Return the URL for the user of one of its ``accounts``, with the password."""
+        name, password = quote(account, safe=""), urlsplit(self.url).password
+        return self.address.replace("//", f"//{name}:{password}@", 1)
+
     @property
     def url_file(self) -> Path:
         """The file, readable for its owner alone, in which ``url`` stands."""
@@ -83,6 +88,7 @@ async def embedded_server(
     max_store_bytes: int = 10 << 30,
     user: str | None = None,
     password: str | None = None,
+    accounts: Sequence[str] = (),
 ) -> AsyncIterator[EmbeddedServer]:
     """Run a nats-server with JetStream: ready when the block begins, ended when it ends.
 
@@ -91,6 +97,8 @@ async def embedded_server(
     :param sync_always: fsync before every acknowledgement.
     :param max_store_bytes: size limit of the store, in bytes.
     :param password: of its clients; by default the one that it had before, or else a random one.
+    :param accounts: names of further users. Each has the same password and an account of its own, whose streams nobody
+        else sees: another server, as far as they can tell.
     :raises FolderInUse: if another server uses the folder.
     :raises EmbeddedServerError: if nats-server is missing or does not start.
     """
@@ -105,6 +113,7 @@ async def embedded_server(
             sync_always=sync_always,
             max_store_bytes=max_store_bytes,
             credentials=credentials,
+            accounts=accounts,
         )
         process = await _start(program, config, stdin=stdin, lock_fd=lock.fd)
         try:
@@ -180,6 +189,7 @@ def _configure(
     sync_always: bool,
     max_store_bytes: int,
     credentials: tuple[str, str],
+    accounts: Sequence[str],
 ) -> Path:
     ports = folder / "ports"
     ports.mkdir(exist_ok=True)
@@ -199,6 +209,13 @@ def _configure(
         "logfile_max_num": 2,
         "jetstream": jetstream,
     }
+    if accounts:
+        user, password = credentials
+        del configuration["authorization"]["user"], configuration["authorization"]["password"]
+        configuration["accounts"] = {
+            name: {"jetstream": "enabled", "users": [{"user": name, "password": password}]}
+            for name in (user, *accounts)
+        }
     if monitoring is not None:
         configuration |= {"http": "127.0.0.1:-1", "http_base_path": monitoring}
     config = _config_file(folder)

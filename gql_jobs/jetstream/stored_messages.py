@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from gql_jobs import clock
 from gql_jobs.jetstream.connection import API_TIMEOUT, Connection
 from gql_jobs.jetstream.errors import ApiError
 
@@ -95,17 +96,25 @@ async def message_at(connection: Connection, stream: str, seq: int) -> StoredMes
 
 
 async def messages_of(
-    connection: Connection, stream: str, subject_filter: str, first_seq: int = 1
+    connection: Connection, stream: str, subject_filter: str, first_seq: int = 1, last_seq: int | None = None
 ) -> AsyncIterator[StoredMessage]:
-    """Yield all messages whose subjects match, oldest first; one request each.
+    """Yield all messages whose subjects match when it begins, oldest first; one request each, and one more.
 
+    :param last_seq: the sequence of the last one, behind which none is looked for; None if that is not known.
     :raises ApiError: if there is no such stream.
     :raises Unavailable: if the leader does not answer.
     """
+    # To find that there is no further one, the server would look through all that was stored since the last one.
+    last = await last_message(connection, stream, subject_filter)
     seq = first_seq
-    while (found := await _get(connection, stream, {"seq": seq, "next_by_subj": subject_filter})) is not None:
+    while last is not None and seq <= last.seq:
+        found = await _get(connection, stream, {"seq": seq, "next_by_subj": subject_filter})
+        if found is None:
+            return
         yield found
         seq = found.seq + 1
+        if last_seq is not None and seq > last_seq:
+            return
 
 
 async def _get(connection: Connection, stream: str, body: dict[str, object]) -> StoredMessage | None:
@@ -116,7 +125,8 @@ async def _get(connection: Connection, stream: str, body: dict[str, object]) -> 
             return None
         raise
     wire = _decode_stored(answer).message
-    return StoredMessage(wire.subject, wire.seq, wire.time, b64decode(wire.data), b64decode(wire.hdrs))
+    at = wire.time if clock.advances is None else clock.told_by_server(wire.time)
+    return StoredMessage(wire.subject, wire.seq, at, b64decode(wire.data), b64decode(wire.hdrs))
 
 
 def deletion_call(stream: str) -> str:
@@ -124,9 +134,12 @@ def deletion_call(stream: str) -> str:
     return f"$JS.API.{_deletion(stream)}"
 
 
-def deletion_body(seq: int) -> dict[str, object]:
-    """Return the body of a request to remove the message ``seq``. Overwriting its bytes too would cost a write."""
-    return {"seq": seq, "no_erase": True}
+def deletion_body(seq: int, *, erase: bool = False) -> dict[str, object]:
+    """Return the body of a request to remove the message ``seq``.
+
+    :param erase: whether its bytes are overwritten too, which costs the server a write.
+    """
+    return {"seq": seq, "no_erase": not erase}
 
 
 def is_already_deleted(err_code: int, description: str) -> bool:
@@ -135,14 +148,15 @@ def is_already_deleted(err_code: int, description: str) -> bool:
     return err_code == _SEQUENCE_NOT_FOUND or description == "no message found"
 
 
-async def delete_message(connection: Connection, stream: str, seq: int) -> None:
+async def delete_message(connection: Connection, stream: str, seq: int, *, erase: bool = False) -> None:
     """Remove one message; one that does not exist any more is no error.
 
+    :param erase: whether its bytes are overwritten where the server has stored them.
     :raises ApiError: if the server refuses, for example because there is no such stream.
     :raises Unavailable: if the leader does not answer.
     """
     try:
-        await connection.api(_deletion(stream), deletion_body(seq))
+        await connection.api(_deletion(stream), deletion_body(seq, erase=erase))
     except ApiError as error:
         if not is_already_deleted(error.err_code, error.description):
             raise

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.requests import JobFilter
-from gql_jobs.jobs.viewer import Viewer, Visibility
+from gql_jobs.jobs.viewer import Scope, Viewer, Visibility
 
 PLAN_LIFE = timedelta(hours=24)
 """How long a plan may be run."""
@@ -28,6 +28,7 @@ class BulkAction(StrEnum):
 
     RETRY = "retry"
     CANCEL = "cancel"
+    DELETE = "delete"
 
 
 class BulkState(StrEnum):
@@ -42,8 +43,13 @@ class BulkState(StrEnum):
 APPLIES_TO = {
     BulkAction.RETRY: frozenset({JobStatus.DEAD_LETTER, JobStatus.CANCELLED}),
     BulkAction.CANCEL: frozenset(status for status in JobStatus if not status.is_terminal),
+    BulkAction.DELETE: frozenset(JobStatus) - {JobStatus.PROCESSING},
 }
 """The states of jobs to which an action can be done."""
+
+
+NEEDS = {BulkAction.RETRY: Scope.CONTROL, BulkAction.CANCEL: Scope.CONTROL, BulkAction.DELETE: Scope.OPERATE}
+"""The scope that whoever plans or runs an action needs."""
 
 
 class BulkPlan(Struct, frozen=True, rename="camel"):

@@ -12,6 +12,8 @@ from gql_jobs.jobs.model import JobError
 
 TERMINAL = frozenset({Kind.COMPLETED, Kind.DEAD_LETTER, Kind.CANCELLED, Kind.EXPIRED})
 """Events after which an attempt cannot start, unless the job is submitted again."""
+_VOIDING = TERMINAL | {Kind.EDITED}
+"""Events after which the submissions before them do not start any more."""
 _TOLERANCE = timedelta(milliseconds=20)
 """A retry that is due within that time may start: clocks of a worker and the server differ."""
 
@@ -62,10 +64,14 @@ Decision = Start | Exhausted | Wait | Drop | Leave
 
 def first_start(submission: Submission) -> Start:
     """Return the start for the first delivery of a submission, for which nothing has to be read."""
-    return Start(attempt=1, event_seq=submission.event_seq)
+    if (continued := submission.continues) is None:
+        return Start(attempt=1, event_seq=submission.event_seq)
+    # The gate has let the job go again, after an attempt that failed.
+    facts = continued.errors, continued.progress, continued.message
+    return Start(continued.attempt + 1, submission.event_seq, *facts)
 
 
-def decide(
+def decide(  # noqa: PLR0911 - a table of its rules, a line each
     submission: Submission, submission_seq: int, last: Message | None, *, redelivered: bool, now: datetime
 ) -> Decision:
     """Return what to do with a delivery.
@@ -77,10 +83,13 @@ def decide(
     """
     if last is None:
         return Start(attempt=1, event_seq=0)
-    if last.kind in TERMINAL:
-        return Start(attempt=1, event_seq=last.seq) if last.seq == submission.event_seq else Drop()
+    if last.seq == submission.event_seq:
+        return first_start(submission)
     body = last.body
-    if body.submission != submission_seq:
+    if last.kind in _VOIDING or body.submission != submission_seq:
+        return Drop()
+    if last.kind is Kind.FAILED and submission.spec.gate is not None:
+        # A job that passes the gate has given its place up: it takes another release to go on.
         return Drop()
     if last.kind is Kind.STARTED:
         return _take_over(submission, last, now) if redelivered else Leave()
@@ -94,12 +103,25 @@ def decide(
 
 
 def _due(last: Message, failed: Failed) -> datetime:
-    """Return when the retry after a failure is due, by the clock of the server, which stored it at ``last.at``."""
-    if not failed.errors:
-        return failed.next_attempt_at
+    return due_again(last.at, failed.next_attempt_at, failed.errors)
+
+
+def due_again(stored_at: datetime, next_attempt_at: datetime, errors: tuple[JobError, ...]) -> datetime:
+    """Return when the retry after a failure is due, by the clock of the server.
+
+    :param stored_at: when the server stored the failure.
+    :param next_attempt_at: when the worker says that it is due.
+    :param errors: the failures so far.
+    """
+    if not errors:
+        return next_attempt_at
     # Both by the clock of the worker, which may have been wrong: the time between them is right.
-    delay = failed.next_attempt_at - failed.errors[-1].at
-    return min(failed.next_attempt_at, last.at + delay)
+    return min(next_attempt_at, stored_at + (next_attempt_at - errors[-1].at))
+
+
+def too_late(start_before: datetime) -> str:
+    """Return why a job was cancelled whose first attempt had not started by then, in a sentence."""
+    return f"It had not started by {start_before:%Y-%m-%d %H:%M:%S} UTC."
 
 
 def startable_since(stored_at: datetime, last: Message | None) -> datetime:

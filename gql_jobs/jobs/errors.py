@@ -7,6 +7,7 @@
     ├── InvalidState             INVALID_STATE          status
     ├── NotFound                 NOT_FOUND              jobId
     ├── IdempotencyConflict      IDEMPOTENCY_CONFLICT   existingJobId
+    ├── KeyTaken                 KEY_TAKEN              jobId
     ├── QueueFull                QUEUE_FULL
     ├── QueueUnavailable         QUEUE_UNAVAILABLE      jobId, when the outcome of a write is unknown
     ├── Unauthenticated          UNAUTHENTICATED
@@ -39,6 +40,7 @@ class ErrorCode(StrEnum):
     INVALID_STATE = "INVALID_STATE"
     NOT_FOUND = "NOT_FOUND"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    KEY_TAKEN = "KEY_TAKEN"
     QUEUE_FULL = "QUEUE_FULL"
     QUEUE_UNAVAILABLE = "QUEUE_UNAVAILABLE"
     UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -119,8 +121,10 @@ class InvalidState(GqlJobsError):
 
     code = ErrorCode.INVALID_STATE
 
-    def __init__(self, job_id: str, status: str, move: str) -> None:
-        super().__init__(f"Job {job_id} is {status} and cannot be {move}.", jobId=job_id, status=status)
+    def __init__(self, job_id: str, status: str, move: str, advice: str = "") -> None:
+        """:param advice: a sentence about what to do instead."""
+        message = f"Job {job_id} is {status} and cannot be {move}. {advice}".rstrip()
+        super().__init__(message, jobId=job_id, status=status)
 
 
 class NotFound(GqlJobsError):
@@ -131,6 +135,16 @@ class NotFound(GqlJobsError):
     def __init__(self, job_id: str) -> None:
         shown = shortened(job_id)
         super().__init__(f"There is no job {shown!r}.", jobId=shown)
+
+
+class UnknownRun(GqlJobsError):
+    """No run of a bulk action has this id, or it is somebody else's: which of these is not said."""
+
+    code = ErrorCode.NOT_FOUND
+
+    def __init__(self, run_id: str) -> None:
+        shown = shortened(run_id)
+        super().__init__(f"There is no run {shown!r}; a run is known for a day, to whoever began it.", runId=shown)
 
 
 class IdempotencyConflict(GqlJobsError):
@@ -150,6 +164,20 @@ class IdempotencyConflict(GqlJobsError):
         elif existing_job_id is None:
             taken = "comes twice in this batch, with different payloads; nothing was stored"
         super().__init__(f"The idempotency key {shortened(key)!r} {taken}.", existingJobId=existing_job_id)
+
+
+class KeyTaken(GqlJobsError):
+    """The key belongs to a job that has not ended. ``job_id``: None if that is not there for whoever asks."""
+
+    code = ErrorCode.KEY_TAKEN
+
+    def __init__(self, key: str, job_id: str | None, why: str = "which has not ended") -> None:
+        """Describe the refusal.
+
+        :param why: what else there is to say of the job.
+        """
+        taken = f"job {job_id}, {why}" if job_id is not None else "a job that this key or token cannot see"
+        super().__init__(f"The key {shortened(key)!r} belongs to {taken}.", jobId=job_id)
 
 
 class QueueFull(GqlJobsError):
@@ -207,7 +235,10 @@ class Unrepresentable(GqlJobsError):
     code = ErrorCode.UNREPRESENTABLE
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"The value of {name} is beyond this type of GraphQL; rawPayload or rawResult has it.")
+        super().__init__(
+            f"The value of {name} is beyond this type of GraphQL; rawPayload or rawResult has it."
+            " A whole number of up to 64 bits is shown where the field is a gql_jobs.BigInt."
+        )
 
 
 class HandlerError(Exception):

@@ -13,14 +13,17 @@ from gql_jobs.jobs.model import Artifact, Count, JobError, Moment, Percent, Spec
 
 VERSION = 1
 """The version of the bodies that any release can read."""
-NEWEST_VERSION = 2
-"""The version of those that older releases must leave alone: they would drop or show what they do not know of."""
+RELATED_VERSION = 2
+"""The version of those that releases from before tenants must leave alone: they would drop or show what is in them."""
+NEWEST_VERSION = 3
+"""The version of those that releases from before the gate must leave alone: they would run a job past its limits."""
 
 
 class Kind(StrEnum):
     """What happened. A job's outcomes are fenced over those that are stored as events (``jobs.<id>.event.<kind>``)."""
 
     SCHEDULED = "scheduled"
+    WAITING = "waiting"
     QUEUED = "queued"
     STARTED = "started"
     PROGRESS = "progress"
@@ -28,6 +31,7 @@ class Kind(StrEnum):
     FAILED = "failed"
     DEAD_LETTER = "dead_letter"
     CANCELLED = "cancelled"
+    EDITED = "edited"
     RELEASED = "released"
     EXPIRED = "expired"
     ARTIFACT = "artifact"
@@ -52,16 +56,32 @@ class Body(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, kw
     submission: int = 0
 
 
-class Submission(Body, frozen=True, kw_only=True):
-    """A creation or a retry by hand. ``event_seq``: the job's last event when it was written, 0 for a new job.
+class Continued(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """What a submission that follows a failed attempt goes on from: its number, all failures, and what it reported."""
 
-    ``after_expiry``: a creation under the key of a job that has expired, of which only the ``expired`` event is left.
+    attempt: Count
+    errors: tuple[JobError, ...] = ()
+    progress: Percent = 0
+    message: str | None = None
+
+
+class Submission(Body, frozen=True, kw_only=True):
+    """A creation, a retry by hand, or one more submission of a job that was held back or changed.
+
+    ``event_seq``: the job's last event when it was written, 0 for a new job. ``after_expiry``: a creation under the key
+    of a job that has expired, of which only the ``expired`` event is left. ``after_edit``: what takes the place of the
+    submissions before an ``edited`` event. ``held``: a retry, or one after an edit, that the server holds until
+    ``spec.run_at``. ``release``: the gate lets the job go; ``continues`` is given if that is after a failed attempt.
     ``actor``: who retried it, None if nobody was authenticated; a creation's is ``spec.created_by``.
     """
 
     spec: Spec
     event_seq: int = 0
     after_expiry: bool = False
+    after_edit: bool = False
+    held: bool = False
+    release: bool = False
+    continues: Continued | None = None
     actor: str | None = None
 
 
@@ -105,12 +125,27 @@ class DeadLetter(AttemptBody, frozen=True, kw_only=True):
 
 
 class Cancelled(Body, frozen=True, kw_only=True):
-    """A client cancelled the job. ``spec`` is given only for a scheduled job, whose first message is deleted then.
+    """The job was cancelled. ``spec`` is given only for a scheduled job, whose first message is deleted then.
 
-    ``actor``: who cancelled it, None if nobody was authenticated.
+    ``actor``: who cancelled it, None if nobody was authenticated. ``reason``: why the system cancelled it, in a
+    sentence; None where somebody asked for it.
     """
 
     spec: Spec | None = None
+    actor: str | None = None
+    reason: str | None = None
+
+
+class Edited(Body, frozen=True, kw_only=True):
+    """The job was changed before it has started: ``spec`` is what is asked for from now on.
+
+    Its submissions so far are void, and another one follows. ``changed``: the names of what is another, as clients know
+    them; empty if the gate has only taken its release back. ``actor``: who changed it, None if nobody was
+    authenticated.
+    """
+
+    spec: Spec
+    changed: tuple[str, ...] = ()
     actor: str | None = None
 
 
@@ -119,9 +154,14 @@ class Released(AttemptBody, frozen=True, kw_only=True):
 
 
 class Expired(Body, frozen=True, kw_only=True):
-    """The job is deleted, because its retention is over. ``event_seq``: its last event before this one."""
+    """The job is deleted, because its retention is over, or because somebody wanted it (``deleted``).
+
+    ``event_seq``: its last event before this one. ``actor``: who deleted it, None if nobody was authenticated.
+    """
 
     event_seq: int = 0
+    deleted: bool = False
+    actor: str | None = None
 
 
 class Saved(Body, frozen=True, kw_only=True):
@@ -137,6 +177,34 @@ class Noted(Body, frozen=True, kw_only=True):
     cancelled_seq: int
     attempt: Count
     worker_id: str
+
+
+REMOVED = Raw(b"null")
+"""The value of what steers jobs no more."""
+
+
+class Steered(Body, frozen=True, kw_only=True):
+    """The present ``value`` of something that steers jobs, as JSON; ``null`` once it is removed.
+
+    ``actor``: who wrote it, None for the system, and if nobody was authenticated.
+    """
+
+    value: Raw = REMOVED
+    actor: str | None = None
+
+
+class SteeringMessage(Struct, frozen=True, gc=False):
+    """The newest message about something that steers jobs, by ``what`` it is and its ``name``.
+
+    ``seq`` and ``at`` are the stream's own sequence and time; ``value`` is None once it is removed.
+    """
+
+    what: str
+    name: str
+    seq: int
+    at: datetime
+    value: Raw | None
+    actor: str | None = None
 
 
 class Message(Struct, frozen=True, gc=False):

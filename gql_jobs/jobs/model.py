@@ -5,17 +5,20 @@ Frozen values only: no I/O and no clock. Their stored JSON has its fields in cam
 
 import hashlib
 import mimetypes
+import os
 import re
 import uuid
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
+from urllib.parse import quote
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 # UUIDs only: an id becomes part of a subject, where a wildcard would name other jobs.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _KEY_NAMESPACE = uuid.UUID("6f1c5e1e-64c5-5d8b-9b0a-3f5a8c1d7e42")
+_CHILD_NAMESPACE = uuid.UUID("b0d2a1c4-93f7-5e0e-8f5d-7c6c1b8e2a90")
 
 _CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?")
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -31,6 +34,9 @@ MAX_ARTIFACT_NAME = 200
 """Bytes of an artifact's name, at most."""
 _MEDIA_TYPES = {".webp": "image/webp", ".avif": "image/avif", ".csv": "text/csv", ".pdf": "application/pdf"}
 """Media types by extension that the tables of some systems lack."""
+
+NO_RESULT = Raw(b"null")
+"""The JSON that completes a job whose handler returns nothing."""
 
 _JOB_BYTES = 1024
 """Bytes of a job in memory without what clients and handlers choose the length of."""
@@ -52,7 +58,13 @@ def new_job_id() -> str:
 
     Log lines show its first digits only, in which time-ordered UUIDs would not differ.
     """
-    return str(uuid.uuid4())
+    # As uuid.uuid4 makes it, without an object in between: batches have thousands.
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+_VARIANT = {digit: "89ab"[number % 4] for number, digit in enumerate("0123456789abcdef")}
+"""The first digit of the fourth group, which has two bits of the variant in it, by a random digit."""
 
 
 NOBODYS_ID = new_job_id()
@@ -66,6 +78,16 @@ def job_id_for_key(idempotency_key: str, tenant: str | None = None) -> str:
     return str(uuid.uuid5(_KEY_NAMESPACE, name))
 
 
+def job_id_of_child(parent: str, submission: int, name: str) -> str:
+    """Return the id of a child that a job's handler makes in any attempt of a submission; no key of a client has it.
+
+    :param parent: the id of the job.
+    :param submission: the sequence of its submission, which another retry by hand does not have.
+    :param name: which of its children it is.
+    """
+    return str(uuid.uuid5(_CHILD_NAMESPACE, f"{parent}\0{submission}\0{name}"))
+
+
 def parse_job_id(text: str) -> str | None:
     """Return the id in its canonical spelling; None if the text is no UUID, and so no job's id."""
     return text.lower() if _UUID.fullmatch(text) else None
@@ -75,6 +97,7 @@ class JobStatus(StrEnum):
     """Where a job stands; the legal moves between them are the table in ``fold``."""
 
     SCHEDULED = "scheduled"
+    WAITING = "waiting"
     QUEUED = "queued"
     PROCESSING = "processing"
     RETRYING = "retrying"
@@ -119,8 +142,36 @@ class JobError(Struct, frozen=True, gc=False, rename="camel"):
     retryable: bool
 
 
+class DependencyPolicy(StrEnum):
+    """What becomes of a job when one of those that it is to run after does not complete."""
+
+    CANCEL = "cancel"
+    RUN = "run"
+
+
+class OverlapPolicy(StrEnum):
+    """What becomes of a tick of a schedule while the job of an earlier one has not ended."""
+
+    SKIP = "skip"
+    ALLOW = "allow"
+    CANCEL_OTHER = "cancel_other"
+
+
+class Gate(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Marks a job that is queued by a release of the gate only.
+
+    ``run_at``: when it may be released at the earliest; the spec's own is None then, because earlier releases would
+    queue the job by that. ``overlap``: what becomes of it, once it is due, while an earlier job of its schedule runs.
+    ``release_before``: when it is too late for that.
+    """
+
+    run_at: Moment | None = None
+    overlap: OverlapPolicy | None = None
+    release_before: Moment | None = None
+
+
 class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """What a client asked for: fixed at creation and part of every submission of the job.
+    """What a client asked for: part of every submission of the job, and changed by ``edited`` events alone.
 
     ``payload`` is what the client sent, as JSON under the aliases of the model's fields, and what factories of defaults
     drew; ``secrets`` are the places in it that clients are not shown, as JSON pointers in which ``*`` is every item.
@@ -128,7 +179,11 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     payload with its defaults, which jobs without the other are compared by; of confidential payloads HMACs of these.
     ``timeout`` is in seconds. ``tenant`` and ``created_by`` are those of the viewer who created it, None where that was
     nobody who was authenticated. ``encoded``: whether the payload is a text that a codec has made of that JSON.
-    ``origin``: the id of the job that it was made of, which may have expired.
+    ``origin``: the id of the job that it was made of, ``parent`` that of the job whose handler has created it; they may
+    have expired. ``key``: no other job of the tenant has it while this one has not ended. ``concurrency_key``: jobs
+    with the same one share its limits. ``after``: the ids of the jobs that have to complete first. ``start_before``:
+    when its first attempt has to have started. ``schedule``: the name of the schedule of which it is a tick.
+    ``checkpoints_after``: the position in the stream behind which checkpoints are about this payload.
     """
 
     type: str
@@ -148,18 +203,35 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     created_by: str | None = None
     encoded: bool = False
     origin: str | None = None
+    parent: str | None = None
+    key: str | None = None
+    concurrency_key: str | None = None
+    after: tuple[str, ...] = ()
+    after_policy: DependencyPolicy = DependencyPolicy.CANCEL
+    start_before: Moment | None = None
+    schedule: str | None = None
+    gate: Gate | None = None
+    checkpoints_after: int = 0
+
+    @property
+    def earliest(self) -> datetime | None:
+        """When it may run at the earliest, whoever waits for that: the server, or the gate."""
+        return self.gate.run_at if self.gate is not None else self.run_at
 
 
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """What changes about a job: its state as of one message of its history, without what was asked for.
 
-    ``retried``: whether the newest submission is a retry by hand, which is for at once. ``actor``: who caused the last
+    ``retried``: whether the newest submission is a retry by hand from before the job's time, which was for at once;
+    releases before edits wrote those. ``actor``: who caused the last
     event, None for the system, and if nobody was authenticated. ``result_encoded``: whether the result is a text that a
     codec has made of it.
     Sequences are positions in the stream JOBS. ``submission_seq``: the newest submission; ``event_seq``: the last
     event, 0 before the first; ``last_seq``: the last message that changed the job. ``attempt`` counts starts since
     the newest submission, less hand-backs. ``errors`` holds the failures since the newest submission, oldest first.
-    ``failed_at``: when the latest attempt failed, while no other has followed.
+    ``failed_at``: when the latest attempt failed, while no other has followed. ``changed``: what the last event has
+    changed of the spec. ``cancel_reason``: why the system has cancelled it. ``again``: whether it was retried by hand
+    since it was created.
     """
 
     id: str
@@ -169,6 +241,7 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     updated_at: datetime
     event_seq: int = 0
     retried: bool = False
+    again: bool = False
     attempt: int = 0
     progress: int = 0
     progress_message: str | None = None
@@ -182,10 +255,12 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
     next_attempt_at: datetime | None = None
     result_encoded: bool = False
     superseded_attempt: int | None = None
+    changed: tuple[str, ...] = ()
+    cancel_reason: str | None = None
 
     @property
     def result(self) -> Raw | None:
-        """The JSON of the result model; None before the job has completed."""
+        """The JSON of the result model, or ``NO_RESULT``; None before the job has completed."""
         return self.result_json if isinstance(self.result_json, Raw) else None
 
     @property
@@ -213,14 +288,28 @@ class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True
 
 
 class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """A job as of one message of its history: its state and its ``spec``, which never changes."""
+    """A job as of one message of its history: its state and its ``spec``."""
 
     spec: Spec
 
     @property
     def run_at(self) -> datetime | None:
-        """When it was to run at the earliest; None for at once, and after a retry by hand."""
-        return None if self.retried else self.spec.run_at
+        """When it was to run at the earliest; None for at once."""
+        return None if self.retried else self.spec.earliest
+
+    @property
+    def lacks_submission(self) -> bool:
+        """Whether the job was changed, and is not submitted again yet; for that no gate has to be waited for."""
+        return self.status is JobStatus.WAITING and self.spec.gate is None
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether the gate has to know of it: it has not ended, and may wait, share limits, or start too late."""
+        if self.status.is_terminal:
+            return False
+        spec = self.spec
+        is_marked = spec.gate is not None or spec.concurrency_key is not None or spec.schedule is not None
+        return is_marked or spec.start_before is not None or self.status is JobStatus.WAITING
 
     @property
     def weight(self) -> int:
@@ -350,6 +439,11 @@ def media_type(text: str) -> str:
     if not isinstance(text, str) or len(text) > MAX_MEDIA_TYPE or not _MEDIA_TYPE.fullmatch(text):
         raise ValueError(f"A content type is a media type such as text/csv, of at most {MAX_MEDIA_TYPE} characters.")
     return text
+
+
+def artifact_path(job_id: str, name: str) -> str:
+    """Return the path, below the API's address, at which clients find an artifact of a job."""
+    return f"/artifacts/{job_id}/{quote(name)}"
 
 
 def content_type_of(name: str) -> str:

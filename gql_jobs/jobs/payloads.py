@@ -7,11 +7,13 @@ run code of their users (validators, serializers, factories), which is never tru
 a ``ModelMismatch``, with a sentence for each field.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -20,7 +22,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json, to_jsonable_python
 
 from gql_jobs.jobs.errors import MAX_FAULTS
-from gql_jobs.jobs.registry import Node, keys_of, parts_of
+from gql_jobs.jobs.graphql_input import may_have_numbers, numbers_beyond
+from gql_jobs.jobs.model_parts import Node, keys_of, parts_of
 from gql_jobs.jobs.secret_fields import (
     REDACTED,
     SECRET_TYPES,
@@ -49,6 +52,11 @@ _SAID_BY_USERS = ("value_error", "assertion_error")
 _HALVES = "A text has half of a surrogate pair, which UTF-8 cannot hold."
 _NO_JSON = "The value is nested too deeply, or no JSON."
 _SHOWN_BEFORE = f"{REDACTED} is what is shown in the place of a secret; give the secret itself."
+_TOO_LARGE = "The number is beyond what GraphQL has for this field; one of up to 64 bits has to be a gql_jobs.BigInt."
+_LONG_NUMBER = re.compile(rb"[0-9]{10}")
+"""What JSON has somewhere if it has a whole number of more than 32 bits."""
+_MOST_READ_AGAIN = 16 * 1024
+"""Bytes of a result that is looked through for numbers that clients are not shown, for a line in the log."""
 _UNSAID = "The value does not fit; what is wrong with it is not said, because it is secret."
 
 
@@ -77,6 +85,13 @@ class ModelMismatch(ValueError):
         self.unexpected = unexpected
         self.secret_texts = secret_texts
 
+    def told_faults(self, *prefix: str) -> list[dict[str, str]]:
+        """Return the ``path`` and the ``message`` of each fault, as clients are told them.
+
+        :param prefix: what the paths begin with.
+        """
+        return [{"path": ".".join([*prefix, *map(str, one.path)]), "message": one.message} for one in self.faults]
+
 
 # A payload that is created.
 
@@ -98,13 +113,14 @@ def accept(model: type[BaseModel], given: Any) -> AcceptedPayload:
     """Return a payload that may be stored.
 
     :param given: what the client gave, under the aliases of the fields; dates, enums and the like as such.
-    :raises ModelMismatch: if it does not fit the model, cannot be written as JSON, a default could not be stored, or
-        ``REDACTED`` is in the place of a secret.
+    :raises ModelMismatch: if it does not fit the model, cannot be written as JSON, a default could not be stored,
+        ``REDACTED`` is in the place of a secret, or a number is one that the field could not be shown with.
     """
     sent = b""
     try:
-        sent = _strict_json(given)
-        value = _validated(model, sent)
+        sent = strict_json(given)
+        value = validated(model, sent)
+        check_numbers(value)
         if not _has_factories_or_secrets(model):
             return AcceptedPayload(sent, sent, (), value)
         return _accepted(model, sent, value)
@@ -113,10 +129,20 @@ def accept(model: type[BaseModel], given: Any) -> AcceptedPayload:
     except (ModelMismatch, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise _unexpected(error, model, sent) from error
+        raise failure_of_code(error, model, sent) from error
 
 
-def _strict_json(value: Any) -> bytes:
+def check_numbers(value: BaseModel) -> None:
+    """Refuse numbers that GraphQL has not: a payload may not be null, so it could not be shown.
+
+    :raises ModelMismatch: naming the places.
+    """
+    found = islice(numbers_beyond(value), MAX_FAULTS) if may_have_numbers(type(value)) else ()
+    if faults := [FieldFault(place, _TOO_LARGE) for place in found]:
+        raise ModelMismatch(faults)
+
+
+def strict_json(value: Any) -> bytes:
     """Return JSON, which has no infinity and no halves of characters."""
     try:
         written = to_json(value, inf_nan_mode="constants")
@@ -163,12 +189,14 @@ def _accepted(model: type[BaseModel], sent: bytes, value: BaseModel) -> Accepted
             _check_secrets(msgspec.json.decode(sent), [*seen.secret, *declared_secrets(model, seen.json)])
         if not seen.drawn:
             return AcceptedPayload(sent, sent, marks_of([*seen.secret, *declared_secrets(model, seen.json)]), value)
-        stored = _strict_json(seen.json)
+        stored = strict_json(seen.json)
         try:
-            again = _validated(model, stored)
+            again = validated(model, stored)
             read_back = _Seen(msgspec.json.decode(stored), as_declared=as_declared)
             read_back.look(again, read_back.json, ())
-            if not read_back.drawn and all(_plain(_at(again, path)) == _plain(drawn) for path, drawn in seen.drawn):
+            if not read_back.drawn and all(
+                compared_json(_at(again, path)) == compared_json(drawn) for path, drawn in seen.drawn
+            ):
                 marks = marks_of([*seen.secret, *declared_secrets(model, seen.json)])
                 return AcceptedPayload(stored, sent, marks, again)
         except (ValidationError, LookupError, AttributeError):
@@ -271,7 +299,7 @@ class _Seen:
                     self.look(item, _NOWHERE, path)
             elif isinstance(written, dict):
                 here = (*path, _Step(field.keys[0], name))
-                written[field.keys[0]] = _declared(value, name) if self._as_declared else _plain(item)
+                written[field.keys[0]] = declared_json(value, name) if self._as_declared else plain_json(item)
                 self.drawn.append((here, item))
                 self.look(item, written[field.keys[0]], here)
             elif item or not isinstance(item, list | dict | set | frozenset | tuple | str):
@@ -312,9 +340,18 @@ def _known_fields(cls: Any) -> dict[str, KnownField]:
     return known
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Return a value that a factory drew as JSON, whatever serializers there are: secrets in clear."""
-    return _as_json(value, lambda secret: _plain(secret.get_secret_value()))
+    return _as_json(value, lambda secret: plain_json(secret.get_secret_value()))
+
+
+def compared_json(value: Any) -> Any:
+    """Return a value as ``plain_json`` does, but what JSON has nothing for with its type: to compare them."""
+    return _as_json(value, lambda secret: compared_json(secret.get_secret_value()), _with_type)
+
+
+def _with_type(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=lambda other: {type(other).__qualname__: str(other)})
 
 
 def shown_plain(value: Any) -> Any:
@@ -322,24 +359,28 @@ def shown_plain(value: Any) -> Any:
     return _as_json(value, lambda _: REDACTED)
 
 
-def _as_json(value: Any, of_secret: Callable[[Any], Any]) -> Any:
+def _jsonable(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=str)
+
+
+def _as_json(value: Any, of_secret: Callable[[Any], Any], of_other: Callable[[Any], Any] = _jsonable) -> Any:
     if isinstance(value, (*SECRET_TYPES, RootModel)):
-        return _as_json(value.root, of_secret) if isinstance(value, RootModel) else of_secret(value)
+        return _as_json(value.root, of_secret, of_other) if isinstance(value, RootModel) else of_secret(value)
     known = fields_of(value)
     if known is not None:
         extras = getattr(value, "model_extra", None) or {}
-        own = {field.keys[0]: _as_json(getattr(value, name), of_secret) for name, field in known.items()}
-        return {**own, **{key: _as_json(item, of_secret) for key, item in extras.items()}}
+        own = {field.keys[0]: _as_json(getattr(value, name), of_secret, of_other) for name, field in known.items()}
+        return {**own, **{key: _as_json(item, of_secret, of_other) for key, item in extras.items()}}
     if isinstance(value, dict):
         return {
-            key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str)): _as_json(item, of_secret)
+            key if isinstance(key, str) else str(_jsonable(key)): _as_json(item, of_secret, of_other)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | deque):
-        return [_as_json(item, of_secret) for item in value]
+        return [_as_json(item, of_secret, of_other) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_as_json(item, of_secret) for item in value), key=to_json)
-    return to_jsonable_python(value, fallback=str)
+        return sorted((_as_json(item, of_secret, of_other) for item in value), key=to_json)
+    return of_other(value)
 
 
 def secret_texts(model: type[BaseModel], stored: bytes, marks: tuple[str, ...], value: Any = None) -> list[str]:
@@ -362,11 +403,12 @@ def texts_of_secrets(value: Any) -> list[str]:
         found.extend(texts_of_secret(secret))
         return REDACTED
 
-    _as_json(value, of_secret)
+    # Nothing else has to be written: bytes of other fields may be no text.
+    _as_json(value, of_secret, lambda _: None)
     return found
 
 
-def _declared(holder: Any, name: str) -> Any:
+def declared_json(holder: Any, name: str) -> Any:
     """Return the value of a field as the serializer of its model writes it."""
     written = type(holder).__pydantic_serializer__.to_python(holder, mode="json", round_trip=True, include={name})
     return written[name]
@@ -382,7 +424,7 @@ def read(model: type[_M], stored: bytes) -> _M:
     """
     try:
         try:
-            return _validated(model, stored)
+            return validated(model, stored)
         except ValidationError as refusal:
             return _read_tolerantly(model, stored, refusal)
     except ValidationError as error:
@@ -390,10 +432,14 @@ def read(model: type[_M], stored: bytes) -> _M:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _unexpected(error, model, stored) from error
+        raise failure_of_code(error, model, stored) from error
 
 
-def _validated(model: type[_M], data: bytes, *, tolerant: bool = False) -> _M:
+def validated(model: type[_M], data: bytes, *, tolerant: bool = False) -> _M:
+    """Return JSON as its model; what the model or code of its users raises passes.
+
+    :param tolerant: ignore the fields that are unknown here.
+    """
     # The names of fields count beside their aliases: a field may get an alias after jobs have been stored.
     return model.model_validate_json(data, by_alias=True, by_name=True, extra="ignore" if tolerant else None)
 
@@ -401,12 +447,12 @@ def _validated(model: type[_M], data: bytes, *, tolerant: bool = False) -> _M:
 def _read_tolerantly(model: type[_M], stored: bytes, refusal: ValidationError) -> _M:
     unknown = [fault["loc"] for fault in refusal.errors(include_url=False) if fault["type"] == "extra_forbidden"]
     if not unknown or not keeps_unknown_fields(model):
-        return _validated(model, stored, tolerant=True)
+        return validated(model, stored, tolerant=True)
     # To ignore all unknown fields would empty the models that keep theirs.
     value = msgspec.json.decode(stored)
     for location in unknown:
         _remove(value, place(location, value))
-    return _validated(model, msgspec.json.encode(value))
+    return validated(model, msgspec.json.encode(value))
 
 
 @cache
@@ -441,7 +487,7 @@ def write(model: type[BaseModel], returned: Any) -> bytes:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _unexpected(error) from error
+        raise failure_of_code(error) from error
     try:
         return _read_back(model, result, by_alias=True)
     except ModelMismatch as refused:
@@ -456,7 +502,7 @@ def _read_back(model: type[BaseModel], result: BaseModel, *, by_alias: bool) -> 
     stored = b""
     try:
         stored = _written(result, by_alias=by_alias)
-        again = _written(_validated(model, stored), by_alias=by_alias)
+        again = _written(validated(model, stored), by_alias=by_alias)
     except ValidationError as error:
         problem = mismatch_of(error, stored, model).faults
         raise ModelMismatch([FieldFault((), "What is stored of it could not be read back."), *problem]) from None
@@ -465,9 +511,9 @@ def _read_back(model: type[BaseModel], result: BaseModel, *, by_alias: bool) -> 
     except BaseException as error:
         if isinstance(error, ValueError) and "surrogate" in str(error):
             raise ModelMismatch([FieldFault((), _HALVES)]) from None
-        raise _unexpected(error) from error
+        raise failure_of_code(error) from error
     if again != stored:
-        different = _first_difference(msgspec.json.decode(stored), msgspec.json.decode(again))
+        different = first_difference(msgspec.json.decode(stored), msgspec.json.decode(again))
         raise ModelMismatch([FieldFault(different, "It reads back as another value than it was stored as.")])
     return stored
 
@@ -482,7 +528,8 @@ def _written(result: BaseModel, *, by_alias: bool) -> bytes:
     return to_json(_sorted(dumped), inf_nan_mode="null")
 
 
-def _first_difference(one: Any, other: Any) -> tuple[str | int, ...]:
+def first_difference(one: Any, other: Any) -> tuple[str | int, ...]:
+    """Return the path to the first place where two JSON values differ."""
     inside: Any = ()
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         inside = one
@@ -490,7 +537,7 @@ def _first_difference(one: Any, other: Any) -> tuple[str | int, ...]:
         inside = range(len(one))
     for key in inside:
         if one[key] != other[key]:
-            return (key, *_first_difference(one[key], other[key]))
+            return (key, *first_difference(one[key], other[key]))
     return ()
 
 
@@ -507,6 +554,19 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def numbers_not_shown(model: type[BaseModel], stored: bytes) -> list[tuple[str | int, ...]]:
+    """Return the places of some numbers of a stored result that GraphQL cannot write where the model has them.
+
+    Large results are not looked through.
+    """
+    if len(stored) > _MOST_READ_AGAIN or not may_have_numbers(model) or not _LONG_NUMBER.search(stored):
+        return []
+    try:
+        return list(islice(numbers_beyond(read(model, stored)), MAX_FAULTS))
+    except ModelMismatch:
+        return []
 
 
 # Faults, in words.
@@ -573,7 +633,8 @@ def _sentence(kind: str, message: str) -> str:
     return message if message.endswith((".", "!", "?", "…")) else f"{message}."
 
 
-def _unexpected(error: BaseException, model: type[BaseModel] | None = None, data: bytes = b"") -> ModelMismatch:
+def failure_of_code(error: BaseException, model: type[BaseModel] | None = None, data: bytes = b"") -> ModelMismatch:
+    """Return the fault that stands for whatever code of a model has raised; none of its text is in it."""
     texts: list[str] = []
     if model is not None and has_secrets(model):
         with suppress(ValueError, RecursionError):

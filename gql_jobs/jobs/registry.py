@@ -4,23 +4,23 @@ Handlers are named, not imported, so that an API process needs none of their lib
 """
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
-from functools import cache
-from importlib.metadata import entry_points
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import EllipsisType
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from pydantic.fields import FieldInfo
-from pydantic_core import to_json
 
+from gql_jobs.jobs.field_kinds import check_kinds
+from gql_jobs.jobs.installed_types import ALL, load_installed
+from gql_jobs.jobs.limits import InvalidLimit, Limits, parse_rate
 from gql_jobs.jobs.model import MAX_RETRIES, MAX_TIMEOUT, MIN_TIMEOUT
+from gql_jobs.jobs.model_parts import check_model, check_result_model
 
-ENTRY_POINTS = "gql_jobs.job_types"
-"""The group of entry points that name modules which register job types."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _QUEUE = re.compile(r"[a-z0-9_-]{1,63}")
 
@@ -37,215 +37,49 @@ class Model(BaseModel):
     )
 
 
+_R = TypeVar("_R", bound=BaseModel | None)
+
+
+class Payload(Model, Generic[_R]):
+    """A payload model that names its result model, so that type checkers infer the type of a job's result from it.
+
+    ``class SmsPayload(Payload[SmsResult])``; ``Payload[None]`` is that of a job whose handler returns nothing. A result
+    model that is defined further down may be given as text. Adds no fields.
+    """
+
+
 class JobType(Struct, frozen=True):
     """One kind of work. ``handler`` is ``module:function``; ``cpu_bound``: it runs in a process of its own.
 
-    ``timeout`` is in seconds. If it or ``max_retries`` is None, the setting applies.
+    ``result`` is None if the handler returns nothing. ``timeout`` is in seconds. If it or ``max_retries`` is None, the
+    setting applies. ``concurrency``: how many of its jobs run at a time, of those with one key if it has a
+    ``concurrency_key``; ``rate``: how many start in a time, as ``parse_rate`` reads it. ``concurrency_key`` is code of
+    users: it may raise anything, and return what is no key.
     """
 
     name: str
     payload: type[BaseModel]
-    result: type[BaseModel]
+    result: type[BaseModel] | None
     handler: str
     queue: str = "default"
     max_retries: int | None = None
     timeout: float | None = None
     cpu_bound: bool = False
     description: str = ""
+    concurrency: int | None = None
+    concurrency_key: Callable[[Any], str | None] | None = None
+    rate: str | None = None
 
+    @property
+    def limits(self) -> Limits:
+        """What jobs of this type are limited to, as it is stored for whoever lets them go.
 
-# The core schemas that pydantic makes of models: what kinds of values there are in a model, at any depth.
-
-Node = Mapping[str, Any]
-"""A core schema, or a part of one."""
-
-_NO_INPUT = frozenset(
-    {"serialization", "metadata", "python_schema", "strict_schema", "config", "default", "computed_fields", "members"}
-)
-"""The members of core schemas that have no part in reading JSON."""
-
-
-class Place(NamedTuple):
-    """Where a part of a model's core schema is: ``field`` of ``model``, the innermost ones.
-
-    ``union``: the place of the union that it is a choice of, without a discriminator. ``converted``: whether code of
-    users may have made its input of what the JSON has.
-    """
-
-    model: str
-    field: str = ""
-    union: "Place | None" = None
-    converted: bool = False
-
-    def __str__(self) -> str:
-        return f"The field {self.field!r} of the model {self.model}" if self.field else f"The model {self.model}"
-
-
-def parts_of(model: type[BaseModel]) -> Iterator[tuple[Node, Place]]:
-    """Yield all parts of a model's core schema that JSON is read with; a definition once for each kind of place.
-
-    :raises ValueError: if the model is not complete, because an annotation names what is not there.
-    """
-    if not model.__pydantic_complete__:
-        try:
-            model.model_rebuild()
-        except Exception as error:
-            raise ValueError(f"The model {model.__name__} is not complete: {error}") from error
-    return _walk(model.__pydantic_core_schema__, Place(model.__name__), {}, set())
-
-
-def _walk(
-    node: Node, at: Place, definitions: dict[str, Node], seen: set[tuple[str, bool, bool]]
-) -> Iterator[tuple[Node, Place]]:
-    kind = node["type"]
-    if kind == "definition-ref":
-        key = (node["schema_ref"], at.union is not None, at.converted)
-        if key not in seen and key[0] in definitions:
-            seen.add(key)
-            yield from _walk(definitions[key[0]], at, definitions, seen)
-        return
-    if kind == "definitions":
-        definitions.update({one["ref"]: one for one in node["definitions"]})
-        yield from _walk(node["schema"], at, definitions, seen)
-        return
-    yield node, at
-    if kind in _OBJECTS and isinstance(node.get("cls"), type):
-        at = at._replace(model=node["cls"].__name__)
-    elif kind == "union":
-        at = at._replace(union=at)
-    elif kind in _CONVERSIONS:
-        at = at._replace(converted=True)
-    for field, below in _below(node):
-        yield from _walk(below, at if field is None else at._replace(field=field), definitions, seen)
-
-
-_OBJECTS = frozenset({"model", "dataclass", "typed-dict"})
-"""The kinds of schemas that read a JSON object field by field."""
-_CONVERSIONS = frozenset({"function-before", "function-wrap", "json"})
-
-
-def _below(node: Node) -> Iterator[tuple[str | None, Node]]:
-    """Yield the schemas in a schema, those of fields with their names."""
-    for key, value in node.items():
-        if key == "fields" and isinstance(value, dict):
-            yield from value.items()
-        elif key == "choices" and isinstance(value, dict):
-            yield from ((None, choice) for choice in value.values())
-        elif key not in _NO_INPUT:
-            for one in value if isinstance(value, list) else [value]:
-                # A choice of a union may have a label.
-                inner = one[0] if isinstance(one, tuple) and one else one
-                if isinstance(inner, dict) and isinstance(inner.get("type"), str):
-                    yield (inner["name"] if inner["type"] == "dataclass-field" else None), inner
-
-
-def reads_fields(node: Node) -> bool:
-    """Return whether a schema reads a JSON object field by field: that of a model, a dataclass, a TypedDict."""
-    return node["type"] in _OBJECTS and not node.get("root_model", False)
-
-
-def keys_of(name: str, info: FieldInfo) -> tuple[str, ...]:
-    """Return the keys of JSON that a field is read from; the first is the one under which it is stored."""
-    alias = info.validation_alias if info.validation_alias is not None else info.alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [] if alias is None else [alias]
-    plain = [str(choice.path[0]) if isinstance(choice, AliasPath) else choice for choice in choices if _is_key(choice)]
-    return tuple(dict.fromkeys((*plain, name)))
-
-
-def _is_key(alias: str | AliasPath) -> bool:
-    return isinstance(alias, str) or (len(alias.path) == 1 and isinstance(alias.path[0], str))
-
-
-# What cannot be stored and read back as it was validated is refused at registration.
-
-
-def check_model(model: type[BaseModel]) -> None:
-    """Check that whatever a payload or result model takes can be stored and read back, also by other versions of it.
-
-    :raises ValueError: naming the field that could not.
-    """
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise ValueError(  # noqa: TRY004  # all refusals of a registration are of one type
-            f"A payload or result must be a pydantic model, not {model!r}. What has no fields can be an empty model."
-        )
-    for node, place in parts_of(model):
-        problem = _problem(node, place)
-        if problem is not None:
-            raise ValueError(problem)
-        if isinstance(cls := node.get("cls"), type) and issubclass(cls, BaseModel):
-            _check_names(cls)
-
-
-def _problem(node: Node, place: Place) -> str | None:
-    kind, told_apart = node["type"], place.union is not None
-    problem = None
-    if reads_fields(node) and told_apart:
-        place = place.union or place
-        problem = (
-            "is a union with a model in it, whose choice depends on which fields are known: another version could "
-            "choose another one. Give the union a discriminator, or make one model with optional fields of it."
-        )
-    elif node.get("now_op") is not None:
-        problem = (
-            "is relative to the present, but is read again when the job runs and whenever it is shown. Make it a plain "
-            "date or datetime, and compare it in the handler."
-        )
-    elif kind == "generator":
-        problem = "is checked only while it is read. Make it a list."
-    elif kind in _PYTHON_ONLY and not told_apart and not place.converted:
-        problem = "takes only objects of Python, which JSON cannot hold."
-    elif kind == "enum" and not place.converted and not all(_reads_back(node["cls"], one) for one in node["members"]):
-        problem = "has an enum with a value that JSON cannot hold."
-    elif kind == "function-after" and getattr(node["function"]["function"], "__qualname__", "") in _ON_THIS_MACHINE:
-        problem = "is a path that must or must not exist, but is read on several machines. Make it a plain Path."
-    return f"{place} {problem}" if problem is not None else None
-
-
-_PYTHON_ONLY = frozenset({"is-instance", "is-subclass", "callable"})
-_ON_THIS_MACHINE = frozenset(
-    {"PathType.validate_file", "PathType.validate_directory", "PathType.validate_new", "PathType.validate_socket"}
-)
-"""The validators of pydantic's ``FilePath`` and its like."""
-
-
-def _reads_back(enum: type[Enum], member: Enum) -> bool:
-    try:
-        return TypeAdapter(enum).validate_json(to_json(member)) is member
-    except Exception:  # noqa: BLE001  # enums may run code of their own
-        return False
-
-
-def _check_names(model: type[BaseModel]) -> None:
-    """Check that no key of JSON can mean two fields, since fields are read by their aliases and by their names.
-
-    :raises ValueError: naming the fields.
-    """
-    owners: dict[str, str] = {}
-    for name, info in model.model_fields.items():
-        for key in keys_of(name, info):
-            other = owners.setdefault(key, name)
-            if other != name:
-                raise ValueError(
-                    f"The fields {other!r} and {name!r} of the model {model.__name__} are both read from {key!r}; "
-                    "rename one of them, or its alias."
-                )
-
-
-def _check_result(model: type[BaseModel]) -> None:
-    """Check that a result that is stored has all that is needed for reading it.
-
-    :raises ValueError: naming a field that is needed and never written.
-    """
-    for node, _ in parts_of(model):
-        cls = node.get("cls")
-        if not (isinstance(cls, type) and issubclass(cls, BaseModel)) or cls.__pydantic_decorators__.model_serializers:
-            continue
-        for name, info in cls.model_fields.items():
-            if info.exclude and info.is_required():
-                raise ValueError(
-                    f"The field {name!r} of the model {cls.__name__} is excluded from what is stored of a result, "
-                    "which could not be read without it. Give it a default."
-                )
+        :raises InvalidLimit: if that is outside its bounds, which ``Registry.add`` makes sure of.
+        """
+        per_second = parse_rate(self.rate) if self.rate is not None else None
+        if self.concurrency_key is not None:
+            return Limits.of(concurrency_per_key=self.concurrency, per_second=per_second)
+        return Limits.of(concurrency=self.concurrency, per_second=per_second)
 
 
 class Registry:
@@ -259,8 +93,8 @@ class Registry:
     def add(self, job_type: JobType) -> JobType:
         """Register a type and return it.
 
-        :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name
-            that another type has, or a model with a field that could not be stored and read back.
+        :raises ValueError: for an invalid name, queue or handler, retries, a timeout or limits that no job may have, a
+            name that another type has, or a model with a field that could not be stored and read back.
         """
         _check_kinds(job_type)
         if not _NAME.fullmatch(job_type.name):
@@ -279,13 +113,43 @@ class Registry:
                 f"timeout of the job type {job_type.name!r} is {job_type.timeout!r}; it must be a number of seconds "
                 f"from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g}."
             )
-        for model in (job_type.payload, job_type.result):
+        _check_limits(job_type)
+        for model in (job_type.payload, *([job_type.result] if job_type.result is not None else [])):
             check_model(model)
-        _check_result(job_type.result)
-        if self._types.get(job_type.name, job_type) != job_type:
-            raise ValueError(f"The job type {job_type.name!r} is registered twice.")
+            check_kinds(model)
+        if job_type.result is not None:
+            check_result_model(job_type.result)
+        known = self._types.get(job_type.name, job_type)
+        if known != job_type:
+            handlers = known.handler, job_type.handler
+            is_bundled = any(handler.startswith("gql_jobs_worker.") for handler in handlers)
+            advice = " GQL_JOBS_TYPES leaves out the one that comes with gql-jobs." if is_bundled else ""
+            twice = f"The job type {job_type.name!r} is registered twice, with the handlers {' and '.join(handlers)}."
+            raise ValueError(f"{twice}{advice}")
         self._types[job_type.name] = job_type
         return job_type
+
+    def of_payload(self, model: type[BaseModel], name: str | None = None) -> JobType:
+        """Return the type whose payloads are of this very model; ``name`` says which, if several are.
+
+        :raises LookupError: in a sentence that says what to do, if there is none, or more than one and no name.
+        """
+        named = self._types.get(name) if name is not None else None
+        if named is not None and named.payload is model:
+            return named
+        found = [job_type for job_type in self._types.values() if job_type.payload is model]
+        if len(found) == 1 and name is None:
+            return found[0]
+        shown = f"{model.__module__}.{model.__qualname__}"
+        if not found:
+            raise LookupError(
+                f"The payload model {shown} is that of no registered job type: import the module that calls job_type "
+                "for it."
+            )
+        names = ", ".join(repr(job_type.name) for job_type in found)
+        if name is None:
+            raise LookupError(f"The payload model {shown} is that of several job types: say which is meant of {names}.")
+        raise LookupError(f"The job type {name!r} has not the payload model {shown}, which is that of {names}.")
 
     def __iter__(self) -> Iterator[JobType]:
         return iter(self._types.values())
@@ -311,6 +175,24 @@ def _check_kinds(job_type: JobType) -> None:
             raise ValueError(problem)  # noqa: TRY004 - as for all that is wrong with a type
 
 
+def _check_limits(job_type: JobType) -> None:
+    """Check what a type is limited to.
+
+    :raises ValueError: naming what is wrong with it.
+    """
+    of_type = f"of the job type {job_type.name!r}"
+    try:
+        _ = job_type.limits
+    except InvalidLimit as invalid:
+        field = "rate" if invalid.field in {"rate", "per_second"} else "concurrency"
+        value = getattr(job_type, field)
+        raise ValueError(f"{field} {of_type} is {value!r}; {invalid.problem.format('it')}") from None
+    key = job_type.concurrency_key
+    if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
+        must = "it must be a plain function that returns the key of a payload"
+        raise ValueError(f"concurrency_key {of_type} is {key!r}; {must}.")
+
+
 def _is_within(number: Any, kinds: tuple[type, ...], least: float, most: float) -> bool:
     return type(number) in kinds and bool(least <= number <= most)
 
@@ -328,59 +210,129 @@ def job_type(
     name: str,
     *,
     payload: type[BaseModel],
-    result: type[BaseModel],
+    result: type[BaseModel] | EllipsisType | None = ...,
     handler: str,
     queue: str = "default",
     max_retries: int | None = None,
     timeout: float | None = None,
     cpu_bound: bool = False,
     description: str = "",
+    concurrency: int | None = None,
+    concurrency_key: Callable[[Any], str | None] | None = None,
+    rate: str | None = None,
 ) -> JobType:
     """Register a job type and return it; the API's typed input and job object are made from it.
 
     :param name: snake_case; clients create a job of type ``sms`` with ``payload: {sms: {…}}`` and get an ``SmsJob``.
     :param payload: the pydantic model that a request is validated by.
-    :param result: the pydantic model of what the handler returns.
+    :param result: the pydantic model of what the handler returns; None if it returns nothing. May be left out if the
+        payload is a ``Payload[…]``, which names it.
     :param handler: ``"my_app.sms_handler:send"``, called with ``(context, payload)`` in a worker. A coroutine
         function runs on the event loop, a plain one in a thread.
     :param queue: its queue; a worker may serve some queues only.
     :param max_retries: attempts after the first, 0 to 100; None takes the setting.
     :param timeout: seconds an attempt may take, 0.1 to 86400; None takes the setting.
     :param cpu_bound: the handler computes: it runs in a process of its own, which a timeout or a cancellation kills.
-    :raises ValueError: for an invalid name, queue or handler, retries or a timeout that no job may have, a name that
-        another type has, or a model with a field that could not be stored and read back.
+    :param concurrency: how many of its jobs may run at a time, on all workers together; with a ``concurrency_key``, how
+        many of those with one key.
+    :param concurrency_key: returns of a payload, as its model, what jobs that share a limit have in common, such as a
+        customer's number: 1 to 255 printable characters, None for none. Called wherever jobs are created, unless the
+        creation gives a key itself.
+    :param rate: how many may start in a time, on all workers together: ``"10/s"``, ``"30/min"``, ``"5/h"``.
+    :raises ValueError: for an invalid name, queue or handler, retries, a timeout or limits that no job may have, a name
+        that another type has, a model with a field that could not be stored and read back, a result that is not named,
+        or not the one that the payload names.
     """
     return registry.add(
         JobType(
             name=name,
             payload=payload,
-            result=result,
+            result=_result_model(name, payload, result),
             handler=handler,
             queue=queue,
             max_retries=max_retries,
             timeout=timeout,
             cpu_bound=cpu_bound,
             description=description,
+            concurrency=concurrency,
+            concurrency_key=concurrency_key,
+            rate=rate,
         )
     )
 
 
-def load_job_types(imports: tuple[str, ...] = ()) -> Registry:
+def _result_model(
+    name: str, payload: type[BaseModel], given: type[BaseModel] | EllipsisType | None
+) -> type[BaseModel] | None:
+    """Return the result model that is given, or that the payload names.
+
+    :raises ValueError: if neither is, or they differ.
+    """
+    named = declared_result(payload)
+    if isinstance(given, EllipsisType):
+        if isinstance(named, EllipsisType):
+            raise ValueError(  # noqa: TRY004 - as for all that is wrong with a type
+                f"The job type {name!r} names no result model: give it as result, None if its handler returns nothing, "
+                f"or make {getattr(payload, '__name__', payload)} a Payload[…] that names it."
+            )
+        return named
+    if not isinstance(named, EllipsisType) and named is not given:
+        raise ValueError(
+            f"The result of the job type {name!r} is {_name_of(given)}, but its payload {payload.__name__} names "
+            f"{_name_of(named)}: leave result out, or have them agree."
+        )
+    return given
+
+
+def declared_result(payload: type[BaseModel]) -> type[BaseModel] | EllipsisType | None:
+    """Return what a payload model names as its result, as ``Payload[…]``; ``...`` if it names nothing.
+
+    :raises ValueError: if it names a model as text that its module has not, or no model at all.
+    """
+    named: Any = _R
+    # From the base to the class: what stands for the result at each step.
+    for cls in reversed([cls for cls in getattr(payload, "__mro__", ()) if issubclass(cls, Payload)]):
+        generic = cls.__pydantic_generic_metadata__
+        if isinstance(named, str):
+            named = _model_named(named, cls)
+        if generic["origin"] is not None and isinstance(named, TypeVar):
+            stands_for = dict(
+                zip(generic["origin"].__pydantic_generic_metadata__["parameters"], generic["args"], strict=True)
+            )
+            named = stands_for.get(named, named)
+    if isinstance(named, str):
+        raise ValueError(  # noqa: TRY004 - as for all that is wrong with a type
+            f"{payload.__name__} has no module of its own to find {named!r} in: derive a class from it."
+        )
+    if isinstance(named, TypeVar):
+        return ...
+    return None if named is type(None) else named
+
+
+def _model_named(text: str, cls: type[BaseModel]) -> Any:
+    found = getattr(sys.modules.get(cls.__module__), text, ...)
+    if found is ...:
+        raise ValueError(
+            f"The payload {cls.__name__} names {text!r} as its result, which the module {cls.__module__} does not have."
+        )
+    return found
+
+
+def _name_of(result: type[BaseModel] | None) -> str:
+    return "nothing" if result is None else getattr(result, "__name__", repr(result))
+
+
+def load_job_types(imports: tuple[str, ...] = (), bundled: tuple[str, ...] = (ALL,)) -> Registry:
     """Import the modules that register job types, entry points first, then ``imports``; return the registry.
 
+    :param bundled: which of the types that come with gql-jobs are wanted, as ``GQL_JOBS_TYPES`` says.
     :raises ImportError: naming the module that could not be imported.
+    :raises ValueError: if no bundled type has such a name, or a type is not valid.
     """
-    _load_installed()
+    load_installed(bundled)
     for module in imports:
         importlib.import_module(module)
     return registry
-
-
-@cache
-def _load_installed() -> None:
-    """Import the modules of entry points, once: to look for them is to read the metadata of all packages."""
-    for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
-        entry_point.load()
 
 
 _EXTRAS = {
@@ -393,6 +345,7 @@ _EXTRAS = {
     "sqlalchemy": "reports",
     "xlsxwriter": "reports",
     "aiosmtpd": "dev",
+    "watchfiles": "dev",
     "gql": "demo",
     "rich": "demo",
 }

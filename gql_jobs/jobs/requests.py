@@ -6,7 +6,7 @@ checked; ``spec`` fills in its defaults. Nothing is stored here.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -16,21 +16,28 @@ from msgspec import Raw, Struct
 from pydantic import RootModel
 from pydantic_core import to_json, to_jsonable_python
 
+from gql_jobs import clock
 from gql_jobs.jobs.model import (
     MAX_RETRIES,
     MAX_TIMEOUT,
     MIN_TIMEOUT,
+    DependencyPolicy,
+    Gate,
     Job,
     JobPriority,
     JobStatus,
+    OverlapPolicy,
     Spec,
     failure_group,
     job_id_for_key,
+    job_id_of_child,
     new_job_id,
+    parse_job_id,
 )
-from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json, fields_of
+from gql_jobs.jobs.payloads import AcceptedPayload, canonical_json, fields_of, secret_texts
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.secret_fields import has_secrets
+from gql_jobs.jobs.unique_keys import MAX_KEY_DELAY, KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import ANYBODY, EVERYTHING, Viewer, Visibility
 
 _T = TypeVar("_T")
@@ -38,22 +45,26 @@ Alike: TypeAlias = Callable[[str, str], str | None]
 
 MAX_TAGS = 32
 MAX_TEXT = 255
-"""Characters of a tag or an idempotency key, at most."""
+"""Characters of a tag or a key, at most."""
+MAX_AFTER = 1000
+"""Jobs that one may be to run after, at most."""
 _JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 """Invisible characters that emoji and several scripts need for writing a word, though they do not print."""
 FARTHEST_RUN = timedelta(days=366)
-"""How far ahead ``run_at`` may be."""
+"""How far ahead ``run_at`` may be; ``start_before`` may be twice as far."""
 
 
 _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class JobFilter(Struct, frozen=True):
+class JobFilter(Struct, frozen=True, forbid_unknown_fields=True):
     """Which jobs are meant: all parts have to match; None matches every job, an empty set none.
+
+    A part that is unknown is refused where a filter is read: without it, it would mean more jobs.
 
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
     ``failure_group`` is the key of the group of dead letters that it has to be in. ``moved_by`` is a position of the
-    stream behind which it has neither an event nor a submission.
+    stream behind which it has neither an event nor a submission. ``parent`` is the id of the job whose child it is.
     ``visibility``: which jobs there are at all for whoever asks.
     """
 
@@ -68,6 +79,7 @@ class JobFilter(Struct, frozen=True):
     created_before: datetime | None = None
     failure_group: str | None = None
     moved_by: int | None = None
+    parent: str | None = None
     visibility: Visibility = EVERYTHING
 
     def matches(self, job: Job) -> bool:
@@ -84,6 +96,7 @@ class JobFilter(Struct, frozen=True):
             and (self.created_before is None or spec.created_at < self.created_before)
             and (self.failure_group is None or _group_key(job) == self.failure_group)
             and (self.moved_by is None or job.moved_at <= self.moved_by)
+            and (self.parent is None or spec.parent == self.parent)
             and self.visibility.shows(job)
         )
 
@@ -113,14 +126,24 @@ class InvalidRequest(ValueError):
     """A field of a creation is invalid.
 
     ``field`` is its name in ``JobRequest``, and ``index`` that of the item, if it is a list. ``problem`` is a sentence
-    with ``{}`` in place of the field's name, which callers may know under another name.
+    with ``{}`` in place of the field's name, which callers may know under another name. ``unexpected``: what code of
+    the job type raised; ``secret_texts``: what must not be shown of that.
     """
 
-    def __init__(self, field: str, problem: str, index: int | None = None) -> None:
+    def __init__(
+        self,
+        field: str,
+        problem: str,
+        index: int | None = None,
+        unexpected: BaseException | None = None,
+        secret_texts: Sequence[str] = (),
+    ) -> None:
         super().__init__(problem.format(field))
         self.field = field
         self.problem = problem
         self.index = index
+        self.unexpected = unexpected
+        self.secret_texts = secret_texts
 
 
 class JobDefaults(Protocol):
@@ -135,13 +158,55 @@ class JobDefaults(Protocol):
         """Seconds that an attempt may take."""
 
 
+class ChildPlace(Struct, frozen=True):
+    """Which child of a job a request makes: the same one in every attempt of one submission of its parent.
+
+    A child has a ``key`` that its parent's handler gave it, or it is the ``nth`` of its ``type`` that the handler
+    creates without one. It is of the tenant of its parent, and counts as created by whoever created that.
+    """
+
+    parent: str
+    submission: int
+    type: str
+    nth: int = 0
+    key: str | None = None
+    tenant: str | None = None
+    created_by: str | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The id of the child."""
+        # No type has an empty name, so no key is taken for a type and its number.
+        name = f"{self.type}\0{self.nth}" if self.key is None else f"\0{self.key}"
+        return job_id_of_child(self.parent, self.submission, name)
+
+
+class TickPlace(Struct, frozen=True):
+    """Which job of a schedule a request makes: that of a tick, or one that somebody asks for outside of its ticks.
+
+    ``job_id`` is that of the tick, which is due at the request's ``run_at``; None for a job outside of the ticks. It
+    counts as created by ``created_by``. ``release_before``: when it is too late for a tick that became due while nobody
+    held the gate.
+    """
+
+    schedule: str
+    job_id: str | None = None
+    overlap: OverlapPolicy = OverlapPolicy.ALLOW
+    created_by: str | None = None
+    release_before: datetime | None = None
+
+
 class JobRequest(Struct, frozen=True):
-    """A creation within its limits; make it with ``of``. Requests with one ``idempotency_key`` have one job id.
+    """A creation within its limits; make it with ``of``. Requests with one key, or for one child, have one job id.
 
     ``payload`` is the JSON that is stored, ``secrets`` the places of secrets in it, ``timeout`` in seconds; None stands
     for the default of the type, then the setting's. ``origin``: the id of the job that this one is made of; it plays no
-    part in whether two requests are the same. ``accepted`` is kept for comparing it with an earlier job, where
-    there is a key.
+    part in whether two requests are the same. ``child``: which child of a job it makes. ``tick``: which job of a
+    schedule. ``accepted`` is kept for an earlier job that it is compared with, or put in the place of, where there can
+    be one. ``key``: what no other
+    job may have while it has not ended. ``concurrency_key``: what jobs that share limits have in common; None for what
+    the type says. ``start_before``: when it is cancelled if it has not started. ``after``: the ids of jobs that have to
+    complete first, whether or not there are any, and ``after_policy`` what becomes of it if one of them does not.
     """
 
     job_type: JobType
@@ -157,6 +222,13 @@ class JobRequest(Struct, frozen=True):
     timeout: float | None = None
     tags: tuple[str, ...] = ()
     origin: str | None = None
+    child: ChildPlace | None = None
+    tick: TickPlace | None = None
+    key: UniqueKey | None = None
+    concurrency_key: str | None = None
+    start_before: datetime | None = None
+    after: tuple[str, ...] = ()
+    after_policy: DependencyPolicy = DependencyPolicy.CANCEL
 
     @classmethod
     def of(
@@ -171,42 +243,81 @@ class JobRequest(Struct, frozen=True):
         timeout: float | None = None,
         tags: tuple[str, ...] = (),
         origin: str | None = None,
+        child: ChildPlace | None = None,
+        tick: TickPlace | None = None,
+        key: UniqueKey | None = None,
+        concurrency_key: str | None = None,
+        start_before: datetime | None = None,
+        after: tuple[str, ...] = (),
+        after_policy: DependencyPolicy = DependencyPolicy.CANCEL,
     ) -> "JobRequest":
         """Return a creation that is within the limits.
 
-        :raises InvalidRequest: for a value outside its limits.
+        :param concurrency_key: None for what the type says of the payload.
+        :raises InvalidRequest: for a value outside its limits, or a payload of which the type's function has no key.
         """
         if idempotency_key is not None:
             _check_text("idempotency_key", idempotency_key, "{}")
+        if child is not None and child.key is not None:
+            _check_text("key", child.key, "{}")
         if max_retries is not None and not 0 <= max_retries <= MAX_RETRIES:
             raise InvalidRequest("max_retries", f"{{}} must be between 0 and {MAX_RETRIES}.")
         if timeout is not None and not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
             raise InvalidRequest("timeout", f"{{}} must be between {MIN_TIMEOUT} and {MAX_TIMEOUT:.0f}.")
-        if len(tags) > MAX_TAGS:
-            raise InvalidRequest("tags", f"A job has at most {MAX_TAGS} tags.")
-        for index, tag in enumerate(tags):
-            _check_text("tags", tag, "A tag", index)
+        tags = checked_tags(tags)
+        if key is not None:
+            _check_key(key)
+        if concurrency_key is not None:
+            _check_text("concurrency_key", concurrency_key, "{}")
+        elif job_type.concurrency_key is not None:
+            concurrency_key = key_of_type(job_type, payload)
+        _check_after(after)
+        run_at = checked_run_at(run_at)
+        start_before = _moment("start_before", start_before, 2 * FARTHEST_RUN, "two years")
+        if start_before is not None and run_at is not None and start_before <= run_at:
+            raise InvalidRequest("start_before", "{} must be later than the time before which it does not run.")
+        is_repeatable = idempotency_key is not None or child is not None
         return cls(
             job_type=job_type,
             payload=payload.stored,
             payload_hash=_compared_by_older_jobs(job_type.name, payload)
-            if idempotency_key is not None
+            if is_repeatable
             else payload_hash(job_type.name, payload.stored),
-            request_hash=request_hash(job_type.name, payload.sent) if idempotency_key is not None else None,
-            accepted=payload if idempotency_key is not None else None,
+            request_hash=request_hash(job_type.name, payload.sent) if is_repeatable else None,
+            accepted=payload if is_repeatable or key is not None else None,
             secrets=payload.secrets,
             priority=priority,
             idempotency_key=idempotency_key,
-            run_at=_run_at(run_at),
+            run_at=run_at,
             max_retries=max_retries,
             timeout=timeout,
-            tags=tuple(dict.fromkeys(tags)),
+            tags=tags,
             origin=origin,
+            child=child,
+            tick=tick,
+            key=key,
+            concurrency_key=concurrency_key,
+            start_before=start_before,
+            after=after,
+            after_policy=after_policy,
         )
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a second request can be for the same job: it has a key, or is for a certain child."""
+        return self.idempotency_key is not None or self.child is not None
+
     def job_id(self, tenant: str | None = None) -> str:
-        """Return the id that follows from the tenant and the key; without a key a new one at each call."""
+        """Return the id that follows from tenant and key, the parent, or the tick; else a new one at each call."""
+        if self.child is not None:
+            return self.child.job_id
+        if self.tick is not None and self.tick.job_id is not None:
+            return self.tick.job_id
         return job_id_for_key(self.idempotency_key, tenant) if self.idempotency_key is not None else new_job_id()
+
+    def tenant(self, viewer: Viewer = ANYBODY) -> str | None:
+        """Return whose job it makes: the viewer's tenant, for a child that of its parent."""
+        return viewer.tenant if self.child is None else self.child.tenant
 
     @property
     def is_secret(self) -> bool:
@@ -229,8 +340,12 @@ class JobRequest(Struct, frozen=True):
 
     def _repeats_stored(self, earlier: Spec) -> bool:
         """Return whether a job has the very payload that was sent, where its hash can be compared with nothing."""
+        name, accepted = self.job_type.name, self.accepted
         try:
-            return request_hash(self.job_type.name, bytes(earlier.payload)) == self.request_hash
+            given = msgspec.json.decode(earlier.payload)
+            if accepted is not None:
+                given = _without_drawn(given, msgspec.json.decode(accepted.stored), msgspec.json.decode(accepted.sent))
+            return earlier.type == name and request_hash(name, msgspec.json.encode(given)) == self.request_hash
         except (msgspec.DecodeError, ValueError, RecursionError):
             return False
 
@@ -254,15 +369,25 @@ class JobRequest(Struct, frozen=True):
             return False
 
     def spec(
-        self, created_at: datetime, defaults: JobDefaults, now: datetime | None = None, viewer: Viewer = ANYBODY
+        self,
+        created_at: datetime,
+        defaults: JobDefaults,
+        now: datetime | None = None,
+        viewer: Viewer = ANYBODY,
+        *,
+        is_limited: bool = False,
     ) -> Spec:
         """Return what is stored, with defaults filled in. A ``run_at`` that is not after ``now`` is left out.
 
         :param created_at: orders jobs, and may be ahead of the time; nothing is due by it.
         :param now: None for ``created_at``.
-        :param viewer: who creates it; the job is of the same tenant.
+        :param viewer: who creates it; the job is of the same tenant, unless it is a child.
+        :param is_limited: whether its queue or its type has limits, so that it passes the gate even if it waits for no
+            other job.
         """
-        job_type = self.job_type
+        job_type, tick = self.job_type, self.tick
+        run_at = self.run_at if self.run_at is not None and self.run_at > (now or created_at) else None
+        gate = self._gate(run_at, is_limited=is_limited)
         return Spec(
             type=job_type.name,
             payload=Raw(self.payload),
@@ -273,14 +398,36 @@ class JobRequest(Struct, frozen=True):
             timeout=_first_given(self.timeout, job_type.timeout, defaults.process_timeout),
             created_at=created_at,
             tags=self.tags,
-            run_at=self.run_at if self.run_at is not None and self.run_at > (now or created_at) else None,
+            run_at=run_at if gate is None else None,
             idempotency_key=self.idempotency_key,
             request_hash=self.request_hash,
             secrets=self.secrets,
-            tenant=viewer.tenant,
-            created_by=viewer.actor,
+            tenant=self.tenant(viewer),
+            created_by=self._created_by(viewer),
             origin=self.origin,
+            parent=self.child.parent if self.child is not None else None,
+            key=self.key.value if self.key is not None else None,
+            concurrency_key=self.concurrency_key,
+            after=self.after,
+            after_policy=self.after_policy,
+            start_before=self.start_before,
+            schedule=tick.schedule if tick is not None else None,
+            gate=gate,
         )
+
+    def _gate(self, run_at: datetime | None, *, is_limited: bool) -> Gate | None:
+        """Return what marks the job as one that passes the gate; None for one that does not.
+
+        :param run_at: None once it has passed.
+        """
+        if self.tick is not None and self.tick.overlap is not OverlapPolicy.ALLOW:
+            return Gate(self.run_at, self.tick.overlap, self.tick.release_before)
+        return Gate(run_at=run_at) if is_limited or self.after else None
+
+    def _created_by(self, viewer: Viewer) -> str | None:
+        if self.child is not None:
+            return self.child.created_by
+        return self.tick.created_by if self.tick is not None else viewer.actor
 
 
 def _first_given(mine: _T | None, of_type: _T | None, setting: _T) -> _T:
@@ -294,13 +441,78 @@ def _check_text(field: str, text: str, name: str, index: int | None = None) -> N
         raise InvalidRequest(field, f"{name} must have 1 to {MAX_TEXT} printable characters.", index)
 
 
-def _run_at(moment: datetime | None) -> datetime | None:
+def _check_key(key: UniqueKey) -> None:
+    _check_text("key.value", key.value, "{}")
+    if key.max_delay is None:
+        return
+    if key.policy is not KeyPolicy.REPLACE:
+        raise InvalidRequest("key.max_delay", "{} is for the policy that replaces what waits, and for no other.")
+    if not 1 <= key.max_delay <= MAX_KEY_DELAY:
+        raise InvalidRequest("key.max_delay", f"{{}} must be between 1 and {MAX_KEY_DELAY}.")
+
+
+def _check_after(after: tuple[str, ...]) -> None:
+    if len(after) > MAX_AFTER:
+        raise InvalidRequest("after", f"A job can be to run after {MAX_AFTER} others at most.")
+    seen: set[str] = set()
+    for index, job_id in enumerate(after):
+        if parse_job_id(job_id) != job_id:
+            raise InvalidRequest("after", "It is no id of a job.", index)
+        if job_id in seen:
+            raise InvalidRequest("after", "The same job is named before.", index)
+        seen.add(job_id)
+
+
+def checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tags that a job gets, each once.
+
+    :raises InvalidRequest: if there are too many, or one is outside its limits.
+    """
+    if len(tags) > MAX_TAGS:
+        raise InvalidRequest("tags", f"A job has at most {MAX_TAGS} tags.")
+    for index, tag in enumerate(tags):
+        _check_text("tags", tag, "A tag", index)
+    return tuple(dict.fromkeys(tags))
+
+
+def checked_run_at(moment: datetime | None) -> datetime | None:
+    """Return a ``run_at`` in UTC, which is taken for its offset where it has none.
+
+    :raises InvalidRequest: if it is too far ahead.
+    """
+    return _moment("run_at", moment, FARTHEST_RUN, "a year")
+
+
+def key_of_type(job_type: JobType, payload: AcceptedPayload) -> str | None:
+    """Return the concurrency key that the function of a type returns for a payload.
+
+    :raises InvalidRequest: if it fails, or returns what is no key.
+    """
+    assert job_type.concurrency_key is not None
+    try:
+        key: Any = job_type.concurrency_key(payload.value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - code of users may raise anything
+        texts = secret_texts(job_type.payload, payload.stored, payload.secrets, payload.value)
+        problem = f"{{}} is not known: the function that the job type {job_type.name!r} has for it failed."
+        raise InvalidRequest("concurrency_key", problem, None, error, texts) from None
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        of_what = f"what the job type {job_type.name!r} makes of the payload is of the class {type(key).__name__}"
+        raise InvalidRequest("concurrency_key", f"{{}} must be a text, and {of_what}.")
+    _check_text("concurrency_key", key, f"{{}}, which the job type {job_type.name!r} makes of the payload,")
+    return key
+
+
+def _moment(field: str, moment: datetime | None, farthest: timedelta, said: str) -> datetime | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    if moment > datetime.now(UTC) + FARTHEST_RUN:
-        raise InvalidRequest("run_at", "{} may be at most a year ahead.")
+    if moment > clock.now() + farthest:
+        raise InvalidRequest(field, f"{{}} may be at most {said} ahead.")
     # The first day of the calendar cannot be written in UTC from every offset. Nothing else is said here about what has
     # passed: this machine's clock may be wrong.
     return max(moment, _FIRST_DAY).astimezone(UTC)
@@ -322,6 +534,20 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
     return [_canonical(item) for item in value] if isinstance(value, list) else value
+
+
+def _without_drawn(earlier: Any, stored: Any, sent: Any) -> Any:
+    """Return an earlier JSON without what was drawn in it, as ``stored`` shows beside ``sent`` what is drawn."""
+    if isinstance(earlier, dict) and isinstance(stored, dict) and isinstance(sent, dict):
+        return {
+            key: _without_drawn(value, stored.get(key), sent.get(key))
+            for key, value in earlier.items()
+            if key in sent or key not in stored
+        }
+    lists = (earlier, stored, sent)
+    if all(isinstance(one, list) for one in lists) and len(set(map(len, lists))) == 1:
+        return [_without_drawn(*items) for items in zip(*lists, strict=True)]
+    return earlier
 
 
 def _respelled(value: Any, written: Any, earlier: Any, sent: Any) -> Any:

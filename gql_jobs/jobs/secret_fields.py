@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from gql_jobs.jobs.registry import Node, parts_of
+from gql_jobs.jobs.model_parts import Node, parts_of
 
 REDACTED = "[redacted]"
 """What everybody but the handler is shown in the place of a secret."""

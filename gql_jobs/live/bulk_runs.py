@@ -6,17 +6,19 @@ either untouched or done; running the plan again goes on with what is left.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from gql_jobs import clock
 from gql_jobs.access.authentication import Authentication
 from gql_jobs.index.reader import Reader
 from gql_jobs.jobs.bulk import (
+    NEEDS,
     PLAN_LIFE,
     SILENT_AFTER,
     BulkAction,
@@ -31,18 +33,21 @@ from gql_jobs.jobs.errors import (
     GqlJobsError,
     InvalidArgument,
     InvalidState,
+    KeyTaken,
     NotFound,
     QueueFull,
     QueueUnavailable,
     RateLimited,
     Unauthenticated,
+    UnknownRun,
 )
 from gql_jobs.jobs.model import new_job_id, parse_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder
 from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.live.bulk_watches import RunWatch, RunWatches
-from gql_jobs.live.feed import Feed
+from gql_jobs.live.feed import READ_BACK_TIMEOUT, Feed
 from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.deletion import JobDeletions
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +89,22 @@ class MadePlan(NamedTuple):
     sample: list[str]
 
 
+class AtOnce(NamedTuple):
+    """What became of a plan that was run at once: so many jobs were ``done``, were ``skipped``, or are ``left``."""
+
+    done: int
+    skipped: int
+    left: int
+
+
 class BulkRuns:
     """Makes plans, and runs them in this process. Runs of others are read from the bucket of credentials."""
 
-    def __init__(self, commands: JobCommands, reader: Reader, feed: Feed, access: Authentication) -> None:
+    def __init__(
+        self, commands: JobCommands, deletions: JobDeletions, reader: Reader, feed: Feed, access: Authentication
+    ) -> None:
         self._commands = commands
+        self._deletions = deletions
         self._reader = reader
         self._feed = feed
         self._access = access
@@ -103,14 +119,60 @@ class BulkRuns:
     async def plan(self, action: BulkAction, asked: JobFilter, viewer: Viewer) -> MadePlan:
         """Return a plan for the jobs of a filter that have not moved since now.
 
+        :raises Forbidden: if the viewer lacks the scope that the action needs.
         :raises QueueUnavailable: if it cannot be signed.
         """
+        _check_scope(action, viewer)
+        plan = await self._planned(action, asked, viewer)
+        sample = await self._reader.ids(plan.filter, SAMPLES)
+        return MadePlan(plan, self._access.sign(_PURPOSE, msgspec.json.encode(plan)), sample)
+
+    async def _planned(self, action: BulkAction, asked: JobFilter, viewer: Viewer) -> BulkPlan:
         wanted = planned_filter(action, asked, self._feed.position)
         number = await self._reader.count(wanted)
-        sample = await self._reader.ids(wanted, SAMPLES)
-        expires_at = datetime.now(UTC) + PLAN_LIFE
-        plan = BulkPlan(action, wanted, number, expires_at, viewer.subject, viewer.tenant)
-        return MadePlan(plan, self._access.sign(_PURPOSE, msgspec.json.encode(plan)), sample)
+        return BulkPlan(action, wanted, number, clock.now() + PLAN_LIFE, viewer.subject, viewer.tenant)
+
+    async def run_at_once(
+        self,
+        action: BulkAction,
+        asked: JobFilter,
+        viewer: Viewer,
+        *,
+        first: int,
+        is_over: Callable[[], Awaitable[bool]],
+    ) -> AtOnce:
+        """Plan an action on the jobs of a filter, and run the plan for somebody who waits for its end.
+
+        The index has what was done when this returns, or a second has passed. The run is shown to nobody else, so it is
+        not noted and takes no other's place.
+
+        :param first: of how many jobs at most, the oldest.
+        :param is_over: returns whether to end before the next job.
+        :raises QueueUnavailable, QueueFull: if NATS does not take a command; what was done before stays done.
+        """
+        plan = await self._planned(action, asked, viewer)
+        running = _Running(_run_of(plan, plan.jobs, viewer, first), None)
+
+        async def act_on(job_id: str) -> None:
+            try:
+                await self._do(running, plan, viewer, job_id)
+            except (InvalidState, KeyTaken, NotFound):
+                running.count("skipped")
+            else:
+                running.count("done")
+
+        async def look() -> None:
+            if await is_over():
+                running.stopping.set()
+
+        try:
+            left = await self._act(running, plan, _Pace(None), act_on, look)
+        except ExceptionGroup as failures:
+            # All of them failed for the same reason, so one stands for them.
+            raise failures.exceptions[0] from failures
+        await self._feed.wait_for(running.newest, READ_BACK_TIMEOUT)
+        state = running.state
+        return AtOnce(state.done, state.skipped, plan.jobs - state.planned + left)
 
     async def run(
         self, token: str, viewer: Viewer, *, per_second: float | None, first: int | None, client: str | None = None
@@ -121,7 +183,8 @@ class BulkRuns:
         :param first: of how many jobs at most, the oldest; None for all of them.
         :param client: who begins it, as one of those who may have only some of the runs; None for nobody.
         :raises InvalidArgument: if the text is no plan, or one that is too old.
-        :raises Forbidden: if it was made by somebody else, or for more or fewer jobs than there are for the viewer.
+        :raises Forbidden: if it was made by somebody else, or for more or fewer jobs than there are for the viewer, or
+            the viewer lacks the scope that the action needs.
         :raises RateLimited: if too many runs go on here, or too many of the client's.
         :raises QueueUnavailable: if NATS does not answer, or this process is far behind.
         """
@@ -147,31 +210,19 @@ class BulkRuns:
     async def _started(self, plan: BulkPlan, viewer: Viewer, first: int | None) -> BulkRun:
         if not await self._feed.wait_for(plan.filter.moved_by or 0, _CATCH_UP):
             raise QueueUnavailable("This process has not caught up with the plan yet; try again.")
-        number = await self._reader.count(plan.filter)
-        now = datetime.now(UTC)
-        started = BulkRun(
-            id=new_job_id(),
-            action=plan.action,
-            state=BulkState.RUNNING,
-            planned=number if first is None else min(number, first),
-            started_at=now,
-            heard_at=now,
-            subject=viewer.subject,
-            tenant=viewer.tenant,
-            seen_by=mark_of(viewer.visibility),
-        )
+        started = _run_of(plan, await self._reader.count(plan.filter), viewer, first)
         await self._note(started)
         return started
 
     async def stop(self, run_id: str, viewer: Viewer) -> BulkRun:
         """Have a run end before its next job, within two seconds where another process has it, and return it.
 
-        :raises NotFound: if there is no such run of the viewer's.
+        :raises UnknownRun: if there is no such run of the viewer's.
         :raises QueueUnavailable: if NATS does not answer.
         """
         found = await self.find(run_id, viewer)
         if found is None:
-            raise NotFound(run_id)
+            raise UnknownRun(run_id)
         here = self._here.get(found.id)
         if here is not None:
             here.stopping.set()
@@ -204,12 +255,12 @@ class BulkRuns:
         """Return the states of a run from now to its end, which has to be closed.
 
         :param viewer: returns for whom at the moment; it ends when the run is not theirs any more.
-        :raises NotFound: if there is no such run of the viewer's.
+        :raises UnknownRun: if there is no such run of the viewer's.
         :raises QueueUnavailable: if NATS does not answer.
         """
         found = await self.find(run_id, viewer())
         if found is None:
-            raise NotFound(run_id)
+            raise UnknownRun(run_id)
         return self._watches.open(found, viewer)
 
     def _read(self, token: str, viewer: Viewer) -> BulkPlan:
@@ -220,12 +271,13 @@ class BulkRuns:
             plan = msgspec.json.decode(signed, type=BulkPlan)
         except msgspec.MsgspecError:
             raise InvalidArgument("token", "The plan was made by another release; make a new one.") from None
-        if plan.expires_at <= datetime.now(UTC):
+        if plan.expires_at <= clock.now():
             raise InvalidArgument("token", "The plan is older than a day; make a new one.")
         if (plan.subject, plan.tenant) != (viewer.subject, viewer.tenant):
             raise Forbidden("A plan is run by whoever has made it.")
         if plan.filter.visibility != viewer.visibility:
             raise Forbidden("The plan was made for other jobs than there are for this key or token; make a new one.")
+        _check_scope(plan.action, viewer)
         return plan
 
     # A run.
@@ -234,7 +286,7 @@ class BulkRuns:
         beating = asyncio.create_task(self._beat(running, viewer))
         ended = BulkState.INTERRUPTED
         try:
-            await self._act(running, plan, viewer, per_second)
+            await self._act(running, plan, _Pace(per_second), partial(self._act_on, running, plan, viewer))
             # So that the next run of the plan, or whoever counts, does not see jobs that were done.
             await self._feed.wait_for(running.newest, _CATCH_UP)
             ended = BulkState.STOPPED if running.stopping.is_set() else BulkState.DONE
@@ -246,7 +298,7 @@ class BulkRuns:
                 log.exception("bulk run %s was interrupted", running.state.id)
         finally:
             beating.cancel()
-            now, state = datetime.now(UTC), running.state
+            now, state = clock.now(), running.state
             # What did not come up had moved between its count and its turn.
             skipped = state.planned - state.done - state.failed if ended is BulkState.DONE else state.skipped
             running.state = replace(state, state=ended, skipped=skipped, finished_at=now, heard_at=now)
@@ -272,14 +324,26 @@ class BulkRuns:
                 return
         log.warning("the end of bulk run %s could not be noted", run.id)
 
-    async def _act(self, running: "_Running", plan: BulkPlan, viewer: Viewer, per_second: float | None) -> None:
+    async def _act(
+        self,
+        running: "_Running",
+        plan: BulkPlan,
+        pace: "_Pace",
+        act_on: Callable[[str], Awaitable[None]],
+        look: Callable[[], Awaitable[None]] | None = None,
+    ) -> int:
+        """Act on the jobs of a run, and return how many were not come to.
+
+        :param act_on: acts on one job.
+        :param look: called before each job; it may have the run stop.
+        :raises ExceptionGroup: of what ``act_on`` has raised; nothing further is begun then.
+        """
         left, after = running.state.planned, None
-        pace = _Pace(per_second)
         free = asyncio.Semaphore(_AT_A_TIME)
 
-        async def act_on(job_id: str) -> None:
+        async def act_in_turn(job_id: str) -> None:
             try:
-                await self._act_on(running, plan, viewer, job_id)
+                await act_on(job_id)
             finally:
                 free.release()
 
@@ -292,26 +356,44 @@ class BulkRuns:
                 for job in page.jobs:
                     await free.acquire()
                     await pace.wait(running)
+                    if look is not None:
+                        await look()
                     if running.stopping.is_set():
-                        free.release()
-                        break
+                        return left
                     left -= 1
-                    group.create_task(act_on(job.id))
+                    group.create_task(act_in_turn(job.id))
                 if not page.has_next or not page.jobs:
-                    break
+                    # Whatever is missing has moved since it was counted.
+                    return 0
                 after = page.cursor(-1)
+        return left
+
+    async def _do(self, running: "_Running", plan: BulkPlan, viewer: Viewer, job_id: str) -> None:
+        """Do the action to a job.
+
+        :raises NotFound, InvalidState, KeyTaken: if it has moved since it was planned, or its key belongs to another.
+        :raises QueueUnavailable, QueueFull: if NATS does not take it.
+        """
+        moved_by = plan.filter.moved_by
+        if plan.action is BulkAction.DELETE:
+            outcome = await self._deletions.delete(job_id, viewer, moved_by=moved_by)
+            running.newest = max(running.newest, outcome.seq)
+            if not outcome.deleted:
+                raise NotFound(job_id)
+            return
+        if plan.action is BulkAction.RETRY:
+            job = await self._commands.retry(job_id, viewer, wait_for_copy=False, moved_by=moved_by)
+        else:
+            job = await self._commands.cancel(job_id, viewer, moved_by=moved_by)
+        running.newest = max(running.newest, job.last_seq)
 
     async def _act_on(self, running: "_Running", plan: BulkPlan, viewer: Viewer, job_id: str) -> None:
-        moved_by = plan.filter.moved_by
+        """Do the action to a job, however long NATS is away, and count what became of it."""
         is_uncertain = False
         while True:
             try:
-                if plan.action is BulkAction.RETRY:
-                    job = await self._commands.retry(job_id, viewer, wait_for_copy=False, moved_by=moved_by)
-                else:
-                    job = await self._commands.cancel(job_id, viewer, moved_by=moved_by)
-                running.newest = max(running.newest, job.last_seq)
-            except (InvalidState, NotFound):
+                await self._do(running, plan, viewer, job_id)
+            except (InvalidState, KeyTaken, NotFound):
                 # A command whose fate was not known has moved the job itself.
                 running.count("done" if is_uncertain else "skipped")
             except (QueueUnavailable, QueueFull) as error:
@@ -335,7 +417,7 @@ class BulkRuns:
             try:
                 if self._access.required and viewer.is_known:
                     self._access.check(viewer)
-                await self._note(replace(running.state, heard_at=datetime.now(UTC)))
+                await self._note(replace(running.state, heard_at=clock.now()))
                 if await self._access.kept(f"bulkstop.{running.state.id}") is not None:
                     running.stopping.set()
             except Unauthenticated:
@@ -370,6 +452,27 @@ class BulkRuns:
         if tasks:
             await asyncio.wait(tasks)
         self._watches.close()
+
+
+def _check_scope(action: BulkAction, viewer: Viewer) -> None:
+    if not viewer.may(scope := NEEDS[action]):
+        raise Forbidden(f"To {action} jobs takes the scope {scope.name}, which this key or token does not have.")
+
+
+def _run_of(plan: BulkPlan, number: int, viewer: Viewer, first: int | None) -> BulkRun:
+    """Return a run that begins now, of as many jobs as there are, but no more than ``first``."""
+    now = clock.now()
+    return BulkRun(
+        id=new_job_id(),
+        action=plan.action,
+        state=BulkState.RUNNING,
+        planned=number if first is None else min(number, first),
+        started_at=now,
+        heard_at=now,
+        subject=viewer.subject,
+        tenant=viewer.tenant,
+        seen_by=mark_of(viewer.visibility),
+    )
 
 
 class _Running:
@@ -410,10 +513,10 @@ class _Pace:
 
 @asynccontextmanager
 async def open_bulk_runs(
-    commands: JobCommands, reader: Reader, feed: Feed, access: Authentication
+    commands: JobCommands, deletions: JobDeletions, reader: Reader, feed: Feed, access: Authentication
 ) -> AsyncIterator[BulkRuns]:
     """Open the bulk runs of a process until the block ends, which interrupts them."""
-    runs = BulkRuns(commands, reader, feed, access)
+    runs = BulkRuns(commands, deletions, reader, feed, access)
     try:
         yield runs
     finally:

@@ -37,6 +37,8 @@ Replay = Callable[[Cursor, str | None, int, int], Awaitable[tuple[list[Event], b
 
 Given are the cursor, a job id (None for all jobs), and the most events and bytes that are wanted.
 """
+ReadLatest = Callable[[str], Event | None]
+"""Returns the latest event of the job with that id; None if there is no such job."""
 Predicate = Callable[[Event], bool]
 """Whether something holds for an event."""
 
@@ -103,12 +105,15 @@ class Subscriber(WaitingReader):
         "_bus",
         "_closed",
         "_failure",
+        "_latest",
         "_must_replay",
+        "_read_latest",
         "_replayed",
         "_terminal",
         "_throttle",
         "cursor",
         "ends_after",
+        "ids",
         "job_id",
         "matches",
     )
@@ -121,6 +126,9 @@ class Subscriber(WaitingReader):
         """Bytes that the buffered events take in memory."""
         self._replayed: list[Event] = []
         """Events read from the index and not handed out yet, newest first."""
+        self._latest: list[tuple[Cursor, str]] = []
+        """Position and job of those events that are read one by one before all others, newest first."""
+        self._read_latest: ReadLatest = lambda _: None
         self._must_replay = False
         """Whether the index may hold events behind ``cursor`` that are not in the buffer."""
         self._terminal: Event | None = None
@@ -131,6 +139,8 @@ class Subscriber(WaitingReader):
         self._failure: str | None = None
         """Why the bus has ended it; None if it has not."""
         self.job_id = job_id
+        self.ids: frozenset[str] | None = None
+        """The jobs whose events are handed out, where the subscriber is for some that are named; None for any."""
         self.cursor = cursor
         """The position of the last event handed out; events at or below it are dropped."""
         self.matches: Predicate | None = None
@@ -150,6 +160,20 @@ class Subscriber(WaitingReader):
         self._replayed = [event]
         self._bus.held.hold_replay(self, event.job.weight)
 
+    def start_with_latest(self, events: list[tuple[Cursor, str]], read: "ReadLatest") -> None:
+        """Hand out first the latest events of some jobs, each read when its turn comes, then what comes behind them.
+
+        Call it before the first event is read.
+
+        :param events: their positions and the jobs' ids; all of them were there when this subscriber was made.
+        :param read: returns the latest event of a job. One that has another position by now is left out, because the
+            bus brings it.
+        """
+        self._latest = sorted(events, reverse=True)
+        self._read_latest = read
+        if events:
+            self.cursor = _before(self._latest[-1][0])
+
     def limit_progress(self, per_second: float) -> None:
         """Hand out at most so many reports of progress in a second: of each job the newest, those of all together.
 
@@ -162,6 +186,8 @@ class Subscriber(WaitingReader):
         if self._throttle is not None and self._throttle.step_back():
             return
         self._drop_read()
+        # All of them are behind it.
+        self._latest.clear()
         self.cursor = _before(self.cursor)
         self._must_replay = True
         self._terminal = None
@@ -220,7 +246,7 @@ class Subscriber(WaitingReader):
         while not self._closed:
             if self._throttle is not None and (report := await self._report(self._throttle)) is not None:
                 return report
-            if not (self._replayed or self._must_replay or self._buffer):
+            if not (self._latest or self._replayed or self._must_replay or self._buffer):
                 await self._wait(self._throttle.due if self._throttle is not None else None)
                 continue
             if self.turn is not None:
@@ -281,6 +307,10 @@ class Subscriber(WaitingReader):
 
     async def _replayed_or_buffered(self) -> Event | None:
         """Return the next event, which may be one that was handed out already; None if there is none after all."""
+        if self._latest:
+            cursor, job_id = self._latest.pop()
+            latest = self._read_latest(job_id)
+            return latest if latest is not None and latest.cursor == cursor else None
         if not self._replayed and self._must_replay:
             await self._replay()
         if self._replayed:
@@ -461,13 +491,14 @@ class EventBus:
             del self._by_job[subscriber.job_id]
 
     def end(self, reason: str, job_id: str | None = None) -> None:
-        """End the subscribers of one job, or (None) all there are, with ``QueueUnavailable``.
+        """End the subscribers who have named one job, or (None) all there are, with ``QueueUnavailable``.
 
         :param reason: the message of the error.
         """
         jobs = list(self._by_job) if job_id is None else [job_id]
         ended = [subscriber for job in jobs for subscriber in self._by_job.get(job, ())]
-        for subscriber in ended + (list(self._all) if job_id is None else []):
+        ended += [one for one in self._all if job_id is None or (one.ids is not None and job_id in one.ids)]
+        for subscriber in ended:
             subscriber.fail(reason)
 
     def publish(self, events: Sequence[Event]) -> None:

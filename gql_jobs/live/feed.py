@@ -12,13 +12,14 @@ from itertools import count
 from msgspec import Struct
 
 from gql_jobs.index.index import Index, UnreadableMessage
-from gql_jobs.index.tables import move_wal
+from gql_jobs.index.tables import empty_wal, move_wal
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import BATCH, OrderedConsumer, StreamMessage
 from gql_jobs.jobs.fold import Event
-from gql_jobs.jobs.messages import Message
+from gql_jobs.jobs.messages import Kind, Message, SteeringMessage
 from gql_jobs.jobs.model import Job
 from gql_jobs.live.bus import EventBus
+from gql_jobs.live.steering import Steering
 from gql_jobs.live.tally import Tally
 from gql_jobs.log import codec
 from gql_jobs.log.commands import Created
@@ -102,11 +103,17 @@ class Feed:
         """Held while messages are written into the index."""
         self.caught_up = False
         self.lag = 0
+        self.steering = Steering(index.steering())
+        """What steers jobs, as of ``position``."""
 
     @property
     def position(self) -> int:
         """The sequence of the last message applied."""
         return self._index.position
+
+    def is_limited(self, queue: str, type_name: str) -> bool | None:
+        """Return whether jobs of a queue and a type have limits; None while too little of the stream is applied."""
+        return self.steering.is_limited(queue, type_name) if self.caught_up else None
 
     @property
     def counters(self) -> FeedCounters:
@@ -141,33 +148,47 @@ class Feed:
 
     def _apply(self, batch: list[StreamMessage]) -> None:
         messages: list[Message] = []
+        steering: list[SteeringMessage] = []
         unreadable: list[UnreadableMessage] = []
         for message in batch:
             try:
                 read = codec.read_message(message.subject, message.data, message.seq, message.at)
-            except codec.Unreadable as error:
-                log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
-                unreadable.append(UnreadableMessage(message.seq, message.subject, str(error)))
-            else:
                 if read is not None:
                     messages.append(read)
+                elif steered := codec.read_steering(message.subject, message.data, message.seq, message.at):
+                    steering.append(steered)
+            except codec.Unreadable as error:
+                log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
+                is_newer = isinstance(error, codec.Newer)
+                unreadable.append(UnreadableMessage(message.seq, message.subject, str(error), is_newer))
+        kept = [message for message in steering if message.what != codec.KEYS]
         applied = 0
         for portion in self._index.portions(messages):
             applied += len(portion)
             position = batch[-1].seq if applied == len(messages) else portion[-1].seq
-            self._apply_portion(portion, position, unreadable)
+            self._apply_portion(portion, position, unreadable, kept)
             # Stored with the first portion: whoever goes on behind it must not look for them again.
-            unreadable = []
+            unreadable, kept = [], []
         self._applied += len(batch)
         while self._waiters and self._waiters[0][0] <= self.position:
             _, _, reached = heapq.heappop(self._waiters)
             _resolve(reached)
 
     def _apply_portion(
-        self, messages: Sequence[Message], position: int, unreadable: Sequence[UnreadableMessage]
+        self,
+        messages: Sequence[Message],
+        position: int,
+        unreadable: Sequence[UnreadableMessage],
+        steering: Sequence[SteeringMessage],
     ) -> None:
-        events = self._index.apply(messages, position, unreadable)
+        events = self._index.apply(messages, position, unreadable, steering)
+        if steering:
+            self.steering.apply(steering)
         self._bus.publish(events)
+        for message in messages:
+            if message.kind is Kind.EXPIRED and message.body.deleted:
+                # A job that somebody watches may be deleted before it has ended: nothing further comes of it.
+                self._bus.end(f"Job {message.job_id} was deleted.", message.job_id)
         # Counted when metrics are read or many have come, so that no subscriber waits for it.
         self._uncounted += events
         self._uncounted_bytes += sum([event.job.weight for event in events])
@@ -261,6 +282,12 @@ async def _move_repeatedly(index: Index, applying: asyncio.Lock, thread: ThreadP
     while True:
         await asyncio.sleep(WAL_INTERVAL)
         index.check_files()
+        if index.has_erased:
+            # Most of it while messages are written.
+            await loop.run_in_executor(thread, move_wal, index.path)
+            async with applying:
+                # Tried again until nobody reads at that moment.
+                index.has_erased = not await loop.run_in_executor(thread, empty_wal, index.path)
         if index.position - moved < WAL_MESSAGES and index.written - moved_bytes < WAL_BYTES:
             continue
         moved, moved_bytes = index.position, index.written

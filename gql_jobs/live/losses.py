@@ -10,8 +10,9 @@ Single jobs whose messages are gone are folded again from what is left of them.
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
+from gql_jobs import clock
 from gql_jobs.index.index import AppliedMessage, Index
 from gql_jobs.index.reader import Reader
 from gql_jobs.jetstream.errors import ApiError, ObjectStoreError, StreamReplaced, Unavailable
@@ -238,7 +239,7 @@ class Losses:
         events = {seq for seq, kind in self._index.messages(job_id) if kind not in _NOT_COUNTED}
         if job is None or sum(_is_kept(message.subject) for message in known) >= max(len(events), 1):
             return False
-        gone = Message(job_id, Kind.EXPIRED, position, datetime.now(UTC), Expired(event_seq=job.last_seq))
+        gone = Message(job_id, Kind.EXPIRED, position, clock.now(), Expired(event_seq=job.last_seq))
         self._index.apply([gone, *_readable(known)], position)
         self._bus.end(f"Messages of job {job_id} were deleted from the stream. Ask for the job again.", job_id)
         return True

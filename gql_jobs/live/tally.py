@@ -69,8 +69,8 @@ class Tally:
         job = event.job
         label = (job.spec.type if job.spec.type in self._types else UNKNOWN,)
         match event.kind:
-            case Kind.SCHEDULED:
-                self.created[label] += 1
+            case Kind.SCHEDULED | Kind.WAITING:
+                self.created[label] += job.event_seq == 0
             case Kind.QUEUED:
                 self._queued(event, label)
             case Kind.STARTED:
@@ -86,10 +86,11 @@ class Tally:
     def _queued(self, event: Event, label: tuple[str]) -> None:
         job = event.job
         if job.event_seq == 0:
-            # A scheduled job was counted at its event SCHEDULED.
-            self.created[label] += job.spec.run_at is None
-            return
-        # Retried by hand or released by a worker: its wait begins now, not at its creation.
+            # A scheduled job was counted at its event SCHEDULED, one that the gate releases at WAITING.
+            self.created[label] += job.spec.run_at is None and job.spec.gate is None
+            if job.spec.gate is None:
+                return
+        # Retried by hand, or released by a worker or the gate: its wait begins now, not at its creation.
         self._requeued_at[job.id] = job.updated_at.timestamp()
         if len(self._requeued_at) > _MAX_REQUEUED:
             self._requeued_at.popitem(last=False)

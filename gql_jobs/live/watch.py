@@ -93,18 +93,23 @@ class Watch:
             events.start_with(latest)
             return events
 
-    async def all(self, job_filter: JobFilter, watcher: Watcher, after: Cursor | None = None) -> Subscriber:
+    async def all(
+        self, job_filter: JobFilter, watcher: Watcher, after: Cursor | None = None, *, latest: bool = False
+    ) -> Subscriber:
         """Open the events of all jobs from now on; never ends by itself.
 
         :param job_filter: which events: it is applied to the job as of each event. Its visibility is that of the
             watcher at each event.
         :param watcher: for whom.
         :param after: begin with the first event behind this cursor instead.
+        :param latest: begin with the latest event of each job that the filter names by its id, unless there is a
+            cursor.
         :raises InvalidArgument: if the cursor is of no event that is kept.
         :raises QueueUnavailable: if the index cannot be brought to the cursor.
         """
         with _closed_on_failure(self._bus.subscribe_all()) as events:
             asked = replace(job_filter, visibility=EVERYTHING)
+            events.ids = asked.ids
             if asked == JobFilter():
                 events.matches = lambda event: watcher.visibility.shows(event.job)
             else:
@@ -112,6 +117,9 @@ class Watch:
             if after is not None:
                 await self._check_cursor(after, self._index.horizon)
                 events.start_after(after)
+            elif latest:
+                named = self._index.latest_cursors(asked.ids or ())
+                events.start_with_latest(named, self._index.latest_event)
             return events
 
     def _is_over(self, event: Event) -> bool:

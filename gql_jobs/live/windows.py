@@ -542,7 +542,8 @@ class Windows:
                 raise RateLimited(message, _RETRY_AFTER)
             window = self._windows[key] = Window(*key, number=next(_NUMBERS))
             self._file(window)
-            self.index.on_change = self._apply
+            if self._apply not in self.index.on_change:
+                self.index.on_change.append(self._apply)
             self._load(window)
         window.subscribers.add(subscriber)
         if subscriber.client is not None:
@@ -571,7 +572,7 @@ class Windows:
             window.loading.cancel()
         if not self._windows:
             # Batches are only looked at while somebody watches.
-            self.index.on_change = None
+            self.index.on_change.remove(self._apply)
 
     def close(self) -> None:
         """End all subscribers: the index is about to be closed."""

@@ -6,12 +6,12 @@ successor's file.
 
 import logging
 import secrets
-from datetime import UTC, datetime
 from io import BufferedIOBase
 from typing import BinaryIO
 
 from typing_extensions import Buffer
 
+from gql_jobs import clock
 from gql_jobs.jetstream.errors import ApiError, FenceRefused, JetStreamError, ObjectStoreError
 from gql_jobs.jetstream.object_store import Bucket, bucket_stream, open_bucket
 from gql_jobs.jetstream.stored_messages import NO_STREAM
@@ -31,10 +31,14 @@ BUCKET = "artifacts"
 
 
 class ArtifactStore:
-    """Saves, reads and removes artifacts. The bucket is created when it is first used, or by an API process."""
+    """Saves, reads and removes artifacts. The bucket is created when it is first used, or by an API process.
 
-    def __init__(self, job_log: JobLog, settings: Settings) -> None:
+    :param makes_bucket: False to leave it as it is, and to raise ``QueueUnavailable`` where there is none.
+    """
+
+    def __init__(self, job_log: JobLog, settings: Settings, *, makes_bucket: bool = True) -> None:
         self._log = job_log
+        self._makes_bucket = makes_bucket
         self._replicas = settings.replicas
         self._max_bytes = settings.max_artifact_bytes
         self._bucket: Bucket | None = None
@@ -83,20 +87,28 @@ class ArtifactStore:
             self._bucket = None
             raise QueueUnavailable(f"The artifact {artifact.name} cannot be read: {error}") from error
 
-    async def remove(self, artifact: Artifact) -> None:
-        """Remove the bytes; a failure is logged only, because nothing refers to them any more."""
+    async def remove(self, artifact: Artifact, *, erase: bool = False) -> None:
+        """Remove the bytes; a failure is logged only, because nothing refers to them any more.
+
+        :param erase: whether they are overwritten where the server has stored them; a failure is an error then.
+        :raises QueueUnavailable: if they are to be overwritten, and some may still be there.
+        """
         try:
-            await (await self._open()).delete(artifact.object)
+            bucket = await self._open()
+            await (bucket.erase(artifact.object) if erase else bucket.delete(artifact.object))
         except KeyError:
             return
         except (JetStreamError, QueueUnavailable) as error:
+            if erase:
+                self._bucket = None
+                raise QueueUnavailable(f"The artifact {artifact.name} was not removed: {error}") from error
             log.warning("the artifact %s stays in the object store: %s", artifact.object, error)
 
-    async def remove_recorded(self, record: JobMessage) -> None:
+    async def remove_recorded(self, record: JobMessage, *, erase: bool = False) -> None:
         """Remove the bytes that a record refers to, as ``remove`` does; a record that cannot be read is logged."""
         artifact = _artifact_of(record)
         if artifact is not None:
-            await self.remove(artifact)
+            await self.remove(artifact, erase=erase)
 
     async def make_missing(self) -> bool:
         """Make the object store if there is none; return whether there was none.
@@ -116,7 +128,7 @@ class ArtifactStore:
 
     async def _put(self, stored: str, name: str, source: BinaryIO, content_type: str) -> Artifact:
         try:
-            file = await (await self._open()).put(stored, _Limited(source, self._max_bytes), content_type)
+            file = await (await self._open()).put(stored, LimitedSource(source, self._max_bytes), content_type)
         except ObjectStoreError as error:
             # Looked for again at the next use: it may have been deleted.
             self._bucket = None
@@ -126,7 +138,7 @@ class ArtifactStore:
             content_type=content_type,
             size_bytes=file.size,
             sha256=file.sha256,
-            created_at=datetime.now(UTC),
+            created_at=clock.now(),
             object=stored,
         )
 
@@ -134,6 +146,9 @@ class ArtifactStore:
         """Return the bucket; create it at its first use, if no API process has made it yet."""
         if self._bucket is None:
             connection = self._log.connection
+            if not self._makes_bucket:
+                self._bucket = await open_bucket(connection, BUCKET)
+                return self._bucket
             self._bucket = await open_bucket(connection, BUCKET, self._replicas)
             try:
                 await update_stream(connection, {"name": bucket_stream(BUCKET), "num_replicas": self._replicas})
@@ -142,8 +157,8 @@ class ArtifactStore:
         return self._bucket
 
 
-class _Limited(BufferedIOBase):
-    """A source that raises an error instead of yielding more than ``limit`` bytes."""
+class LimitedSource(BufferedIOBase):
+    """The content of an artifact: raises ``RefusedValue`` instead of yielding more than ``limit`` bytes."""
 
     def __init__(self, source: BinaryIO, limit: int) -> None:
         self._source = source

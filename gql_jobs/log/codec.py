@@ -16,7 +16,7 @@ import msgspec
 
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
-from gql_jobs.jobs.messages import AttemptBody, Body, Kind, Message
+from gql_jobs.jobs.messages import AttemptBody, Body, Kind, Message, SteeringMessage
 from gql_jobs.jobs.model import JobError, JobPriority, Spec
 
 _B = TypeVar("_B", bound=AttemptBody)
@@ -45,6 +45,20 @@ FOLDED_SUBJECTS = (ALL_SUBMISSIONS, ALL_SCHEDULES, ALL_EVENTS, ALL_PROGRESS, ALL
 _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UNFOLDED = frozenset({"checkpoint"})
 """Last tokens of a job's messages outside the fold."""
+PAUSES = "pause"
+"""What the steering messages are called that say which queues are paused."""
+QUEUE_LIMITS = "queue-limits"
+"""What the steering messages are called that say what each queue is limited to."""
+TYPE_LIMITS = "type-limits"
+"""What the steering messages are called that say what each job type is limited to, as the API that started last has
+registered it."""
+KEYS = "key"
+"""What the steering messages are called that say which job has a key: read where they are needed, kept nowhere."""
+GATE_LEASES = "lease"
+"""What those are called that say which process holds the gate."""
+_STEERING = "jobs.gate."
+"""What the subjects of steering messages begin with: no job has such an id, and releases that know none pass them over
+because they end as those of checkpoints do."""
 
 ALL_HEARTBEATS = "workers.*"
 HEARTBEAT_REQUESTS = "workers-ping"
@@ -58,6 +72,7 @@ _EVENT_KINDS = {
         Kind.FAILED,
         Kind.DEAD_LETTER,
         Kind.CANCELLED,
+        Kind.EDITED,
         Kind.RELEASED,
         Kind.EXPIRED,
     )
@@ -72,12 +87,14 @@ _BODIES: dict[Kind, type[Body]] = {
     Kind.FAILED: messages.Failed,
     Kind.DEAD_LETTER: messages.DeadLetter,
     Kind.CANCELLED: messages.Cancelled,
+    Kind.EDITED: messages.Edited,
     Kind.RELEASED: messages.Released,
     Kind.EXPIRED: messages.Expired,
     Kind.ARTIFACT: messages.Saved,
     Kind.NOTE: messages.Noted,
 }
 _DECODERS: dict[Kind, Any] = {kind: msgspec.json.Decoder(body) for kind, body in _BODIES.items()}
+_decode_steered = msgspec.json.Decoder(messages.Steered).decode
 _encoder = msgspec.json.Encoder()
 
 
@@ -156,6 +173,40 @@ def handover_subject(worker_id: str) -> str:
     return f"handover.{worker_id}"
 
 
+def steering_subject(what: str, name: str) -> str:
+    """Name the subject of the present value of something that steers jobs; both are parts of ``[A-Za-z0-9_-]+``."""
+    return f"{_STEERING}{what}.{name}.checkpoint"
+
+
+def steering_subjects(what: str) -> str:
+    """Match the subjects of all that steers jobs in this way."""
+    return f"{_STEERING}{what}.*.checkpoint"
+
+
+def steering_name(subject: str) -> tuple[str, str] | None:
+    """Return what a steering message is about, and its name; None for the subject of any other message."""
+    match subject.split(".") if subject.startswith(_STEERING) else ():
+        case ["jobs", "gate", what, name, "checkpoint"]:
+            return what, name
+    return None
+
+
+def read_steering(subject: str, data: bytes, seq: int, at: datetime) -> SteeringMessage | None:
+    """Return a stored message as a value; None if it is no steering message.
+
+    :raises Unreadable: if its body is not that of a message of this version.
+    """
+    if (named := steering_name(subject)) is None:
+        return None
+    try:
+        body = _decode_steered(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+    _check_version(body)
+    value = body.value if body.value != messages.REMOVED else None
+    return SteeringMessage(*named, seq, at, value, body.actor)
+
+
 def is_job_id(token: str) -> bool:
     """Return whether a token of a subject is a job's id in its canonical spelling."""
     return _JOB_ID.fullmatch(token) is not None
@@ -196,15 +247,24 @@ class Newer(Unreadable):
 def encode_body(body: Body) -> bytes:
     """Return the JSON of a body, of the version that says which releases may read it."""
     spec = getattr(body, "spec", None)
-    if getattr(body, "encoded", False) or (spec is not None and _is_for_newer(spec)):
+    if isinstance(body, messages.Edited) or _is_for_newest(body):
         body = msgspec.structs.replace(body, v=messages.NEWEST_VERSION)
+    elif getattr(body, "encoded", False) or (spec is not None and _is_for_newer(spec)):
+        body = msgspec.structs.replace(body, v=max(body.v, messages.RELATED_VERSION))
     return _encoder.encode(body)
 
 
+def _is_for_newest(body: Body) -> bool:
+    # An earlier release would go on from a checkpoint that is about another payload.
+    return isinstance(body, messages.Submission) and (body.release or body.spec.checkpoints_after > 0)
+
+
 def _is_for_newer(spec: Spec) -> bool:
-    # A retry by an older release would drop the tenant, the origin and the mark of the codec; it shows secrets as stars
-    # at best.
-    return spec.tenant is not None or bool(spec.secrets) or spec.encoded or spec.origin is not None
+    # A retry by an older release would drop the tenant, the origin, the parent and the mark of the codec; it shows
+    # secrets as stars at best.
+    is_related = spec.origin is not None or spec.parent is not None or spec.key is not None
+    is_steered = bool(spec.after) or spec.gate is not None or spec.concurrency_key is not None
+    return spec.tenant is not None or bool(spec.secrets) or spec.encoded or is_related or is_steered
 
 
 def decode_body(kind: Kind, data: bytes) -> Body:
@@ -216,9 +276,13 @@ def decode_body(kind: Kind, data: bytes) -> Body:
         body: Body = _DECODERS[kind].decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Unreadable(str(error)) from error
+    _check_version(body)
+    return body
+
+
+def _check_version(body: Body) -> None:
     if not messages.VERSION <= body.v <= messages.NEWEST_VERSION:
         raise Newer(f"version {body.v} is newer than {messages.NEWEST_VERSION}")
-    return body
 
 
 def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str | None = None) -> Message | None:
@@ -234,7 +298,11 @@ def read_message(subject: str, data: bytes, seq: int, at: datetime, nonce: str |
     job_id, kind = named
     if not is_job_id(job_id):
         raise Unreadable(f"{job_id!r} is no job id")
-    return Message(job_id, kind, seq, at, decode_body(kind, data), nonce)
+    body = decode_body(kind, data)
+    if kind is Kind.SCHEDULED and body.spec.gate is not None:  # type: ignore[attr-defined]
+        # The server does not hold it: the gate does.
+        kind = Kind.WAITING
+    return Message(job_id, kind, seq, at, body, nonce)
 
 
 class JobMessage(StoredMessage, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gql_jobs import clock
 from gql_jobs.jetstream.client import Received, SubjectSubscription
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
@@ -123,7 +124,8 @@ class Delivery:
         """
         if self.leased:
             # With a delay of 0, or one beyond 64 bits, the server would redeliver at once, again and again.
-            await self._answer(b'-NAK {"delay": %d}' % round(min(max(delay, 0.001), MAX_NAK_DELAY) * 1e9))
+            seconds = clock.delay_at_server(min(max(delay, 0.001), MAX_NAK_DELAY))
+            await self._answer(b'-NAK {"delay": %d}' % round(seconds * 1e9))
 
     async def _answer(self, what: bytes) -> None:
         try:
@@ -197,8 +199,9 @@ class PullConsumer:
         self.waiting = True
 
     async def close(self) -> None:
-        """Close the open pull. Deliveries that the server has already sent still come."""
+        """Close the open pull, which ends a poll. Deliveries that the server has already sent still come."""
         self.wanted, self.waiting = 0, False
+        self._pull_ended.set()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await self._connection.drain(subscription)

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
+from gql_jobs import clock
 from gql_jobs.jetstream.client import Received
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
@@ -95,14 +96,29 @@ _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
 class Presence:
-    """The workers that are alive: their last heartbeat is less than ``GONE_AFTER`` old."""
+    """The workers that are alive: their last heartbeat is less than ``GONE_AFTER`` old.
+
+    The time in which none could be heard, as ``note_reach`` was told, makes none of them older.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, WorkerSeen]] = {}
+        self._deaf_since: float | None = None
+        """When NATS was found to be away, by the event loop's clock."""
+
+    def note_reach(self, reachable: bool) -> None:
+        """Take note of whether heartbeats can come in: while NATS is away, silence says nothing of a worker."""
+        now = asyncio.get_running_loop().time()
+        if not reachable:
+            self._deaf_since = now if self._deaf_since is None else self._deaf_since
+        elif self._deaf_since is not None:
+            away = now - self._deaf_since
+            self._seen = {key: (min(now, heard + away), worker) for key, (heard, worker) in self._seen.items()}
+            self._deaf_since = None
 
     def workers(self) -> list[WorkerSeen]:
         """Return the workers that are alive, the one that started first at the beginning."""
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time() if self._deaf_since is None else self._deaf_since
         self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > now - GONE_AFTER}
         workers = [
             replace(worker, stale=True) if heard <= now - MISSED_AFTER else worker
@@ -126,7 +142,7 @@ class Presence:
             concurrency=beat.concurrency,
             running=beat.running,
             started_at=beat.started_at,
-            last_seen_at=datetime.now(UTC),
+            last_seen_at=clock.now(),
             job_types=beat.job_types,
             known_types=beat.known_types,
             unable=beat.unable,

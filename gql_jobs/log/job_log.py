@@ -7,21 +7,21 @@ module also translates the errors of ``jetstream`` into those of ``jobs.errors``
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import NamedTuple
 
 import msgspec
 
-from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER, ROLLUP_HEADER, Publisher
+from gql_jobs import clock
+from gql_jobs.jetstream.client import EXPECTED_SEQ_HEADER, EXPECTED_SUBJECT_HEADER, ROLLUP_HEADER, Outgoing, Publisher
 from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.errors import (
     ApiError,
     FenceRefused,
     JetStreamError,
-    MessageTooLarge,
     PublicationError,
     PublicationRefused,
     StoreFull,
@@ -38,7 +38,7 @@ from gql_jobs.jetstream.stored_messages import (
 )
 from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
 from gql_jobs.jobs.fold import Event, events_of, fold
-from gql_jobs.jobs.messages import Body, Saved
+from gql_jobs.jobs.messages import Body, Edited, Kind, Message, Saved, Submission
 from gql_jobs.jobs.model import Artifact, Job
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage
@@ -95,12 +95,15 @@ class History(NamedTuple):
     is_newer: bool = False
 
 
-def read_history(history: list[JobMessage]) -> History:
-    """Return what a job's messages, oldest first, make, as the index has it; unreadable ones are left out."""
-    job: Job | None = None
+def read_history(history: list[JobMessage], job: Job | None = None) -> History:
+    """Return what a job's messages, oldest first, make, as the index has it; unreadable ones are left out.
+
+    :param job: what those before them have made.
+    """
     events: list[Event] = []
     files: dict[str, Artifact] = {}
     is_newer = False
+    expired_seq = 0
     for stored in history:
         try:
             message = stored.read()
@@ -111,7 +114,9 @@ def read_history(history: list[JobMessage]) -> History:
             continue
         if job is not None and isinstance(message.body, Saved):
             files[message.body.artifact.name] = message.body.artifact
-        before, job = job, fold(job, message)
+        before, job = job, fold(job, message, expired_seq)
+        if message.kind is Kind.EXPIRED:
+            expired_seq = message.seq
         if before is not None and job is None:
             events, files = [], {}
         events += events_of(before, message, job)
@@ -121,6 +126,27 @@ def read_history(history: list[JobMessage]) -> History:
 def folded(history: list[JobMessage]) -> Job | None:
     """Return the job that its messages, oldest first, make; unreadable ones are left out."""
     return read_history(history).job
+
+
+def last_event_seq(history: Iterable[JobMessage]) -> int:
+    """Return the sequence that a fence over the job's events expects; 0 if it has none."""
+    return max((message.seq for message in history if message.is_event), default=0)
+
+
+def decidable(job_id: str, history: list[JobMessage]) -> Job | None:
+    """Return the job that its messages make.
+
+    :raises QueueUnavailable: if some of them are of a newer release: what they say of the job is not known here.
+    """
+    job, _, _, is_newer = read_history(history)
+    if is_newer:
+        raise QueueUnavailable(f"Job {job_id} was written by a newer release than this process has; try again.")
+    return job
+
+
+def after_write(job: Job, kind: Kind, seq: int, body: Body) -> Job:
+    """Return the job after a message that was just stored, which the index may not have applied yet."""
+    return fold(job, Message(job.id, kind, seq, max(clock.now(), job.updated_at), body)) or job
 
 
 class Fence(NamedTuple):
@@ -151,6 +177,10 @@ class Superseded(Exception):
     def __init__(self, last: JobMessage | None) -> None:
         super().__init__("superseded")
         self.last = last
+
+
+class Contended(QueueUnavailable):
+    """Others keep writing to the job: nothing was stored, although the server answers."""
 
 
 class Write(NamedTuple):
@@ -193,19 +223,22 @@ class JobLog:
         :raises QueueFull: if the server has no room; never if ``timeout`` is None.
         :raises MessageTooLarge: if the server would refuse its size; also if ``timeout`` is None.
         """
-        return await _Append(self, self._publisher, write, timeout).outcome()
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        return await _Append(self, self._publisher, write, deadline).outcome()
 
     async def append_in_order(self, writes: list[Write]) -> list[int | BaseException]:
         """Store many messages, pipelined, in order; return for each its sequence or the error of ``append``."""
-        appends: list[_Append] = []
-        for write in writes:
-            appends.append(_Append(self, self._publisher, write, WRITE_TIMEOUT))
-            await appends[-1].send()
-        # A task each only for those that have to be tried again: the others are acknowledged in this order anyway.
-        seqs = [await append.acknowledged() for append in appends]
-        again = [append.outcome() for append, seq in zip(appends, seqs, strict=True) if seq is None]
+        deadline = asyncio.get_running_loop().time() + WRITE_TIMEOUT
+        appends = [_Append(self, self._publisher, write, deadline) for write in writes]
+        sent = await self._publisher.publish_all([append.message for append in appends], ACK_TIMEOUT)
+        # A task each only for those that have to be tried again.
+        again = [
+            append.outcome_after(error)
+            for append, error in zip(appends, sent, strict=True)
+            if not isinstance(error, int)
+        ]
         outcomes = iter(await asyncio.gather(*again, return_exceptions=True) if again else ())
-        return [seq if seq is not None else next(outcomes) for seq in seqs]
+        return [outcome if isinstance(outcome, int) else next(outcomes) for outcome in sent]
 
     async def rollup(self, subject: str, body: bytes, fence: Fence, marks: Mapping[str, str] | None = None) -> None:
         """Store a message that replaces the older ones of its subject. It is tried once.
@@ -225,16 +258,19 @@ class JobLog:
         except Unavailable as error:
             raise queue_error(error) from error
 
-    async def delete(self, seqs: Sequence[int]) -> None:
+    async def delete(self, seqs: Sequence[int], *, erase: bool = False) -> None:
         """Remove messages, pipelined, in that order; one that does not exist any more is no error.
 
+        :param erase: whether their bytes are overwritten where the server has stored them, which costs it a write each.
         :raises QueueUnavailable: if some may still be there.
         """
         call = deletion_call(codec.JOBS_STREAM)
         for start in range(0, len(seqs), DELETIONS_AT_ONCE):
             with queue_errors():
                 sent = [
-                    await self._publisher.send(call, msgspec.json.encode(deletion_body(seq)), None, DELETIONS_TIMEOUT)
+                    await self._publisher.send(
+                        call, msgspec.json.encode(deletion_body(seq, erase=erase)), None, DELETIONS_TIMEOUT
+                    )
                     for seq in seqs[start : start + DELETIONS_AT_ONCE]
                 ]
             for answer in await asyncio.gather(*sent, return_exceptions=True):
@@ -254,18 +290,32 @@ class JobLog:
             await delete_message(self.connection, codec.JOBS_STREAM, seq)
 
     async def history(
-        self, job_id: str, first_seq: int = 1, charge: Callable[[], None] = lambda: None
+        self,
+        job_id: str,
+        first_seq: int = 1,
+        charge: Callable[[], None] = lambda: None,
+        *,
+        since_edit: bool = False,
     ) -> list[JobMessage]:
         """Return every message of a job from ``first_seq`` on, oldest first.
 
         If ``first_seq`` is far before the job's first message, the server has to search for that.
 
         :param charge: called for each message, before the next one is read; what it raises ends the read.
+        :param since_edit: leave out what was before the newest edit, if nothing has come after that but its submission:
+            that makes the same job. One that is replaced again and again has a history as long as that.
         :raises QueueUnavailable: if the leader does not answer.
         """
-        history = []
+        # Which is the last one the server knows by the subjects: to ask for one behind that would be another search.
+        last = await self.last(codec.job_subjects(job_id))
+        history: list[JobMessage] = []
+        if last is None or last.seq < first_seq:
+            return history
+        if since_edit:
+            first_seq = max(first_seq, _edited_at(last))
+        subjects = codec.job_subjects(job_id)
         with queue_errors(_UNREADABLE_STREAM):
-            async for message in messages_of(self.connection, codec.JOBS_STREAM, codec.job_subjects(job_id), first_seq):
+            async for message in messages_of(self.connection, codec.JOBS_STREAM, subjects, first_seq, last.seq):
                 charge()
                 history.append(JobMessage.of(message))
         return history
@@ -278,7 +328,8 @@ class JobLog:
         with queue_errors(_UNREADABLE_STREAM):
             answer = await self.connection.api(f"STREAM.INFO.{codec.JOBS_STREAM}")
         # Servers before 2.10 do not tell.
-        return msgspec.json.decode(answer, type=_Told).ts or datetime.now(UTC)
+        told = msgspec.json.decode(answer, type=_Told).ts
+        return clock.told_by_server(told) if told is not None else clock.now()
 
     async def last(self, subject_filter: str) -> JobMessage | None:
         """Return the newest message that matches, as the leader has it.
@@ -290,6 +341,19 @@ class JobLog:
         return JobMessage.of(stored) if stored is not None else None
 
 
+def _edited_at(last: JobMessage) -> int:
+    """Return the sequence of the edit that a job's last message is, or is the submission of; 0 if it is neither."""
+    try:
+        message = last.read()
+    except codec.Unreadable:
+        return 0
+    body = message.body if message is not None else None
+    if isinstance(body, Edited):
+        # One that changes nothing takes a release back: how often the job was tried stands before it.
+        return last.seq if body.changed else 0
+    return body.event_seq if isinstance(body, Submission) and body.after_edit else 0
+
+
 class _Told(msgspec.Struct):
     """What the server says of a stream: when it said so."""
 
@@ -297,38 +361,31 @@ class _Told(msgspec.Struct):
 
 
 class _Append:
-    """One write until its outcome is known."""
+    """One write until its outcome is known.
 
-    def __init__(self, job_log: JobLog, publisher: Publisher, write: Write, timeout: float | None) -> None:
+    :param deadline: the time of the event loop at which it is over; None for never.
+    """
+
+    __slots__ = ("_deadline", "_failure", "_in_doubt", "_log", "_nonce", "_publisher", "_sent", "_write", "message")
+
+    def __init__(self, job_log: JobLog, publisher: Publisher, write: Write, deadline: float | None) -> None:
         self._log = job_log
         self._publisher = publisher
         self._write = write
         self._nonce = job_log.new_nonce()
-        self._data = codec.encode_body(write.body)
-        self._headers = {**write.headers, codec.NONCE_HEADER: self._nonce, **write.fence.headers}
-        self._deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        headers = {**write.headers, codec.NONCE_HEADER: self._nonce, **write.fence.headers}
+        self.message = Outgoing(write.subject, codec.encode_body(write.body), headers)
+        self._deadline = deadline
         self._in_doubt = False
         self._sent: asyncio.Future[int] | None = None
         self._failure: Exception | None = None
 
-    async def send(self) -> None:
-        """Send without waiting for the acknowledgement; raises nothing, because ``outcome`` tries again."""
-        try:
-            self._sent = await self._send()
-        except QueueUnavailable as error:
-            self._failure = error
-        except MessageTooLarge:
-            log.debug("nothing was sent on %s", self._write.subject)
-
-    async def acknowledged(self) -> int | None:
-        """Return the sequence, if the message that was sent is acknowledged; None if ``outcome`` has to be awaited."""
-        if self._sent is None:
-            return None
-        try:
-            return await self._sent
-        except Exception as error:  # noqa: BLE001
-            log.debug("not stored at once on %s: %s", self._write.subject, error)
-        return None
+    async def outcome_after(self, error: JetStreamError) -> int:
+        """Return what ``outcome`` does, if the message has been sent once already, and failed with that error."""
+        log.debug("not stored at once on %s: %s", self.message.subject, error)
+        self._sent = asyncio.get_running_loop().create_future()
+        self._sent.set_exception(error)
+        return await self.outcome()
 
     async def outcome(self) -> int:
         """Try until the outcome is known or the time is over; return the sequence or raise as ``JobLog.append``."""
@@ -371,7 +428,8 @@ class _Append:
 
     async def _send(self) -> asyncio.Future[int]:
         try:
-            return await self._publisher.send(self._write.subject, self._data, self._headers, ACK_TIMEOUT)
+            subject, data, headers, _ = self.message
+            return await self._publisher.send(subject, data, headers, ACK_TIMEOUT)
         except Unavailable as error:
             raise queue_error(error) from error
 

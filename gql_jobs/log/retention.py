@@ -11,21 +11,35 @@ copies ``dead_letter`` events into it, and what a retry or an expiry makes void 
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from gql_jobs import clock
 from gql_jobs.jetstream.client import TTL_HEADER
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import ApiError, Unavailable
 from gql_jobs.jetstream.stored_messages import delete_message, last_message, messages_of, subjects_page
 from gql_jobs.jobs.claim import TERMINAL
-from gql_jobs.jobs.errors import QueueFull
-from gql_jobs.jobs.messages import Expired, Kind, Submission
+from gql_jobs.jobs.errors import QueueFull, QueueUnavailable
+from gql_jobs.jobs.fold import is_ghost
+from gql_jobs.jobs.messages import Body, Expired, Kind, Submission
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import DEAD_LETTERS_STREAM, JobMessage
-from gql_jobs.log.job_log import JobLog, Superseded, Write, folded, queue_errors, read_history, whole_job
+from gql_jobs.log.edits import complete_edit
+from gql_jobs.log.job_log import (
+    JobLog,
+    Superseded,
+    Write,
+    folded,
+    last_event_seq,
+    queue_errors,
+    read_history,
+    whole_job,
+)
+from gql_jobs.log.keys import KeptKey, release_keys
 from gql_jobs.logs import job_fields
 
 log = logging.getLogger(__name__)
@@ -37,17 +51,22 @@ _COPIED_WITHIN = timedelta(seconds=10)
 _COPY_DELAYS = (0.0, 0.02, 0.05, 0.1, 0.3, 0.6)
 """Seconds before each look for a copy: the server makes it shortly after the event is stored."""
 _ENDS = TERMINAL - {Kind.EXPIRED}
-_SUBMISSIONS = frozenset({Kind.QUEUED, Kind.SCHEDULED})
+SUBMISSIONS = frozenset({Kind.QUEUED, Kind.SCHEDULED})
+"""Kinds of stored messages of which each alone would make a job."""
 
 
 class Ended(NamedTuple):
-    """A job that has ended, as an index has it: ``last_seq`` is its last event, ``messages`` sequences and kinds."""
+    """A job that has ended, as an index has it: ``last_seq`` is its last event, ``messages`` sequences and kinds.
+
+    ``key``: what it was created with, if no other job may have that at a time.
+    """
 
     job_id: str
     finished_at: datetime
     last_seq: int
     has_artifacts: bool
     messages: Sequence[tuple[int, Kind]]
+    key: KeptKey | None = None
 
 
 def expired_event(job_id: str, event_seq: int, last_seq: int) -> Write:
@@ -64,8 +83,13 @@ async def expire_ended(
     Such a job is read and then expired, if it still ended before ``finished_before``. Messages that the index does not
     know are left to ``delete_remains``.
 
-    :returns: for each job the sequence of its ``expired`` event, 0 if it was not expired, or the error.
+    :returns: for each job the sequence of its ``expired`` event, 0 if it was not expired, or the error; the jobs whose
+        key was claimed since for a retry are left out.
+    :raises QueueUnavailable: if it is not known who has the keys of the jobs.
     """
+    keyed = [(job.key, job.job_id, job.last_seq) for job in jobs if job.key is not None]
+    if keyed and (retried := await release_keys(job_log, keyed)):
+        jobs = [job for job in jobs if job.job_id not in retried]
     outcomes = await job_log.append_in_order([expired_event(job.job_id, job.last_seq, job.last_seq) for job in jobs])
     expired = [job for job, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, int)]
     await _delete_known(job_log, [job for job in expired if not job.has_artifacts])
@@ -99,14 +123,17 @@ async def expire(
     finished_at = _finished_at(history)
     if finished_at is None or finished_at >= finished_before:
         return 0
-    last_event = max(message.seq for message in history if message.is_event)
+    last_event = last_event_seq(history)
+    key = KeptKey.of(job) if (job := folded(history)) is not None else None
+    if key is not None and await release_keys(job_log, [(key, job_id, last_event)]):
+        return 0
     end = expired_event(job_id, last_event, history[-1].seq)
     try:
         try:
             seq = await job_log.append(end)
         except QueueFull:
             # A retry that crosses this carries the whole job, and the event that is left still allows the fence.
-            await job_log.delete([message.seq for message in history if message.kind in _SUBMISSIONS])
+            await job_log.delete([message.seq for message in history if message.kind in SUBMISSIONS])
             seq = await job_log.append(end)
     except Superseded:
         return 0
@@ -117,13 +144,14 @@ async def expire(
 def half_expired(history: Sequence[JobMessage]) -> bool:
     """Return whether the job's submissions were deleted to make room in a full store, with no ``expired`` event yet."""
     events = [message for message in history if message.is_event]
-    return bool(events) and events[-1].kind in _ENDS and not any(m.kind in _SUBMISSIONS for m in history)
+    return bool(events) and events[-1].kind in _ENDS and not any(m.kind in SUBMISSIONS for m in history)
 
 
 async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str) -> None:
     """Delete all messages and files of an expired job but its ``expired`` event, not those of a job created since.
 
-    These are messages that no index knows (checkpoints, notes), and those that a process left which ended meanwhile.
+    These are messages that no index knows (checkpoints, notes), those that a process left which ended meanwhile, and
+    submissions that have crossed the event. Of a job that was deleted the bytes are overwritten.
 
     :raises QueueUnavailable: if the stream does not answer.
     """
@@ -133,7 +161,36 @@ async def delete_remains(job_log: JobLog, artifacts: ArtifactStore, job_id: str)
         return
     history = await job_log.history(job_id)
     last_expiry = max((m.seq for m in history if m.kind is Kind.EXPIRED), default=0)
-    await _delete(job_log, artifacts, job_id, [message for message in history if message.seq < last_expiry])
+    ghosts = [message for message in history if _is_ghost(message, last_expiry)]
+    if ghosts and folded(history) is None:
+        # Releases from before deletions have made a job of it, which has to end there, too.
+        again = expired_event(job_id, ghosts[-1].seq, history[-1].seq)
+        body = Expired(event_seq=ghosts[-1].seq, deleted=was_deleted(history))
+        with suppress(Superseded):
+            await job_log.append(again._replace(body=body))
+    gone = [message for message in history if message.seq < last_expiry or message in ghosts]
+    await _delete(job_log, artifacts, job_id, gone, erase=was_deleted(history))
+
+
+def was_deleted(history: Sequence[JobMessage]) -> bool:
+    """Return whether somebody has deleted a job of this id, of which messages are left."""
+    return any(isinstance(body := _body_of(message), Expired) and body.deleted for message in history)
+
+
+def _is_ghost(stored: JobMessage, expired_seq: int) -> bool:
+    try:
+        message = stored.read()
+    except codec.Unreadable:
+        return False
+    return message is not None and is_ghost(message, expired_seq)
+
+
+def _body_of(stored: JobMessage) -> Body | None:
+    try:
+        message = stored.read()
+    except codec.Unreadable:
+        return None
+    return message.body if message is not None else None
 
 
 async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
@@ -151,21 +208,28 @@ async def _delete_known(job_log: JobLog, jobs: list[Ended]) -> None:
     await _delete_messages(job_log, [message for job in jobs for message in job.messages])
 
 
-async def _delete(job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[JobMessage]) -> None:
+async def _delete(
+    job_log: JobLog, artifacts: ArtifactStore, job_id: str, messages: list[JobMessage], *, erase: bool = False
+) -> None:
+    if erase:
+        # Before all else, so that nothing of them starts; of a job that has ended none is there.
+        await job_log.delete([message.seq for message in messages if message.kind in SUBMISSIONS], erase=True)
     for message in messages:
         if message.kind is Kind.ARTIFACT:
-            await artifacts.remove_recorded(message)
+            await artifacts.remove_recorded(message, erase=erase)
         if message.kind is Kind.DEAD_LETTER:
             # Before the event itself, which shows a later try that there may be a copy.
             wait = message is messages[-1] and may_be_copied_yet(message.at)
-            await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait)
-    await _delete_messages(job_log, [(message.seq, message.kind) for message in messages])
+            await remove_dead_letter(job_log.connection, job_id, message.seq, wait=wait, erase=erase)
+    await _delete_messages(job_log, [(message.seq, message.kind) for message in messages], erase=erase)
 
 
-async def _delete_messages(job_log: JobLog, messages: Sequence[tuple[int, Kind | None]]) -> None:
+async def _delete_messages(
+    job_log: JobLog, messages: Sequence[tuple[int, Kind | None]], *, erase: bool = False
+) -> None:
     """Delete messages, submissions first, because each of those alone would make a job."""
-    await job_log.delete([seq for seq, kind in messages if kind in _SUBMISSIONS])
-    await job_log.delete([seq for seq, kind in messages if kind not in _SUBMISSIONS])
+    await job_log.delete([seq for seq, kind in messages if kind in SUBMISSIONS], erase=erase)
+    await job_log.delete([seq for seq, kind in messages if kind not in SUBMISSIONS], erase=erase)
 
 
 def _finished_at(history: list[JobMessage]) -> datetime | None:
@@ -189,6 +253,9 @@ async def fire_overdue(job_log: JobLog, job_id: str, before: datetime) -> bool:
     """
     history = await job_log.history(job_id)
     job, _, _, is_newer = read_history(history)
+    if job is not None and job.lacks_submission:
+        # A firing of the schedule before an edit has come so late that it has ended the one after that.
+        return await complete_edit(job_log, job_id, history[0].seq)
     if is_newer or job is None or job.status is not JobStatus.SCHEDULED:
         return False
     if job.spec.run_at is None or job.spec.run_at >= before:
@@ -213,26 +280,32 @@ def may_be_copied_yet(stored_at: datetime) -> bool:
     """Return whether the server may not have copied the dead letter yet that was stored then."""
     # Where the clocks of this machine and the server differ by more, nothing is waited for either: of a copy that comes
     # later, maintenance takes care.
-    return abs(datetime.now(UTC) - stored_at) < _COPIED_WITHIN
+    return abs(clock.now() - stored_at) < _COPIED_WITHIN
 
 
-async def remove_dead_letter(connection: Connection, job_id: str, event_seq: int, *, wait: bool = True) -> None:
+async def remove_dead_letter(
+    connection: Connection, job_id: str, event_seq: int, *, wait: bool = True, erase: bool = False
+) -> None:
     """Remove the copies of the job's dead letters up to the event ``event_seq`` from jobs-dlq.
 
-    A failure is logged only, because no job depends on the copy.
+    A failure is logged only, because no job depends on the copy; not where its bytes have to go.
 
     :param wait: whether to wait for a copy that the server may not have made yet.
+    :param erase: whether the bytes of the copies are overwritten where the server has stored them.
+    :raises QueueUnavailable: if the bytes have to go and could not be removed.
     """
     subject = codec.event_subject(job_id, Kind.DEAD_LETTER)
     try:
         for delay in _COPY_DELAYS if wait else _COPY_DELAYS[:1]:
             await asyncio.sleep(delay)
-            if await _remove_copies(connection, subject, event_seq):
+            if await _remove_copies(connection, subject, event_seq, erase=erase):
                 return
         if wait:
             message = "the dead letter of job %s was not found in %s"
             log.warning(message, job_id, DEAD_LETTERS_STREAM, extra=job_fields(job_id=job_id))
     except (Unavailable, ApiError) as error:
+        if erase:
+            raise QueueUnavailable(f"The dead letter of job {job_id} was not removed: {error}") from error
         message = "the dead letter of job %s stays in %s: %s"
         log.warning(message, job_id, DEAD_LETTERS_STREAM, error, extra=job_fields(job_id=job_id))
 
@@ -260,7 +333,7 @@ async def remove_left_over(job_log: JobLog, job_id: str, copied_before: datetime
     past = [seq for seq, origin in copies if _is_past(origin, history, job)]
     with queue_errors():
         for seq in past:
-            await delete_message(connection, DEAD_LETTERS_STREAM, seq)
+            await delete_message(connection, DEAD_LETTERS_STREAM, seq, erase=was_deleted(history))
     return len(past)
 
 
@@ -275,7 +348,7 @@ def _is_past(origin: int, history: list[JobMessage], job: Job | None) -> bool:
     return job.last_seq > origin
 
 
-async def _remove_copies(connection: Connection, subject: str, event_seq: int) -> bool:
+async def _remove_copies(connection: Connection, subject: str, event_seq: int, *, erase: bool) -> bool:
     """Remove the copies up to ``event_seq``; return whether its own was found, or a newer one, which comes after it."""
     reached = False
     # The last message by subject takes no search. A retried job may have become a dead letter again meanwhile.
@@ -284,10 +357,10 @@ async def _remove_copies(connection: Connection, subject: str, event_seq: int) -
         reached = reached or origin >= event_seq
         if origin > event_seq:
             break
-        await delete_message(connection, DEAD_LETTERS_STREAM, copy.seq)
+        await delete_message(connection, DEAD_LETTERS_STREAM, copy.seq, erase=erase)
     if copy is not None:
         async for older in messages_of(connection, DEAD_LETTERS_STREAM, subject):
             if older.source_seq > event_seq:
                 break
-            await delete_message(connection, DEAD_LETTERS_STREAM, older.seq)
+            await delete_message(connection, DEAD_LETTERS_STREAM, older.seq, erase=erase)
     return reached

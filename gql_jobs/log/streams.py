@@ -20,6 +20,7 @@ from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import queue_errors
+from gql_jobs.log.paused_consumers import consumer_pause, stored_pause
 from gql_jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,7 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
     :raises UnsuitableServer: if the server is too old or refuses.
     :raises QueueUnavailable: if it does not answer.
     """
-    if is_too_old(connection):
-        raise UnsuitableServer(
-            f"The NATS server is version {connection.server_version}; gql-jobs needs "
-            f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
-        )
+    _check_version(connection)
     for config in (jobs_stream(settings.replicas), dead_letter_stream(settings.replicas)):
         with _refusals_explained(connection, f"the stream {config['name']}"):
             # Not made first: a user who may make streams can read every other one into them, so workers' may not.
@@ -116,6 +113,33 @@ async def ensure_streams(connection: Connection, settings: Settings) -> None:
                 if error.err_code != NO_STREAM:
                     raise
                 await _create_stream(connection, config)
+
+
+def _check_version(connection: Connection) -> None:
+    if is_too_old(connection):
+        raise UnsuitableServer(
+            f"The NATS server is version {connection.server_version}; gql-jobs needs "
+            f"{'.'.join(map(str, OLDEST_SERVER))} or newer, because jobs that run later are held by its schedules."
+        )
+
+
+async def look_for_streams(connection: Connection) -> None:
+    """Check that there is a stream for jobs; nothing is made or changed.
+
+    :raises UnsuitableServer: if the server is too old, or has no JetStream.
+    :raises QueueUnavailable: if it has no such stream yet, or does not answer.
+    """
+    _check_version(connection)
+    try:
+        with _refusals_explained(connection, f"the stream {codec.JOBS_STREAM}"):
+            await stream_info(connection)
+    except UnsuitableServer as error:
+        if isinstance(error.__cause__, ApiError) and error.__cause__.err_code == NO_STREAM:
+            raise QueueUnavailable(
+                f"The NATS server has no stream {codec.JOBS_STREAM} yet: streams are made by API processes, so one of "
+                "these has to be started first."
+            ) from error
+        raise
 
 
 async def _create_stream(connection: Connection, config: dict[str, Any]) -> None:
@@ -131,7 +155,9 @@ async def _create_stream(connection: Connection, config: dict[str, Any]) -> None
 async def ensure_consumers(
     connection: Connection, queues: Iterable[str], ack_wait: float, *, only: Container[str] | None = None
 ) -> None:
-    """Create or update the consumers of every priority of the queues.
+    """Create or update the consumers of every priority of the queues; those of a paused queue are created paused.
+
+    An update neither pauses a consumer nor resumes it.
 
     :param only: the names of those that are wanted; None for all.
     :raises UnsuitableServer: if the server refuses.
@@ -144,6 +170,8 @@ async def ensure_consumers(
             if only is not None and name not in only:
                 continue
             with _refusals_explained(connection, f"the consumer {name}"):
+                if (until := consumer_pause(await stored_pause(connection, queue))) is not None:
+                    config["pause_until"] = until
                 try:
                     await _create_consumer(connection, config)
                 except ApiError as error:
@@ -368,7 +396,7 @@ class ConsumerInfo(msgspec.Struct):
     """The server's state of a consumer.
 
     ``num_pending``: messages that were never delivered; ``num_ack_pending``: deliveries that are not acknowledged;
-    ``num_waiting``: pulls that wait for a delivery.
+    ``num_waiting``: pulls that wait for a delivery; ``paused``: whether it gives nothing until its pause is over.
     """
 
     name: str
@@ -376,6 +404,7 @@ class ConsumerInfo(msgspec.Struct):
     num_ack_pending: int = 0
     num_redelivered: int = 0
     num_waiting: int = 0
+    paused: bool = False
     delivered: _Last = field(default_factory=_Last)
     config: dict[str, Any] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from gql_jobs.environment import with_variables
@@ -61,11 +61,14 @@ class Child:
         """How often in a row it has ended by itself soon after its start."""
         self.killed = False
         """Whether it had to be killed when it was stopped."""
+        self.is_edited = False
+        """Whether ``restart`` is called when what it runs has changed: one that cannot start waits for that."""
         self._command = command
         self._environment = with_variables(os.environ, {**environment, parent.VARIABLE: "1", "PYTHONUNBUFFERED": "1"})
         self._stop_within = stop_within
         self._faster = faster
         self._hurried = asyncio.Event()
+        self._restarting = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._process: Process | None = None
@@ -73,23 +76,43 @@ class Child:
     async def run(self) -> None:
         """Start it, and start it again whenever it ends, until ``stop`` is called.
 
-        :raises StartFailed: once it has ended with the exit code ``CANNOT_START``.
+        :raises StartFailed: once it has ended with the exit code ``CANNOT_START``, unless it is edited.
         """
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
+                self._restarting.clear()
                 code = await self._run_once()
                 if self._stopping.is_set():
                     return
-                if code == parent.CANNOT_START:
+                if self._restarting.is_set():
+                    self.failures = 0
+                    continue
+                if code == parent.CANNOT_START and not self.is_edited:
                     raise StartFailed(f"The {self.name} cannot start; its message above says why.")
+                if code == parent.CANNOT_START:
+                    log.error("the %s cannot start; it is started again when a file changes", self.name)
+                    await self._stopped_or_restarted(None)
+                    continue
                 self.failures = 1 if time.monotonic() - began > _STABLE_AFTER else self.failures + 1
                 delay, reason = restart_delay(self.failures), exit_reason(code)
                 log.warning("the %s ended by itself (%s); starting it again in %.1f s", self.name, reason, delay)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), delay)
+                await self._stopped_or_restarted(delay)
         finally:
             self._ended.set()
+
+    def restart(self) -> None:
+        """Have it stop as fast as it can and start again, now: also one that waits for its next start."""
+        self._restarting.set()
+
+    async def _stopped_or_restarted(self, within: float | None, *ended: "asyncio.Task[int]") -> None:
+        """Wait until it is to be stopped or started again; or until so many seconds have passed, or it has ended."""
+        waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, self._restarting)]
+        try:
+            await asyncio.wait((*waiting, *ended), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def stop(self) -> None:
         """Stop it by SIGTERM, after ``stop_within`` seconds by SIGKILL, and wait until ``run`` has returned."""
@@ -112,16 +135,14 @@ class Child:
                 *self._command(), stdin=stdin, env=self._environment, start_new_session=True
             )
             self._process = process
-            stopping = asyncio.create_task(self._stopping.wait())
             ended = asyncio.create_task(process.wait())
             try:
-                await asyncio.wait((stopping, ended), return_when=asyncio.FIRST_COMPLETED)
+                await self._stopped_or_restarted(None, ended)
                 if not ended.done():
                     await self._terminate(process, ended)
             finally:
-                stopping.cancel()
                 if process.returncode is None:
-                    self.killed = True
+                    self.killed = self.killed or not self._restarting.is_set()
                     process.kill()
                 await ended
             return ended.result()
@@ -130,6 +151,8 @@ class Child:
         """Send the signals that stop it, and wait until it has ended or its time is over."""
         until = time.monotonic() + self._stop_within
         process.terminate()
+        if self._restarting.is_set() and self._faster is not None:
+            self.signal(self._faster)
         hurried = asyncio.create_task(self._hurried.wait())
         try:
             await asyncio.wait((hurried, ended), timeout=self._stop_within, return_when=asyncio.FIRST_COMPLETED)

@@ -1,92 +1,73 @@
-"""The public GraphQL API over HTTP: where it is, who asks, what it answers, and events that outlast a connection.
+"""The public GraphQL API over HTTP, for commands: what it answers, and events that outlast a connection.
 
 Queries and mutations are one POST each. Events come as server-sent events, and are asked for again behind the last one
 wherever the connection, or the process at its other end, is lost.
 """
 
 import json
-import random
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from gql_jobs.environment import PREFIX, values_of_files, variables_and_file
+from gql_jobs.client.errors import Unreachable
+from gql_jobs.client.event_stream import (
+    ANSWER_BEGINS_WITHIN,
+    CONNECT_WITHIN,
+    PASSING,
+    SILENT_FOR,
+    ConnectionBackoff,
+    EventStream,
+    errors_in,
+    event_in,
+    named_wait,
+)
 from gql_jobs.logs import hide_values
 from gql_jobs.processes.listening import LOOPBACK_NAMES
-from gql_jobs.processes.lock import address_of_dev
+from gql_jobs.terminal import documents
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8000"
-"""Where ``gql-jobs api`` and ``gql-jobs dev`` listen unless they are told otherwise."""
-_CONNECT_WITHIN = 10.0
-"""Seconds until a connection has to stand."""
-_ANSWER_WITHIN = 90.0
-"""Seconds until an answer has to begin: longer than the server takes to give up anything by itself."""
-_SILENT_FOR = 40.0
-"""Seconds without a byte after which a stream counts as lost; the server says something every 12."""
-_MAX_MESSAGE = 16 << 20
-"""Bytes of one server-sent event, at most."""
-_FIRST_WAIT = 1.0
-"""Seconds until a lost stream is asked for again, where the server has named no time."""
-_LONGEST_WAIT = 15.0
-"""Seconds between two tries, at most, unless the server names a longer time."""
-_LONGEST_NAMED_WAIT = 120.0
-"""Seconds that the server may name, at most."""
-_PASSING = frozenset({"QUEUE_UNAVAILABLE", "RATE_LIMITED", "SERVER_STOPPING", "TIMEOUT"})
-"""Codes of refusals after which the same may be asked for again."""
+_Answer = TypeVar("_Answer")
 
-_FIELDS = """
-fragment Fields on Job {
-  id type queue status priority progress progressMessage attempt retryCount maxRetries workerId
-  error { message type attempt at retryable } tags tenant createdBy
-  createdAt updatedAt runAt startedAt finishedAt nextAttemptAt durationMs
-}"""
-_OF_EVENT = """
-    __typename cursor at actor job { ...Fields }
-    ... on JobScheduled { runAt }
-    ... on JobStarted { workerId attempt supersedes }
-    ... on JobProgress { progress message }
-    ... on JobFailed { error { message type attempt at retryable } nextAttemptAt }
-    ... on JobCompleted { durationMs }
-    ... on JobDeadLetter { error { message type attempt at retryable } }"""
-_JOB = f"""query Job($id: ID!) {{
-  job(id: $id) {{ ...Fields waiting {{ reason detail until ahead }}
-    rawPayload rawResult artifacts {{ name url contentType sizeBytes sha256 }} }}
-}}{_FIELDS}"""
-_PROGRESS = f"""subscription Progress($id: ID!, $after: String) {{
-  jobProgress(id: $id, after: $after) {{{_OF_EVENT}
-    ... on JobCompleted {{ job {{ rawResult }} }}
-  }}
-}}{_FIELDS}"""
-_EVENTS = f"""subscription Events($filter: JobFilter, $after: String) {{
-  jobEvents(filter: $filter, after: $after) {{{_OF_EVENT}
-  }}
-}}{_FIELDS}"""
-_JOBS = f"""query Jobs($filter: JobFilter, $first: Int, $after: String) {{
-  jobs(filter: $filter, first: $first, after: $after) {{
-    edges {{ cursor node {{ ...Fields }} }}
-    pageInfo {{ hasNextPage endCursor }}
-  }}
-}}{_FIELDS}"""
-_COUNT = "query Count($filter: JobFilter!) { jobs(filter: $filter, first: 0) { totalCount } }"
-_TYPES = "query Types { jobTypes { name payloadSchema } }"
-_CREATE = f"""mutation Create($input: CreateJobInput!) {{
-  createJob(input: $input) {{ deduplicated job {{ ...Fields }} }}
-}}{_FIELDS}"""
-_RETRY = f"mutation Retry($id: ID!) {{ retryJob(id: $id) {{ job {{ ...Fields }} }} }}{_FIELDS}"
-_RETRY_MANY = """mutation RetryMany($filter: JobFilter!) {
-  retryJobs(filter: $filter) { retriedCount remainingCount }
-}"""
-_CANCEL = f"mutation Cancel($id: ID!) {{ cancelJob(id: $id) {{ job {{ ...Fields }} }} }}{_FIELDS}"
-_QUEUES = "query Queues { queues { name counts { status count } oldestQueuedAt workers unservedTypes } }"
-_WORKERS = """query Workers {
-  workers { id hostname queues jobTypes concurrency running startedAt lastSeenAt unable { jobType reason } }
-}"""
+
+class WrittenNumber(str):
+    """A number of JSON as it is written, whatever its size and its digits."""
+
+    __slots__ = ()
+
+
+def exact_json(text: bytes | str) -> Any:
+    """Return what a JSON text says, numbers as ``WrittenNumber``.
+
+    :raises ValueError: if it is none.
+    :raises RecursionError: if it is nested too deeply.
+    """
+    return json.loads(text, parse_int=WrittenNumber, parse_float=WrittenNumber, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def json_text(value: Any, *, ascii_only: bool = True) -> str:
+    """Return a value, in which there may be a ``WrittenNumber``, as a JSON text.
+
+    :raises RecursionError: if it is nested too deeply.
+    """
+
+    def text(value: Any) -> str:
+        if isinstance(value, WrittenNumber):
+            return value
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{text(name)}: {text(item)}' for name, item in value.items())}}}"
+        if isinstance(value, list):
+            return f"[{', '.join(map(text, value))}]"
+        return json.dumps(value, ensure_ascii=ascii_only)
+
+    return text(value)
 
 
 class Refused(Exception):
@@ -95,8 +76,8 @@ class Refused(Exception):
     :param errors: as GraphQL has them; one at least.
     """
 
-    def __init__(self, errors: list[Any]) -> None:
-        self.errors: list[dict[str, Any]] = [one if isinstance(one, dict) else {"message": str(one)} for one in errors]
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        self.errors = errors
         super().__init__("; ".join(str(one.get("message")) for one in self.errors))
 
     def extensions(self) -> Iterator[dict[str, Any]]:
@@ -113,53 +94,7 @@ class Refused(Exception):
     @property
     def retry_after(self) -> float:
         """Seconds after which the API says that it may be asked again; 0 where it does not."""
-        waits = [found.get("retryAfter") for found in self.extensions()]
-        return min(max((float(wait) for wait in waits if isinstance(wait, int)), default=0.0), _LONGEST_NAMED_WAIT)
-
-
-class Unreachable(Exception):
-    """Nothing answers at the address, or nothing that speaks GraphQL; the message is a sentence."""
-
-
-class BadAddress(ValueError):
-    """What was given is no address of an API, or no token; the message is a sentence that shows neither."""
-
-
-def address_and_token(url: str | None, token: str | None) -> tuple[str, str | None]:
-    """Return the GraphQL endpoint to ask, and what to say who asks; None for nothing.
-
-    What is not given is taken from ``GQL_JOBS_URL`` and ``GQL_JOBS_TOKEN``, each also from a file (``…_FILE``) and from
-    ``.env``; then the address is that of the ``gql-jobs dev`` that runs in the data folder, else ``DEFAULT_ADDRESS``.
-
-    :raises BadAddress: if a value cannot be used, or its file cannot be read.
-    """
-    found: dict[str, str] = {}
-    for given in reversed(variables_and_file()):
-        values, problems = values_of_files(("URL", "TOKEN", "DATA_DIR"), given)
-        if problems:
-            raise BadAddress(" ".join(problems))
-        found |= {name: value for name, value in {**given, **values}.items() if value}
-    token = token or found.get("TOKEN")
-    if token is not None:
-        token = token.strip()
-        if not (token.isascii() and token.isprintable()) or " " in token:
-            raise BadAddress("The token has characters that no key and no token has.")
-        hide_values([token])
-    address = url or found.get("URL") or address_of_dev(Path(found.get("DATA_DIR", ".gql-jobs"))) or DEFAULT_ADDRESS
-    return _endpoint(address), token or None
-
-
-def _endpoint(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        is_usable = parts.scheme in {"http", "https"} and bool(httpx.URL(address).host) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):
-        is_usable = False
-    if not is_usable or not address.isprintable() or " " in address:
-        raise BadAddress(f"The address of the API is no URL such as {DEFAULT_ADDRESS} ({PREFIX}URL or --url).")
-    if parts.username is not None or parts.password is not None:
-        raise BadAddress(f"An address holds no user and no password: give a key or token by {PREFIX}TOKEN.")
-    return parts._replace(path=parts.path.rstrip("/") or "/graphql", fragment="").geturl()
+        return max(map(named_wait, self.extensions()), default=0.0)
 
 
 class ApiClient:
@@ -176,7 +111,7 @@ class ApiClient:
         verify = ssl.create_default_context() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"} if token is not None else {},
-            timeout=httpx.Timeout(_ANSWER_WITHIN, connect=_CONNECT_WITHIN),
+            timeout=httpx.Timeout(ANSWER_BEGINS_WITHIN, connect=CONNECT_WITHIN),
             verify=verify,
             # No proxy stands between this machine and itself.
             trust_env=parts.hostname not in LOOPBACK_NAMES,
@@ -192,59 +127,181 @@ class ApiClient:
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """Return a job with its payload and result; None for an unknown id."""
-        found: dict[str, Any] | None = self.ask(_JOB, id=job_id)["job"]
+        found: dict[str, Any] | None = self.ask(documents.JOB, id=job_id)["job"]
         return found
+
+    def original(self, job_id: str) -> dict[str, Any] | None:
+        """Return what another job is made of, as ``exact_json`` reads it; None for an unknown id."""
+        data = self._data_of(self._answer(documents.ORIGINAL, {"id": job_id}), exact_json)
+        found: dict[str, Any] | None = data["job"]
+        return found
+
+    def input_types(self) -> dict[str, dict[str, Any]]:
+        """Return the types of the schema by their names, with the members of inputs and the values of enums."""
+        return {one["name"]: one for one in self.ask(documents.INPUT_TYPES)["__schema"]["types"]}
 
     def jobs(self, wanted: dict[str, Any], first: int, after: str | None) -> dict[str, Any]:
         """Return a page of jobs: ``edges`` and ``pageInfo``."""
-        page: dict[str, Any] = self.ask(_JOBS, filter=wanted, first=first, after=after)["jobs"]
+        page: dict[str, Any] = self.ask(documents.JOBS, filter=wanted, first=first, after=after)["jobs"]
         return page
-
-    def count(self, wanted: dict[str, Any]) -> int:
-        """Return how many jobs match a filter."""
-        return int(self.ask(_COUNT, filter=wanted)["jobs"]["totalCount"])
 
     def payload_schemas(self) -> dict[str, Any]:
         """Return the JSON Schema of each job type's payload, by the type's name."""
-        return {one["name"]: one["payloadSchema"] for one in self.ask(_TYPES)["jobTypes"]}
+        return {one["name"]: one["payloadSchema"] for one in self.ask(documents.TYPES)["jobTypes"]}
 
     def create(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Create a job; return ``job`` and ``deduplicated``."""
-        created: dict[str, Any] = self.ask(_CREATE, input=wanted)["createJob"]
+        created: dict[str, Any] = self.ask(documents.CREATE, input=wanted)["createJob"]
         return created
 
-    def retry(self, job_id: str) -> dict[str, Any]:
-        """Run a job again, and return it."""
-        retried: dict[str, Any] = self.ask(_RETRY, id=job_id)["retryJob"]["job"]
+    def update(self, job_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """Change a job that has not started, and return it."""
+        updated: dict[str, Any] = self.ask(documents.UPDATE, id=job_id, input=changes)["updateJob"]["job"]
+        return updated
+
+    def retry(self, job_id: str, payload: str | None = None) -> dict[str, Any]:
+        """Run a job again, and return it.
+
+        :param payload: a JSON text in the place of its own payload.
+        """
+        given = {} if payload is None else {"payload": payload}
+        # Servers from before edits know no payload of a retry.
+        document = documents.RETRY if payload is None else documents.RETRY_WITH
+        retried: dict[str, Any] = self.ask(document, id=job_id, **given)["retryJob"]["job"]
         return retried
 
-    def retry_many(self, wanted: dict[str, Any]) -> dict[str, int]:
-        """Run jobs again that match a filter; return ``retriedCount`` and ``remainingCount``."""
-        counts: dict[str, int] = self.ask(_RETRY_MANY, filter=wanted)["retryJobs"]
-        return counts
+    def dead_letter_groups(self, wanted: dict[str, Any], first: int) -> list[dict[str, Any]]:
+        """Return the largest groups of dead letters that failed alike, of those that match."""
+        return list(self.ask(documents.DEAD_LETTER_GROUPS, filter=wanted, first=first)["deadLetterGroups"])
+
+    def plan_bulk(self, action: str, wanted: dict[str, Any], group: str | None = None) -> dict[str, Any]:
+        """Plan an action; return ``count``, ``sample`` and ``token``, which no output of this process will show."""
+        plan: dict[str, Any] = self.ask(documents.PLAN_BULK, action=action, filter=wanted, group=group)["planBulk"]
+        hide_values([plan["token"]])
+        return plan
+
+    def run_bulk(self, token: str, first: int | None, max_per_second: float | None) -> dict[str, Any]:
+        """Begin to run a plan, and return the run."""
+        run: dict[str, Any] = self.ask(documents.RUN_BULK, token=token, first=first, maxPerSecond=max_per_second)[
+            "runBulk"
+        ]
+        return run
+
+    def stop_bulk(self, run_id: str) -> dict[str, Any]:
+        """Have a run end before its next job, and return it: maybe RUNNING for two more seconds."""
+        run: dict[str, Any] = self.ask(documents.STOP_BULK, id=run_id)["stopBulk"]
+        return run
+
+    def bulk_run(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run; None if there is none for whoever asks, or not any more."""
+        run: dict[str, Any] | None = self.ask(documents.BULK_RUN, id=run_id)["bulkRun"]
+        return run
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job, and return it."""
-        cancelled: dict[str, Any] = self.ask(_CANCEL, id=job_id)["cancelJob"]["job"]
+        cancelled: dict[str, Any] = self.ask(documents.CANCEL, id=job_id)["cancelJob"]["job"]
         return cancelled
+
+    def delete(self, job_id: str) -> dict[str, Any]:
+        """Delete a job, and return whether it was there."""
+        outcome: dict[str, Any] = self.ask(documents.DELETE, id=job_id)["deleteJob"]
+        return outcome
 
     def queues(self) -> list[dict[str, Any]]:
         """Return the queues."""
-        return list(self.ask(_QUEUES)["queues"])
+        return list(self.ask(documents.QUEUES)["queues"])
+
+    def pause_queue(self, name: str, reason: str | None, until: str | None) -> dict[str, Any]:
+        """Pause a queue, and return it."""
+        answer = self.ask(documents.PAUSE_QUEUE, name=name, reason=reason, until=until)
+        queue: dict[str, Any] = answer["pauseQueue"]["queue"]
+        return queue
+
+    def resume_queue(self, name: str) -> dict[str, Any]:
+        """End the pause of a queue, and return it."""
+        queue: dict[str, Any] = self.ask(documents.RESUME_QUEUE, name=name)["resumeQueue"]["queue"]
+        return queue
+
+    def set_limits(self, name: str, limits: dict[str, Any]) -> dict[str, Any]:
+        """Limit a queue, and return what ``setQueueLimits`` answers."""
+        answer: dict[str, Any] = self.ask(documents.SET_LIMITS, name=name, limits=limits)["setQueueLimits"]
+        return answer
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """Return all schedules, sorted by name."""
+        found: list[dict[str, Any]] = []
+        while page := self.ask(documents.SCHEDULE_PAGE, after=found[-1]["name"] if found else None)["schedules"]:
+            found += page
+        return found
+
+    def schedule(self, name: str) -> dict[str, Any] | None:
+        """Return a schedule; None if there is none."""
+        shown: dict[str, Any] | None = self.ask(documents.ONE_SCHEDULE, name=name)["schedule"]
+        return shown
+
+    def schedule_preview(self, asked: dict[str, Any]) -> list[str]:
+        """Return when such a schedule would be due."""
+        return list(self.ask(documents.SCHEDULE_PREVIEW, **asked)["schedulePreview"])
+
+    def upsert_schedule(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Define a schedule, and return it."""
+        answer = self.ask(documents.UPSERT_SCHEDULE, input=given)
+        shown: dict[str, Any] = answer["upsertRawSchedule"]["schedule"]
+        return shown
+
+    def pause_schedule(self, name: str, *, paused: bool) -> dict[str, Any]:
+        """Pause a schedule or have it go on, and return it."""
+        answer = self.ask(documents.PAUSE_SCHEDULE, name=name, paused=paused)
+        shown: dict[str, Any] = answer["pauseSchedule"]["schedule"]
+        return shown
+
+    def delete_schedule(self, name: str) -> dict[str, Any]:
+        """Delete a schedule, and return whether it was there."""
+        outcome: dict[str, Any] = self.ask(documents.DELETE_SCHEDULE, name=name)["deleteSchedule"]
+        return outcome
+
+    def run_schedule(self, name: str) -> dict[str, Any]:
+        """Create a job of a schedule at once, and return it."""
+        job: dict[str, Any] = self.ask(documents.RUN_SCHEDULE, name=name)["runSchedule"]["job"]
+        return job
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers."""
-        return list(self.ask(_WORKERS)["workers"])
+        return list(self.ask(documents.WORKERS)["workers"])
 
     def progress(self, job_id: str, notify: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """Yield the events of a job, from its latest one to its terminal one."""
-        return self._events(_PROGRESS, {"id": job_id}, notify)
+        return self._events(documents.PROGRESS, {"id": job_id}, notify)
 
     def events(
         self, wanted: dict[str, Any], after: str | None, notify: Callable[[str], None]
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of all jobs that match, from now on or from behind a cursor."""
-        return self._events(_EVENTS, {"filter": wanted, "after": after}, notify)
+        return self._events(documents.EVENTS, {"filter": wanted, "after": after}, notify)
+
+    def bulk_progress(self, run_id: str, notify: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+        """Yield the states of a run from the present one to its last one, even if the first connection fails."""
+        return self._events(documents.BULK_PROGRESS, {"id": run_id}, notify, has_stood=True)
+
+    def until_answered(self, ask: Callable[[], _Answer], notify: Callable[[str], None]) -> _Answer:
+        """Return what ``ask`` returns, which does no harm if it is done twice: again until an answer comes.
+
+        :param notify: is told in a sentence, once, when there is no connection and when it is back.
+        :raises Refused: if the API refuses for a reason that waiting does not mend.
+        """
+        outage = _Outage(self.address, notify)
+        while True:
+            try:
+                answer = ask()
+            except Refused as refusal:
+                if not refusal.codes & PASSING:
+                    raise
+                outage.wait(str(refusal), refusal.retry_after)
+            except Unreachable as error:
+                outage.wait(str(error), 0.0)
+            else:
+                outage.is_over()
+                return answer
 
     def ask(self, document: str, **variables: Any) -> dict[str, Any]:
         """Return the data of a query or mutation.
@@ -252,8 +309,11 @@ class ApiClient:
         :raises Refused: if the answer has errors.
         :raises Unreachable: if there is none. Of a mutation the sentence says whether it may have been done.
         """
+        return self._data_of(self._answer(document, variables))
+
+    def _answer(self, document: str, variables: Mapping[str, Any]) -> httpx.Response:
         try:
-            response = self._http.post(
+            return self._http.post(
                 self.address,
                 content=_body(document, variables),
                 headers={"Content-Type": "application/json", "Accept": "application/json"},
@@ -263,24 +323,25 @@ class ApiClient:
         except httpx.HTTPError as error:
             doubt = " Whether it was done is not known." if document.lstrip().startswith("mutation") else ""
             raise Unreachable(self._no_answer(error) + doubt) from error
-        return self._data_of(response)
 
     def _events(
-        self, document: str, variables: Mapping[str, Any], notify: Callable[[str], None]
+        self, document: str, variables: Mapping[str, Any], notify: Callable[[str], None], *, has_stood: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of a subscription until it completes, each once, whatever becomes of the connection.
 
-        :param document: its one field takes ``$after``, and selects ``cursor``.
+        :param document: its one field takes ``$after`` and selects ``cursor``, or else begins with the present state.
         :param variables: ``after`` may be among them.
         :param notify: is told in a sentence, once, when the connection is lost and when it is back.
+        :param has_stood: whether a connection that fails counts as lost, even if it is the first.
         :raises Refused: if the API does not serve them, or not any more.
         :raises Unreachable: if the first connection fails; later ones are tried until one stands.
         """
         outage = _Outage(self.address, notify)
+        outage.has_stood = has_stood
         cursor: str | None = variables.get("after")
         retry = 0.0
         while True:
-            stream = _EventStream()
+            stream = EventStream()
             try:
                 with self._stream(document, {**variables, "after": cursor}, cursor) as chunks:
                     for chunk in chunks:
@@ -289,14 +350,14 @@ class ApiClient:
                                 return
                             event = _event_of(data)
                             outage.is_over()
-                            cursor = event["cursor"]
+                            cursor = event.get("cursor")
                             yield event
                         outage.is_over()
                 why, wait = "the stream has broken off", 0.0
             except _Completed:
                 return
             except Refused as refusal:
-                if not outage.has_stood or not refusal.codes & _PASSING:
+                if not outage.has_stood or not refusal.codes & PASSING:
                     raise
                 why, wait = str(refusal), refusal.retry_after
             except (httpx.HTTPError, Unreachable) as error:
@@ -317,7 +378,7 @@ class ApiClient:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if cursor is not None:
             headers["Last-Event-ID"] = cursor
-        timeout = httpx.Timeout(_SILENT_FOR, connect=_CONNECT_WITHIN)
+        timeout = httpx.Timeout(SILENT_FOR, connect=CONNECT_WITHIN)
         content = _body(document, variables)
         with self._http.stream("POST", self.address, content=content, headers=headers, timeout=timeout) as response:
             if response.status_code == httpx.codes.NO_CONTENT:
@@ -328,13 +389,13 @@ class ApiClient:
                 raise Unreachable(f"{self.address} does not answer with events.")
             yield response.iter_bytes()
 
-    def _data_of(self, response: httpx.Response) -> dict[str, Any]:
+    def _data_of(self, response: httpx.Response, read: Callable[[bytes], Any] = json.loads) -> dict[str, Any]:
         try:
-            answer = response.json()
+            answer = read(response.content)
         except ValueError:
             answer = None
-        if isinstance(answer, dict) and isinstance(answer.get("errors"), list) and answer["errors"]:
-            raise Refused(answer["errors"])
+        if errors := errors_in(answer):
+            raise Refused(errors)
         data = answer.get("data") if isinstance(answer, dict) else None
         if response.status_code != httpx.codes.OK or not isinstance(data, dict):
             status = f"{response.status_code} {response.reason_phrase}".strip()
@@ -358,7 +419,7 @@ class _Outage:
         self._address = address
         self._notify = notify
         self._lost_at: float | None = None
-        self._tries = 0
+        self._backoff = ConnectionBackoff()
         self.has_stood = False
         """Whether any connection has stood."""
 
@@ -366,7 +427,8 @@ class _Outage:
         """Note that the connection stands."""
         if self._lost_at is not None:
             self._notify(f"The connection is back after {time.monotonic() - self._lost_at:.0f} s.")
-        self._lost_at, self._tries, self.has_stood = None, 0, True
+        self._lost_at, self.has_stood = None, True
+        self._backoff.is_over()
 
     def wait(self, why: str, named: float) -> None:
         """Note that the connection is lost, and wait for the next try: at random, and longer each time.
@@ -377,46 +439,12 @@ class _Outage:
             self._lost_at = time.monotonic()
             since = time.strftime("%H:%M:%S")
             self._notify(f"The connection to {self._address} is lost since {since} ({why}); trying until it is back.")
-        longest = max(named, min((named or _FIRST_WAIT) * 2**self._tries, _LONGEST_WAIT))
-        self._tries = min(self._tries + 1, 10)
-        time.sleep(random.uniform(named or longest / 2, longest))  # noqa: S311 - a wait is no secret
-
-
-class _EventStream:
-    """Reads server-sent events from bytes, by hand: what is text may hold all that Unicode calls a line break."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._kind = ""
-        self._data: list[bytes] = []
-        self.retry = 0.0
-        """Seconds after which the server wants to be asked again; 0 while it has not said."""
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
-        """Yield the kind and the data of each event that is complete with these bytes.
-
-        :raises Unreachable: if an event is larger than any that the API sends.
-        """
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) + sum(map(len, self._data)) > _MAX_MESSAGE:
-            raise Unreachable(f"An event has more than {_MAX_MESSAGE} bytes.")
-        for line in lines:
-            name, colon, value = line.removesuffix(b"\r").partition(b":")
-            value = value.removeprefix(b" ")
-            if name == b"event":
-                self._kind = value.decode("utf-8", "replace")
-            elif name == b"data":
-                self._data.append(value)
-            elif name == b"retry" and value.isdigit():
-                self.retry = min(int(value) / 1000, _LONGEST_NAMED_WAIT)
-            elif not name and not colon and self._kind:
-                kind, data, self._kind, self._data = self._kind, b"\n".join(self._data), "", []
-                yield kind, data
+        time.sleep(self._backoff.wait(named))
 
 
 def _body(document: str, variables: Mapping[str, Any]) -> bytes:
     # In ASCII, so that what is no Unicode text is the API's to refuse.
-    return json.dumps({"query": document, "variables": dict(variables)}).encode()
+    return json_text({"query": document, "variables": dict(variables)}).encode()
 
 
 def _event_of(data: bytes) -> dict[str, Any]:
@@ -425,15 +453,10 @@ def _event_of(data: bytes) -> dict[str, Any]:
     :raises Refused: if it has errors instead.
     :raises Unreachable: if it is no result.
     """
-    try:
-        result = json.loads(data)
-        if result.get("errors"):
-            raise Refused(result["errors"])
-        (event,) = result["data"].values()
-        str(event["cursor"])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Unreachable("What came is no event of this API.") from error
-    return dict(event)
+    event, errors = event_in(data)
+    if event is None:
+        raise Refused(errors)
+    return event
 
 
 def _reason(error: Exception) -> str:

@@ -1,162 +1,33 @@
-"""The commands ``job``, ``tail``, ``create``, ``list``, ``retry``, ``cancel``, ``queues`` and ``workers``.
+"""The commands that watch and steer jobs: what each is given, and what it asks and writes.
 
-The exit codes are those of docs/terminal.md.
+What takes more than that is imported by the command that needs it: this module is read by every command line.
 """
 
 import functools
-import json
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping
-from enum import IntEnum
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.model import DependencyPolicy, JobPriority, JobStatus
+from gql_jobs.jobs.unique_keys import KeyPolicy
+from gql_jobs.terminal.command_line import EVERY_STATE, MOMENT_AHEAD, Exit, code_of, filtered, of_the_api
+from gql_jobs.terminal.edit_command import edit_command, payload_text
+from gql_jobs.terminal.queue_commands import QUEUE_COMMANDS
+from gql_jobs.terminal.schedule_commands import schedules_command
 
 if TYPE_CHECKING:
     from gql_jobs.terminal.client import ApiClient
     from gql_jobs.terminal.output import Output
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-class Exit(IntEnum):
-    """What the exit code of a command says."""
-
-    DONE = 0
-    """What was asked for is done; of a job that was followed or looked at: it is completed."""
-    REFUSED = 1
-    """The API does not answer, or refuses."""
-    USAGE = 2
-    """The command line makes no sense."""
-    DEAD_LETTER = 3
-    """The job is a dead letter."""
-    CANCELLED = 4
-    """The job is cancelled."""
-    UNKNOWN = 5
-    """There is no job with this id."""
-    UNFINISHED = 6
-    """The job has not ended yet: only where it was looked at and not followed."""
-    INTERRUPTED = 130
-    """Ctrl-C."""
-    CLOSED_PIPE = 141
-    """Nobody reads the output any more, as behind ``| head``."""
-    TERMINATED = 143
-    """SIGTERM."""
-
-
 _OUTCOMES = {"COMPLETED": Exit.DONE, "DEAD_LETTER": Exit.DEAD_LETTER, "CANCELLED": Exit.CANCELLED}
-_MOST_PAYLOAD = 16 << 20
-"""Bytes of a payload that are read from a file or from standard input."""
-
-
-def _of_the_api(command: Callable[..., int]) -> Callable[..., None]:
-    """Give a command the options of all of them, a client of the API and somewhere to write, and its exit code."""
-
-    @click.option("--url", metavar="URL", help="Of the API. Default: GQL_JOBS_URL, else the dev that runs here.")
-    @click.option(
-        "--token", help="A key or token; better GQL_JOBS_TOKEN or GQL_JOBS_TOKEN_FILE, which ps shows nobody."
-    )
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, named as the API names things.")
-    @functools.wraps(command)
-    def run(*, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
-        sys.exit(_run(command, url, token, as_json=as_json, given=given))
-
-    return run
-
-
-def _run(
-    command: Callable[..., int], url: str | None, token: str | None, *, as_json: bool, given: dict[str, Any]
-) -> int:
-    try:
-        from gql_jobs.terminal.client import (  # noqa: PLC0415 - an extra that not every machine has
-            ApiClient,
-            BadAddress,
-            Refused,
-            Unreachable,
-            address_and_token,
-        )
-        from gql_jobs.terminal.output import Output  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("gql_jobs"):
-            raise
-        raise click.UsageError(f"{error.name} is not installed: run pip install 'gql-jobs[terminal]'.") from error
-    # So that what a terminal was set to is set back.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))
-    try:
-        output = Output(as_json=as_json)
-        try:
-            with ApiClient(*address_and_token(url, token)) as api:
-                return command(api, output, **given)
-        except BadAddress as error:
-            raise click.UsageError(str(error)) from error
-        except Refused as refused:
-            output.refusal(refused)
-            return _code_of(refused.codes)
-        except Unreachable as error:
-            output.note(f"Error: {error}")
-            return Exit.REFUSED
-    except (KeyboardInterrupt, click.Abort):
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Python would write the rest at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.CLOSED_PIPE
-    except OSError as error:
-        # Of files and of the terminal: what goes wrong with connections is none of these.
-        raise click.ClickException(f"{error.filename or 'The output'}: {error.strerror or error}.") from error
-
-
-def _code_of(codes: frozenset[str]) -> Exit:
-    return Exit.UNKNOWN if "NOT_FOUND" in codes else Exit.REFUSED
-
-
-def _filtered(*statuses: str) -> Callable[[_Command], _Command]:
-    """Give a command the options of a filter, as ``wanted``: what it takes for ``JobFilter``."""
-    priorities = click.Choice([one.name for one in JobPriority], case_sensitive=False)
-    moment = "Created {} it, as 2026-01-31T12:00Z."
-    options = {
-        "status": (click.Choice(statuses, case_sensitive=False), "In this state. Repeatable, as most are."),
-        "type": (str, "Of this type."),
-        "queue": (str, "In this queue."),
-        "priority": (priorities, "Of this priority."),
-        "tags": (str, "With this tag; of several with every one."),
-        "ids": (str, "With this id."),
-        "createdAfter": (None, moment.format("after")),
-        "createdBefore": (None, moment.format("before")),
-    }
-
-    def decorate(command: _Command) -> _Command:
-        @functools.wraps(command)
-        def run(*args: Any, **given: Any) -> Any:
-            values = {name: given.pop(f"with_{name}") for name in options}
-            wanted = {name: [*value] if isinstance(value, tuple) else value for name, value in values.items() if value}
-            return command(*args, wanted=wanted, **given)
-
-        decorated: Any = run
-        for name, (kind, help_text) in reversed(options.items()):
-            facts = {"metavar": "MOMENT"} if kind is None else {"type": kind, "multiple": True}
-            decorated = click.option(_OPTIONS.get(name, f"--{name}"), f"with_{name}", help=help_text, **facts)(
-                decorated
-            )
-        return decorated  # type: ignore[no-any-return]
-
-    return decorate
-
-
-_OPTIONS = {"tags": "--tag", "ids": "--id", "createdAfter": "--created-after", "createdBefore": "--created-before"}
-"""The options for parts of ``JobFilter`` that are called differently."""
-_EVERY = tuple(one.name for one in JobStatus)
 
 
 @click.command("job", short_help="Follow a job to its end.")
 @click.argument("id")
 @click.option("--no-follow", is_flag=True, help="Show it as it is, and end.")
-@_of_the_api
+@of_the_api
 def job_command(api: "ApiClient", output: "Output", *, id: str, no_follow: bool) -> int:  # noqa: A002 - the argument
     """Show a job and follow it to its end, also across a restart of the API.
 
@@ -170,7 +41,10 @@ def job_command(api: "ApiClient", output: "Output", *, id: str, no_follow: bool)
         if no_follow:
             output.json(job) if output.as_json else output.job(job)
             return _OUTCOMES.get(job["status"], Exit.UNFINISHED)
-        shown = ("id", "type", "queue", "priority", "tags", "createdBy", "createdAt", "waiting", "rawPayload")
+        shown = (
+            *("id", "type", "queue", "priority", "tags", "createdBy", "createdAt", "origin", "parent", "waiting"),
+            "rawPayload",
+        )
         output.job({name: job[name] for name in shown})
     return _follow(api, output, id)
 
@@ -195,9 +69,9 @@ def _follow(api: "ApiClient", output: "Output", job_id: str) -> int:
 
 
 @click.command("tail", short_help="Write events of jobs as they happen.")
-@_filtered(*_EVERY)
+@filtered(*EVERY_STATE)
 @click.option("--after", metavar="CURSOR", help="Go on behind this event; else with those from now on.")
-@_of_the_api
+@of_the_api
 def tail_command(api: "ApiClient", output: "Output", *, wanted: dict[str, Any], after: str | None) -> int:
     """Write the events of all jobs that match, until Ctrl-C, also across a restart of the API."""
     for event in api.events(wanted, after, output.note):
@@ -206,10 +80,10 @@ def tail_command(api: "ApiClient", output: "Output", *, wanted: dict[str, Any], 
 
 
 @click.command("list", short_help="List jobs.")
-@_filtered(*_EVERY)
+@filtered(*EVERY_STATE)
 @click.option("--first", type=click.IntRange(0, 500), default=50, show_default=True, help="How many at most.")
 @click.option("--after", metavar="CURSOR", help="Go on behind this page.")
-@_of_the_api
+@of_the_api
 def list_command(api: "ApiClient", output: "Output", *, wanted: dict[str, Any], first: int, after: str | None) -> int:
     """List the jobs that match, the newest first."""
     page = api.jobs(wanted, first, after)
@@ -224,55 +98,88 @@ def list_command(api: "ApiClient", output: "Output", *, wanted: dict[str, Any], 
 
 
 @click.command("create", short_help="Create a job.")
-@click.argument("type", metavar="TYPE")
-@click.argument("payload", nargs=-1, metavar="[@FILE | - | KEY=VALUE...]")
-@click.option("--key", help="Idempotency key: with the same one the same job is returned.")
+@click.argument("words", nargs=-1, metavar="TYPE [@FILE | - | KEY=VALUE]...")
+@click.option("--from", "origin", metavar="ID", help="Made of this job: its type, payload, priority, tags, retries.")
+@click.option("--edit", is_flag=True, help="Change the payload in $VISUAL or $EDITOR before.")
+@click.option("--key", metavar="KEY", help="Idempotency key: with the same one the same job is returned.")
+@click.option("--unique", metavar="KEY", help="What no other job has until this one has ended.")
+@click.option(
+    "--if-taken",
+    type=click.Choice([one.name for one in KeyPolicy], case_sensitive=False),
+    help="While another job has the key of --unique: that one (RETURN), an error, or its payload replaced.",
+)
+@click.option(
+    "--max-delay", type=int, metavar="SECONDS", help="With REPLACE, how far its start is pushed back at most."
+)
 @click.option("--priority", type=click.Choice([one.name for one in JobPriority], case_sensitive=False))
-@click.option("--run-at", metavar="MOMENT", help="Not before, as 2026-01-31T12:00Z.")
+@click.option("--run-at", type=MOMENT_AHEAD, help="Not before: 2030-01-31T12:00Z, or from now 90s, 30min, 2h, 1d.")
 @click.option("--tag", "tags", multiple=True, help="Repeatable.")
 @click.option("--max-retries", type=int, help="Attempts after the first.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long one attempt may take.")
+@click.option("--after", "after", multiple=True, metavar="ID", help="Run after this job has completed. Repeatable.")
+@click.option(
+    "--after-policy",
+    type=click.Choice([one.name for one in DependencyPolicy], case_sensitive=False),
+    help="When one of these does not complete: this one is cancelled (CANCEL), or run all the same.",
+)
+@click.option(
+    "--start-before", type=MOMENT_AHEAD, help="Cancel it if it has not started by then, such as 30min from now."
+)
+@click.option("--concurrency-key", metavar="KEY", help="What it shares limits per key by.")
 @click.option("--follow", is_flag=True, help="Follow it to its end, as `gql-jobs job` does.")
-@_of_the_api
+@of_the_api
 def create_command(
     api: "ApiClient",
     output: "Output",
     *,
-    type: str,  # noqa: A002 - the name of the argument
-    payload: tuple[str, ...],
+    words: tuple[str, ...],
+    origin: str | None,
+    edit: bool,
     key: str | None,
+    unique: str | None,
+    if_taken: str | None,
+    max_delay: int | None,
     priority: str | None,
     run_at: str | None,
     tags: tuple[str, ...],
     max_retries: int | None,
     timeout: float | None,
+    after: tuple[str, ...],
+    after_policy: str | None,
+    start_before: str | None,
+    concurrency_key: str | None,
     follow: bool,
 ) -> int:
     """Create a job of TYPE and write its id.
 
     The payload is a JSON file (@payload.json), standard input (-), or pairs: key=value, a.b=value for what is nested,
     key:=value for JSON. Values of pairs are texts, unless the type's payload has something else there.
+
+    With --from ID all of this is that of another job, TYPE too, but for what is given: pairs change its payload, a file
+    takes its place, and --tag takes the place of all its tags.
     """
-    schemas = api.payload_schemas()
-    if type not in schemas:
-        output.note(f"Error: There is no job type {type[:100]!r}; there are: {', '.join(schemas) or 'none'}.")
-        return Exit.REFUSED
-    from pydantic.alias_generators import to_camel  # noqa: PLC0415
+    from gql_jobs.terminal.creation import create_job, key_of_options  # noqa: PLC0415
 
     options = {
+        "key": key_of_options(unique, if_taken, max_delay),
         "idempotencyKey": key,
         "priority": priority,
         "runAt": run_at,
         "tags": [*tags] or None,
         "maxRetries": max_retries,
         "timeoutSeconds": timeout,
+        "after": [*after] or None,
+        "afterPolicy": after_policy,
+        "startBefore": start_before,
+        "concurrencyKey": concurrency_key,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    wanted = {"payload": {to_camel(type): _payload(payload, schemas[type])}, **given}
-    created = api.create(wanted)
+    created = create_job(api, output, words, given, origin=origin, edit=edit)
+    if isinstance(created, Exit):
+        return created
     job = created["job"]
     if created["deduplicated"]:
-        output.note("The key had made this job before.")
+        output.note("It is not new: the key had made this job before, or belongs to it.")
     if output.as_json:
         output.json(created)
     elif output.is_rich:
@@ -282,182 +189,194 @@ def create_command(
     return _follow(api, output, job["id"]) if follow else Exit.DONE
 
 
-def _payload(words: tuple[str, ...], schema: Any) -> dict[str, Any]:
-    """Return the payload that the command line gives.
+@click.command("dead-letters", short_help="List dead letters in groups of those that failed alike.")
+@filtered()
+@click.option("--first", type=click.IntRange(1, 100), default=20, show_default=True, help="How many groups at most.")
+@of_the_api
+def dead_letters_command(api: "ApiClient", output: "Output", *, wanted: dict[str, Any], first: int) -> int:
+    """List the dead letters that match in groups of those that failed alike, the largest group first.
 
-    :raises UsageError: if it cannot be read.
+    The key of a group is for `gql-jobs retry --all --group KEY`.
     """
-    if len(words) == 1 and (words[0] == "-" or words[0].startswith("@")):
-        return _payload_in(words[0].removeprefix("@"))
-    payload: dict[str, Any] = {}
-    for word in words:
-        path, equals, value = word.partition("=")
-        names = path.removesuffix(":").split(".")
-        if not equals or not all(names):
-            raise click.UsageError(f"{word[:100]!r} is no key=value, and no @file.")
-        inner, within = payload, schema
-        for name in names[:-1]:
-            within = _member(schema, within, name)
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise click.UsageError(f"{path[:100]!r}: {name[:100]!r} has a value already.")
-        is_text = not path.endswith(":") and _takes_text(schema, _member(schema, within, names[-1]))
-        inner[names[-1]] = value if is_text else _json_or_text(value, must=path.endswith(":"))
-    return payload
+    groups = api.dead_letter_groups(wanted, first)
+    if output.as_json:
+        for one in groups:
+            output.json(one)
+    else:
+        output.groups(groups)
+        if groups and output.is_rich:
+            output.note(
+                "One of a group tells whether it can be retried: gql-jobs retry --all --group KEY --first 1 --follow"
+            )
+    if len(groups) == first:
+        output.note(f"There may be more groups: repeat this with a larger --first, or a filter; {first} are shown.")
+    return Exit.DONE
 
 
-def _payload_in(name: str) -> dict[str, Any]:
-    shown = "Standard input" if name == "-" else name[:200]
-    try:
-        if name == "-":
-            text = sys.stdin.buffer.read(_MOST_PAYLOAD + 1)
-        else:
-            with Path(name).open("rb") as file:
-                text = file.read(_MOST_PAYLOAD + 1)
-        if len(text) > _MOST_PAYLOAD:
-            raise click.UsageError(f"{shown} has more than {_MOST_PAYLOAD} bytes.")
-        payload = json.loads(text, parse_constant=_no_constant)
-    except OSError as error:
-        raise click.UsageError(f"{shown}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{shown} is no JSON: {error}.") from error
-    if not isinstance(payload, dict):
-        raise click.UsageError(f"{shown} is no JSON object.")
-    return payload
+def _of_many(action: str) -> Callable[[_Command], _Command]:
+    """Give a command the options of what is done to many jobs."""
+    options = (
+        click.option("--first", type=click.IntRange(min=1), metavar="N", help=f"{action} only N of them, the oldest."),
+        click.option(
+            "--max-per-second",
+            type=click.FloatRange(0, 1000, min_open=True),
+            metavar="RATE",
+            help="Jobs a second, at most.",
+        ),
+        click.option("--follow", is_flag=True, help="With --first 1: follow that job to its end, as `gql-jobs job`."),
+        click.option("--yes", is_flag=True, help="Do not ask before."),
+    )
 
+    def decorate(command: _Command) -> _Command:
+        decorated: Any = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _json_or_text(value: str, *, must: bool) -> Any:
-    try:
-        return json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        if must:
-            raise click.UsageError(f"{value[:100]!r} is no JSON: {error}.") from error
-        return value
-
-
-def _resolved(whole: Any, part: Any) -> Mapping[str, Any]:
-    """Return a part of a JSON Schema, or what it refers to."""
-    while isinstance(part, Mapping) and isinstance(name := part.get("$ref"), str):
-        definitions = whole.get("$defs", {})
-        part = definitions.get(name.rpartition("/")[2])
-    return part if isinstance(part, Mapping) else {}
-
-
-def _member(whole: Any, part: Any, name: str) -> Any:
-    members = _resolved(whole, part).get("properties")
-    return members.get(name) if isinstance(members, Mapping) else None
-
-
-def _takes_text(whole: Any, part: Any) -> bool:
-    """Return whether a JSON Schema takes a text."""
-    found = _resolved(whole, part)
-    kinds = found.get("type")
-    if kinds is not None:
-        return "string" in ([kinds] if isinstance(kinds, str) else kinds)
-    if "enum" in found or "const" in found:
-        return any(isinstance(one, str) for one in (*found.get("enum", ()), found.get("const")))
-    return any(_takes_text(whole, one) for way in ("anyOf", "oneOf", "allOf") for one in found.get(way, ()))
+    return decorate
 
 
 @click.command("retry", short_help="Run dead letters and cancelled jobs again.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "every", is_flag=True, help="All that match the filter; DEAD_LETTER unless it names states.")
-@_filtered("DEAD_LETTER", "CANCELLED")
-@click.option("--yes", is_flag=True, help="Do not ask before retrying all.")
-@_of_the_api
+@filtered("DEAD_LETTER", "CANCELLED")
+@click.option("--group", metavar="KEY", help="Of this group of `gql-jobs dead-letters`.")
+@click.option(
+    "--payload", metavar="JSON", help="Of one job, another payload: @payload.json, - for standard input, or JSON."
+)
+@_of_many("Retry")
+@of_the_api
 def retry_command(
-    api: "ApiClient", output: "Output", *, ids: tuple[str, ...], every: bool, wanted: dict[str, Any], yes: bool
+    api: "ApiClient",
+    output: "Output",
+    *,
+    ids: tuple[str, ...],
+    every: bool,
+    wanted: dict[str, Any],
+    payload: str | None,
+    **given: Any,
 ) -> int:
-    """Run jobs again that are dead letters or cancelled: those with an ID, or with --all those that match."""
-    if every == bool(ids):
-        raise click.UsageError("Give either the ids of jobs or --all.")
+    """Run jobs again that are dead letters or cancelled: those with an ID, or with --all those that match.
+
+    With --all it is said how many jobs match, and asked before anything is done. Ctrl-C stops before the next job.
+
+    Exit code of --all: 0 done, 7 some failed, 8 stopped by somebody else, 9 the API's process has ended, 130 Ctrl-C.
+    """
+    if payload is not None:
+        if every or len(ids) != 1:
+            raise click.UsageError("--payload is for one job: give its id.")
+        text = payload_text(payload)
+        return _each(output, lambda job_id: api.retry(job_id, text), ids, lambda job, _: _write(output, job))
     if every:
-        return _retry_all(api, output, {"status": ["DEAD_LETTER"], **wanted}, yes=yes)
-    if wanted or yes:
-        raise click.UsageError("A filter, and --yes, are for --all.")
-    return _each(output, api.retry, ids)
-
-
-def _retry_all(api: "ApiClient", output: "Output", wanted: dict[str, Any], *, yes: bool) -> int:
-    number = api.count(wanted)
-    jobs = "1 job" if number == 1 else f"{number} jobs"
-    if number and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"There is nobody to ask whether to retry {jobs}: say --yes.")
-        if not click.confirm(f"Retry {jobs}?", err=True):
-            output.note("Nothing was retried.")
-            return Exit.REFUSED
-    retried, remaining = 0, number
-    # No more than there were: one that fails again at once must not be retried for ever.
-    while remaining and retried < number:
-        answer = api.retry_many(wanted)
-        retried, remaining = retried + answer["retriedCount"], answer["remainingCount"]
-        if not answer["retriedCount"]:
-            break
-    if output.as_json:
-        output.json({"retriedCount": retried, "remainingCount": remaining})
-    else:
-        output.line(f"{retried} {'job runs' if retried == 1 else 'jobs run'} again; {remaining} more match.")
-    return Exit.DONE
+        wanted = {"status": ["DEAD_LETTER"], **wanted}
+    return _each_or_all(api, output, "RETRY", ids, every=every, wanted=wanted, **given)
 
 
 @click.command("cancel", short_help="Cancel jobs.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@_of_the_api
-def cancel_command(api: "ApiClient", output: "Output", *, ids: tuple[str, ...]) -> int:
-    """Cancel jobs that have not ended yet."""
-    return _each(output, api.cancel, ids)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "every", is_flag=True, help="All that match the filter and have not ended.")
+@filtered(*(one.name for one in JobStatus if not one.is_terminal))
+@_of_many("Cancel")
+@of_the_api
+def cancel_command(
+    api: "ApiClient", output: "Output", *, ids: tuple[str, ...], every: bool, wanted: dict[str, Any], **given: Any
+) -> int:
+    """Cancel jobs that have not ended yet: those with an ID, or with --all those that match.
+
+    With --all it is said how many jobs match, and asked before anything is done. Ctrl-C stops before the next job.
+
+    Exit code of --all: 0 done, 7 some failed, 8 stopped by somebody else, 9 the API's process has ended, 130 Ctrl-C.
+    """
+    return _each_or_all(api, output, "CANCEL", ids, every=every, wanted=wanted, **given)
 
 
-def _each(output: "Output", act: Callable[[str], dict[str, Any]], ids: tuple[str, ...]) -> int:
-    """Do one thing to each job, whatever becomes of the others; return the code of the first that was refused."""
+@click.command("delete", short_help="Delete jobs for good.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "every", is_flag=True, help="All that match the filter and do not run.")
+@filtered(*(one.name for one in JobStatus if one is not JobStatus.PROCESSING))
+@_of_many("Delete")
+@of_the_api
+def delete_command(
+    api: "ApiClient", output: "Output", *, ids: tuple[str, ...], every: bool, wanted: dict[str, Any], **given: Any
+) -> int:
+    """Delete jobs for good, with everything that was stored of them: those with an ID, or with --all those that match.
+
+    A job that runs is refused: cancel it first. With --all it is said how many jobs match, and asked before anything is
+    done. Ctrl-C stops before the next job.
+
+    Exit code of --all: 0 done, 7 some failed, 8 stopped by somebody else, 9 the API's process has ended, 130 Ctrl-C.
+    """
+    if given.pop("follow"):
+        raise click.UsageError("There is nothing to follow of a job that is deleted.")
+    return _each_or_all(api, output, "DELETE", ids, every=every, wanted=wanted, follow=False, **given)
+
+
+def _each_or_all(
+    api: "ApiClient",
+    output: "Output",
+    action: str,
+    ids: tuple[str, ...],
+    *,
+    every: bool,
+    wanted: dict[str, Any],
+    follow: bool,
+    **given: Any,
+) -> int:
+    if every == bool(ids):
+        raise click.UsageError("Give either the ids of jobs or --all.")
+    if not every:
+        if wanted or follow or any(given.values()):
+            raise click.UsageError("A filter, --group, --first, --max-per-second, --follow and --yes are for --all.")
+        if action == "DELETE":
+            return _each(output, api.delete, ids, lambda outcome, job_id: _write_deletion(output, outcome, job_id))
+        return _each(output, api.retry if action == "RETRY" else api.cancel, ids, lambda job, _: _write(output, job))
+    if follow and given["first"] != 1:
+        raise click.UsageError("--follow is for --first 1: one job is followed.")
+    from gql_jobs.terminal.bulk_action import act_on_all  # noqa: PLC0415
+
+    follower = functools.partial(_follow, api, output) if follow else None
+    return act_on_all(api, output, action, wanted, follow=follower, **given)
+
+
+def _each(
+    output: "Output",
+    act: Callable[[str], dict[str, Any]],
+    ids: tuple[str, ...],
+    write: Callable[[dict[str, Any], str], None],
+) -> int:
+    """Do one thing to each job, whatever becomes of the others; return the code of the first that was refused.
+
+    :param write: writes what has come of it for the job of an id.
+    """
     from gql_jobs.terminal.client import Refused  # noqa: PLC0415
 
     first_code = Exit.DONE
     for job_id in ids:
         try:
-            job = act(job_id)
+            outcome = act(job_id)
         except Refused as refused:
             output.refusal(refused)
-            first_code = first_code or _code_of(refused.codes)
+            first_code = first_code or code_of(refused.codes)
             continue
-        if output.as_json:
-            output.json(job)
-        else:
-            output.jobs([job])
+        write(outcome, job_id)
     return first_code
 
 
-@click.command("queues", short_help="List the queues and how many jobs stand where.")
-@_of_the_api
-def queues_command(api: "ApiClient", output: "Output") -> int:
-    """List the queues: how many of their jobs are in each state, and how many workers serve them."""
-    from gql_jobs.terminal.output import age_of  # noqa: PLC0415
+def _write(output: "Output", job: dict[str, Any]) -> None:
+    output.json(job) if output.as_json else output.jobs([job])
 
-    queues = api.queues()
+
+def _write_deletion(output: "Output", outcome: dict[str, Any], job_id: str) -> None:
     if output.as_json:
-        for one in queues:
-            output.json(one)
-        return Exit.DONE
-    rows = []
-    for one in queues:
-        counts = {each["status"]: str(each["count"]) for each in one["counts"]}
-        waits = age_of(one["oldestQueuedAt"])
-        rows.append((one["name"], str(one["workers"]), *(counts.get(name, "0") for name in _EVERY), waits))
-        if one["unservedTypes"]:
-            output.note(f"{one['name']}: no worker can run all jobs of {', '.join(one['unservedTypes'])}.")
-    # Columns without a job first.
-    spare = sorted(_EVERY, key=lambda name: any(row[2 + _EVERY.index(name)] != "0" for row in rows))
-    output.table(("QUEUE", "WORKERS", *_EVERY, "OLDEST WAITS"), rows, tuple(spare[:-1]))
-    return Exit.DONE
+        output.json({"id": job_id, **outcome})
+    elif outcome["deleted"]:
+        output.line(job_id)
+    else:
+        output.note(f"The job {job_id} had expired or was deleted before.")
 
 
 @click.command("workers", short_help="List the workers.")
-@_of_the_api
+@of_the_api
 def workers_command(api: "ApiClient", output: "Output") -> int:
     """List the workers that run at the moment."""
     from gql_jobs.terminal.output import age_of  # noqa: PLC0415
@@ -483,6 +402,15 @@ def workers_command(api: "ApiClient", output: "Output") -> int:
 
 COMMANDS = (
     *(job_command, tail_command, create_command, list_command),
-    *(retry_command, cancel_command, queues_command, workers_command),
+    *(
+        dead_letters_command,
+        edit_command,
+        retry_command,
+        cancel_command,
+        delete_command,
+        *QUEUE_COMMANDS,
+        schedules_command,
+        workers_command,
+    ),
 )
 """What ``gql-jobs`` has for those who watch and steer jobs."""

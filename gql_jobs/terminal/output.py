@@ -10,6 +10,8 @@ import importlib.util
 import json
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,8 +40,14 @@ _MOST_SHOWN = 2000
 """Characters of a payload or a result that are shown to a person; ``--json`` has all of it."""
 _NARROWEST = 20
 """Characters of the last column of a table that there is room for at least."""
+_NARROWEST_MESSAGE = 50
+"""The same where the last column is what there is to read."""
 _WIDEST_NOTE = 300
 """Characters of what is said of a job or an event on one line."""
+_WIDEST_SAMPLE = 80
+"""Characters of what is said of a job that stands for others."""
+_BETWEEN_LINES = 1.0
+"""Seconds between two plain lines about how far something is."""
 
 
 class Output:
@@ -52,6 +60,7 @@ class Output:
         self.as_json = as_json
         self._console = _console() if not as_json and _is_terminal(sys.stdout) else None
         self._bar: Progress | None = None
+        self._next_line = 0.0
         for stream in (sys.stdout, sys.stderr):
             # What an encoding of the terminal lacks must not end the command.
             if hasattr(stream, "reconfigure"):
@@ -84,6 +93,11 @@ class Output:
             for one in faults:
                 self.note(f"  {one.get('path')}: {one.get('message')}")
 
+    def samples(self, jobs: list[dict[str, Any]]) -> None:
+        """Say which jobs are meant, before it is asked whether they are."""
+        for job in jobs:
+            self.note(f"  {job['id']} {job['status']} {job['type']} {_cut(_note_of_job(job), _WIDEST_SAMPLE)}")
+
     # To stdout.
 
     def line(self, *cells: str) -> None:
@@ -95,11 +109,18 @@ class Output:
         # The one character of ASCII that does not print and that JSON leaves as it is.
         click.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
-    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], spare: tuple[str, ...] = ()) -> None:
+    def table(
+        self,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[str, ...]],
+        spare: tuple[str, ...] = (),
+        narrowest: int = _NARROWEST,
+    ) -> None:
         """Write rows as a table, or as plain lines without a head. A cell that names a state has its colour.
 
         :param spare: columns of a table that are left out, the first of them first, until it fits the terminal; of
             what is in the last column as much is shown as there is room for.
+        :param narrowest: characters of the last column that there is room for at least.
         """
         if self._console is None:
             for row in rows:
@@ -113,14 +134,14 @@ class Output:
         shown = [*range(len(columns))]
 
         def needed() -> int:
-            return int(sum(widths[i] + 2 for i in shown if i != last) + min(widths[last], _NARROWEST))
+            return int(sum(widths[i] + 2 for i in shown if i != last) + min(widths[last], narrowest))
 
         for name in spare:
             if needed() > self._console.width:
                 shown.remove(columns.index(name))
         # Wider than the terminal rather than without the end of an id.
         self._console.width = max(self._console.width, needed())
-        widths[last] = min(widths[last], self._console.width - needed() + min(widths[last], _NARROWEST))
+        widths[last] = min(widths[last], self._console.width - needed() + min(widths[last], narrowest))
         table = Table(box=None, pad_edge=False, header_style="bold")
         for i in shown:
             table.add_column(columns[i], width=widths[i], no_wrap=True, overflow="ellipsis")
@@ -143,12 +164,42 @@ class Output:
             ("TAGS", "PRIORITY", "CREATED"),
         )
 
+    def groups(self, groups: list[dict[str, Any]]) -> None:
+        """Write groups of dead letters."""
+        rows = [
+            (
+                *(one["key"], str(one["count"]), one["type"], one["errorType"]),
+                *(self._moment(one["lastAt"]), one["message"]),
+            )
+            for one in groups
+        ]
+        self.table(("KEY", "COUNT", "TYPE", "ERROR", "LAST", "MESSAGE"), rows, ("LAST", "ERROR"), _NARROWEST_MESSAGE)
+
+    def run(self, run: dict[str, Any]) -> None:
+        """Write how far a bulk action is: JSON, a step of the bar, or once a second a plain line."""
+        has_ended = run["state"] != "RUNNING"
+        if self.as_json:
+            self.json(run)
+        elif self._bar is not None:
+            others = {name: run[name] for name in ("skipped", "failed") if run[name]}
+            told = [f"{run['done']} of {run['planned']} done", *(f"{many} {name}" for name, many in others.items())]
+            facts = {"total": run["planned"] or 1, "completed": run["done"] + sum(others.values())}
+            (task,) = self._bar.task_ids
+            self._bar.update(task, **facts, status=run["state"], note=", ".join(told))
+        elif has_ended or time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _BETWEEN_LINES
+            self.line(run["state"], *(str(run[name]) for name in ("planned", "done", "skipped", "failed")))
+
     def job(self, job: dict[str, Any]) -> None:
         """Write all there is to say of one job, a line for each thing; of a plain line the name is the first cell."""
         told = dict(job)
         for name in ("error", "waiting"):
             if told.get(name):
                 told[name] = told[name]["message" if name == "error" else "detail"]
+        for name in ("origin", "parent"):
+            told[name] = (told.get(name) or {}).get("id")
+        states = Counter(child["status"] for child in told.get("children", ()))
+        told["children"] = ", ".join(f"{number} {status}" for status, number in sorted(states.items()))
         told["tags"] = ", ".join(told.get("tags", ()))
         told["artifacts"] = ", ".join(file["name"] for file in told.get("artifacts", ()))
         for name, value in told.items():
@@ -185,7 +236,7 @@ class Output:
 
     @contextlib.contextmanager
     def bar(self) -> Iterator[None]:
-        """Show a bar for the job whose events are written in the block, if this is a terminal."""
+        """Show a bar for the job or run whose steps are written in the block, if this is a terminal."""
         if self._console is None:
             yield
             return

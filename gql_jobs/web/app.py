@@ -1,31 +1,37 @@
 """The composition root: one FastAPI application over one runtime, and the layers around its routes."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from operator import is_
+from types import FunctionType
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
-from gql_jobs.graphql.schema import build_schema
-from gql_jobs.jobs.errors import ErrorCode
-from gql_jobs.jobs.payload_codec import load_codec
+from gql_jobs.graphql.schema import JobsSchema, build_schema
+from gql_jobs.jobs.errors import BadRequest, ErrorCode
+from gql_jobs.jobs.payload_codec import StoredPayloads, load_codec
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.processes.event_loop import LoopLag, in_background
 from gql_jobs.processes.listening import names_address
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
+from gql_jobs.web import pages
 from gql_jobs.web.artifacts import ArtifactCache, artifacts_router
 from gql_jobs.web.graphql_http import AllowedOrigins, GraphQLEndpoint
 from gql_jobs.web.graphql_request import SECURITY_HEADERS, body_too_large, error_response
+from gql_jobs.web.handshakes import BehindHost, with_handshakes
 from gql_jobs.web.monitoring import OWN_PORT, ApiMetrics, health_router, metrics_router
 from gql_jobs.web.rate_limits import RateLimits
-from gql_jobs.web.request_authentication import RequestAuthentication
+from gql_jobs.web.request_authentication import RequestAuthentication, refusal_of, refuse_token_in_url
 from gql_jobs.web.runtime import Runtime, RuntimeOpener
 
 PATH = "/graphql"
@@ -36,32 +42,30 @@ _HEALTH = frozenset({"/healthz", "/readyz"})
 _METRICS = "/metrics"
 
 
-def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFastAPI":
+def create_app(settings: Settings, imports: tuple[str, ...] = (), schema: JobsSchema | None = None) -> "WrappedFastAPI":
     """Return the application. It answers requests while its lifespan opens the runtime, which waits for NATS.
 
-    Middleware that is added to it sees every request and socket of every route. It runs under any ASGI server, and
-    mounted in another application whose lifespan enters ``app.router.lifespan_context(app)`` (docs/embedding.md).
+    Middleware that is added to it, or to the FastAPI application that it is mounted in, sees every request and socket
+    of every route; one of the kind ``http`` sees the handshake of a socket. It runs under any ASGI server, and mounted
+    in another application whose lifespan enters ``app.router.lifespan_context(app)`` (docs/embedding.md).
 
     ``app.state`` has the ``opener`` of the runtime, the ``connections`` to be closed when the process stops, the
     ``budget`` of bytes, and, once the runtime is open, ``runtime``, ``bus`` (for Python code) and ``artifact_cache``.
 
     :param imports: modules that register job types, beside the installed ones.
+    :param schema: one that was built before, by ``app_schema`` for the same types and settings.
     :raises ImportError: naming the module that could not be imported, or the codec that is not there.
     """
     stored = load_codec(settings.codec)
-    schema = build_schema(
-        load_job_types(imports),
-        settings,
-        plain_fields=settings.plain_fields,
-        named=settings.metrics_operations,
-        stored=stored,
-    )
+    if schema is None:
+        schema = app_schema(settings, imports, stored)
 
     def on_open(runtime: Runtime) -> None:
         app.state.runtime = runtime
         app.state.bus = runtime.bus
         folder = settings.data_dir / "artifacts"
         app.state.artifact_cache = ArtifactCache(runtime.artifacts, folder, settings.artifact_cache_bytes)
+        runtime.maintenance.on_cleared.append(app.state.artifact_cache.forget)
 
     opener, lag = RuntimeOpener(settings, imports, on_open, stored), LoopLag()
     authentication = RequestAuthentication(settings, opener, RateLimits(settings))
@@ -71,7 +75,7 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.create_task(opener.run())
         try:
-            async with in_background(lag.run()):
+            async with in_background(lag.run()), in_background(opener.store_reach.run()):
                 yield
         finally:
             opener.end()
@@ -87,6 +91,14 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
         endpoint.socket_counts.closed("server", 1000)
         await socket.close()
 
+    # In a thread, because it reads a file.
+    def open_dashboard(request: Request) -> Response:
+        try:
+            refuse_token_in_url(request.scope)
+        except BadRequest as refusal:
+            return refusal_of(refusal)
+        return pages.dashboard(has_graphiql=settings.graphiql)
+
     # The API is GraphQL and describes itself; pages about two health checks would only load scripts from elsewhere.
     app = WrappedFastAPI(wrap, title="gql-jobs", lifespan=lifespan, openapi_url=None)
     app.state.connections = endpoint.connections
@@ -99,13 +111,29 @@ def create_app(settings: Settings, imports: tuple[str, ...] = ()) -> "WrappedFas
         app.include_router(metrics_router)
     app.include_router(artifacts_router)
     # For whatever is not exactly the path, and is redirected to it.
-    app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, endpoint)]
+    app.router.routes += [Route(PATH, endpoint), WebSocketRoute(PATH, BehindHost(app, endpoint))]
     app.router.routes.append(Route(TICKETS, endpoint.tickets))
-    if settings.graphiql:
-        app.router.routes += graphiql.routes()
+    if settings.dashboard:
+        app.router.routes.append(Route("/", open_dashboard))
+    app.router.routes += pages.routes_of_files(settings)
     app.router.routes.append(WebSocketRoute("/{path:path}", reject_socket))
     app.complete()
     return app
+
+
+def app_schema(settings: Settings, imports: tuple[str, ...] = (), stored: StoredPayloads | None = None) -> JobsSchema:
+    """Return the schema of an application, the slowest part of it to make.
+
+    :param stored: how payloads are stored; by default as the settings say.
+    :raises ImportError: as ``create_app`` does.
+    """
+    return build_schema(
+        load_job_types(imports, settings.types),
+        settings,
+        plain_fields=settings.plain_fields,
+        named=settings.metrics_operations,
+        stored=stored or load_codec(settings.codec),
+    )
 
 
 class WrappedFastAPI(FastAPI):
@@ -122,21 +150,24 @@ class WrappedFastAPI(FastAPI):
         self._own_stack: ASGIApp | None = None
         self.routed: ASGIApp = super().__call__
         self.outermost = wrap(self)
+        self._within_host = BehindHost(self, self.outermost)
         self._own_routes: list[BaseRoute] = []
         self._own_router = self._router_in_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, to the outermost layer."""
-        await self.outermost(scope, receive, send)
+        await self._within_host(scope, receive, send)
 
     def complete(self) -> None:
         """Note the routes: what is added in front of one of them from now on is somebody else's."""
         self._own_routes = list(self.router.routes)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the layers around the routes, and note which they are."""
-        self._own_stack = super().build_middleware_stack()
-        return self._own_stack
+        """Return the layers around the routes, and note which they are if nobody has added one."""
+        self.user_middleware = with_handshakes(self.user_middleware)
+        stack = super().build_middleware_stack()
+        self._own_stack = None if self.user_middleware or _has_foreign_layers(stack, self.router) else stack
+        return stack
 
     @property
     def _router_in_use(self) -> tuple[object, ...]:
@@ -146,12 +177,30 @@ class WrappedFastAPI(FastAPI):
     @property
     def is_bare(self) -> bool:
         """Return whether nobody has put a middleware around the routes, or a route in front of them."""
-        is_own = self.middleware_stack is None or self.middleware_stack is self._own_stack
-        is_own = is_own and self._router_in_use == self._own_router
-        if self.user_middleware or "build_middleware_stack" in vars(self) or not is_own:
+        # Before the first request of all, which builds it, there is no stack.
+        if self._own_stack is None or self.middleware_stack is not self._own_stack:
+            return False
+        if self.user_middleware or self._router_in_use != self._own_router:
             return False
         routes = self.router.routes
         return all(map(is_, routes, self._own_routes)) and len(routes) >= len(self._own_routes)
+
+
+def _has_foreign_layers(stack: ASGIApp, router: ASGIApp) -> bool:
+    """Return whether there is more around the routes than what FastAPI and Starlette put there on their own.
+
+    Libraries that watch applications replace methods of these classes.
+    """
+    for kind in (FastAPI, Starlette):
+        call = kind.__call__
+        if type(call) is not FunctionType or call.__code__.co_filename != sys.modules[kind.__module__].__file__:
+            return True
+    layer: object = stack
+    while layer is not router:
+        if type(layer).__module__.partition(".")[0] not in {"fastapi", "starlette"}:
+            return True
+        layer = getattr(layer, "app", None)
+    return False
 
 
 class SecurityHeaders:

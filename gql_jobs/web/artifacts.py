@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -54,8 +55,8 @@ _IN_USE = 600.0
 class ArtifactCache:
     """Fetched files under ``folder``; the least recently used are removed when they exceed ``max_bytes`` together.
 
-    Each has a name of its own, whatever is in it: were alike files one, whoever has a file made could tell by the time
-    that it takes whether somebody else has fetched the same content.
+    Those of one job are in a folder of theirs. Each has a name of its own, whatever is in it: were alike files one,
+    whoever has a file made could tell by the time that it takes whether somebody else has fetched the same content.
     """
 
     def __init__(self, store: ArtifactStore, folder: Path, max_bytes: int) -> None:
@@ -70,7 +71,7 @@ class ArtifactCache:
         :raises KeyError: if the object store does not have them any more.
         :raises QueueUnavailable: if they cannot be read now.
         """
-        path = self._folder / sha256(artifact.object.encode("utf-8", "surrogatepass")).hexdigest()
+        path = self._folder_of(artifact.object.partition("/")[0]) / _digest(artifact.object)
         for _ in range(_TRIES):
             try:
                 async with self._fetching.setdefault(path.name, asyncio.Lock()):
@@ -87,34 +88,59 @@ class ArtifactCache:
             return path
         raise QueueUnavailable("The file cannot be read at the moment; try again.")
 
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Remove the files of jobs that are gone from the stream, and from the object store before."""
+        for job_id in job_ids:
+            await asyncio.to_thread(shutil.rmtree, self._folder_of(job_id), ignore_errors=True)
+
+    def _folder_of(self, job_id: str) -> Path:
+        return self._folder / _digest(job_id)
+
     async def _fetch(self, artifact: Artifact, path: Path) -> None:
         # Written under another name until it is complete: processes may share the folder, and may be killed.
         partial = self._folder / f".{secrets.token_hex(8)}"
         try:
-            with await asyncio.to_thread(self._create, partial) as file:
+            with await asyncio.to_thread(self._create, partial, path.parent) as file:
                 await self._store.read(artifact, file)
+            # Which fails if the job has been forgotten meanwhile.
             await asyncio.to_thread(partial.replace, path)
         finally:
             await asyncio.to_thread(partial.unlink, missing_ok=True)
 
-    def _create(self, path: Path) -> BufferedWriter:
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _create(self, path: Path, folder: Path) -> BufferedWriter:
+        folder.mkdir(parents=True, exist_ok=True)
         return path.open("xb")
 
     def _trim(self) -> None:
         files = []
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                # One that is being written is renamed meanwhile.
-                with suppress(FileNotFoundError):
-                    if entry.is_file():
-                        files.append((entry.stat(), Path(entry)))
+        for entry in _files_below(self._folder):
+            # One that is being written is renamed meanwhile.
+            with suppress(FileNotFoundError):
+                files.append((entry.stat(), Path(entry)))
         total = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
             if total <= self._max_bytes or time.time() - stat.st_mtime < _IN_USE:
                 return
             path.unlink(missing_ok=True)
             total -= stat.st_size
+            if path.parent != self._folder:
+                # Not if there are others of the job.
+                with suppress(OSError):
+                    path.parent.rmdir()
+
+
+def _files_below(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    # A folder may be removed meanwhile.
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files_below(Path(entry))
+            else:
+                yield entry
+
+
+def _digest(name: str) -> str:
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @artifacts_router.api_route("/artifacts/{job_id}/{name:path}", methods=["GET", "HEAD"])

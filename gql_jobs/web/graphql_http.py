@@ -18,8 +18,9 @@ from gql_jobs.graphql.engine.operations import Operation, Result, refused_result
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.errors import BadRequest, ErrorCode, GqlJobsError, PayloadTooLarge, RateLimited
 from gql_jobs.jobs.viewer import Viewer
+from gql_jobs.live.store_reach import StoreReach
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
+from gql_jobs.web import pages
 from gql_jobs.web.connections import (
     Admission,
     AdmittedResponse,
@@ -44,7 +45,7 @@ from gql_jobs.web.graphql_request import (
     read_operation,
     too_busy,
 )
-from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, StreamedResponse
+from gql_jobs.web.graphql_streams import EVENT_STREAM_FORMAT, MULTIPART_FORMAT, InterruptedResponse, StreamedResponse
 from gql_jobs.web.graphql_ws import PROTOCOL, TRY_AGAIN_LATER, SocketLimits, TransportWs
 from gql_jobs.web.request_authentication import TICKET, RequestAuthentication, Tickets, refusal_of, refuse_token_in_url
 from gql_jobs.web.runtime import RuntimeOpener
@@ -143,6 +144,7 @@ class GraphQLEndpoint:
             budget=self.budget,
             result_turns=self._result_turns,
             authentication=authentication,
+            opened_soon=opener.opened_soon,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -228,6 +230,7 @@ class GraphQLEndpoint:
     def _new_context(self, address: Callable[[], str], session: Session) -> Context:
         context = Context(self._services, session)
         context.client = address
+        context.store_reach = self._store_reach
         context.count_creations = partial(self._count_creations, address, session)
         return context
 
@@ -240,10 +243,13 @@ class GraphQLEndpoint:
             raise self._opener.unavailable()
         return services
 
+    def _store_reach(self) -> StoreReach:
+        return self._opener.store_reach
+
     def _ide(self) -> Response:
         if not self._has_page:
             raise RequestRejected(404, "There is no page here: GraphiQL is switched off (GQL_JOBS_GRAPHIQL).")
-        return graphiql.page()
+        return pages.graphiql()
 
     def _stream(self, operation: Operation, media_type: str, request: Request, body: LimitedBody) -> ASGIApp:
         self._admission.check(request.scope)
@@ -257,6 +263,9 @@ class GraphQLEndpoint:
                 return error_response(413, error.message, headers=FOR_CACHES, **error.extensions)
         if media_type == EVENT_STREAM:
             operation.context.resume_after = request.headers.get("last-event-id") or None
+        if operation.context.resume_after is not None and self._opener.current is None:
+            # An EventSource that comes back while the server starts would take an error for the end of its stream.
+            return AdmittedResponse(InterruptedResponse(EVENT_STREAM_FORMAT), self._admission)
         operation.context.turn = StreamTurn(self._result_turns, client_of(request.scope))
         is_query = operation.type is OperationType.QUERY
         results = self._one(operation, request.scope, body) if is_query else self._operations.results(operation)

@@ -175,14 +175,14 @@ class StreamedResponse:
         written = self._format
         try:
             first = await results.next(_RESUMED_WITHIN) if self._resumed else None
-            if results.exhausted:
+            if results.exhausted():
                 await send({"type": "http.response.start", "status": 204, "headers": _HEADERS})
                 await send({"type": "http.response.body"})
                 return
             await send({"type": "http.response.start", "status": 200, "headers": written.headers + _HEADERS})
             chunk = written.opening() + (written.result(first) if first is not None else b"")
             unsent = chunk
-            while not (results.exhausted or closed.done() or ended.done()):
+            while not (results.exhausted() or closed.done() or ended.done()):
                 await self._send_chunk(chunk, send)
                 chunk = unsent = b""
                 result = await results.next(written.heartbeat_interval)
@@ -190,15 +190,12 @@ class StreamedResponse:
                     return
                 idle = b"" if closed.done() else written.heartbeat
                 chunk = idle if result is None else written.result(result)
-            if ended.done() and not results.exhausted:
+            if results.exhausted():
+                await send({"type": "http.response.body", "body": written.end})
+            elif ended.done():
                 # A result that was made meanwhile is not sent any more.
                 await send({"type": "http.response.body", "body": unsent + written.refusal()})
-                return
-            last = written.end if results.exhausted else chunk + written.interruption()
-            close_connection = _close_of(scope) if written.leaves_unfinished and not results.exhausted else None
-            await send({"type": "http.response.body", "body": last, "more_body": close_connection is not None})
-            if close_connection is not None:
-                close_connection()
+            elif await _interrupt(scope, send, written, chunk):
                 await disconnected
         finally:
             await results.close(finished=self._finished)
@@ -215,6 +212,33 @@ class StreamedResponse:
             await send({"type": "http.response.body", "body": b"", "more_body": True})
 
 
+class InterruptedResponse:
+    """An ASGI response that is interrupted before its first result: the client is to come again, a little later."""
+
+    def __init__(self, stream_format: StreamFormat) -> None:
+        self._format = stream_format
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the headers and the interruption."""
+        await send({"type": "http.response.start", "status": 200, "headers": self._format.headers + _HEADERS})
+        if await _interrupt(scope, send, self._format):
+            await _disconnect(receive)
+
+
+async def _interrupt(scope: Scope, send: Send, written: StreamFormat, chunk: bytes = b"") -> bool:
+    """End a response that has begun with a last chunk and the word that the client is to subscribe again.
+
+    Return whether the connection is being closed, so that its end is to be awaited.
+    """
+    close_connection = _close_of(scope) if written.leaves_unfinished else None
+    body = chunk + written.interruption()
+    await send({"type": "http.response.body", "body": body, "more_body": close_connection is not None})
+    if close_connection is None:
+        return False
+    close_connection()
+    return True
+
+
 class _TimedResults:
     """Results that are awaited with a timeout each, and only until one of the ``endings`` is done."""
 
@@ -222,8 +246,11 @@ class _TimedResults:
         self._results = results
         self._endings = endings
         self._step: asyncio.Task[Result | None] | None = None
-        self.exhausted = False
-        """Whether the last result has been taken."""
+        self._exhausted = False
+
+    def exhausted(self) -> bool:
+        """Return whether the last result has been taken."""
+        return self._exhausted
 
     async def next(self, within: float) -> Result | None:
         """Return the next result; None if there are no more, none came in ``within`` seconds, or a future is done."""
@@ -234,7 +261,7 @@ class _TimedResults:
         if not self._step.done():
             return None
         result, self._step = self._step.result(), None
-        self.exhausted = result is None
+        self._exhausted = result is None
         return result
 
     async def close(self, *, finished: bool) -> None:

@@ -91,6 +91,8 @@ class TransportWs:
     :param budget: holds what the sockets keep of their clients' messages.
     :param result_turns: have the subscriptions of one client wait for each other.
     :param authentication: says who asks, and how often.
+    :param opened_soon: waits a moment for what operations need, where the process has only just started: a client such
+        as graphql-ws connects again by itself, but does not repeat a subscription that is refused.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class TransportWs:
         budget: ByteBudget,
         result_turns: ResultTurns,
         authentication: RequestAuthentication,
+        opened_soon: Callable[[], Awaitable[None]],
     ) -> None:
         self._operations = operations
         self._new_context = new_context
@@ -113,6 +116,7 @@ class TransportWs:
         self._budget = budget
         self._result_turns = result_turns
         self._authentication = authentication
+        self._opened_soon = opened_soon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it is closed."""
@@ -135,6 +139,7 @@ class TransportWs:
         )
         try:
             await _accept(scope, receive, writer)
+            await self._opened_soon()
             with self._connections.registered(connection.close_for_restart):
                 try:
                     await self._read(connection, receive, counted)

@@ -9,7 +9,7 @@ every API process, so ``max by`` is right for them and ``sum`` counts each job o
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
 from msgspec import Struct
@@ -19,6 +19,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gql_jobs import clock
 from gql_jobs.graphql.engine.operations import OperationTimes
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import Forbidden, GqlJobsError, QueueUnavailable
@@ -195,13 +196,25 @@ def _of_queues(runtime: Runtime, snapshot: _Snapshot) -> Iterator[Metric]:
             label = (queue if queue in known else _OTHER_QUEUE, status.name)
             jobs[label] = jobs.get(label, 0) + number
     yield gauge("gql_jobs_jobs", f"Jobs that are kept, by status. {_SHARED}", ("queue", "status"), jobs)
-    now = datetime.now(UTC)
+    now = clock.now()
     ages: dict[Labels, float] = {(queue,): 0.0 for queue in known}
     for queue, since in snapshot.oldest.items():
         shown = queue if queue in known else _OTHER_QUEUE
         ages[shown,] = max(ages.get((shown,), 0.0), (now - since).total_seconds())
     text = f"How long the oldest queued job has been waiting. {_SHARED}"
     yield gauge("gql_jobs_oldest_queued_seconds", text, ("queue",), ages)
+    paused: dict[Labels, float] = {(queue,): 0 for queue in known}
+    paused |= {(queue if queue in known else _OTHER_QUEUE,): 1 for queue in runtime.pauses.now()}
+    gate = runtime.gate.counters
+    yield single("gql_jobs_gate_held", "Whether this process holds the gate: 1 or 0.", float(gate.holds))
+    done: dict[Labels, float] = {
+        ("released",): gate.released,
+        ("cancelled",): gate.cancelled,
+        ("recalled",): gate.recalled,
+    }
+    text = "Jobs that this process has released, cancelled or taken back as the holder of the gate."
+    yield counter("gql_jobs_gate_decisions_total", text, ("decision",), done)
+    yield gauge("gql_jobs_queue_paused", f"Whether the queue is paused: 1 or 0. {_SHARED}", ("queue",), paused)
     yield from _of_workers(runtime.presence.workers(), known, [kind.name for kind in runtime.registry])
 
 
@@ -211,7 +224,11 @@ def _of_workers(workers: list[WorkerSeen], queues: Sequence[str], types: Sequenc
     able: dict[Labels, float] = {(name,): sum(name in worker.job_types for worker in workers) for name in types}
     yield gauge("gql_jobs_type_workers", f"Worker processes that can run the type. {_SHARED}", ("type",), able)
     running = sum(worker.running for worker in workers)
-    yield single("gql_jobs_workers", f"Worker processes heard of in the last 15 s. {_SHARED}", len(workers))
+    yield single(
+        "gql_jobs_workers",
+        f"Worker processes heard of in the last 15 s in which NATS was there. {_SHARED}",
+        len(workers),
+    )
     yield single("gql_jobs_running", f"Jobs that workers run now. {_SHARED}", running)
     capacity = sum(worker.concurrency for worker in workers)
     yield single("gql_jobs_capacity", f"Jobs that workers can run at a time. {_SHARED}", capacity)

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from gql_jobs import clock
 from gql_jobs.access.authentication import Authentication
 from gql_jobs.access.records import digest_of
 from gql_jobs.graphql.engine.documents import OperationRequest
@@ -130,7 +131,7 @@ class RequestAuthentication:
         """
         if viewer.credentials:
             self.access.check(viewer)
-        elif viewer.expires_at is not None and viewer.expires_at <= datetime.now(UTC):
+        elif viewer.expires_at is not None and viewer.expires_at <= clock.now():
             # Known by an identity provider, or by the host.
             raise Unauthenticated
 
@@ -224,7 +225,7 @@ def at(moment: datetime, call: Callable[[], None]) -> Callable[[], None]:
 
     def wake() -> None:
         nonlocal timer
-        left = (moment - datetime.now(UTC)).total_seconds()
+        left = (moment - clock.now()).total_seconds()
         if left <= 0:
             call()
             return

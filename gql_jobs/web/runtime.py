@@ -21,6 +21,7 @@ from gql_jobs.index.index import Index, UnusableIndex, open_index
 from gql_jobs.index.reader import Reader, open_reader
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError, StreamReplaced
+from gql_jobs.jobs.coded_schedules import coded_schedules
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.model import NOBODYS_ID, Artifact, Cursor, Job, parse_job_id
@@ -30,16 +31,24 @@ from gql_jobs.jobs.viewer import Visibility
 from gql_jobs.live.bulk_runs import BulkRuns, open_bulk_runs
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.feed import Feed, FeedCounters, run_feed
+from gql_jobs.live.gate import GateHolder
 from gql_jobs.live.losses import Losses
 from gql_jobs.live.polled import PolledFiguresByKind
+from gql_jobs.live.queue_pauses import QueuePauses
+from gql_jobs.live.steering import Steering
+from gql_jobs.live.store_reach import StoreReach
 from gql_jobs.live.tally import Tally
+from gql_jobs.live.ticks import Ticks
 from gql_jobs.live.watch import Watch
 from gql_jobs.live.windows import Windows, open_windows
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
+from gql_jobs.log.deletion import JobDeletions
 from gql_jobs.log.heartbeats import Presence, watch_workers
 from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import EXPIRED_EVENT_TTL
+from gql_jobs.log.schedules import ScheduleCommands
+from gql_jobs.log.stored_limits import store_type_limits
 from gql_jobs.log.streams import (
     UnsuitableServer,
     ensure_consumers,
@@ -67,6 +76,8 @@ _MOST_PROCESSES = 64
 """API processes that may share a data folder."""
 _RETRY_DELAY = 1.0
 """Seconds between two attempts to open the runtime."""
+_OPENS_WITHIN = 3.0
+"""Seconds from the start of a process in which its runtime commonly opens, where NATS is there."""
 _PERMANENT = (UnsuitableServer, FolderInUse, OSError)
 """Failures that another attempt would repeat; their messages are sentences."""
 
@@ -85,6 +96,10 @@ class Runtime(Struct):
     registry: Registry
     connection: Connection
     commands: JobCommands
+    schedules: ScheduleCommands
+    ticks: Ticks
+    deletions: JobDeletions
+    maintenance: Maintenance
     index: Index
     reader: Reader
     feed: Feed
@@ -93,9 +108,12 @@ class Runtime(Struct):
     windows: Windows
     polled: PolledFiguresByKind
     bulk_runs: BulkRuns
+    pauses: QueuePauses
     presence: Presence
     artifacts: ArtifactStore
     access: Authentication
+    steering: Steering
+    gate: GateHolder
 
     async def job(self, job_id: str, visibility: Visibility, budget: Budget | None = None) -> Job | None:
         """Return the job, from the index or else from the stream; None if it is unknown or the id is no UUID.
@@ -165,6 +183,16 @@ class Runtime(Struct):
         }
         return {**checks, "credentials": self._credentials()} if self.access.required else checks
 
+    async def reaches_store(self) -> bool:
+        """Return whether NATS is connected and its JetStream has the stream of the jobs; waits for its answer."""
+        if not self.connection.connected:
+            return False
+        try:
+            await stream_info(self.connection)
+        except (QueueUnavailable, ApiError):
+            return False
+        return True
+
     def _feed(self) -> Check:
         now = self.feed.counters
         if self.feed.caught_up:
@@ -224,7 +252,7 @@ async def open_runtime(
     :raises StreamReplaced: if the stream has lost what the index was made of; it can be opened again at once.
     :raises QueueUnavailable: if the NATS server does not answer any more.
     """
-    registry = load_job_types(imports)
+    registry = load_job_types(imports, settings.types)
     stored = stored or load_codec(settings.codec)
     async with AsyncExitStack() as stack:
         path = _own_index(stack, settings.data_dir)
@@ -234,6 +262,7 @@ async def open_runtime(
         access = await stack.enter_async_context(open_authentication(connection, settings))
         stored.hash_key = await access.hash_key()
         job_log = await stack.enter_async_context(open_job_log(connection))
+        await store_type_limits(job_log, registry)
         stream = await stream_info(connection)
         index = stack.enter_context(open_index(path, stream.created, stream.state.last_seq, EXPIRED_EVENT_TTL))
         reader = await stack.enter_async_context(open_reader(index))
@@ -247,23 +276,39 @@ async def open_runtime(
         await stack.enter_async_context(in_background(losses.run()))
         maintenance = Maintenance(job_log, artifacts, index, reader, feed, settings=settings)
         await stack.enter_async_context(in_background(maintenance.run()))
-        commands = JobCommands(job_log, settings, index.first_seq, index.shows, stored)
+        pauses = QueuePauses(job_log, feed)
+        await stack.enter_async_context(in_background(pauses.run()))
+        commands = JobCommands(job_log, settings, index.first_seq, index.shows, stored, is_limited=feed.is_limited)
+        schedules = ScheduleCommands(job_log, commands, registry, stored)
+        presence = await stack.enter_async_context(watch_workers(connection))
+        await schedules.synchronise(coded_schedules)
+        ticks = Ticks(job_log, feed.steering, index, schedules)
+        gate = GateHolder(job_log, commands, index, feed, presence, beside=[ticks])
+        await stack.enter_async_context(in_background(gate.run()))
+        deletions = JobDeletions(job_log, commands, artifacts)
         yield Runtime(
             settings=settings,
             registry=registry,
             connection=connection,
             commands=commands,
+            schedules=schedules,
+            ticks=ticks,
+            deletions=deletions,
+            maintenance=maintenance,
             index=index,
             reader=reader,
             feed=feed,
             bus=bus,
             watch=Watch(connection, index, feed, bus, commands),
             polled=PolledFiguresByKind(),
-            bulk_runs=await stack.enter_async_context(open_bulk_runs(commands, reader, feed, access)),
+            bulk_runs=await stack.enter_async_context(open_bulk_runs(commands, deletions, reader, feed, access)),
+            pauses=pauses,
             windows=stack.enter_context(open_windows(index, reader)),
             artifacts=artifacts,
             access=access,
-            presence=await stack.enter_async_context(watch_workers(connection)),
+            steering=feed.steering,
+            presence=presence,
+            gate=gate,
         )
 
 
@@ -301,7 +346,12 @@ class RuntimeOpener:
         self._on_open = on_open
         self.current: Runtime | None = None
         """The runtime while it is open, else None. A plain attribute, because each operation reads it."""
-        self._has_begun = False
+        self.store_reach = StoreReach(self._reaches_store, self._note_reach)
+        """Whether this process reaches the store; its ``run`` keeps that up to date."""
+        self._began: float | None = None
+        """When ``run`` began, by the event loop's clock; None before."""
+        self._opened = asyncio.Event()
+        """Set once the runtime has been opened for the first time."""
         self._ending = asyncio.Event()
         self._was_opened = False
         self._replaced = False
@@ -325,7 +375,7 @@ class RuntimeOpener:
         """Return the error for an operation that needs the runtime while it is not open."""
         if self._was_opened:
             return QueueUnavailable("This process of the server is ending; try again.")
-        if not self._has_begun:
+        if self._began is None:
             return QueueUnavailable(_NOT_RUN)
         if self.startup_error is not None:
             return QueueUnavailable("The server cannot start; its log says why.")
@@ -333,13 +383,31 @@ class RuntimeOpener:
             return QueueUnavailable("Jobs of this server were lost, and its index is being built anew; try again.")
         return QueueUnavailable("The server is still starting: it has not reached NATS yet.")
 
+    async def opened_soon(self) -> None:
+        """Wait for the runtime where the process has only just started; return whether it has opened or not.
+
+        Clients that lost the process before come back at once, and some give up for good what is refused then.
+        """
+        if self._began is None or self._opened.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._began + _OPENS_WITHIN):
+                await self._opened.wait()
+
     async def checks(self) -> dict[str, Check]:
         """Return the checks of the runtime; while it is not open, one that fails and says how far it is."""
         if self.current is not None:
             return await self.current.checks()
-        if self._was_opened or self._replaced or not self._has_begun or self.startup_error is not None:
+        if self._was_opened or self._replaced or self._began is None or self.startup_error is not None:
             return {"nats": Check(False, self.unavailable().message)}
         return {"nats": Check(False, _NOT_REACHED)}
+
+    async def _reaches_store(self) -> bool:
+        return self.current is not None and await self.current.reaches_store()
+
+    def _note_reach(self, reachable: bool) -> None:
+        if self.current is not None:
+            self.current.presence.note_reach(reachable)
 
     @property
     def feed(self) -> FeedCounters | None:
@@ -358,7 +426,7 @@ class RuntimeOpener:
         Raises nothing but its cancellation: a failure that waiting cannot mend sets ``failed`` and is logged or becomes
         the ``startup_error``.
         """
-        self._has_begun = True
+        self._began = asyncio.get_running_loop().time()
         try:
             while True:
                 await self._keep_open()
@@ -391,7 +459,11 @@ class RuntimeOpener:
         try:
             async with open_runtime(self._settings, self._imports, self._stored) as runtime:
                 self.current, self._was_opened = runtime, True
+                self._opened.set()
                 self._on_open(runtime)
+                for callbacks in (runtime.connection.on_disconnect, runtime.connection.on_reconnect):
+                    callbacks.append(self.store_reach.look_soon)
+                self.store_reach.look_soon()
                 try:
                     await asyncio.get_running_loop().create_future()
                 finally:
@@ -403,6 +475,7 @@ class RuntimeOpener:
                             with suppress(asyncio.CancelledError):
                                 await self._ending.wait()
                     self.current = None
+                    self.store_reach.look_soon()
         except* StreamReplaced:
             self._was_opened, self._replaced = False, True
         except* QueueUnavailable as refusals:

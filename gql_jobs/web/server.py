@@ -15,12 +15,13 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.processes.event_loop import let_the_loop_go_first, tune_memory
 from gql_jobs.processes.listening import CannotListen, is_loopback, listen, listen_from, local_hosts, url
 from gql_jobs.processes.siblings import Joins
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
-from gql_jobs.web.app import PATH, SecurityHeaders, WrappedFastAPI, create_app
+from gql_jobs.web import pages
+from gql_jobs.web.app import SecurityHeaders, WrappedFastAPI, create_app
 from gql_jobs.web.connections import PlainConnections
 from gql_jobs.web.http_protocol import ServerConfig, TimedHttpProtocol
 from gql_jobs.web.monitoring import OWN_PORT
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _CLOSE_CONNECTIONS_WITHIN = 3.0
 """Seconds over which sockets and streams are closed at shutdown, where there are many."""
+_CLOSED_AT_ONCE_WITHIN = 0.5
+"""Seconds for that where nobody is waited for."""
 _END_REQUESTS_WITHIN = 5
 """Seconds that open requests get after that."""
 _OWN_DESCRIPTORS = 40
@@ -75,7 +78,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     if announce:
-        _announce(f"{url(host, listeners[0].getsockname()[1])}{PATH}", settings)
+        _announce(url(host, listeners[0].getsockname()[1]), settings)
     if joins is not None:
         listeners += server.separate_metrics(settings)
     if joins == "when-ready":
@@ -90,18 +93,19 @@ def serve(
         sys.exit(1)
 
 
-def _announce(graphql: str, settings: Settings) -> None:
-    names = ("GraphiQL", "API") if settings.graphiql and graphiql.is_built() else ("API",)
-    print("\n".join(f"{name:<13} {graphql}" for name in names), flush=True)  # noqa: T201
+def _announce(origin: str, settings: Settings) -> None:
+    lines = [f"{name:<13} {address}" for name, address in pages.addresses(origin, settings)]
+    print("\n".join(lines), flush=True)  # noqa: T201
 
 
-def http_server(settings: Settings, imports: tuple[str, ...]) -> "HttpServer":
+def http_server(settings: Settings, imports: tuple[str, ...], schema: JobsSchema | None = None) -> "HttpServer":
     """Return the server that ``serve`` runs, not started yet; its ``run`` takes the listening sockets.
 
+    :param schema: one that was built before, as ``create_app`` takes it.
     :raises TooFewDescriptors: if the process may have so few open files that it could serve hardly anybody.
     """
     room = _room(settings)
-    app = create_app(settings.model_copy(update=room.lasting), imports)
+    app = create_app(settings.model_copy(update=room.lasting), imports, schema)
     config = ServerConfig(
         app.outermost,
         plain=PlainConnections(room.plain, min(settings.max_sockets_per_client, room.plain_per_client)),
@@ -167,6 +171,30 @@ class HttpServer(uvicorn.Server):
         self.max_sockets = max_sockets
         self.join: Callable[[], list[socket.socket]] | None = None
         """Listens at a port that others share; called once the index is up to date, because they serve until then."""
+
+    async def serve_beside(self, listeners: list[socket.socket]) -> None:
+        """Serve on the running event loop until ``should_exit`` is set, and leave signals to whoever has that loop.
+
+        Where it is cancelled, nobody is waited for: what is open is cut off.
+        """
+        try:
+            await self._serve(listeners)
+        except asyncio.CancelledError:
+            if self.started:
+                await self._end_at_once()
+            raise
+
+    async def _end_at_once(self) -> None:
+        for server in self.servers:
+            server.close()
+        await self.app.state.connections.close_all(_CLOSED_AT_ONCE_WITHIN)
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self.lifespan.shutdown()
 
     def separate_metrics(self, settings: Settings) -> list[socket.socket]:
         """Serve the metrics and health of this process at a port of its own, and return the sockets that listen there.

@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 import pytest
 
+from gql_jobs import clock
 from gql_jobs.access.authentication import Authentication, open_authentication
 from gql_jobs.access.view_tokens import MAX_CHAIN
 from gql_jobs.jetstream.connection import connect
@@ -164,11 +165,15 @@ async def test_a_renewed_viewer_is_the_one_who_is_watched(access: Authentication
         assert told == [second.id]
 
 
+@pytest.mark.usefixtures("movable_clock")
 async def test_the_end_of_a_key_s_time_is_told(access: Authentication, make_key: MakeKey) -> None:
-    text = await make_key(expires_at=datetime.now(UTC) + timedelta(seconds=1.5))
+    text = await make_key(expires_at=datetime.now(UTC) + timedelta(hours=1))
     viewer = await access.viewer_of(text)
     told = asyncio.Event()
     with access.watch(lambda: viewer, told.set):
+        await asyncio.sleep(0)
+        assert not told.is_set()
+        clock.advance(timedelta(hours=1))
         await asyncio.wait_for(told.wait(), 5)
     assert not await is_accepted(access, text)
 

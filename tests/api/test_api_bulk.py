@@ -415,6 +415,7 @@ async def test_a_run_of_a_back_end_is_none_of_a_browser_s_with_a_narrower_token(
         assert (await shop.post(LOOK, token, variables=variables)).json()["data"]["bulkRun"] is None
         (refusal,) = (await shop.post(STOP, token, variables=variables)).json()["errors"]
         assert refusal["extensions"]["code"] == "NOT_FOUND"
+        assert refusal["message"].startswith("There is no run ")
         assert (await shop.post(LOOK, shop.key, variables=variables)).json()["data"]["bulkRun"]["id"] == run["id"]
 
 

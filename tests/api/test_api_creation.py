@@ -48,6 +48,16 @@ async def test_a_created_job_is_found_at_once(api: ServedApi) -> None:
     assert [node["id"] for node in (await page(api))["nodes"]] == [job["id"]]
 
 
+async def test_a_job_says_how_long_one_attempt_may_take_whether_it_or_its_type_says_so(api: ServedApi) -> None:
+    ask = "query ($id: ID!) { job(id: $id) { timeoutSeconds } }"
+    own, of_type = await create(api, {}, timeoutSeconds=20.5), await create(api, {})
+    said = [(await api.ask(ask, id=job["id"]))["job"]["timeoutSeconds"] for job in (own, of_type)]
+    (probe,) = [
+        kind for kind in (await api.ask("{ jobTypes { name timeoutSeconds } }"))["jobTypes"] if kind["name"] == "probe"
+    ]
+    assert said == [20.5, probe["timeoutSeconds"]]
+
+
 async def test_every_example_of_a_creation_makes_a_job_of_its_own_type(api: ServedApi) -> None:
     run_at = ahead(days=1)
     for name in CREATIONS:

@@ -19,6 +19,7 @@ from tests.mailbox import running_mailbox
 from tests.running import running_worker
 from tests.serving import Data, ServedApi, serving
 
+MAIL = {"to": "ops@example.com", "subject": "Good morning", "body": "All is well."}
 HERE = Path(__file__).read_text()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -81,6 +82,14 @@ async def test_many_creations(api: ServedApi) -> None:
     assert [job["priority"] for job in jobs] == ["NORMAL", "LOW"]
 
 
+async def test_many_creations_of_payloads_as_they_are_stored(api: ServedApi) -> None:
+    answer = (await api.ask(example("create_raw_jobs")))["createRawJobs"]
+    assert answer["deduplicated"] == [False, False]
+    jobs = [await ended(api, job["id"]) for job in answer["jobs"]]
+    assert [job["rawPayload"]["to"] for job in jobs] == ["ada@example.com", "bob@example.com"]
+    assert [job["priority"] for job in jobs] == ["NORMAL", "HIGH"]
+
+
 async def test_one_job(api: ServedApi) -> None:
     created = await _mail(api, "ada@example.com", tags=["a"])
     await ended(api, created["id"])
@@ -126,11 +135,26 @@ async def test_dead_letters_and_their_retries(api: ServedApi) -> None:
     await ended(api, dead["id"], "DEAD_LETTER")
 
 
+async def test_a_change_of_a_job_that_has_not_started(api: ServedApi) -> None:
+    created = await _mail(api, "ada@exmaple.com", runAt=ahead(days=1))
+    job = (await api.ask(example("update_job"), id=created["id"], runAt=ahead(days=2)))["updateJob"]["job"]
+    assert (job["status"], job["priority"], job["tags"]) == ("SCHEDULED", "HIGH", ["mended"])
+    changed = [event["changed"] for event in job["events"] if event["__typename"] == "JobEdited"]
+    assert changed == [["runAt", "priority", "payload", "tags"]]
+
+
 async def test_a_cancellation(api: ServedApi) -> None:
     created = await _mail(api, "ada@example.com", runAt=ahead(days=1))
     job = (await api.ask(example("cancel_job"), id=created["id"]))["cancelJob"]["job"]
     assert (job["id"], job["status"]) == (created["id"], "CANCELLED")
     assert job["finishedAt"]
+
+
+async def test_a_deletion(api: ServedApi) -> None:
+    created = await _mail(api, "ada@example.com", runAt=ahead(days=1))
+    assert (await api.ask(example("delete_job"), id=created["id"]))["deleteJob"] == {"deleted": True}
+    assert (await api.ask(example("job"), id=created["id"]))["job"] is None
+    assert (await api.ask(example("delete_job"), id=created["id"]))["deleteJob"] == {"deleted": False}
 
 
 async def test_what_this_installation_consists_of(api: ServedApi) -> None:
@@ -205,6 +229,54 @@ async def test_a_bulk_action_is_planned_run_followed_and_looked_at(api: ServedAp
         assert [state["state"] async for state in states][-1] == "DONE"
     assert (await api.ask(example("bulk_run"), id=run["id"]))["bulkRun"]["state"] == "DONE"
     assert (await api.ask(example("stop_bulk"), id=run["id"]))["stopBulk"]["state"] == "DONE"
+
+
+async def test_a_queue_is_paused_and_resumed(api: ServedApi) -> None:
+    paused = (await api.ask(example("pause_queue"), name="threads"))["pauseQueue"]["queue"]["paused"]
+    assert (paused["reason"], paused["until"]) == ("the mail server is being moved", None)
+    shown = (await api.ask(example("queues")))["queues"]
+    assert [queue["name"] for queue in shown if queue["paused"] == paused] == ["threads"]
+    assert (await api.ask(example("resume_queue"), name="threads"))["resumeQueue"]["queue"]["paused"] is None
+
+
+async def test_a_schedule_is_previewed_defined_run_and_deleted(api: ServedApi) -> None:
+    over_the_change = {"cron": "30 2 * * *", "timeZone": "Europe/Berlin", "after": "2027-03-27T00:00:00Z"}
+    previewed = (await api.ask(example("schedule_preview"), **over_the_change))["schedulePreview"]
+    assert previewed[:3] == ["2027-03-27T01:30:00+00:00", "2027-03-28T01:00:00+00:00", "2027-03-29T00:30:00+00:00"]
+    named = {"name": "morning", "cron": "30 7 * * *", "timeZone": "Europe/Berlin"}
+    defined = (await api.ask(example("upsert_schedule"), **named))["upsertSchedule"]["schedule"]
+    assert (defined["overlap"], len(defined["nextRuns"])) == ("SKIP", 3)
+    raw = {"name": "raw", "everySeconds": 86400, "type": "email", "payload": json.dumps(MAIL)}
+    stored = (await api.ask(example("upsert_raw_schedule"), input=raw))["upsertRawSchedule"]["schedule"]
+    assert stored["rawPayload"] == MAIL
+    assert [one["name"] for one in (await api.ask(example("schedules")))["schedules"]] == ["morning", "raw"]
+    shown = (await api.ask(example("schedule"), name="raw"))["schedule"]
+    assert (shown["lastJob"], shown["skips"], len(shown["nextRuns"])) == (None, [], 5)
+    job = (await api.ask(example("run_schedule"), name="raw"))["runSchedule"]["job"]
+    assert job["schedule"] == "raw"
+    await ended(api, job["id"])
+    paused = (await api.ask(example("pause_schedule"), name="raw"))["pauseSchedule"]["schedule"]
+    assert paused == {"name": "raw", "paused": True, "nextRuns": []}
+    resumed = (await api.ask(example("pause_schedule"), name="raw", paused=False))["pauseSchedule"]["schedule"]
+    assert (resumed["paused"], len(resumed["nextRuns"])) == (False, 1)
+    for name in ("morning", "raw"):
+        assert (await api.ask(example("delete_schedule"), name=name))["deleteSchedule"]["deleted"]
+    assert (await api.ask(example("schedules")))["schedules"] == []
+
+
+async def test_a_queue_is_limited(api: ServedApi) -> None:
+    limited = (await api.ask(example("set_queue_limits"), name="threads"))["setQueueLimits"]
+    assert limited["queue"]["limits"] == {"concurrency": 5, "concurrencyPerKey": 1, "perSecond": 10.0}
+    shown = (await api.ask(example("queues")))["queues"]
+    assert [queue["name"] for queue in shown if queue["limits"] == limited["queue"]["limits"]] == ["threads"]
+
+
+async def test_whether_the_store_is_reached_is_asked_and_watched(api: ServedApi) -> None:
+    asked = (await api.ask(example("server_status")))["serverStatus"]
+    async with aclosing(api.events(example("server_status_changed"))) as states, asyncio.timeout(10):
+        told = await anext(states)
+    assert (asked["storeReachable"], told["storeReachable"]) == (True, True)
+    assert asked["since"] == told["since"] < asked["now"] < told["now"]
 
 
 async def test_queues_and_workers_are_watched(api: ServedApi) -> None:

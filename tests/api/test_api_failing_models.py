@@ -184,7 +184,7 @@ def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry.add(JobType("numbers", Numbers, Numbers, f"{__name__}:count"))
     registry.add(JobType("probe", ProbePayload, ProbeResult, "tests.job_types.probe_handlers:run"))
     for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda _imports=(): registry)
+        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
     monkeypatch.setattr(SWITCH, "raised", None)
     return registry
 

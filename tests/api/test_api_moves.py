@@ -10,7 +10,9 @@ from gql.transport.exceptions import TransportQueryError
 
 from gql_jobs.graphql import mutations
 from gql_jobs.jetstream.stored_messages import last_message
+from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Kind
+from gql_jobs.live import bulk_runs
 from gql_jobs.log import codec, retention
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.streams import stream_info
@@ -176,37 +178,46 @@ async def test_all_that_match_are_retried_and_others_are_left_alone(api: ServedA
             await ended(api, job["id"])
 
 
-async def test_a_cancelled_job_that_was_for_later_runs_at_once_when_it_is_retried_and_no_longer_says_when(
+async def test_a_cancelled_job_that_was_for_later_is_held_until_then_once_more_when_it_is_retried(
     api: ServedApi, worker: RunningWorker
 ) -> None:
     assert worker.task is not None
-    run_at = ahead(days=300)
+    run_at = ahead(seconds=3)
     job = await create(api, runAt=run_at)
-    assert (await _cancel(api, job))["runAt"] == job["runAt"]
+    assert (await _cancel(api, job))["runAt"] == run_at
     retried = (await api.ask(RETRY, id=job["id"]))["retryJob"]["job"]
-    assert retried["runAt"] is None
+    assert (retried["status"], retried["runAt"]) == ("SCHEDULED", run_at)
     done = await ended(api, job["id"])
-    assert (done["runAt"], done["attempt"]) == (None, 1)
-    told = await api.ask(
-        "query ($id: ID!) { job(id: $id) { events { at ... on JobScheduled { runAt } } } }", id=job["id"]
-    )
-    # The history keeps what was asked for.
-    assert told["job"]["events"][0]["runAt"] == job["runAt"]
+    assert (done["runAt"], done["attempt"]) == (run_at, 1)
+    assert done["startedAt"] >= run_at
+    told = kinds(await history(api, job["id"]))
+    assert told == ["Scheduled", "Cancelled", "Scheduled", "Queued", "Started", "Completed"]
 
 
-async def test_a_dead_letter_that_ran_late_no_longer_says_when_once_it_is_retried(
+async def test_a_dead_letter_whose_time_has_passed_runs_at_once_when_it_is_retried(
     api: ServedApi, settings: Settings
 ) -> None:
-    job = await create(api, {"permanent": True}, runAt=ahead(seconds=0.2))
+    job = await create(api, {"permanent": True}, runAt=ahead(seconds=2))
+    assert job["status"] == "SCHEDULED"
     async with running_worker(settings):
         assert (await ended(api, job["id"], "DEAD_LETTER"))["runAt"] == job["runAt"]
-    assert (await api.ask(RETRY, id=job["id"]))["retryJob"]["job"]["runAt"] is None
+    retried = (await api.ask(RETRY, id=job["id"]))["retryJob"]["job"]
+    assert (retried["status"], retried["runAt"]) == ("QUEUED", job["runAt"])
 
 
 async def _cancelled(api: ServedApi, number: int) -> list[Data]:
     """So many cancelled jobs."""
     ids = await create_many(api, [asked() for _ in range(number)])
     return [await _cancel(api, {"id": job_id}) for job_id in ids]
+
+
+async def _come_to(api: ServedApi, jobs: list[Data], states: list[str]) -> None:
+    """Wait until the index has the jobs in these states."""
+
+    async def are_so() -> bool:
+        return [(await find(api, job["id"]))["status"] for job in jobs] == states
+
+    await until(are_so, f"the jobs are {states}")
 
 
 async def test_a_bulk_retry_takes_so_many_jobs_the_oldest_first_and_says_how_many_are_left(
@@ -220,6 +231,56 @@ async def test_a_bulk_retry_takes_so_many_jobs_the_oldest_first_and_says_how_man
     assert states == ["QUEUED"] * 6 + ["CANCELLED"]
     assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 1, "remainingCount": 0}
     assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 0, "remainingCount": 0}
+
+
+async def test_a_bulk_retry_of_jobs_in_states_that_allow_none_does_nothing(api: ServedApi) -> None:
+    await create(api)
+    await _cancelled(api, 1)
+    for status in (["QUEUED"], ["COMPLETED", "PROCESSING"]):
+        answer = (await api.ask(RETRY_MANY, filter={"status": status}))["retryJobs"]
+        assert answer == {"retriedCount": 0, "remainingCount": 0}
+    assert (await page(api, filter={"status": ["CANCELLED"]}))["totalCount"] == 1
+
+
+async def test_a_bulk_retry_leaves_alone_what_moves_before_its_turn_and_does_not_say_that_it_is_left(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = await _cancelled(api, 3)
+    retry = JobCommands.retry
+
+    async def moved_first(commands: JobCommands, job_id: str, *arguments: Any, **options: Any) -> Any:
+        if job_id == jobs[1]["id"]:
+            await retry(commands, job_id)
+            await commands.cancel(job_id)
+        return await retry(commands, job_id, *arguments, **options)
+
+    with monkeypatch.context() as moving:
+        moving.setattr(JobCommands, "retry", moved_first)
+        answer = (await api.ask(RETRY_MANY, filter={}))["retryJobs"]
+    assert answer == {"retriedCount": 2, "remainingCount": 0}
+    await _come_to(api, jobs, ["QUEUED", "CANCELLED", "QUEUED"])
+
+
+async def test_a_bulk_retry_is_refused_once_nats_is_away_and_what_it_has_done_stays_done(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_runs, "_AT_A_TIME", 1)
+    jobs = await _cancelled(api, 5)
+    retry = JobCommands.retry
+    tried: list[str] = []
+
+    async def failing(commands: JobCommands, job_id: str, *arguments: Any, **options: Any) -> Any:
+        tried.append(job_id)
+        if len(tried) > 2:
+            raise QueueUnavailable("NATS is not reachable.")
+        return await retry(commands, job_id, *arguments, **options)
+
+    with monkeypatch.context() as away:
+        away.setattr(JobCommands, "retry", failing)
+        assert (await api.refusal(RETRY_MANY, filter={}))["extensions"]["code"] == "QUEUE_UNAVAILABLE"
+    assert len(tried) == 3, "it does not wait for NATS to come back"
+    await _come_to(api, jobs, ["QUEUED"] * 2 + ["CANCELLED"] * 3)
+    assert (await api.ask(RETRY_MANY, filter={}))["retryJobs"] == {"retriedCount": 3, "remainingCount": 0}
 
 
 async def test_the_bulk_retries_of_one_operation_count_together(
@@ -255,7 +316,7 @@ class _Gated:
         self._retry = api.runtime.commands.retry
         self.begun = 0
         self.go_on = asyncio.Event()
-        monkeypatch.setattr(mutations, "RETRIES_AT_A_TIME", 2)
+        monkeypatch.setattr(bulk_runs, "_AT_A_TIME", 2)
         monkeypatch.setattr(JobCommands, "retry", lambda _commands, *given, **options: self._gated(*given, **options))
 
     async def _gated(self, job_id: str, *arguments: Any, **options: Any) -> Any:

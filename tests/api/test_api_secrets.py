@@ -20,7 +20,7 @@ from gql_jobs.jobs.requests import JobRequest, request_hash
 from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import open_job_log
-from gql_jobs.logs import _JsonLine, _TextLine
+from gql_jobs.logs import JsonLine, _TextLine
 from gql_jobs.settings import Settings
 from gql_jobs.web import app, runtime
 from gql_jobs_worker.telemetry import show_progress
@@ -52,7 +52,7 @@ def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """What the API and its workers know."""
     registry = registered()
     for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda _imports=(): registry)
+        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
     return registry
 
 
@@ -69,7 +69,7 @@ def written() -> Iterator[io.StringIO]:
     """All that this process logs, as text and as JSON."""
     stream = io.StringIO()
     handlers = []
-    for formatter in (_TextLine(), _JsonLine()):
+    for formatter in (_TextLine(), JsonLine()):
         handler = logging.StreamHandler(stream)
         handler.setFormatter(formatter)
         handlers.append(handler)

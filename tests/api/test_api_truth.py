@@ -15,7 +15,7 @@ from tests.deadline import until
 from tests.running import running_worker, worker_process
 from tests.serving import Data, ServedApi
 
-STATES = ["SCHEDULED", "QUEUED", "PROCESSING", "RETRYING", "COMPLETED", "DEAD_LETTER", "CANCELLED"]
+STATES = ["SCHEDULED", "WAITING", "QUEUED", "PROCESSING", "RETRYING", "COMPLETED", "DEAD_LETTER", "CANCELLED"]
 
 
 async def _workers(api: ServedApi) -> list[Data]:

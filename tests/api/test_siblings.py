@@ -17,12 +17,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
+from gql_jobs.web.pages import addresses
 from tests.api.operations import asked, create, create_many, ended, find, page
 from tests.child_processes import all_ended, has_ended, running_process, tree
 from tests.deadline import until
 from tests.rows import overwrite
-from tests.running import JOB_TYPES, ROOT
+from tests.running import JOB_TYPES, PYTHON_PATH
 from tests.scraped import reader, scrape
 from tests.serving import Api, ServedApi, connected, free_ports_in_a_row, hear, is_ready, say, without_nats
 
@@ -37,7 +37,7 @@ async def _gql_jobs(settings: Settings, *arguments: str, **environment: str) -> 
     """``gql-jobs`` with the test job types; what is left of it is killed when the block ends."""
     given = {"GQL_JOBS_NATS_URL": settings.nats_url or "", "GQL_JOBS_DATA_DIR": str(settings.data_dir)}
     command = (sys.executable, "-m", "gql_jobs", *arguments, "--import", *JOB_TYPES)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **given, **environment}
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH, **given, **environment}
     left: list[psutil.Process] = []
     try:
         async with running_process(*command, stdout=PIPE, env=environment) as process:
@@ -54,7 +54,7 @@ async def _two_apis(settings: Settings, **environment: str) -> AsyncIterator[tup
     """Two API processes, the first of which answers."""
     async with _gql_jobs(settings, "api", "--port", "0", "--processes", "2", **environment) as parent:
         assert parent.stdout is not None
-        names = ["GraphiQL", "API"] if graphiql.is_built() else ["API"]
+        names = [name for name, _ in addresses("", Settings())]
         said = [(await asyncio.wait_for(parent.stdout.readline(), 60)).decode().split() for _ in names]
         assert [name for name, _ in said] == names
         async with connected(int(said[-1][1].split(":")[2].split("/")[0])) as api:

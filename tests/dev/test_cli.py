@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from gql_jobs.cli import cli
-from gql_jobs.web import graphiql
+from gql_jobs.settings import Settings
+from gql_jobs.web.pages import addresses
 from tests.by_hand import plain_nats
 from tests.child_processes import running_process
 from tests.forked import run_command
@@ -148,7 +149,7 @@ async def _api(folder: Path, *arguments: str, **environment: str) -> AsyncIterat
     env = {**os.environ, "GQL_JOBS_NATS_URL": f"nats://127.0.0.1:{free_port()}", **environment}
     async with running_process(*command, cwd=folder, stdout=PIPE, env=env) as process:
         assert process.stdout is not None
-        names = ["GraphiQL", "API"] if graphiql.is_built() else ["API"]
+        names = [name for name, _ in addresses("", Settings())]
         said = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode().split() for _ in names]
         assert [name for name, _ in said] == names
         yield process, said[-1][1]

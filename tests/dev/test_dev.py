@@ -15,7 +15,7 @@ import httpx
 import nats
 import pytest
 
-from gql_jobs.web import graphiql
+from gql_jobs.web.pages import DASHBOARD, GRAPHIQL
 from tests.by_hand import plain_nats
 from tests.child_processes import all_ended, running_process, tree
 from tests.deadline import until
@@ -47,9 +47,11 @@ async def test_everything_answers_where_it_says_and_ctrl_c_leaves_nothing(tmp_pa
     async with running_dev(tmp_path) as dev:
         urls = await dev.ready()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/graphql", urls["API"])
-        assert urls.get("GraphiQL") == (urls["API"] if graphiql.is_built() else None), (
-            "no page is announced that is none"
-        )
+        assert urls.get("GraphiQL") == (urls["API"] if GRAPHIQL.is_built else None), "no page is announced that is none"
+        origin = urls["API"].removesuffix("graphql")
+        assert urls.get("Dashboard") == (origin if DASHBOARD.is_built else None)
+        assert ("`make web` builds it" in dev.err) is not DASHBOARD.is_built
+        assert dev.out.startswith("Dashboard " if DASHBOARD.is_built else "GraphiQL " if GRAPHIQL.is_built else "API ")
         async with httpx.AsyncClient() as client:
             ready = await client.get(urls["API"].removesuffix("/graphql") + "/readyz")
             page = await client.get(urls["API"], headers={"Accept": "text/html"})

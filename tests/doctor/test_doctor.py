@@ -17,6 +17,7 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.messages import DeadLetter, Receipt, Started
 from gql_jobs.jobs.model import Job, JobPriority, new_job_id
+from gql_jobs.jobs.pause import FAR
 from gql_jobs.jobs.registry import load_job_types
 from gql_jobs.jobs.viewer import ANYBODY
 from gql_jobs.log import codec
@@ -24,13 +25,14 @@ from gql_jobs.log.artifacts import BUCKET
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.deliveries import PullConsumer
 from gql_jobs.log.job_log import JobLog, Write, job_events
+from gql_jobs.log.paused_consumers import PauseCommands, pause_consumers
 from gql_jobs.log.streams import jobs_stream
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.by_hand import report, say
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
-from tests.running import JOB_TYPES, ROOT
+from tests.running import JOB_TYPES, PYTHON_PATH
 from tests.stories import noted, request
 from tests.viewers import viewer
 
@@ -114,6 +116,23 @@ async def test_deliveries_that_nobody_answers_for_and_the_job_that_its_worker_ha
     assert "has given out 1 jobs" in stuck.problem
     assert abandoned.problem == "1 jobs are said to be run by workers that nobody hears of."
     assert abandoned.examples == (job.id,)
+
+
+async def test_a_queue_that_is_paused_and_consumers_that_are_not_as_the_pauses_say(
+    job_log: JobLog, settings: Settings
+) -> None:
+    await JobCommands(job_log, settings).create(request())
+    await PauseCommands(job_log).pause("default", "the bank is closed", None, "ada")
+    paused = await _only(settings, "pauses")
+    assert paused.problem.startswith("The queue default is paused by ada: the bank is closed, since 20")
+    assert paused.problem.endswith("; 1 of its deliveries wait.")
+    assert paused.advice == "If that is not meant any more: gql-jobs resume default."
+    await pause_consumers(job_log.connection, "threads", FAR)
+    found = await _examined(settings)
+    assert [finding.problem for finding in found[1:]] == [
+        f"The consumer {codec.consumer_name('threads', priority)} is paused, and its queue is not."
+        for priority in sorted(JobPriority, key=str)
+    ]
 
 
 async def test_a_schedule_that_should_have_fired(
@@ -216,7 +235,7 @@ async def test_an_index_file_that_is_damaged(runtime: Runtime, settings: Setting
 
 
 async def _command(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GQL_JOBS_NATS_URL": settings.nats_url or ""}
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH, "GQL_JOBS_NATS_URL": settings.nats_url or ""}
     command = (
         sys.executable,
         "-m",

@@ -43,7 +43,7 @@ async def test_an_event_source_of_a_browser_sees_a_job_whole_though_the_api_is_k
         assert api is not None
         api.kill()
         await page.evaluate("() => ended")
-        await until(lambda: dev.child("gql_jobs api"), "the API is back")
+        await dev.api_is_back()
         cursors: list[str] = await page.evaluate("cursors")
         history: list[str] = await page.evaluate(HISTORY, ["/graphql", await page.evaluate("job.id")])
         await browser.close()
@@ -78,7 +78,7 @@ async def test_what_the_readme_shows_runs_in_a_page_elsewhere_and_outlives_a_res
             await until(lambda: refused, "the browser has been refused a connection", within=30)
         finally:
             dev.process.send_signal(signal.SIGCONT)
-        await until(lambda: dev.child("gql_jobs api"), "the API is back")
+        await dev.api_is_back()
         await page.wait_for_function("window.ended", timeout=60_000)
         cursors: list[str] = await page.evaluate("seen.map(({ cursor }) => cursor)")
         history: list[str] = await page.evaluate(HISTORY, [api_url, await page.evaluate("id")])

@@ -11,14 +11,13 @@ import psutil
 import pytest
 
 from tests.child_processes import running_process
-from tests.deadline import until
 from tests.running import ROOT
 from tests.running_dev import Dev, running_dev
 
 EXAMPLES = ROOT / "examples"
 HELPERS = {"line", "operations", "record", "resume", "tickets"}
 CLIENTS = [path for path in sorted((EXAMPLES / "javascript").glob("*.mjs")) if path.stem not in HELPERS]
-CLIENTS += sorted((EXAMPLES / "python").glob("*.py"))
+CLIENTS += sorted((EXAMPLES / "python").glob("*_client.py"))
 EVENT_SOURCE = EXAMPLES / "javascript" / "event_source.mjs"
 
 pytestmark = pytest.mark.timeout(120)
@@ -59,7 +58,7 @@ async def test_an_event_source_sees_a_job_whole_though_the_api_is_killed(dev: De
         said = await _until_it_says("-- the line is cut", process)
         _api(dev).kill()
         assert "EventSource reconnects" in await _end(process, said)
-    await until(lambda: dev.child("gql_jobs api"), "the API is back")
+    await dev.api_is_back()
 
 
 @pytest.mark.usefixtures("installed")

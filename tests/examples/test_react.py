@@ -35,6 +35,10 @@ ANSWERED = {
     "Query.jobTypes": "{ jobTypes { name } }",
     "Query.deadLetterGroups": "{ deadLetterGroups { key count sample { id } } }",
     "Query.bulkRun": "query ($id: ID!) { bulkRun(id: $id) { id } }",
+    "Query.schedules": "{ schedules { name } }",
+    "Query.schedule": '{ schedule(name: "nightly") { name } }',
+    "Query.schedulePreview": '{ schedulePreview(cron: "0 3 * * *", timeZone: "Europe/Berlin") }',
+    "Query.serverStatus": "{ serverStatus { storeReachable since } }",
     "Query.viewer": "{ viewer { subject tenant scopes limitedTo { ids tags } } }",
     "Mutation.createViewToken": (
         "mutation ($id: ID!) { createViewToken(input: { limitedTo: { ids: [$id] } }) { viewToken { expiresAt } } }"
@@ -47,18 +51,36 @@ REFUSED = {
         " { job { id } } }"
     ),
     "Mutation.createJobs": "mutation { createJobs(inputs: []) { jobs { id } } }",
+    "Mutation.createRawJobs": "mutation { createRawJobs(inputs: []) { jobs { id } } }",
     "Mutation.cancelJob": "mutation ($id: ID!) { cancelJob(id: $id) { job { id } } }",
     "Mutation.retryJob": "mutation ($id: ID!) { retryJob(id: $id) { job { id } } }",
+    "Mutation.deleteJob": "mutation ($id: ID!) { deleteJob(id: $id) { deleted } }",
+    "Mutation.updateJob": "mutation ($id: ID!) { updateJob(id: $id, input: {}) { job { id } } }",
     "Mutation.retryJobs": "mutation { retryJobs(filter: {}) { retriedCount } }",
     "Mutation.planBulk": "mutation { planBulk(action: CANCEL) { count sample { id } } }",
     "Mutation.runBulk": 'mutation { runBulk(token: "a.b.c") { id } }',
     "Mutation.stopBulk": "mutation ($id: ID!) { stopBulk(id: $id) { id } }",
+    "Mutation.pauseQueue": 'mutation { pauseQueue(name: "mail") { queue { name } } }',
+    "Mutation.resumeQueue": 'mutation { resumeQueue(name: "mail") { queue { name } } }',
+    "Mutation.upsertSchedule": (
+        'mutation { upsertSchedule(input: { name: "n", everySeconds: 60, payload: { email: '
+        '{ to: "a@b.example", subject: "Hello", body: "" } } }) { schedule { name } } }'
+    ),
+    "Mutation.upsertRawSchedule": (
+        'mutation { upsertRawSchedule(input: { name: "n", everySeconds: 60, type: "email", payload: "{}" })'
+        " { schedule { name } } }"
+    ),
+    "Mutation.pauseSchedule": 'mutation { pauseSchedule(name: "nightly") { schedule { name } } }',
+    "Mutation.deleteSchedule": 'mutation { deleteSchedule(name: "nightly") { deleted } }',
+    "Mutation.runSchedule": 'mutation { runSchedule(name: "nightly") { job { id } } }',
+    "Mutation.setQueueLimits": 'mutation { setQueueLimits(name: "mail", limits: {}) { queue { name } } }',
     "Mutation.renewAccess": "mutation ($id: String!) { renewAccess(token: $id) { viewer { subject } } }",
 }
 """What it is refused, whatever it is about."""
 ELSEWHERE = {
     *("Mutation.revokeToken", "Subscription.jobProgress", "Subscription.jobEvents", "Subscription.jobsChanged"),
     *("Subscription.queuesChanged", "Subscription.workersChanged", "Subscription.bulkProgress"),
+    "Subscription.serverStatusChanged",
 }
 """What a test says more of, and subscriptions, which are tried field by field in ``test_doors``."""
 LISTEN = """([url, token, id]) => new Promise((opened) => {

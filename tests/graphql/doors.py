@@ -12,15 +12,18 @@ from gql_jobs.graphql.context import Context, Session
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.bulk import BulkAction
 from gql_jobs.jobs.model import JobStatus
+from gql_jobs.jobs.recurrence import Recurrence
 from gql_jobs.jobs.requests import JobFilter
 from gql_jobs.jobs.viewer import Scope, Viewer, ViewLimits
 from gql_jobs.log.job_log import job_events, open_job_log
+from gql_jobs.log.schedules import ScheduleDefinition
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import bring_to
 from tests.deadline import until
+from tests.job_types.probe_jobs import ProbePayload
 from tests.running import JOB_TYPES, running_worker
-from tests.stories import request
+from tests.stories import accepted, request
 from tests.viewers import viewer
 
 ADA = viewer("ada", "acme")
@@ -50,6 +53,8 @@ class Installation(Struct):
         """What the probes are about."""
         return {
             "id": self.job,
+            "others": self.others,
+            "kims": self.kims,
             "ended": self.ended,
             "dead": self.dead,
             "run": self.run,
@@ -89,6 +94,17 @@ async def installation(settings: Settings) -> AsyncIterator[Installation]:
             failed = await bring_to(job_log, commands, dead.job, JobStatus.DEAD_LETTER)
         await runtime.feed.read_back(failed)
         kims = await commands.create(request(), KIM)
+        probe = runtime.registry.get("probe")
+        assert probe is not None
+        scheduled = await runtime.schedules.upsert(
+            ScheduleDefinition(
+                name="nightly",
+                job_type=probe,
+                payload=accepted(ProbePayload()),
+                recurrence=Recurrence(cron="0 3 * * *"),
+            )
+        )
+        await runtime.feed.wait_for(scheduled.seq, 5)
         fence = job_events(job.id, 0)
         await runtime.artifacts.save(job.id, "a.txt", io.BytesIO(b"text"), "text/plain", fence)
         await until(lambda: runtime.index.artifact(job.id, "a.txt") is not None, "the file is known")
@@ -149,6 +165,12 @@ _PLANS = (F, HIDDEN, F, F, U)
 """What a stranger plans, who is the one that may, holds none of acme's jobs."""
 _MAKER = (HIDDEN, HIDDEN, HIDDEN, HIDDEN, U)
 """A run: nobody's but of who began it."""
+_NOBODYS = (F, F, F, F, U)
+"""A queue has the jobs of all tenants."""
+_ALL_ONLY = (HIDDEN, HIDDEN, HIDDEN, HIDDEN, U)
+"""What is of all tenants is shown to nobody who has one."""
+_SCHEDULE = '{ schedule(name: "nightly") { %s } }'
+_UPSERTED = 'mutation { %s(input: { name: "n", everySeconds: 60, payload: %s }) { schedule { name } } }'
 _CHANGED = "subscription { %s { ... on JobsSnapshot { nodes { id } } } }"
 
 PROBES: dict[str, Probe] = {
@@ -174,6 +196,10 @@ PROBES: dict[str, Probe] = {
     "Subscription.workersChanged(maxPerSecond)": Probe(
         "subscription { workersChanged(maxPerSecond: 10) { id } }", (HIDDEN,) * 4 + (U,), _has_any
     ),
+    "Query.serverStatus": Probe("{ serverStatus { storeReachable since now } }", _KNOWN, _has_any),
+    "Subscription.serverStatusChanged": Probe(
+        "subscription { serverStatusChanged { storeReachable since now } }", _KNOWN, _has_any
+    ),
     "Query.workers": Probe("{ workers { id } }", (HIDDEN,) * 4 + (U,), _has_any),
     "Queue.history": Probe("{ queues { history { created } } }", (HIDDEN,) * 4 + (U,), _has_history),
     "Queue.history(minutes)": Probe("{ queues { history(minutes: 5) { at } } }", (HIDDEN,) * 4 + (U,), _has_history),
@@ -188,6 +214,10 @@ PROBES: dict[str, Probe] = {
     "Job.payload": Probe(_JOB % "id ... on ProbeJob { payload { gate } }", _OWN),
     "Job.result": Probe(_JOB % "id ... on ProbeJob { result { attempt } }", _OWN),
     "Job.origin": Probe(_JOB % "id origin { id }", _OWN),
+    "Job.parent": Probe(_JOB % "id parent { id }", _OWN),
+    "Job.after": Probe(_JOB % "id after", _OWN),
+    "Job.children": Probe(_JOB % "id children { id }", _OWN),
+    "Job.children(first)": Probe(_JOB % "id children(first: 1) { id }", _OWN),
     "Job.artifacts": Probe(_JOB % "artifacts { url }", _OWN),
     "Job.cancellation": Probe(
         "query($ended: ID!) { job(id: $ended) { id cancellation { requestedAt } } }", (SHOWN, HIDDEN, HIDDEN, HIDDEN, U)
@@ -209,10 +239,40 @@ PROBES: dict[str, Probe] = {
         'mutation { createJobs(inputs: [{ payload: { probe: {} }, idempotencyKey: "key" }]) { jobs { id } } }',
         (F, HIDDEN, F, "IDEMPOTENCY_CONFLICT", U),
     ),
+    "Mutation.createRawJobs": Probe(
+        'mutation { createRawJobs(inputs: [{ type: "probe", payload: "{}" }]) { jobs { id } } }',
+        (F, SHOWN, F, SHOWN, U),
+        _has_any,
+    ),
+    "Mutation.createRawJobs(inputs)": Probe(
+        'mutation { createRawJobs(inputs: [{ type: "probe", payload: "{}", idempotencyKey: "key" }]) { jobs { id } } }',
+        (F, HIDDEN, F, "IDEMPOTENCY_CONFLICT", U),
+    ),
     "Mutation.cancelJob": Probe("mutation($id: ID!) { cancelJob(id: $id) { job { id } } }", (F, N, F, F, U)),
     "Mutation.cancelJob(id)": Probe("mutation($ended: ID!) { cancelJob(id: $ended) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.updateJob": Probe(
+        'mutation($id: ID!) { updateJob(id: $id, input: { tags: ["a"] }) { job { id } } }', (F, N, F, F, U)
+    ),
+    "Mutation.updateJob(id)": Probe(
+        "mutation($ended: ID!) { updateJob(id: $ended, input: {}) { job { id } } }", (F, N, F, F, U)
+    ),
+    "Mutation.updateJob(input)": Probe(
+        'mutation($id: ID!) { updateJob(id: $id, input: { rawPayload: "{}" }) { job { id } } }', (F, N, F, F, U)
+    ),
     "Mutation.retryJob": Probe("mutation($id: ID!) { retryJob(id: $id) { job { id } } }", (F, N, F, F, U)),
     "Mutation.retryJob(id)": Probe("mutation($ended: ID!) { retryJob(id: $ended) { job { id } } }", (F, N, F, F, U)),
+    "Mutation.retryJob(payload)": Probe(
+        "mutation($ended: ID!) { retryJob(id: $ended, payload: { probe: {} }) { job { id } } }", (F, N, F, F, U)
+    ),
+    "Mutation.retryJob(rawType)": Probe(
+        'mutation($ended: ID!) { retryJob(id: $ended, rawType: "probe", rawPayload: "{}") { job { id } } }',
+        (F, N, F, F, U),
+    ),
+    "Mutation.retryJob(rawPayload)": Probe(
+        'mutation($ended: ID!) { retryJob(id: $ended, rawPayload: "{}") { job { id } } }', (F, N, F, F, U)
+    ),
+    "Mutation.deleteJob": Probe("mutation($id: ID!) { deleteJob(id: $id) { deleted } }", (F, N, F, F, U)),
+    "Mutation.deleteJob(id)": Probe("mutation($ended: ID!) { deleteJob(id: $ended) { deleted } }", (F, N, F, F, U)),
     "Mutation.retryJobs": Probe("mutation { retryJobs(filter: {}) { retriedCount remainingCount } }", _NEVER, _has_any),
     "Mutation.retryJobs(filter)": Probe(
         "mutation($ended: ID!) { retryJobs(filter: { ids: [$ended] }) { retriedCount remainingCount } }",
@@ -268,6 +328,60 @@ PROBES: dict[str, Probe] = {
     ),
     "Mutation.stopBulk": Probe("mutation($run: ID!) { stopBulk(id: $run) { id } }", (F, N, F, F, U)),
     "Mutation.stopBulk(id)": Probe("mutation($run: ID!) { stopBulk(id: $run) { state } }", (F, N, F, F, U)),
+    "Mutation.pauseQueue": Probe('mutation { pauseQueue(name: "default") { queue { name } } }', _NOBODYS),
+    "Mutation.pauseQueue(name)": Probe('mutation { pauseQueue(name: "none") { queue { name } } }', _NOBODYS),
+    "Mutation.pauseQueue(reason)": Probe(
+        'mutation { pauseQueue(name: "default", reason: "") { queue { name } } }', _NOBODYS
+    ),
+    "Mutation.pauseQueue(until)": Probe(
+        'mutation { pauseQueue(name: "default", until: "2020-01-01T00:00:00Z") { queue { name } } }', _NOBODYS
+    ),
+    "Mutation.resumeQueue": Probe('mutation { resumeQueue(name: "default") { queue { name } } }', _NOBODYS),
+    "Mutation.resumeQueue(name)": Probe('mutation { resumeQueue(name: "none") { queue { name } } }', _NOBODYS),
+    "Query.schedules": Probe("{ schedules { name } }", _ALL_ONLY, _has_any),
+    "Query.schedules(first)": Probe("{ schedules(first: 5) { name } }", _ALL_ONLY, _has_any),
+    "Query.schedules(after)": Probe('{ schedules(after: "a") { name } }', _ALL_ONLY, _has_any),
+    "Query.schedule": Probe(_SCHEDULE % "name", _ALL_ONLY, _has_any),
+    "Query.schedule(name)": Probe(_SCHEDULE % "type", _ALL_ONLY, _has_any),
+    "Query.schedulePreview": Probe('{ schedulePreview(cron: "0 3 * * *") }', _KNOWN, _has_any),
+    "Query.schedulePreview(cron)": Probe('{ schedulePreview(cron: "0 3 * *") }', (A, A, A, A, U)),
+    "Query.schedulePreview(everySeconds)": Probe("{ schedulePreview(everySeconds: 60) }", _KNOWN, _has_any),
+    "Query.schedulePreview(timeZone)": Probe(
+        '{ schedulePreview(cron: "0 3 * * *", timeZone: "Asia/Tokyo") }', _KNOWN, _has_any
+    ),
+    "Query.schedulePreview(first)": Probe("{ schedulePreview(everySeconds: 60, first: 2) }", _KNOWN, _has_any),
+    "Query.schedulePreview(after)": Probe(
+        '{ schedulePreview(everySeconds: 60, after: "2027-01-01T00:00:00Z") }', _KNOWN, _has_any
+    ),
+    "Schedule.rawPayload": Probe(_SCHEDULE % "rawPayload", _ALL_ONLY, _has_any),
+    "Schedule.nextRuns": Probe(_SCHEDULE % "nextRuns", _ALL_ONLY, _has_any),
+    "Schedule.nextRuns(first)": Probe(_SCHEDULE % "nextRuns(first: 1)", _ALL_ONLY, _has_any),
+    "Schedule.lastJob": Probe(_SCHEDULE % "lastJob { id }", _ALL_ONLY, _has_any),
+    "Schedule.skipped": Probe(_SCHEDULE % "skipped", _ALL_ONLY, _has_any),
+    "Schedule.skips": Probe(_SCHEDULE % "skips { count }", _ALL_ONLY, _has_any),
+    "Mutation.upsertSchedule": Probe(_UPSERTED % ("upsertSchedule", "{ probe: {} }"), _NOBODYS),
+    "Mutation.upsertSchedule(input)": Probe(_UPSERTED % ("upsertSchedule", "{ probe: { steps: 2 } }"), _NOBODYS),
+    "Mutation.upsertRawSchedule": Probe(_UPSERTED % ("upsertRawSchedule", '"{}", type: "probe"'), _NOBODYS),
+    "Mutation.upsertRawSchedule(input)": Probe(_UPSERTED % ("upsertRawSchedule", '"{}", type: "none"'), _NOBODYS),
+    "Mutation.pauseSchedule": Probe('mutation { pauseSchedule(name: "nightly") { schedule { name } } }', _NOBODYS),
+    "Mutation.pauseSchedule(name)": Probe('mutation { pauseSchedule(name: "none") { schedule { name } } }', _NOBODYS),
+    "Mutation.pauseSchedule(paused)": Probe(
+        'mutation { pauseSchedule(name: "nightly", paused: false) { schedule { name } } }', _NOBODYS
+    ),
+    "Mutation.deleteSchedule": Probe('mutation { deleteSchedule(name: "nightly") { deleted } }', _NOBODYS),
+    "Mutation.deleteSchedule(name)": Probe('mutation { deleteSchedule(name: "none") { deleted } }', _NOBODYS),
+    "Mutation.runSchedule": Probe('mutation { runSchedule(name: "nightly") { job { id } } }', _NOBODYS),
+    "Mutation.runSchedule(name)": Probe('mutation { runSchedule(name: "none") { job { id } } }', _NOBODYS),
+    "Mutation.setQueueLimits": Probe(
+        'mutation { setQueueLimits(name: "default", limits: {}) { ungated queue { name } } }', _NOBODYS
+    ),
+    "QueuePayload.ungated": Probe('mutation { resumeQueue(name: "default") { ungated } }', _NOBODYS),
+    "Mutation.setQueueLimits(name)": Probe(
+        'mutation { setQueueLimits(name: "none", limits: {}) { queue { name } } }', _NOBODYS
+    ),
+    "Mutation.setQueueLimits(limits)": Probe(
+        'mutation { setQueueLimits(name: "default", limits: {concurrency: 0}) { queue { name } } }', _NOBODYS
+    ),
     "Subscription.bulkProgress": Probe("subscription($run: ID!) { bulkProgress(id: $run) { id } }", (N, N, N, N, U)),
     "Subscription.bulkProgress(id)": Probe(
         "subscription($run: ID!) { bulkProgress(id: $run) { done } }", (N, N, N, N, U)
@@ -290,6 +404,11 @@ PROBES: dict[str, Probe] = {
     ),
     "Subscription.jobEvents(after)": Probe(
         "subscription($cursor: String) { jobEvents(after: $cursor) { job { id } } }", _OWN
+    ),
+    "Subscription.jobEvents(latest)": Probe(
+        "subscription($id: ID!, $others: ID!, $kims: ID!) {"
+        " jobEvents(latest: true, filter: { ids: [$id, $others, $kims] }) { job { id } } }",
+        _OWN,
     ),
     "Subscription.jobEvents(maxPerSecond)": Probe(
         'subscription { jobEvents(after: "0", maxPerSecond: 10) { job { id } } }', _OWN

@@ -18,6 +18,7 @@ from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
     DeadLetter,
+    Edited,
     Failed,
     Message,
     Progress,
@@ -25,13 +26,13 @@ from gql_jobs.jobs.messages import (
     Saved,
     Started,
 )
+from gql_jobs.jobs.model import artifact_path
 from gql_jobs.jobs.registry import load_job_types
-from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.viewer import ANYBODY, Scope, Visibility
 from gql_jobs.live.bus import EventBus
 from gql_jobs.live.watch import Watch
 from tests.running import JOB_TYPES
-from tests.stories import artifact, queued, said, scheduled, spec, tell
+from tests.stories import artifact, queued, said, scheduled, spec, tell, waiting
 from tests.viewers import viewer
 
 IDS = [f"018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e{n:02d}" for n in range(7)]
@@ -79,8 +80,9 @@ def _stories() -> Iterator[Message]:
         body = said(0, kind, submission=submission, **facts).body
         yield tell(next(seq), body, job_id)
     yield tell(next(seq), Saved(artifact=artifact()), IDS[1])
-    last = queued(next(seq), job_id=IDS[6])
+    last = waiting(next(seq), job_id=IDS[6])
     yield last
+    yield tell(next(seq), Edited(submission=last.seq, spec=last.body.spec, changed=("tags",)), IDS[6])
     yield tell(next(seq), Cancelled(submission=last.seq), IDS[6])
 
 
@@ -119,7 +121,8 @@ def sample_context(path: Path, messages: list[Message] | None = None) -> Iterato
             job=job,
             events=events,
             saved=saved,
-            access=SimpleNamespace(artifact_url=lambda _viewer, job_id, name, _digest: artifact_url(job_id, name)),
+            presence=SimpleNamespace(workers=list),
+            access=SimpleNamespace(artifact_url=lambda _viewer, job_id, name, _digest: artifact_path(job_id, name)),
         )
         yield Context(lambda: services)
         reader.close()

@@ -54,7 +54,7 @@ def test_a_payload_that_its_type_cannot_read_is_not_shown_because_nothing_says_w
 
 def test_a_result_that_no_client_could_be_given_is_shown_as_text() -> None:
     registered = RegisteredTypes(load_job_types())
-    for result, shown in ((b"null", "null"), (b'"\xff"', '"\ufffd"'), (b"1e999", "1e999"), (b"[1]", [1])):
+    for result, shown in ((b'"\xff"', '"\ufffd"'), (b"1e999", "1e999"), (b"[1]", [1])):
         presented = registered.present(replace(job(GOOD), result_json=Raw(result)))
         assert isinstance(presented, UnknownJob)
         assert shown_json(presented.raw_result) == shown

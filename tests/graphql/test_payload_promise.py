@@ -9,6 +9,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -21,7 +22,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar
 import msgspec
 import pytest
 import strawberry
-from graphql import GraphQLObjectType, GraphQLSchema, get_named_type, graphql_sync, is_leaf_type
+from graphql import GraphQLObjectType, GraphQLSchema, GraphQLUnionType, get_named_type, graphql_sync, is_leaf_type
 from graphql.utilities import coerce_input_value
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,9 @@ from pydantic import (
     Base64Bytes,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
+    Discriminator,
     EmailStr,
     Field,
     Json,
@@ -55,21 +58,25 @@ from pydantic import (
 )
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import create_type
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
-from gql_jobs import Model
+from gql_jobs import BigInt, Model
 from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.engine.fast_path import call_resolvers
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
-from gql_jobs.graphql.mutations import create_job_input, request_of
+from gql_jobs.graphql.mutations import create_job_input, job_payload_input, request_of
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.graphql.scalars_and_enums import SCALARS
 from gql_jobs.jobs import model
+from gql_jobs.jobs.built_payloads import accept_built, built_payload
 from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.registry import JobType, Registry, parts_of
+from gql_jobs.jobs.model_parts import parts_of
+from gql_jobs.jobs.payloads import ModelMismatch, write
+from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.log.codec import decode_body, encode_body
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import Readable, read_payload
+from tests.graphql.graphql_inputs import as_graphql_input
 
 SECRET = "do not tell"  # noqa: S105
 JOB_ID = "018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42"
@@ -103,6 +110,10 @@ class Level(IntEnum):
 
 
 Umlaut = Enum("Umlaut", {"GR\u00dcN": "g"})
+
+
+class Species(StrEnum):
+    CAT = "felis catus"
 
 
 class Inner(Model):
@@ -140,6 +151,11 @@ class Sealed(Model):
     spare: SecretStr = Field(default_factory=lambda: SecretStr(f"{SECRET} {uuid.uuid4()}"))
 
 
+class Constant(Model):
+    version: Literal[1]
+    text: str = "t"
+
+
 class Circle(Model):
     kind: Literal["circle"] = "circle"
     radius: float
@@ -148,6 +164,34 @@ class Circle(Model):
 class Square(Model):
     kind: Literal["square"]
     side: int
+
+
+class Dog(Model):
+    species: Literal["dog"]
+    sort: Literal["pet"] = "pet"
+    tricks: list[Colour] = Field(default_factory=list)
+
+
+class Cat(Model):
+    species: Literal[Species.CAT]
+    sort: Literal["pet"] = "pet"
+    owner: Inner | None = None
+
+
+class Ship(Model):
+    sort: Literal["frigate", "sloop"]
+    tons: BigInt
+
+
+class Raft(Model):
+    sort: Literal["raft"] = "raft"
+    key: SecretStr | None = None
+
+
+Moving = TypeAliasType(
+    "Moving",
+    Annotated[Annotated[Dog | Cat, Field(discriminator="species")] | Ship | Raft, Discriminator("sort")],
+)
 
 
 class Tree(Model):
@@ -236,6 +280,8 @@ def _percent(value: float) -> float:
 
 words = st.text(st.characters(codec="utf-8"), max_size=8)
 ints = st.integers(-(2**31), 2**31 - 1)
+big_ints = st.integers(-(2**63), 2**63 - 1)
+big = big_ints | big_ints.map(str)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), None])).map(
     lambda moment: moment.isoformat()
@@ -308,9 +354,22 @@ KINDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "mapping to secrets": (dict[str, Sealed], st.just({"a": {"password": SECRET}, "b/~": {"password": SECRET}})),
     "discriminated": (
         Annotated[Circle | Square, Field(discriminator="kind")],
-        st.fixed_dictionaries({"kind": st.just("circle"), "radius": floats})
-        | st.fixed_dictionaries({"kind": st.just("square"), "side": ints}),
+        st.fixed_dictionaries({"circle": st.fixed_dictionaries({"radius": floats})})
+        | st.fixed_dictionaries({"square": objects(side_needed=ints, kind=st.just("square"))}),
     ),
+    "discriminated within": (
+        Moving,
+        st.fixed_dictionaries({"dog": objects(tricks=st.lists(st.sampled_from(["RED", "GREEN"]), max_size=2))})
+        | st.fixed_dictionaries({"felisCatus": objects(owner=objects(wholeNumber_needed=ints))})
+        | st.fixed_dictionaries({"ship": objects(sort_needed=st.sampled_from(["frigate", "sloop"]), tons_needed=big)})
+        | st.fixed_dictionaries({"raft": objects(key=st.just(SECRET))}),
+    ),
+    "big int": (BigInt, big),
+    "large int": (Annotated[int, Field(ge=0, lt=2**100)], st.integers(0, 2**100 - 1).map(str)),
+    "bytes of a file": (ByteSize, st.integers(0, 2**60)),
+    "large literal": (Literal[1, 5_000_000_000], st.sampled_from([1, "5000000000"])),
+    "enum literal": (Literal[Size.BIG], st.just("BIG")),
+    "constant": (Constant, objects(text=words, version=st.just(1) | st.none())),
     "recursive": (Tree, objects(name_needed=words, children=st.just([{"name": "leaf"}]))),
     "root model": (Names, st.lists(words, max_size=3)),
     "null in a root model": (dict[str, Maybe], st.just({"a": None, "b": 1})),
@@ -388,8 +447,16 @@ def selection(of: Any) -> str:
     named = get_named_type(of)
     if is_leaf_type(named):
         return ""
+    if isinstance(named, GraphQLUnionType):
+        # Fields of one name have another one each, in case that their types differ.
+        parts = [f"... on {one} {{ __typename {aliased(one)} }}" for one in named.types]
+        return "{ " + " ".join(parts) + " }"
     assert isinstance(named, GraphQLObjectType)
     return "{ " + " ".join(f"{name} {selection(field.type)}" for name, field in named.fields.items()) + " }"
+
+
+def aliased(of: GraphQLObjectType) -> str:
+    return " ".join(f"{of.name}_{name}: {name} {selection(field.type)}" for name, field in of.fields.items())
 
 
 class Result(Model):
@@ -407,7 +474,7 @@ class Api:
         self.job_type = registry.add(JobType("made", made, result, f"{__name__}:handler"))
         self.registered = RegisteredTypes(registry)
         self.shown: Any = None
-        creation = create_job_input(self.registered)
+        creation = create_job_input(job_payload_input(self.registered))
 
         def shown() -> Any:
             return self.shown
@@ -428,18 +495,19 @@ class Api:
         given = coerce_input_value({"payload": {"made": payload}, "idempotencyKey": "k"}, self.creation)
         return request_of(given, self.registered, "input")
 
-    def answer(self, spec: model.Spec) -> dict[str, Any]:
-        """What a client is shown of the job."""
+    def answer(self, spec: model.Spec, result: bytes | None = None) -> dict[str, Any]:
+        """What a client is shown of the job; of its result only if it has one."""
         job = model.Job(
             id=JOB_ID, spec=spec, status=model.JobStatus.QUEUED, submission_seq=1, last_seq=1, updated_at=NOW,
-            result_json=UNSET,
+            result_json=UNSET if result is None else msgspec.Raw(result),
         )  # fmt: skip
         self.shown = self.registered.present(job)
-        fields = self.job_object.fields["payload"]
-        query = f"{{ shown {{ __typename rawPayload payload {selection(fields.type)} }} }}"
-        result = graphql_sync(self.core, query, context_value=SimpleNamespace(budget=Budget()))
-        assert result.errors is None
-        answer: dict[str, Any] = (result.data or {})["shown"]
+        names = ["payload", *(["result"] if result is not None else [])]
+        fields = " ".join(f"{name} {selection(self.job_object.fields[name].type)}" for name in names)
+        query = f"{{ shown {{ __typename rawPayload {fields} }} }}"
+        answered = graphql_sync(self.core, query, context_value=SimpleNamespace(budget=Budget()))
+        assert answered.errors is None
+        answer: dict[str, Any] = (answered.data or {})["shown"]
         return answer
 
 
@@ -459,9 +527,14 @@ def hold(made: type[BaseModel], payload: Any) -> dict[str, Any]:
         assert handed == validated
         assert type(handed) is made
     assert api.request(payload).repeats(spec)
+    stored_json = json.loads(bytes(spec.payload))
+    assert json.loads(api.request(as_graphql_input(made, stored_json)).payload) == stored_json
     answer = api.answer(spec)
     assert answer["__typename"] == "MadeJob"
     assert SECRET not in msgspec.json.encode(answer).decode()
+    with suppress(ModelMismatch):  # of what cannot be a result, such as a field that is never stored
+        result = write(made, handed)
+        assert api.answer(spec, result)["result"] == answer["payload"]
     return answer
 
 
@@ -479,6 +552,17 @@ def test_what_is_acknowledged_is_read_by_the_handler_as_it_was_validated(
     case: tuple[type[BaseModel], dict[str, Any]],
 ) -> None:
     hold(*case)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"converted", "converted before", "wrapped"}))
+@settings(QUICK, max_examples=4)
+@given(data=st.data())
+def test_a_program_that_builds_the_payload_has_the_same_stored(name: str, data: st.DataObject) -> None:
+    annotation, values = KINDS[name]
+    made: Any = create_model("Made", __base__=Model, only=(annotation, ...))
+    built = made.model_validate_json(Api(made).request({"only": data.draw(values)}).payload)
+    accepted = accept_built(made, built_payload(built))
+    assert made.model_validate_json(accepted.stored, by_alias=True, by_name=True) == built
 
 
 @pytest.mark.parametrize(("annotation", "factory"), list(zip(DRAWN, FACTORIES, strict=True)))

@@ -1,7 +1,7 @@
 """What becomes of the fields of a pydantic model."""
 
 import types
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
 from typing import Annotated, Any, Literal
@@ -18,8 +18,9 @@ from strawberry.tools import create_type
 from gql_jobs import Model
 from gql_jobs.graphql.engine.fast_path import call_resolvers
 from gql_jobs.graphql.engine.strawberry_internals import core_schema
-from gql_jobs.graphql.payload_types import PayloadTypes, TypeNames, value_docs
+from gql_jobs.graphql.payload_types import RESERVED, PayloadTypes, value_docs
 from gql_jobs.graphql.scalars_and_enums import SCALARS
+from gql_jobs.graphql.type_names import type_names
 from gql_jobs.jobs.payloads import accept
 
 
@@ -73,6 +74,7 @@ class Everything(Model):
     money: Decimal
     colour: Colour
     size: Size = Size.BIG
+    lasts: timedelta = timedelta(minutes=90)
     words: list[str]
     pairs: set[int] = Field(default_factory=set)
     box: Box
@@ -94,7 +96,7 @@ class Everything(Model):
 
 def _types(model: type[BaseModel]) -> tuple[Any, Any, Any]:
     """The schema, the output type and the input type."""
-    types = PayloadTypes(TypeNames())
+    types = PayloadTypes(type_names({"AllPayload": model}, {}, RESERVED))
     shape = types.output(model, "AllPayload")
     output, input_ = shape.type, types.input(model, "AllPayloadInput").type
 
@@ -126,6 +128,7 @@ EXPECTED = {
     "money": ("Decimal!", "Decimal!"),
     "colour": ("Colour!", "Colour!"),
     "size": ("Size!", "Size"),
+    "lasts": ("Duration!", "Duration"),
     "words": ("[String!]!", "[String!]!"),
     "pairs": ("[Int!]!", "[Int!]"),
     "box": ("Box!", "BoxInput!"),
@@ -139,7 +142,7 @@ EXPECTED = {
     "choice": ("String!", "String"),
     "address": ("String!", "String"),
     "tree": ("Tree", "TreeInput"),
-    "job": ("AllPayloadJob", "JobInput"),
+    "job": ("TestPayloadTypesJob", "TestPayloadTypesJobInput"),
     "nothing": ("JSON", "JSON"),
     "aliasName": ("String!", "String"),
     "badlyRenamed": ("String!", "String"),
@@ -163,6 +166,9 @@ def test_descriptions_come_from_the_model_and_defaults_are_named(schema: Any) ->
     assert box.description == "A box."
     assert box.fields["edgeLength"].description == "In metres."
     assert box.fields["colour"].description == "Default: `RED`."
+    whole = core.type_map["AllPayloadInput"]
+    assert isinstance(whole, GraphQLInputObjectType)
+    assert whole.fields["lasts"].description == "Default: `PT1H30M`."
     assert tree.description is None
     assert tree.fields["name"].description is None
     assert str(tree.fields["children"].type) == "[JSON!]!"
@@ -248,7 +254,7 @@ async def test_nested_and_free_values(schema: Any) -> None:
 
 
 def test_a_payload_without_fields_is_json() -> None:
-    types = PayloadTypes(TypeNames())
+    types = PayloadTypes({})
     assert types.input(Nothing, "CleanupPayloadInput").type is JSON
     assert accept(Nothing, {}).value == Nothing()
 

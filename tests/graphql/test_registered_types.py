@@ -1,12 +1,14 @@
 """How stored jobs become objects of their type, and when they cannot."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import UNSET, Raw
 
 from gql_jobs import Model
+from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.graphql.job_types import Job, UnknownJob
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs import model
@@ -80,3 +82,29 @@ def test_a_job_that_its_type_cannot_describe_is_unknown(registered: RegisteredTy
     for shown in (registered.present(job), registered.present(job)):
         assert isinstance(shown, UnknownJob)
         assert shown.type == job.spec.type
+
+
+def test_a_job_of_a_type_without_result_has_no_such_field_and_is_completed_with_null() -> None:
+    registry = Registry()
+    registry.add(JobType("ping", Upload, None, "nowhere:run"))
+    silent = RegisteredTypes(registry)
+    job = silent.present(_job(b'{"sizeBytes":1}', kind="ping", result=b"null"))
+    assert _name(job) == "PingJob"
+    assert shown_json(job.raw_result) is None
+    assert not hasattr(job, "result")
+
+
+def test_a_job_that_completed_before_its_type_had_a_result_has_none(registered: RegisteredTypes) -> None:
+    job: Any = registered.present(_job(b'{"sizeBytes":1}', result=b"null"))
+    assert _name(job) == "UploadJob"
+    info = SimpleNamespace(context=SimpleNamespace(budget=Budget()))
+    (field,) = [one for one in type(job).__strawberry_definition__.fields if one.python_name == "result"]
+    assert field.base_resolver.wrapped_func(job, info) is None
+
+
+def test_what_a_job_had_for_a_result_is_shown_when_its_type_has_none_any_more() -> None:
+    registry = Registry()
+    registry.add(JobType("upload", Upload, None, "nowhere:run"))
+    job = RegisteredTypes(registry).present(_job(b'{"sizeBytes":1}', result=b'{"parts":[1]}'))
+    assert _name(job) == "UploadJob"
+    assert shown_json(job.raw_result) == {"parts": [1]}

@@ -36,6 +36,7 @@ from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.secret_fields import REDACTED, declared_secrets, marks_for, redacted
 from gql_jobs.settings import Settings
 from gql_jobs_worker.execution import Readable, Unable, read_payload
+from tests.graphql.graphql_inputs import as_graphql_input
 from tests.graphql.sample_jobs import shown_json
 from tests.graphql.test_payload_promise import NOW, Api
 from tests.stories import job_after, queued
@@ -184,7 +185,7 @@ def test_wherever_a_model_has_its_secrets_handlers_get_them_and_no_answer_shows_
 ) -> None:
     model, payload, told = made
     api = Api(model)
-    spec = api.request(payload).spec(NOW, Settings())
+    spec = api.request(as_graphql_input(model, payload)).spec(NOW, Settings())
     stored = msgspec.json.decode(spec.payload)
     assert not [secret for secret in told if secret not in texts(stored)]
     readable = read_payload(api.job_type, bytes(spec.payload), spec.secrets)
@@ -212,7 +213,7 @@ def test_what_is_redacted_is_refused_in_the_place_of_a_secret(name: str) -> None
     model: Any = create_model(f"Secretive{next(_numbers)}", __base__=Model, field=(annotation, ...))
     accept(model, {"field": make(TOLD)})
     with pytest.raises(InvalidPayload) as refused:
-        Api(model).request({"field": make(REDACTED)})
+        Api(model).request(as_graphql_input(model, {"field": make(REDACTED)}))
     assert refused.value.extensions["fields"][0]["path"].startswith("input.payload.made.field")
     assert "give the secret itself" in str(refused.value.extensions["fields"])
 

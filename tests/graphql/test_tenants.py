@@ -14,6 +14,7 @@ from gql_jobs.graphql.context import Session
 from gql_jobs.graphql.engine.documents import OperationRequest
 from gql_jobs.graphql.schema import JobsSchema
 from gql_jobs.jobs.model import new_job_id
+from gql_jobs.jobs.requests import ChildPlace
 from gql_jobs.jobs.viewer import Viewer
 from gql_jobs.settings import Settings
 from tests.graphql.doors import ADA, BOB, EVE, KIM, Installation, installation
@@ -192,6 +193,51 @@ async def test_an_origin_is_there_for_those_alone_who_may_see_that_job(found: In
     many = many.replace("$of }) { job {", "$of }]) { jobs {")
     refusal = await _error(found, by, KIM, many, of=found.job)
     assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "inputs.1.origin"}
+
+
+async def test_jobs_to_run_after_are_those_alone_that_the_viewer_may_see(found: Installation, by: JobsSchema) -> None:
+    create = "mutation($of: ID!) { createJob(input: { payload: { probe: {} }, after: [$of] }) { job { id after } } }"
+    made = (await _data(found, by, ADA, create, of=found.job))["createJob"]["job"]
+    assert made["after"] == [found.job]
+    for who, of in ((BOB, found.job), (KIM, found.job), (ADA, found.others), (ADA, new_job_id()), (ADA, "x")):
+        refusal = await _error(found, by, who, create, of=of)
+        assert refusal["message"] == "There is no job with this id."
+        assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "input.after.0"}
+
+
+async def test_a_parent_and_children_are_there_for_those_alone_who_may_see_them(
+    found: Installation, by: JobsSchema
+) -> None:
+    parent = found.runtime.index.job(found.job)
+    assert parent is not None
+    place = ChildPlace(parent.id, parent.submission_seq, "probe", tenant="acme", created_by=parent.spec.created_by)
+    made = [
+        await found.runtime.commands.create(request(child=replace(place, nth=number), tags=tags))
+        for number, tags in enumerate([("a",), ("b",), ()], 1)
+    ]
+    await found.runtime.feed.read_back(made[-1])
+    first, second, third = (one.id for one in made)
+    text = "query($id: ID!) { job(id: $id) { id parent { id } children { id } } }"
+    pages = "query($id: ID!) { jobs(filter: { parent: $id }) { totalCount nodes { id } } }"
+    for who, seen in (
+        (ADA, [first, second, third]),
+        (EVE, [first, second, third]),
+        (viewer("ops"), [first, second, third]),
+        (viewer("web", "acme", ids=[found.job, second]), [second]),
+        (viewer("web", "acme", ids=[found.job]), []),
+        (viewer("web", None, ids=[found.job, first]), [first]),
+    ):
+        shown = (await _data(found, by, who, text, id=found.job))["job"]
+        assert shown == {"id": found.job, "parent": None, "children": [{"id": one} for one in seen]}
+        page = (await _data(found, by, who, pages, id=found.job))["jobs"]
+        assert page == {"totalCount": len(seen), "nodes": [{"id": one} for one in reversed(seen)]}
+    for who in (BOB, KIM, viewer("web", "acme", tags=["b"])):
+        assert (await _data(found, by, who, text, id=found.job))["job"] is None
+    of_b = (await _data(found, by, viewer("web", "acme", tags=["b"]), text, id=second))["job"]
+    assert of_b == {"id": second, "parent": None, "children": []}
+    assert (await _data(found, by, viewer("web", "acme", tags=["b"]), pages, id=found.job))["jobs"]["totalCount"] == 1
+    assert (await _data(found, by, BOB, pages, id=found.job))["jobs"]["totalCount"] == 0
+    assert (await _data(found, by, ADA, text, id=second))["job"]["parent"] == {"id": found.job}
 
 
 async def test_job_types_are_those_of_which_there_can_be_jobs_for_the_viewer(

@@ -98,6 +98,7 @@ VALUES: dict[Any, Any] = {
     int | None: 7,
     datetime | None: at(7),
     tuple[JobError, ...]: (error(3),),
+    tuple[str, ...]: ("tags",),
     Raw | UnsetType: Raw(b'{"a":[1,"b"]}'),
 }
 """Of each type that a field of a job has, a value that no field has by default."""

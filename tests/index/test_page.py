@@ -16,7 +16,7 @@ from gql_jobs.jobs.errors import InvalidArgument
 from gql_jobs.jobs.messages import AttemptBody, Cancelled, Completed, DeadLetter, Failed, Message, Started
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
-from gql_jobs.jobs.viewer import EVERYTHING
+from gql_jobs.jobs.viewer import EVERYTHING, Visibility
 from tests.library import Library
 from tests.stories import BEGAN, queued, said, tell
 
@@ -29,6 +29,7 @@ ENDS: list[tuple[type[AttemptBody], ...]] = [
     (Started, DeadLetter),
 ]
 PRIORITIES = list(JobPriority)
+PARENTS = [new_job_id() for _ in range(3)]
 
 
 class Shelf:
@@ -51,6 +52,7 @@ class Shelf:
                 "queue": pick.choice(["default", "threads"]),
                 "priority": pick.choice(PRIORITIES),
                 "tags": tuple(pick.sample(["a", "b", "c"], pick.randrange(4))),
+                "parent": pick.choice([None, *PARENTS]),
                 "created_at": BEGAN + timedelta(microseconds=seq // 5),
             }
             submission = seq
@@ -144,6 +146,15 @@ def test_the_few_jobs_that_match_are_looked_up_and_not_walked_to(shelf: Shelf) -
     assert "SEARCH jobs USING INDEX" in plan
 
 
+@pytest.mark.parametrize("visibility", [EVERYTHING, Visibility("red", created_by="ada")])
+def test_the_children_of_a_job_are_found_in_order_by_their_index(shelf: Shelf, visibility: Visibility) -> None:
+    children = JobFilter(parent=PARENTS[0], visibility=visibility)
+    for order in (JobOrder(), JobOrder(descending=False)):
+        ids, plan = _page_and_plan(shelf, children, order)
+        assert ids == shelf.expected(children, order)[:5]
+        assert plan == "SEARCH jobs USING INDEX jobs_parent (parent=?)"
+
+
 def _page_and_plan(shelf: Shelf, job_filter: JobFilter, order: JobOrder) -> tuple[list[str], str]:
     asked: list[str] = []
     with closing(open_read_only(shelf.library.index.path)) as database:
@@ -184,6 +195,7 @@ def _filters(shelf: Shelf) -> list[JobFilter]:
         "tags": [(), ("a",), ("a", "b"), ("b", "b"), ("z",), ("a' OR 1=1 --",)],
         "created_after": [BEGAN, middle, middle + timedelta(days=1)],
         "created_before": [BEGAN, middle, middle + timedelta(microseconds=10)],
+        "parent": [PARENTS[0], new_job_id(), ""],
     }
     parts = {name: [frozenset(v) if isinstance(v, tuple) else v for v in values] for name, values in parts.items()}
     alone = [JobFilter(**{name: value}) for name, values in parts.items() for value in values]

@@ -22,6 +22,7 @@ from tests.stories import BEGAN, queued, said
 TYPES = ("probe", "email")
 QUEUES = ("default", "threads")
 TAGS = ("a", "b")
+PARENTS = (new_job_id(), new_job_id())
 
 facts = st.fixed_dictionaries(
     {
@@ -29,6 +30,7 @@ facts = st.fixed_dictionaries(
         "queue": st.sampled_from(QUEUES),
         "priority": st.sampled_from(JobPriority),
         "tags": st.lists(st.sampled_from(TAGS), unique=True).map(tuple),
+        "parent": st.none() | st.sampled_from(PARENTS),
         # Few moments, so that many jobs share theirs; also ones before those that pages have passed.
         "created_at": st.integers(0, 5).map(lambda number: BEGAN + timedelta(microseconds=number)),
     }
@@ -46,6 +48,7 @@ filters = st.builds(
     queue=_some(QUEUES),
     priority=_some(tuple(JobPriority)),
     tags=_some(TAGS),
+    parent=st.none() | st.sampled_from(PARENTS),
     created_after=st.none() | st.integers(-1, 5).map(lambda number: BEGAN + timedelta(microseconds=number)),
 )
 orders = st.builds(

@@ -27,6 +27,7 @@ from tests.stories import BEGAN, queued, said, tell
 TENANTS, SUBJECTS, TAGS = ("red", "blue"), ("ada", "bob"), ("a", "b", "c")
 TYPES, QUEUES = ("probe", "email"), ("default", "threads")
 IDS = [new_job_id() for _ in range(12)]
+PARENTS = [new_job_id() for _ in range(2)]
 
 histories = st.lists(
     st.tuples(
@@ -37,6 +38,7 @@ histories = st.lists(
                 "tags": st.lists(st.sampled_from(TAGS), unique=True).map(tuple),
                 "tenant": st.none() | st.sampled_from(TENANTS),
                 "created_by": st.none() | st.sampled_from(SUBJECTS),
+                "parent": st.none() | st.sampled_from(PARENTS),
                 "created_at": st.integers(0, 3).map(lambda number: BEGAN + timedelta(microseconds=number)),
             }
         ),
@@ -58,7 +60,12 @@ visibilities = st.builds(
     created_by=st.none() | st.sampled_from(SUBJECTS),
 )
 filters = st.builds(
-    JobFilter, type=_some(TYPES), status=_some(tuple(JobStatus)), tags=_some(TAGS), visibility=visibilities
+    JobFilter,
+    type=_some(TYPES),
+    status=_some(tuple(JobStatus)),
+    tags=_some(TAGS),
+    parent=st.none() | st.sampled_from(PARENTS),
+    visibility=visibilities,
 )
 
 

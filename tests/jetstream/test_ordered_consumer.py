@@ -70,6 +70,20 @@ async def test_a_tail_that_hears_nothing_more_is_not_behind(
     await batches.aclose()
 
 
+async def test_subjects_alone_can_be_followed(connection: Connection) -> None:
+    async with open_publisher(connection) as publisher:
+        await _publish(publisher, 2)
+        following = OrderedConsumer(connection, codec.JOBS_STREAM, (codec.ALL_JOBS,), 2, headers_only=True)
+        batches = following.batches()
+        brought = [await anext(batches)]
+        await _publish(publisher, 1)
+        while sum(map(len, brought)) < 2:
+            brought.append(await anext(batches))
+        await batches.aclose()
+    told = [(message.seq, message.subject, message.data) for batch in brought for message in batch]
+    assert told == [(seq, codec.note_subject(JOB), b"") for seq in (2, 3)]
+
+
 async def test_a_batch_of_large_messages_is_shorter(connection: Connection) -> None:
     async with open_publisher(connection) as publisher:
         sent = [await publisher.send(codec.note_subject(JOB), b"x" * 900_000, {}, 20.0) for _ in range(30)]

@@ -5,8 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from nats.errors import FlushTimeoutError
 
 from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.server import EmbeddedServer
+from tests.by_hand import frozen
 
 WAITS: list[Callable[[Connection], Awaitable[Any]]] = [
     lambda connection: connection.request("$JS.API.INFO", b""),
@@ -36,3 +39,14 @@ async def test_a_cancellation_that_comes_together_with_the_answer_is_not_lost(
     assert cancelled == [True]
     assert done
     assert task.cancelled()
+
+
+async def test_a_wait_that_was_given_up_while_the_server_hung_leaves_the_connection_hearing(
+    nats: EmbeddedServer, connection: Connection
+) -> None:
+    with frozen(nats), pytest.raises(FlushTimeoutError):
+        await connection.client.flush(0.1)
+    for _ in range(2):
+        await connection.client.flush(5)
+    assert await connection.request("$JS.API.INFO", b"")
+    assert connection.client.stats["reconnects"] == 0

@@ -31,3 +31,16 @@ def probe_with(handler: str) -> Registry:
     registry = Registry()
     registry.add(JobType("probe", payload=ProbePayload, result=ProbeResult, handler=f"{__name__}:{handler}"))
     return registry
+
+
+async def spread(context: JobContext, payload: ProbePayload) -> ProbeResult:
+    """Put the text that the payload has as ``saves`` wherever a handler can, then fail or succeed as it says."""
+    text = str(payload.saves)
+    await context.checkpoint({"kept": text})
+    await context.save_artifact(f"{text}.txt", text.encode() * 10_000)
+    context.progress(50, text)
+    if payload.permanent:
+        raise PermanentError(text)
+    if context.attempt <= payload.fail_attempts:
+        raise TransientError(text)
+    return ProbeResult(attempt=context.attempt, text=text)

@@ -5,8 +5,9 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
-from gql_jobs import JobContext, PermanentError, TransientError
+from gql_jobs import ChildJob, JobContext, PermanentError, TransientError
 from tests.job_types.probe_jobs import ProbePayload, ProbeResult
 
 _POLL = 0.01
@@ -17,6 +18,8 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
     _trace(context, payload)
     if payload.saves is not None and context.saved is None:
         await context.checkpoint(payload.saves)
+    for step in range(payload.children):
+        await _create(context, payload, step)
     if payload.crash:
         os.kill(os.getpid(), signal.SIGKILL)
     _raise(context, payload)
@@ -30,7 +33,8 @@ async def run(context: JobContext, payload: ProbePayload) -> ProbeResult:
         await asyncio.sleep(payload.seconds / payload.steps)
     if not payload.steps:
         await _pause(payload.seconds, deaf=payload.deaf)
-    return ProbeResult(attempt=context.attempt, saved=context.saved, text="x" * payload.result_bytes)
+    text = "x" * payload.result_bytes
+    return ProbeResult(attempt=context.attempt, saved=context.saved, text=_url(context, payload) or text)
 
 
 def run_in_thread(context: JobContext, payload: ProbePayload) -> ProbeResult:
@@ -38,6 +42,8 @@ def run_in_thread(context: JobContext, payload: ProbePayload) -> ProbeResult:
     _trace(context, payload)
     if payload.saves is not None and context.saved is None:
         context.wait(context.checkpoint(payload.saves))
+    for step in range(payload.children):
+        context.wait(_create(context, payload, step))
     _raise(context, payload)
     began = time.monotonic()
     while (payload.gate is not None and not Path(payload.gate).exists()) or time.monotonic() - began < payload.seconds:
@@ -51,6 +57,8 @@ async def compute(context: JobContext, payload: ProbePayload) -> ProbeResult:
     _trace(context, payload)
     if payload.saves is not None and context.saved is None:
         await context.checkpoint(payload.saves)
+    for step in range(payload.children):
+        await _create(context, payload, step)
     if payload.crash:
         os.kill(os.getpid(), signal.SIGKILL)
     _raise(context, payload)
@@ -59,7 +67,17 @@ async def compute(context: JobContext, payload: ProbePayload) -> ProbeResult:
     while (payload.gate is not None and not Path(payload.gate).exists()) or time.monotonic() - began < payload.seconds:  # noqa: ASYNC240
         context.progress(50, "computing")
         sum(range(100_000))
-    return ProbeResult(attempt=context.attempt, saved=context.saved, text=str(os.getpid()))
+    text = _url(context, payload) or str(os.getpid())
+    return ProbeResult(attempt=context.attempt, saved=context.saved, text=text)
+
+
+async def _create(context: JobContext, payload: ProbePayload, steps: int) -> ChildJob[Any]:
+    child = ProbePayload(steps=steps, saves="x" * payload.result_bytes or None)
+    return await context.create(child, key=payload.child_key, type="probe")
+
+
+def _url(context: JobContext, payload: ProbePayload) -> str | None:
+    return context.artifact_url(payload.artifact) if payload.artifact is not None else None
 
 
 async def _save(context: JobContext, payload: ProbePayload) -> None:

@@ -16,6 +16,10 @@ class ProbePayload(Model):
     seconds: float = Field(0.0, description="How long to work, in seconds.")
     gate: str | None = Field(None, description="A file to wait for before going on.")
     saves: Any = Field(None, description="Data for a checkpoint.")
+    children: int = Field(
+        0, description="Jobs of the type probe to create, each with so many steps as were before it, and resultBytes."
+    )
+    child_key: str | None = Field(None, description="The key of all of them.")
     crash: bool = Field(False, description="Kill the process.")
     blocks: float = Field(0.0, description="How long to hold up the event loop, in seconds.")
     deaf: bool = Field(False, description="Ignore a cancellation.")
@@ -30,7 +34,7 @@ class ProbeResult(Model):
 
     attempt: int = Field(description="The attempt that succeeded.")
     saved: Any = Field(None, description="What an earlier attempt had saved.")
-    text: str = Field("", description="As long as asked for.")
+    text: str = Field("", description="As long as asked for; the address of the file, where one was saved.")
 
 
 job_type(

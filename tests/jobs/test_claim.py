@@ -10,7 +10,9 @@ from gql_jobs.jobs.messages import (
     Body,
     Cancelled,
     Completed,
+    Continued,
     DeadLetter,
+    Edited,
     Expired,
     Failed,
     Message,
@@ -18,7 +20,7 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import JobError
+from gql_jobs.jobs.model import Gate, JobError
 from tests.stories import BEGAN, attempt_body, error, said, spec, tell
 
 NOW = BEGAN + timedelta(minutes=5)
@@ -105,3 +107,37 @@ def test_the_last_attempt_is_not_taken_over_but_buried() -> None:
     assert isinstance(decision, Exhausted)
     assert (decision.attempt, decision.event_seq) == (3, 3)
     assert [(e.type, e.attempt, e.retryable) for e in decision.errors] == [("WorkerLost", 3, False)]
+
+
+GATED = Submission(spec=spec(max_retries=2, gate=Gate()))
+AGAIN = Submission(
+    spec=GATED.spec,
+    event_seq=3,
+    release=True,
+    continues=Continued(attempt=2, errors=(error(1), error(2)), progress=7, message="m"),
+)
+"""A release after the second attempt has failed, which 3 tells; it lies at sequence 5."""
+
+
+def test_a_release_after_a_failure_starts_the_next_attempt_without_reading_anything() -> None:
+    expected = Start(attempt=3, event_seq=3, errors=(error(1), error(2)), progress=7, message="m")
+    assert first_start(AGAIN) == expected
+
+
+@either
+def test_the_failure_that_a_release_follows_means_the_next_attempt(*, redelivered: bool) -> None:
+    last = _failed_until(timedelta(hours=1))
+    assert decide(AGAIN, 5, last, redelivered=redelivered, now=NOW) == first_start(AGAIN)
+
+
+@either
+def test_a_failure_of_its_own_means_drop_for_a_job_that_passes_the_gate(*, redelivered: bool) -> None:
+    assert decide(GATED, 1, _failed_until(timedelta()), redelivered=redelivered, now=NOW) == Drop()
+
+
+@either
+def test_an_edit_voids_what_was_submitted_before_it_and_starts_what_answers_it(*, redelivered: bool) -> None:
+    edited = tell(4, Edited(submission=1, spec=FRESH.spec))
+    assert decide(FRESH, 1, edited, redelivered=redelivered, now=NOW) == Drop()
+    answer = Submission(spec=FRESH.spec, event_seq=4, after_edit=True)
+    assert decide(answer, 5, edited, redelivered=redelivered, now=NOW) == Start(attempt=1, event_seq=4)

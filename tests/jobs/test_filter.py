@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from gql_jobs.jobs.model import JobPriority, JobStatus
@@ -10,7 +11,7 @@ from gql_jobs.jobs.requests import JobFilter
 from tests.stories import BEGAN, JOB, OTHER, job_after, queued
 
 MOMENT = timedelta(microseconds=1)
-WHOLE = job_after(queued(1, tags=("a", "b"), priority=JobPriority.HIGH))
+WHOLE = job_after(queued(1, tags=("a", "b"), priority=JobPriority.HIGH, parent=OTHER))
 
 
 def _filter(parts: dict[str, Any]) -> JobFilter:
@@ -31,6 +32,7 @@ def _filter(parts: dict[str, Any]) -> JobFilter:
         {"tags": ("b", "a")},
         {"created_after": BEGAN - MOMENT},
         {"created_before": BEGAN + MOMENT},
+        {"parent": OTHER},
         {"ids": (JOB,), "status": (JobStatus.QUEUED,), "tags": ("b",), "created_after": BEGAN - MOMENT},
     ],
 )
@@ -49,11 +51,20 @@ def test_a_job_matches_where_every_part_does(parts: dict[str, Any]) -> None:
         {"tags": ("a", "c")},
         {"created_after": BEGAN},
         {"created_before": BEGAN},
+        {"parent": JOB},
+        {"parent": ""},
         {"ids": (JOB,), "status": (JobStatus.COMPLETED,)},
     ],
 )
 def test_a_job_does_not_match_where_one_part_does_not(parts: dict[str, Any]) -> None:
     assert not _filter(parts).matches(WHOLE)
+
+
+def test_a_filter_with_a_part_that_is_unknown_is_not_read_as_one_without() -> None:
+    stored = msgspec.json.encode(JobFilter(parent=OTHER))
+    assert msgspec.json.decode(stored, type=JobFilter) == JobFilter(parent=OTHER)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `laterPart`"):
+        msgspec.json.decode(stored[:-1] + b', "laterPart": 1}', type=JobFilter)
 
 
 @pytest.mark.parametrize("part", ["ids", "status", "type", "queue", "priority", "tags"])

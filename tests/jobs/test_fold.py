@@ -11,7 +11,9 @@ from gql_jobs.jobs.messages import (
     AttemptBody,
     Cancelled,
     Completed,
+    Continued,
     DeadLetter,
+    Edited,
     Expired,
     Failed,
     Kind,
@@ -23,8 +25,23 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import Job, JobStatus
-from tests.stories import JOB, after, artifact, at, error, job_after, noted, queued, said, scheduled, spec, tell
+from gql_jobs.jobs.model import Gate, Job, JobStatus
+from tests.stories import (
+    JOB,
+    after,
+    artifact,
+    at,
+    error,
+    job_after,
+    noted,
+    queued,
+    released,
+    said,
+    scheduled,
+    spec,
+    tell,
+    waiting,
+)
 
 S = JobStatus
 WORDS: dict[Kind, type[AttemptBody]] = {
@@ -38,6 +55,7 @@ WORDS: dict[Kind, type[AttemptBody]] = {
 STORIES: dict[JobStatus | None, list[Message]] = {
     None: [],
     S.SCHEDULED: [scheduled(1)],
+    S.WAITING: [waiting(1)],
     S.QUEUED: [queued(1)],
     S.PROCESSING: [queued(1), said(2, Started)],
     S.RETRYING: [queued(1), said(2, Started), said(3, Failed)],
@@ -48,15 +66,20 @@ STORIES: dict[JobStatus | None, list[Message]] = {
 """A shortest history to every state."""
 
 
-def _said_of(job: Job | None, kind: Kind) -> Message:
+def _said_of(job: Job | None, kind: Kind) -> Message:  # noqa: PLR0911 - a line for each kind
     """A message of that kind that means exactly the submission and attempt the job is at."""
     submission = job.submission_seq if job is not None else 1
     event_seq = job.event_seq if job is not None else 0
     attempt = job.attempt if job is not None else 1
-    if kind in {Kind.QUEUED, Kind.SCHEDULED}:
+    if kind in {Kind.QUEUED, Kind.SCHEDULED, Kind.WAITING}:
         return Message(JOB, kind, 9, at(9), Submission(spec=spec(), event_seq=event_seq))
+    if kind in {Kind.CANCELLED, Kind.EDITED} and job is not None and job.status.is_terminal:
+        # Of the schedule of a retry since then, the message of which is deleted.
+        submission = event_seq + 1
     if kind is Kind.CANCELLED:
         return tell(9, Cancelled(submission=submission, spec=spec()))
+    if kind is Kind.EDITED:
+        return tell(9, Edited(submission=submission, spec=spec()))
     if kind is Kind.EXPIRED:
         return tell(9, Expired(submission=submission))
     if kind is Kind.ARTIFACT:
@@ -84,13 +107,13 @@ def test_exactly_the_moves_of_the_table_change_a_job(status: JobStatus | None, k
 
 
 @pytest.mark.parametrize("status", list(S))
-def test_every_state_can_be_reached_and_left_by_expiry_and_only_ended_jobs_can_be_begun_again(
+def test_every_state_can_be_reached_and_left_by_expiry_and_none_that_runs_is_queued_again(
     status: JobStatus,
 ) -> None:
     assert status in MOVES.values()
     kinds = {kind for (before, kind) in MOVES if before is status}
     assert Kind.EXPIRED in kinds
-    assert (Kind.QUEUED in kinds) is (status in {S.SCHEDULED, S.DEAD_LETTER, S.CANCELLED})
+    assert (Kind.QUEUED in kinds) is (status not in {S.QUEUED, S.PROCESSING, S.COMPLETED})
 
 
 @pytest.mark.parametrize("kind", [Progress, Completed, Failed, DeadLetter, Released])
@@ -256,3 +279,59 @@ def test_a_renewed_job_that_runs_later_is_queued_when_it_fires() -> None:
 def test_times_never_run_backwards() -> None:
     job = job_after(queued(5), Message(JOB, Kind.STARTED, 6, at(3), said(6, Started, 1, 5).body))
     assert job.updated_at == at(5)
+
+
+def test_a_release_goes_on_from_the_failure_that_it_follows() -> None:
+    failed = job_after(waiting(1), released(2), said(3, Started, 1, 2), said(4, Failed, 1, 2, errors=(error(1),)))
+    continued = Continued(attempt=1, errors=(error(1),), progress=30, message="a third")
+    again = fold(failed, released(5, event_seq=4, continues=continued))
+    assert again is not None
+    assert (again.status, again.attempt, again.errors) == (S.QUEUED, 1, (error(1),))
+    assert (again.progress, again.progress_message, again.submission_seq) == (30, "a third", 5)
+    second = fold(again, said(6, Started, 2, 5, errors=(error(1),)))
+    assert second is not None
+    assert (second.status, second.attempt) == (S.PROCESSING, 2)
+
+
+def test_a_second_release_and_one_that_an_event_has_overtaken_change_nothing() -> None:
+    once = job_after(waiting(1), released(2))
+    assert fold(once, released(3)) is once
+    cancelled = job_after(waiting(1), tell(2, Cancelled(submission=1)))
+    assert fold(cancelled, released(3)) is cancelled
+    edited = job_after(waiting(1), tell(2, Edited(submission=1, spec=spec(gate=Gate()))))
+    assert fold(edited, released(3)) is edited
+    assert job_after(released(4, event_seq=2), job=edited).status is S.QUEUED
+
+
+def test_an_edit_takes_back_what_was_queued_whatever_submission_it_was_written_for() -> None:
+    changed = spec(gate=Gate(), tags=("a",))
+    edited = job_after(
+        waiting(1), released(2), tell(3, Edited(submission=1, spec=changed, changed=("tags",), actor="ada"))
+    )
+    assert (edited.status, edited.spec.tags, edited.changed, edited.actor) == (S.WAITING, ("a",), ("tags",), "ada")
+    assert fold(edited, said(4, Started, 1, 2)) is edited
+    again = job_after(released(5, event_seq=3), job=edited)
+    assert (again.status, again.changed) == (S.QUEUED, ())
+
+
+def test_an_edit_is_all_that_is_left_of_a_schedule_that_it_has_ended() -> None:
+    edited = job_after(tell(2, Edited(submission=1, spec=spec(run_at=at(9000)), changed=("runAt",))))
+    assert (edited.status, edited.run_at, edited.event_seq) == (S.WAITING, at(9000), 2)
+    body = Submission(spec=spec(run_at=at(9000)), event_seq=2, after_edit=True)
+    held = job_after(Message(JOB, Kind.SCHEDULED, 3, at(3), body), job=edited)
+    assert (held.status, held.run_at) == (S.SCHEDULED, at(9000))
+
+
+def test_why_the_system_has_cancelled_a_job_is_told_until_it_is_retried() -> None:
+    cancelled = job_after(queued(1), tell(2, Cancelled(submission=1, reason="It had not started in time.")))
+    assert cancelled.cancel_reason == "It had not started in time."
+    assert job_after(queued(3, event_seq=2), job=cancelled).cancel_reason is None
+
+
+def test_a_retry_by_hand_is_known_through_releases_and_edits_and_no_renewal_is_one() -> None:
+    cancelled = job_after(waiting(1), tell(2, Cancelled(submission=1)))
+    assert not cancelled.again
+    retried = job_after(waiting(3, event_seq=2), job=cancelled)
+    edited = job_after(tell(4, Edited(submission=3, spec=spec(gate=Gate()))), job=retried)
+    assert job_after(released(5, event_seq=4), job=edited).again
+    assert not job_after(queued(7, event_seq=6, after_expiry=True)).again

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from gql_jobs.jobs.model import job_id_for_key, new_job_id, parse_job_id
-from tests.stories import JOB
+from gql_jobs.jobs.model import job_id_for_key, job_id_of_child, new_job_id, parse_job_id
+from tests.stories import JOB, OTHER
 
 
 def test_a_new_id_is_a_uuid_that_nobody_has() -> None:
@@ -23,6 +23,16 @@ def test_an_id_follows_from_tenant_and_key_and_no_other_pair_has_it() -> None:
     assert job_id_for_key("order-4711", "red") == job_id_for_key("order-4711", "red")
     pairs = [("b", "a"), ("ab", None), ("b", None), ("a", "b"), ("", "ab"), ("ab", ""), ("b", "a\0"), ("c", "a\0b")]
     assert len({job_id_for_key(key, tenant) for key, tenant in pairs}) == len(pairs)
+
+
+def test_the_id_of_a_child_follows_from_the_job_the_submission_and_which_child_it_is() -> None:
+    assert job_id_of_child(JOB, 7, "sms\x001") == "2f5f4344-cb03-54d6-a311-d3788caefd03"
+    others = [(JOB, 7, "sms\x002"), (JOB, 8, "sms\x001"), (OTHER, 7, "sms\x001"), (JOB, 7, "\x00sms\x001")]
+    ids = {job_id_of_child(*one) for one in [(JOB, 7, "sms\x001"), *others]}
+    assert len(ids) == 5
+    # Nor has it the id that any key of a client comes to.
+    assert ids.isdisjoint({job_id_for_key(f"{job}\0{submission}\0{name}") for job, submission, name in others})
+    assert ids.isdisjoint({job_id_for_key(f"{submission}\0{name}", job) for job, submission, name in others})
 
 
 def test_an_id_is_read_in_any_case() -> None:

@@ -1,5 +1,6 @@
 """The registry: names, validation, the one spelling of a payload."""
 
+import asyncio
 import math
 from datetime import timedelta
 from typing import Any
@@ -55,6 +56,14 @@ def test_stored_json_has_no_infinity() -> None:
         ({"queue": None}, "queue of the job type 'upload' is None"),
         ({"handler": print}, "handler of the job type 'upload' is <built-in function print>; it must be a text"),
         ({"description": b"x"}, "description of the job type 'upload' is b'x'"),
+        ({"concurrency": 0}, "concurrency of the job type 'upload' is 0; it must be a whole number from 1 to"),
+        ({"concurrency": True}, "concurrency of the job type 'upload' is True; it must be a whole number"),
+        ({"concurrency": 0, "concurrency_key": str}, "concurrency of the job type 'upload' is 0"),
+        ({"rate": "10"}, "rate of the job type 'upload' is '10'; it must be written as a number of starts in a time"),
+        ({"rate": 10}, "rate of the job type 'upload' is 10; it must be written as"),
+        ({"rate": "0/s"}, "rate of the job type 'upload' is '0/s'; it must allow from one start a day"),
+        ({"concurrency_key": "tenant"}, "concurrency_key of the job type 'upload' is 'tenant'; it must be a plain"),
+        ({"concurrency_key": asyncio.sleep}, "it must be a plain function that returns the key of a payload"),
         ({"cpu_bound": "yes"}, "cpu_bound of the job type 'upload' is 'yes'; it must be True or False"),
         ({"timeout": math.inf}, "timeout of the job type 'upload' is inf; it must be a number of seconds from 0.1 to"),
         ({"timeout": math.nan}, "timeout of the job type 'upload' is nan"),
@@ -84,7 +93,9 @@ def test_a_name_is_registered_once_but_importing_a_module_again_is_no_error() ->
     registry = Registry()
     assert registry.add(UPLOAD) is UPLOAD
     registry.add(JobType("upload", Upload, Uploaded, "nowhere:run"))
-    with pytest.raises(ValueError, match="'upload' is registered twice"):
+    with pytest.raises(
+        ValueError, match=r"'upload' is registered twice, with the handlers nowhere:run and elsewhere:run\.$"
+    ):
         registry.add(JobType("upload", Upload, Uploaded, "elsewhere:run"))
     assert list(registry) == [UPLOAD]
 

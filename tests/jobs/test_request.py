@@ -1,16 +1,19 @@
 """What a client asks for: limits, defaults, identity."""
 
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from gql_jobs.jobs.model import JobPriority, job_id_for_key
-from gql_jobs.jobs.requests import InvalidRequest, JobRequest
+from gql_jobs.jobs.model import Gate, JobPriority, job_id_for_key
+from gql_jobs.jobs.requests import ChildPlace, InvalidRequest, JobRequest
 from gql_jobs.settings import Settings
 from tests.job_types.probe_jobs import ProbePayload
-from tests.stories import accepted, request
+from tests.stories import JOB, accepted, request
+from tests.viewers import viewer
 
 SETTINGS = Settings(max_retries=3, process_timeout=30.0)
 NOW = datetime.now(UTC)
@@ -31,9 +34,12 @@ EAST, WEST = timezone(timedelta(hours=12)), timezone(timedelta(hours=-12))
         ({"idempotency_key": "a\nb"}, "idempotency_key", "printable"),
         ({"idempotency_key": "\ud800"}, "idempotency_key", "printable"),
         ({"idempotency_key": "a\u202eb"}, "idempotency_key", "printable"),
+        ({"child": ChildPlace(JOB, 1, "probe", key="")}, "key", "key must have 1 to 255 printable characters."),
+        ({"child": ChildPlace(JOB, 1, "probe", key="a\nb")}, "key", "printable"),
         ({"tags": ("fine", "")}, "tags.1", "A tag must have 1 to 255 printable characters."),
         ({"tags": ("t" * 256,)}, "tags.0", "A tag must have"),
         ({"tags": tuple(map(str, range(33)))}, "tags", "A job has at most 32 tags."),
+        ({"concurrency_key": ""}, "concurrency_key", "concurrency_key must have 1 to 255 printable characters."),
         ({"run_at": NOW + timedelta(days=367)}, "run_at", "run_at may be at most a year ahead."),
         ({"run_at": datetime.max.replace(tzinfo=WEST)}, "run_at", "at most a year ahead"),
     ],
@@ -99,6 +105,18 @@ def test_a_key_decides_the_id_and_without_one_each_creation_has_its_own() -> Non
     assert plain.job_id() != plain.job_id()
 
 
+def test_a_child_has_the_id_of_its_place_the_tenant_of_its_parent_and_no_key() -> None:
+    place = ChildPlace(JOB, 7, "probe", nth=1, tenant="red", created_by="ada")
+    child = request(child=place)
+    assert child.job_id("blue") == child.job_id() == request(ProbePayload(steps=2), child=place).job_id()
+    others = [replace(place, nth=2), replace(place, submission=8), replace(place, key="1"), replace(place, type="p")]
+    # A type is no key, whatever its name, and a number none either.
+    others += [replace(place, type="key"), replace(place, key="probe"), replace(place, key="probe\0001")]
+    assert len({one.job_id for one in [place, *others]}) == 8
+    spec = child.spec(NOW, SETTINGS, viewer=viewer("bob", "blue"))
+    assert (spec.parent, spec.tenant, spec.created_by, spec.idempotency_key) == (JOB, "red", "ada", None)
+
+
 def test_type_and_payload_alone_make_two_requests_the_same() -> None:
     asked = request(ProbePayload(steps=1), idempotency_key="k")
     again = request(ProbePayload(steps=1), idempotency_key="k", priority=JobPriority.LOW, tags=("t",), max_retries=0)
@@ -109,3 +127,58 @@ def test_type_and_payload_alone_make_two_requests_the_same() -> None:
         replace(asked.job_type, name="probe_thread"), accepted(ProbePayload(steps=1)), idempotency_key="k"
     )
     assert not other_type.repeats(asked)
+
+
+def test_jobs_of_a_type_have_the_key_that_it_makes_of_their_payload_unless_they_are_given_one() -> None:
+    assert keyed(lambda payload: f"customer-{payload.steps}").concurrency_key == "customer-3"
+    assert keyed(lambda payload: f"customer-{payload.steps}", concurrency_key="mine").concurrency_key == "mine"
+    assert keyed(lambda _: None).concurrency_key is None
+    assert keyed(lambda _: "acme").spec(NOW, SETTINGS).concurrency_key == "acme"
+    assert request().spec(NOW, SETTINGS).concurrency_key is None
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (
+            lambda _: "",
+            "concurrency_key, which the job type 'keyed' makes of the payload, must have 1 to 255 printable",
+        ),
+        (lambda _: "a\nb", "must have 1 to 255 printable characters."),
+        (
+            lambda _: 5,
+            "concurrency_key must be a text, and what the job type 'keyed' makes of the payload is of the class",
+        ),
+        (lambda payload: payload.tenant, "the function that the job type 'keyed' has for it failed."),
+        (sys.exit, "the function that the job type 'keyed' has for it failed."),
+    ],
+)
+def test_what_a_type_makes_of_a_payload_is_refused_where_it_is_no_key(key: Callable[..., Any], problem: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        keyed(key)
+    assert refused.value.field == "concurrency_key"
+    assert problem in str(refused.value)
+
+
+def test_a_failure_of_the_code_of_a_type_is_kept_for_the_log() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        keyed(lambda payload: payload.tenant)
+    assert isinstance(refused.value.unexpected, AttributeError)
+    with pytest.raises(InvalidRequest) as refused:
+        keyed(lambda _: "")
+    assert refused.value.unexpected is None
+
+
+def test_a_job_that_is_limited_passes_the_gate_which_is_its_timer_then() -> None:
+    later = NOW + timedelta(hours=1)
+    free = request(run_at=later).spec(NOW, SETTINGS)
+    assert (free.gate, free.run_at, free.earliest) == (None, later, later)
+    limited = request(run_at=later).spec(NOW, SETTINGS, is_limited=True)
+    assert (limited.gate, limited.run_at, limited.earliest) == (Gate(run_at=later), None, later)
+    assert request().spec(NOW, SETTINGS, is_limited=True).gate == Gate()
+
+
+def keyed(key: Callable[..., Any], **options: Any) -> JobRequest:
+    """Return a creation of a type that has a function for keys."""
+    job_type = replace(request().job_type, name="keyed", concurrency_key=key)
+    return JobRequest.of(job_type, accepted(ProbePayload(steps=3)), **options)

@@ -169,7 +169,7 @@ async def test_a_stream_that_came_after_another_is_followed_from_its_beginning(
 GARBAGE = {
     "no JSON": (codec.queued_subject(JOB, "default", JobPriority.NORMAL), b"\xff\x00"),
     "no submission": (codec.queued_subject(JOB, "default", JobPriority.NORMAL), b"{}"),
-    "a newer version": (f"jobs.{JOB}.event.cancelled", b'{"v":3,"submission":1}'),
+    "a newer version": (f"jobs.{JOB}.event.cancelled", b'{"v":4,"submission":1}'),
     "an unknown event": (f"jobs.{JOB}.event.paused", b"{}"),
     "no job id": ("jobs.me.scheduled", b"{}"),
     "no progress": (f"jobs.{JOB}.progress", b'{"progress":"half"}'),

@@ -209,3 +209,44 @@ async def test_all_events_of_the_jobs_that_match_as_they_are_at_that_event(runti
     await resumed.aclose()
     assert _lifecycle(again) == _lifecycle(seen)
     assert runtime.bus.subscribers == 0
+
+
+async def test_whoever_waits_for_several_jobs_begins_with_the_latest_event_of_each(runtime: Runtime) -> None:
+    """In the order of the history, and what happens meanwhile comes once."""
+    jobs = [await _create(runtime, request()) for _ in range(4)]
+    await runtime.feed.read_back(await runtime.commands.cancel(jobs[0].id))
+    named = frozenset({jobs[0].id, jobs[1].id, jobs[2].id, OTHER})
+    async with await runtime.watch.all(JobFilter(ids=named), ANYBODY, latest=True) as events:
+        first = await anext(events)
+        assert (first.job.id, first.kind) == (jobs[1].id, Kind.QUEUED)
+        # It moves before its turn has come, so that it is told of that alone.
+        await runtime.feed.read_back(await runtime.commands.cancel(jobs[2].id))
+        await runtime.feed.read_back(await runtime.commands.cancel(jobs[3].id))
+        following = [await anext(events) for _ in range(2)]
+        assert [(event.job.id, event.kind) for event in following] == [
+            (jobs[0].id, Kind.CANCELLED),
+            (jobs[2].id, Kind.CANCELLED),
+        ]
+        await runtime.feed.read_back(await runtime.commands.cancel(jobs[1].id))
+        assert (await anext(events)).job.id == jobs[1].id
+
+
+async def test_of_the_latest_events_come_those_that_match_and_a_cursor_counts_more(runtime: Runtime) -> None:
+    jobs = [await _create(runtime, request()) for _ in range(2)]
+    cancelled = await runtime.feed.read_back(await runtime.commands.cancel(jobs[0].id))
+    wanted = JobFilter(ids=frozenset(job.id for job in jobs), status=frozenset({JobStatus.CANCELLED}))
+    async with await runtime.watch.all(wanted, ANYBODY, latest=True) as events:
+        event = await anext(events)
+        assert event.cursor == Cursor(cancelled.last_seq)
+        await runtime.feed.read_back(await runtime.commands.cancel(jobs[1].id))
+        assert (await anext(events)).job.id == jobs[1].id
+    async with await runtime.watch.all(wanted, ANYBODY, event.cursor, latest=True) as events:
+        assert (await anext(events)).job.id == jobs[1].id
+
+
+async def test_after_a_step_back_the_latest_events_still_come_in_order(runtime: Runtime) -> None:
+    jobs = [await _create(runtime, request()) for _ in range(3)]
+    async with await runtime.watch.all(JobFilter(ids=frozenset(job.id for job in jobs)), ANYBODY, latest=True) as seen:
+        assert (await anext(seen)).job.id == jobs[0].id
+        seen.step_back()
+        assert [(await anext(seen)).job.id for _ in jobs] == [job.id for job in jobs]

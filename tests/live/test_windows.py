@@ -19,7 +19,18 @@ from gql_jobs.index.index import LARGEST_LIST, ListTooLarge
 from gql_jobs.index.page import KeysRead, count_jobs, read_page
 from gql_jobs.index.tables import UNREAD, for_a_list, open_read_only
 from gql_jobs.jobs.errors import QueueUnavailable, RateLimited
-from gql_jobs.jobs.messages import Cancelled, Completed, Expired, Failed, Message, Progress, Receipt, Saved, Started
+from gql_jobs.jobs.messages import (
+    Cancelled,
+    Completed,
+    Edited,
+    Expired,
+    Failed,
+    Message,
+    Progress,
+    Receipt,
+    Saved,
+    Started,
+)
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, new_job_id
 from gql_jobs.jobs.requests import JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.viewer import EVERYTHING, ViewLimits, Visibility
@@ -27,7 +38,7 @@ from gql_jobs.live import windows
 from gql_jobs.live.windows import ListChange, ListSubscriber, Move, Windows, in_place, open_windows
 from tests.deadline import until
 from tests.library import Library, open_library
-from tests.stories import BEGAN, artifact, noted, queued, said, tell
+from tests.stories import BEGAN, artifact, noted, queued, said, spec, tell
 
 _TYPES = ("probe", "email")
 _TAGS = ("a", "b")
@@ -90,10 +101,17 @@ _facts = st.fixed_dictionaries(
         "created_at": st.integers(0, 3).map(lambda number: BEGAN + timedelta(microseconds=number)),
     }
 )
+_changes = st.fixed_dictionaries(
+    {
+        "priority": st.sampled_from(JobPriority),
+        "tags": st.lists(st.sampled_from(_TAGS), unique=True).map(tuple),
+    }
+)
 _moves = st.sampled_from([Started, Progress, Progress, Completed, Failed, Cancelled, Expired])
 _happens = (
     st.tuples(st.just("new"), _facts)
     | st.tuples(st.tuples(st.just("again"), st.integers(0, 20)), _facts)
+    | st.tuples(st.tuples(st.just("edit"), st.integers(0, 20)), _changes)
     | st.tuples(_moves, st.integers(0, 20))
 )
 _batches = st.lists(st.lists(_happens, min_size=1, max_size=6), max_size=12)
@@ -128,6 +146,9 @@ class _History:
         self.ids: list[str] = []
         self.submissions: dict[str, int] = {}
         self.expired: set[str] = set()
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.edited: dict[str, int] = {}
+        """The events of those that were changed and are not submitted again."""
 
     def messages(self, batch: list[tuple[Any, Any]]) -> list[Message]:
         """The messages of a batch."""
@@ -139,15 +160,19 @@ class _History:
             job_id = new_job_id()
             self.ids.append(job_id)
             self.submissions[job_id] = self.seq
+            self.facts[job_id] = detail
             return queued(self.seq, job_id=job_id, **detail)
         if not self.ids:
             return None
+        if isinstance(what, tuple) and what[0] == "edit":
+            return self._edit(self.ids[what[1] % len(self.ids)], detail)
         if isinstance(what, tuple):
             # Where a job has expired, its id may be used again; where it has not, the fold ignores this.
             job_id = self.ids[what[1] % len(self.ids)]
             if job_id in self.expired:
                 self.expired.discard(job_id)
                 self.submissions[job_id] = self.seq
+                self.facts[job_id] = detail
             return queued(self.seq, job_id=job_id, after_expiry=True, **detail)
         job_id = self.ids[detail % len(self.ids)]
         submission = self.submissions[job_id]
@@ -157,6 +182,15 @@ class _History:
             return tell(self.seq, what(submission=submission), job_id)
         facts: dict[str, Any] = {"progress": detail} if what is Progress else {}
         return replace(said(self.seq, what, 1, submission, **facts), job_id=job_id)
+
+    def _edit(self, job_id: str, changes: dict[str, Any]) -> Message:
+        """A change of a job, or the submission after the last one."""
+        if (event_seq := self.edited.pop(job_id, None)) is not None:
+            self.submissions[job_id] = self.seq
+            return queued(self.seq, job_id=job_id, event_seq=event_seq, **self.facts[job_id])
+        self.edited[job_id] = self.seq
+        self.facts[job_id] = {**self.facts[job_id], **changes}
+        return tell(self.seq, Edited(submission=self.submissions[job_id], spec=spec(**self.facts[job_id])), job_id)
 
 
 def _page(library: Library, changes: ListSubscriber) -> tuple[list[Job], int]:
@@ -206,7 +240,7 @@ async def _play(watched: list[Any], batches: list[Any], pauses: list[int]) -> No
                 changes.close()
             await asyncio.gather(*tasks)
             assert len(opened) == 0
-            assert library.index.on_change is None
+            assert library.index.on_change == []
 
 
 @settings(max_examples=150, deadline=None)

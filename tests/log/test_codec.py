@@ -12,6 +12,7 @@ from gql_jobs.jobs.messages import (
     Cancelled,
     Completed,
     DeadLetter,
+    Edited,
     Expired,
     Failed,
     Kind,
@@ -22,13 +23,15 @@ from gql_jobs.jobs.messages import (
     Started,
     Submission,
 )
-from gql_jobs.jobs.model import JobPriority
+from gql_jobs.jobs.model import Gate, JobPriority
 from gql_jobs.log import codec
 from gql_jobs.log.codec import Newer, Unreadable, decode_body, encode_body, read_message
 from tests.stories import BEGAN, JOB, artifact, attempt_body, error, noted, spec
 
 BODIES: dict[Kind, Body] = {
     Kind.SCHEDULED: Submission(spec=spec(run_at=BEGAN)),
+    Kind.WAITING: Submission(spec=spec(gate=Gate(run_at=BEGAN))),
+    Kind.EDITED: Edited(submission=1, spec=spec(), changed=("tags",)),
     Kind.QUEUED: Submission(spec=spec(tags=("a",), idempotency_key="k"), event_seq=4, after_expiry=True),
     Kind.STARTED: attempt_body(Started, supersedes=1, errors=(error(1),), progress=3, message="m"),
     Kind.PROGRESS: attempt_body(Progress, progress=50),
@@ -48,6 +51,7 @@ def _subject(kind: Kind) -> str:
         return codec.queued_subject(JOB, "default", JobPriority.NORMAL)
     folded = {
         Kind.SCHEDULED: codec.scheduled_subject(JOB),
+        Kind.WAITING: codec.scheduled_subject(JOB),
         Kind.PROGRESS: codec.progress_subject(JOB),
         Kind.ARTIFACT: codec.artifact_subject(JOB, "a.txt"),
         Kind.NOTE: codec.note_subject(JOB),
@@ -66,7 +70,8 @@ def test_what_was_written_is_read(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_unknown_fields_are_ignored(kind: Kind) -> None:
     stored = json.loads(encode_body(BODIES[kind])) | {"laterField": {"deep": [1]}}
-    assert json.loads(encode_body(decode_body(kind, json.dumps(stored).encode()))) == json.loads(
+    of_subject = Kind.SCHEDULED if kind is Kind.WAITING else kind
+    assert json.loads(encode_body(decode_body(of_subject, json.dumps(stored).encode()))) == json.loads(
         encode_body(BODIES[kind])
     )
 
@@ -76,12 +81,18 @@ def test_another_version_is_left_to_those_who_know_it(kind: Kind) -> None:
     for version in (NEWEST_VERSION + 1, 0):
         stored = json.loads(encode_body(BODIES[kind])) | {"v": version}
         with pytest.raises(Newer, match=f"version {version} is "):
-            decode_body(kind, json.dumps(stored).encode())
+            decode_body(Kind.SCHEDULED if kind is Kind.WAITING else kind, json.dumps(stored).encode())
 
 
 @pytest.mark.parametrize("kind", [Kind.SCHEDULED, Kind.QUEUED, Kind.DEAD_LETTER, Kind.CANCELLED])
-@pytest.mark.parametrize("facts", [{"tenant": "red"}, {"secrets": ("/password",)}, {"tenant": ""}, {"origin": "x"}])
-def test_what_has_a_tenant_or_secrets_or_an_origin_is_written_as_version_2_and_read_as_1_or_2(
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"tenant": "red"}, {"secrets": ("/password",)}, {"tenant": ""}, {"origin": "x"}, {"parent": "x"}),
+        *({"key": "x"}, {"concurrency_key": "x"}, {"after": ("x",)}, {"gate": Gate()}),
+    ],
+)
+def test_what_an_older_release_would_drop_is_written_as_version_2_and_read_as_1_or_2(
     kind: Kind, facts: dict[str, Any]
 ) -> None:
     marked = replace(BODIES[kind], spec=spec(**facts))
@@ -91,7 +102,14 @@ def test_what_has_a_tenant_or_secrets_or_an_origin_is_written_as_version_2_and_r
     assert decode_body(kind, json.dumps(stored | {"v": 1}).encode()) == marked
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    "body", [Edited(submission=1, spec=spec()), Submission(spec=spec(gate=Gate()), release=True, event_seq=4)]
+)
+def test_what_an_older_release_would_run_past_the_gate_is_written_as_version_3(body: Body) -> None:
+    assert json.loads(encode_body(body))["v"] == 3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.EDITED])
 def test_everything_else_is_written_as_version_1(kind: Kind) -> None:
     body = BODIES[kind]
     if getattr(body, "spec", None) is not None:

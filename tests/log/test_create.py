@@ -12,7 +12,7 @@ from gql_jobs.jobs.messages import Message
 from gql_jobs.jobs.model import Job, JobStatus, job_id_for_key
 from gql_jobs.log import codec
 from gql_jobs.log import commands as commands_module
-from gql_jobs.log.commands import HEADROOM, JobCommands
+from gql_jobs.log.commands import HEADROOM, Created, JobCommands
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.settings import Settings
 from tests.by_hand import bring_to, stored, tailed
@@ -93,6 +93,7 @@ async def test_a_repeated_key_whose_job_cannot_be_read_is_unavailable_and_names_
     with pytest.raises(QueueUnavailable) as refused:
         await commands.create_many([request(idempotency_key="k")])
     assert refused.value.extensions["uncertainIds"] == [job.id]
+    assert refused.value.extensions["uncertainInputs"] == [0]
 
 
 async def test_a_key_that_repeats_within_a_batch_makes_one_job(commands: JobCommands, connection: Connection) -> None:
@@ -128,7 +129,24 @@ async def test_a_batch_that_fails_midway_names_what_was_stored(commands: JobComm
     assert len(accepted) == 2
     in_stream = [subject.split(".")[1] for _, subject in await tailed(connection)]
     assert in_stream == [taken.id, *accepted]
-    assert "uncertainIds" not in refused.value.extensions
+    assert refused.value.extensions["acceptedInputs"] == [0, 2]
+    assert not refused.value.extensions.keys() & {"uncertainIds", "uncertainInputs"}
+
+
+async def test_each_request_of_a_batch_has_an_outcome_of_its_own(commands: JobCommands, connection: Connection) -> None:
+    taken = await commands.create(request(idempotency_key=KEY))
+    other = ProbePayload(steps=3)
+    asked = [request(), request(other, idempotency_key=KEY), request(other, idempotency_key=KEY), request(other)]
+    first, conflict, again, last = await commands.create_each(asked)
+    assert isinstance(first, Created)
+    assert isinstance(last, Created)
+    assert isinstance(conflict, IdempotencyConflict)
+    assert (conflict.extensions["existingJobId"], again) == (taken.id, conflict)
+    assert {codec.job_of_subject(message.subject) for message in await stored(connection)} == {
+        taken.id,
+        first.id,
+        last.id,
+    }
 
 
 async def test_times_of_creation_strictly_increase_and_a_batch_keeps_its_order(

@@ -174,7 +174,7 @@ async def test_a_submission_of_a_newer_version_is_told_apart(
     pulls: Pulls, connection: Connection, commands: JobCommands
 ) -> None:
     job = (await commands.create(request())).job
-    body = json.loads((await pulls.next())._data) | {"v": 3}  # noqa: SLF001
+    body = json.loads((await pulls.next())._data) | {"v": 4}  # noqa: SLF001
     await connection.request(codec.queued_subject(job.id, "default", JobPriority.NORMAL), json.dumps(body).encode())
     with pytest.raises(Newer):
         (await pulls.next()).submission()

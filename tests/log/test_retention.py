@@ -265,5 +265,5 @@ async def test_remains_of_an_expiry_that_was_cut_short_are_deleted_and_a_renewed
     assert await commands.find(job.id) is not None
 
 
-async def _die(*_: object) -> None:
+async def _die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt

@@ -74,13 +74,18 @@ async def test_a_job_cancelled_before_its_time_leaves_no_schedule_and_does_not_f
     ]
 
 
-async def test_a_job_cancelled_before_its_time_can_be_retried_and_runs_at_once(commands: JobCommands) -> None:
-    job = (await commands.create(request(run_at=_later()))).job
+async def test_a_job_cancelled_before_its_time_and_retried_is_held_until_that_time(
+    commands: JobCommands, job_log: JobLog
+) -> None:
+    run_at = _later(0.5)
+    job = (await commands.create(request(run_at=run_at))).job
     await commands.cancel(job.id)
-    assert (await commands.retry(job.id)).status is JobStatus.QUEUED
+    assert (await commands.retry(job.id)).status is JobStatus.SCHEDULED
+    fired = await until(lambda: job_log.last(codec.submission_subjects(job.id)), "the job is queued")
+    assert fired.at >= run_at
     found = await commands.find(job.id)
     assert found is not None
-    assert found.status is JobStatus.QUEUED
+    assert (found.status, found.run_at) == (JobStatus.QUEUED, run_at)
 
 
 async def test_a_scheduled_job_is_deduplicated_by_its_key(commands: JobCommands) -> None:

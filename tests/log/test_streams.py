@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.jetstream.connection import Connection
+from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError
-from gql_jobs.jobs.errors import ErrorCode
+from gql_jobs.jobs.errors import ErrorCode, QueueUnavailable
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.commands import JobCommands
@@ -18,6 +18,7 @@ from gql_jobs.log.streams import (
     ensure_consumers,
     ensure_streams,
     jobs_stream,
+    look_for_streams,
     stream_info,
     unsuitable_streams,
 )
@@ -36,6 +37,15 @@ async def _config(connection: Connection, call: str) -> dict[str, Any]:
 async def _consumers(connection: Connection) -> list[str]:
     names = json.loads(await connection.api(f"CONSUMER.NAMES.{codec.JOBS_STREAM}"))["consumers"]
     return sorted(names)
+
+
+async def test_whoever_only_looks_for_the_streams_makes_none(settings: Settings) -> None:
+    async with connect(settings, "client") as connection:
+        with pytest.raises(QueueUnavailable, match="streams are made by API processes"):
+            await look_for_streams(connection)
+        assert json.loads(await connection.api("STREAM.NAMES"))["streams"] is None
+        await ensure_streams(connection, settings)
+        await look_for_streams(connection)
 
 
 async def test_no_limit_of_the_stream_can_drop_a_job(connection: Connection) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gql_jobs.client.address import BadAddress, address_and_token, endpoint_of
 from gql_jobs.processes.lock import DEV_LOCK, FolderLock, address_kept, address_of_dev
 from gql_jobs.settings import Settings
-from gql_jobs.terminal.client import BadAddress, address_and_token
 from tests.forked import Ended, run_command
 from tests.guarded import guarded
 from tests.running_dev import running_dev
@@ -26,6 +26,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(f"GQL_JOBS_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def _found(url: str | None, token: str | None) -> tuple[str, str | None]:
+    """The endpoint that is asked, and by whom."""
+    address, found = address_and_token(url, token)
+    return endpoint_of(address), found
 
 
 async def _run(folder: Path, *arguments: str, **environment: str) -> Ended:
@@ -64,21 +70,21 @@ def test_an_address_counts_only_while_the_dev_that_has_written_it_runs(folder: P
 def test_an_option_counts_more_than_the_environment_and_that_more_than_a_file_and_dev(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert address_and_token(None, None) == ("http://127.0.0.1:8000/graphql", None)
+    assert _found(None, None) == ("http://127.0.0.1:8000/graphql", None)
     data = folder / ".gql-jobs"
     data.mkdir()
     with FolderLock(data / DEV_LOCK), address_kept(data, "http://[::1]:8123"):
-        assert address_and_token(None, None) == ("http://[::1]:8123/graphql", None)
+        assert _found(None, None) == ("http://[::1]:8123/graphql", None)
         (folder / ".env").write_text("GQL_JOBS_URL=https://jobs.example.com/\nGQL_JOBS_TOKEN=from-env-file\n")
-        assert address_and_token(None, None) == ("https://jobs.example.com/graphql", "from-env-file")
+        assert _found(None, None) == ("https://jobs.example.com/graphql", "from-env-file")
         (folder / "token").write_text("from-token-file\n")
         monkeypatch.setenv("GQL_JOBS_TOKEN_FILE", "token")
         monkeypatch.setenv("GQL_JOBS_URL", "http://here/sub/graphql?x=1")
-        assert address_and_token(None, None) == ("http://here/sub/graphql?x=1", "from-token-file")
-        assert address_and_token("http://there:1", "given") == ("http://there:1/graphql", "given")
+        assert _found(None, None) == ("http://here/sub/graphql?x=1", "from-token-file")
+        assert _found("http://there:1", "from-0ption") == ("http://there:1/graphql", "from-0ption")
     monkeypatch.setenv("GQL_JOBS_TOKEN_FILE", "missing")
     with pytest.raises(BadAddress, match=r"GQL_JOBS_TOKEN_FILE: the file cannot be read: No such file"):
-        address_and_token(None, None)
+        _found(None, None)
 
 
 @pytest.mark.parametrize("name", ["GQL_JOBS_URL", "GQL_JOBS_TOKEN"])

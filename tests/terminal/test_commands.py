@@ -6,6 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 from gql_jobs.cli import cli
+from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.settings import Settings
 from gql_jobs.terminal import output
-from gql_jobs.terminal.commands import COMMANDS, Exit
-from tests.api.operations import UNKNOWN_ID, create, ended
+from gql_jobs.terminal.command_line import MOMENT_AHEAD, Exit
+from gql_jobs.terminal.commands import COMMANDS
+from tests.api.operations import UNKNOWN_ID, create, ended, find
 from tests.deadline import until
 from tests.forked import run_command
 from tests.job_types.odd_handlers import probe_with
@@ -70,8 +73,20 @@ async def test_a_cancelled_job_exits_with_4(api: ServedApi, command: Command) ->
     assert "(INVALID_STATE)" in again.err
 
 
+async def test_a_deleted_job_is_told_by_its_id_and_is_unknown_from_then_on(api: ServedApi, command: Command) -> None:
+    jobs = [await create(api) for _ in range(2)]
+    deleted = await command("delete", *(job["id"] for job in jobs))
+    assert (deleted.code, deleted.out) == (0, "".join(f"{job['id']}\n" for job in jobs))
+    assert (await command("job", jobs[0]["id"])).code == Exit.UNKNOWN
+    again = await command("delete", jobs[0]["id"])
+    assert (again.code, again.out) == (0, "")
+    assert again.err == f"The job {jobs[0]['id']} had expired or was deleted before.\n"
+    told = await command("delete", "--json", jobs[0]["id"])
+    assert json.loads(told.out) == {"id": jobs[0]["id"], "deleted": False}
+
+
 async def test_an_unknown_id_exits_with_5_whatever_is_asked(command: Command) -> None:
-    for arguments in (["job"], ["job", "--json"], ["job", "--no-follow"], ["cancel"], ["retry"]):
+    for arguments in (["job"], ["job", "--json"], ["job", "--no-follow"], ["cancel"], ["retry"], ["delete"]):
         found = await command(*arguments, UNKNOWN_ID)
         assert (found.code, found.out) == (Exit.UNKNOWN, ""), arguments
         assert found.err.startswith(f"Error: There is no job {UNKNOWN_ID!r}.")
@@ -84,6 +99,19 @@ async def test_a_look_does_not_wait_for_the_end(api: ServedApi, command: Command
     assert dict(row for row in _rows(found.out) if len(row) == 2)["tags"] == "a, b"
     (shown,) = _objects((await command("job", job["id"], "--no-follow", "--json")).out)
     assert (shown["id"], shown["status"], shown["rawPayload"]) == (job["id"], "QUEUED", {"steps": 3})
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_look_tells_of_the_children_and_of_the_parent(api: ServedApi, command: Command) -> None:
+    job = await create(api, {"children": 2})
+    await ended(api, job["id"])
+    (shown,) = _objects((await command("job", job["id"], "--no-follow", "--json")).out)
+    for child in shown["children"]:
+        await ended(api, child["id"])
+    rows = _rows((await command("job", job["id"], "--no-follow")).out)
+    assert ["children", "2 COMPLETED"] in rows
+    assert "parent" not in dict(row for row in rows if len(row) == 2)
+    assert ["parent", job["id"]] in _rows((await command("job", shown["children"][0]["id"])).out)
 
 
 @pytest.mark.usefixtures("worker")
@@ -131,7 +159,7 @@ async def test_create_follows_if_it_is_told_to_and_a_key_makes_one_job(command: 
     assert events[-1]["__typename"] == "JobDeadLetter"
     again = await command("create", "probe", "permanent=true", "--key", "once")
     assert again.out.strip() == created["job"]["id"]
-    assert again.err == "The key had made this job before.\n"
+    assert again.err == "It is not new: the key had made this job before, or belongs to it.\n"
 
 
 async def test_what_is_wrong_with_a_payload_is_said_field_by_field(command: Command) -> None:
@@ -159,7 +187,19 @@ async def test_what_is_wrong_with_a_payload_is_said_field_by_field(command: Comm
         (["create", "probe", "saves=1", "saves.a=1"], "'saves.a': 'saves' has a value already."),
         (["retry"], "Give either the ids of jobs or --all."),
         (["retry", "--all", UNKNOWN_ID], "Give either the ids of jobs or --all."),
-        (["retry", UNKNOWN_ID, "--type", "probe"], "A filter, and --yes, are for --all."),
+        (["retry", UNKNOWN_ID, "--type", "probe"], "--follow and --yes are for --all."),
+        (["retry", "--all", "--payload", "{}"], "--payload is for one job"),
+        (["retry", UNKNOWN_ID, "--payload", "[]"], "The payload is no JSON object."),
+        (["edit", UNKNOWN_ID], "Nothing is to be changed"),
+        (["edit", UNKNOWN_ID, "--tag", "a", "--no-tags"], "--tag gives tags, and --no-tags takes them away."),
+        (["edit", UNKNOWN_ID, "--payload", "{"], "The payload is no JSON:"),
+        (["cancel", UNKNOWN_ID, "--yes"], "--follow and --yes are for --all."),
+        (["cancel"], "Give either the ids of jobs or --all."),
+        (["cancel", "--all", "--status", "completed"], "'completed' is not one of"),
+        (["delete", "--all", "--status", "processing"], "'processing' is not one of"),
+        (["delete", "--all", "--first", "1", "--follow"], "nothing to follow"),
+        (["retry", "--all", "--follow"], "--follow is for --first 1: one job is followed."),
+        (["retry", "--all", "--max-per-second", "0"], "0.0 is not in the range 0<x<=1000."),
         (["list", "--status", "gone"], "'gone' is not one of"),
         (["list", "--url", "localhost:8000"], "The address of the API is no URL such as http://127.0.0.1:8000"),
         (["list", "--url", "http://u:s3cretword@h"], "An address holds no user and no password"),
@@ -212,18 +252,23 @@ async def test_retry_runs_jobs_again_and_says_of_each_what_became_of_it(api: Ser
     assert [job["id"] for job in _objects(found.out)] == [dead["id"]], "the others are retried all the same"
 
 
-@pytest.mark.usefixtures("worker")
-async def test_retry_all_takes_dead_letters_that_match_once_it_may(api: ServedApi, command: Command) -> None:
-    dead = [(await create(api, {"permanent": True}, tags=["again"]))["id"] for _ in range(2)]
-    for job_id in dead:
-        await ended(api, job_id, "DEAD_LETTER")
-    asks = await command("retry", "--all", "--tag", "again")
-    assert (asks.code, asks.out) == (2, "")
-    assert "There is nobody to ask whether to retry 2 jobs: say --yes." in asks.err
-    found = await command("retry", "--all", "--tag", "again", "--yes", "--json")
-    (counts,) = _objects(found.out)
-    assert counts["retriedCount"] == 2, "although they may be dead letters again"
-    assert (await command("retry", "--all", "--tag", "none", "--yes")).out == "0 jobs run again; 0 more match.\n"
+async def test_edit_changes_a_job_that_has_not_started_and_retry_gives_one_that_has_ended_another_payload(
+    api: ServedApi, command: Command, tmp_path: Path
+) -> None:
+    job = await create(api, {"steps": 1}, runAt="2027-06-01T00:00:00Z", tags=["old"])
+    (tmp_path / "payload.json").write_text('{"steps": 2}')
+    given = ("--priority", "high", "--tag", "a", "--tag", "b", "--payload", "@payload.json")
+    (edited,) = _objects((await command("edit", job["id"], *given, "--json")).out)
+    assert (edited["status"], edited["priority"], edited["tags"]) == ("SCHEDULED", "HIGH", ["a", "b"])
+    (edited,) = _objects((await command("edit", job["id"], "--run-at", "now", "--no-tags", "--json")).out)
+    assert (edited["status"], edited["runAt"], edited["tags"]) == ("QUEUED", None, [])
+    await command("cancel", job["id"])
+    refused = await command("edit", job["id"], "--priority", "low")
+    assert refused.code not in {0, 2}
+    assert "is CANCELLED and cannot be edited" in refused.err
+    found = await command("retry", job["id"], "--payload", '{"steps": 3}')
+    assert found.code == 0, found.err
+    assert (await find(api, job["id"]))["rawPayload"] == {"steps": 3}
 
 
 async def test_queues_and_workers_are_listed(api: ServedApi, command: Command, worker: RunningWorker) -> None:
@@ -276,6 +321,47 @@ async def test_a_closed_pipe_ends_a_command_without_a_traceback(api: ServedApi, 
     async with running("list", "--url", url) as plain:
         await plain.communicate()
         assert plain.returncode == 0
+
+
+async def test_a_queue_is_paused_for_a_reason_and_resumed(api: ServedApi, command: Command) -> None:
+    paused = await command("pause", "default", "--reason", "the bank is closed", "--until", "30min")
+    assert (paused.code, _rows(paused.out)[0][0]) == (0, "default")
+    assert paused.err.startswith("default is paused since 20")
+    assert paused.err.endswith(": the bank is closed.\n")
+    pause = api.runtime.pauses.of("default")
+    assert pause is not None
+    assert pause.until is not None
+    assert 1790 < (pause.until - pause.at).total_seconds() < 1810
+    assert (await command("queues")).err == paused.err
+    (shown,) = _objects((await command("pause", "default", "--until", "2199-01-01T00:00Z", "--json")).out)
+    assert shown["paused"]["until"].startswith("2199-01-01T00:00:00")
+    (shown,) = _objects((await command("resume", "default", "--json")).out)
+    assert shown["paused"] is None
+    for arguments in (["pause", "nobody"], ["resume", "nobody"], ["pause", "default", "--until", "soon"]):
+        refused = await command(*arguments)
+        assert (refused.code, refused.out) == (Exit.REFUSED, ""), arguments
+        assert refused.err.startswith("Error: "), arguments
+
+
+async def test_a_queue_is_limited_and_its_limits_are_shown(api: ServedApi, command: Command) -> None:
+    assert (await command("limits", "default")).out == "no limits\n"
+    await create(api)
+    limited = await command("limits", "default", "--concurrency", "5", "--per-key", "1", "--per-second", "10")
+    assert (limited.code, limited.out) == (0, "5 at a time, 1 per key, 10/s\n")
+    assert limited.err == "default: 1 jobs were submitted before and start whatever the limits say.\n"
+    assert api.runtime.feed.steering.limits_of_queue("default") == Limits.of(
+        concurrency=5, concurrency_per_key=1, per_second=10
+    )
+    assert (await command("limits", "default")).out == limited.out
+    assert "default is limited to 5 at a time, 1 per key, 10/s.\n" in (await command("queues")).err
+    (shown,) = _objects((await command("limits", "default", "--concurrency", "3", "--json")).out)
+    assert shown["limits"] == {"concurrency": 3, "concurrencyPerKey": None, "perSecond": None}
+    assert (await command("limits", "default", "--none")).out == "no limits\n"
+    refused = await command("limits", "default", "--concurrency", "0")
+    assert (refused.code, refused.out) == (Exit.REFUSED, "")
+    assert "concurrency must be a whole number from 1" in refused.err
+    assert (await command("limits", "nobody")).code == Exit.UNKNOWN
+    assert (await command("limits", "default", "--none", "--per-key", "1")).code == Exit.USAGE
 
 
 @pytest.mark.parametrize("arguments", [["job", UNKNOWN_ID], ["tail"], ["list"], ["queues"]])
@@ -369,19 +455,6 @@ async def test_a_narrow_terminal_gets_fewer_columns_and_whole_ids(
     assert "SCHEDULED" not in queues.out, "no job is in that state"
 
 
-@pytest.mark.usefixtures("worker")
-async def test_retry_all_asks_on_a_terminal_and_takes_no_for_an_answer(api: ServedApi, on_a_terminal: Command) -> None:
-    url = f"http://{HOST}:{api.port}"
-    job = await create(api, {"permanent": True})
-    await ended(api, job["id"], "DEAD_LETTER")
-    no = await on_a_terminal("retry", "--all", "--url", url, answers=(b"[y/N]", b"n\n"))
-    assert (no.code, "Nothing was retried." in no.out) == (1, True)
-    given_up = await on_a_terminal("retry", "--all", "--url", url, answers=(b"[y/N]", b"\x03"))
-    assert (given_up.code, "run again" in given_up.out) == (130, False)
-    yes = await on_a_terminal("retry", "--all", "--url", url, answers=(b"Retry 1 job?", b"y\n"))
-    assert (yes.code, "1 job runs again" in yes.out) == (0, True)
-
-
 async def test_ctrl_c_ends_a_follower_quietly_and_gives_the_cursor_back(api: ServedApi, on_a_terminal: Command) -> None:
     job = await create(api)
     arguments = ("job", job["id"], "--url", f"http://{HOST}:{api.port}")
@@ -439,6 +512,7 @@ def test_the_document_has_every_exit_code_and_every_option() -> None:
     rows = [line.split("|")[1].strip(" `") for line in DOCUMENT.splitlines() if line.startswith("| ")]
     assert {str(int(code)) for code in Exit} <= set(rows)
     assert (Exit.DEAD_LETTER, Exit.CANCELLED, Exit.UNKNOWN, Exit.UNFINISHED) == (3, 4, 5, 6)
+    assert (Exit.SOME_FAILED, Exit.STOPPED, Exit.CUT_SHORT) == (7, 8, 9)
     for one in COMMANDS:
         assert f"`gql-jobs {one.name}" in DOCUMENT
         for parameter in one.params:
@@ -457,3 +531,15 @@ async def test_a_shell_completes_commands_options_and_states(tmp_path: Path, she
     words["COMP_CWORD"] = "dead" if shell == "fish" else "3"
     completed = await asyncio.to_thread(run_command, folder=tmp_path, environment=words)
     assert "dead_letter" in completed.out.lower()
+
+
+@pytest.mark.parametrize(("given", "ahead"), [("90s", 90), ("30min", 1800), ("2h", 7200), ("1d", 86_400)])
+def test_a_moment_ahead_may_be_given_from_now(given: str, ahead: int) -> None:
+    before = datetime.now(UTC)
+    moment = datetime.fromisoformat(MOMENT_AHEAD.convert(given, None, None))
+    assert timedelta(seconds=ahead) <= moment - before <= timedelta(seconds=ahead + 5)
+
+
+@pytest.mark.parametrize("given", ["2030-01-31T12:00Z", "now", "1 week", ""])
+def test_any_other_moment_is_left_to_the_api(given: str) -> None:
+    assert MOMENT_AHEAD.convert(given, None, None) == given

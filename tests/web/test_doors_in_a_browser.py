@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
+from gql_jobs.web import pages
 from tests.chromium import CHROMIUM, FLAGS
 from tests.guarded import GuardedApi, guarded
 from tests.running import ROOT
@@ -84,7 +84,7 @@ async def test_an_event_source_with_tickets_sees_each_event_once_though_its_toke
         await shop.api.subscribers(0)
 
 
-@pytest.mark.skipif(not graphiql.is_built(), reason="not built: make graphiql")
+@pytest.mark.skipif(not pages.GRAPHIQL.is_built, reason="not built: make web")
 async def test_graphiql_sends_the_token_of_its_headers_over_http_and_over_its_socket(shop: GuardedApi) -> None:
     issued = await shop.token()
     troubles: list[str] = []

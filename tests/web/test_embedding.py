@@ -8,21 +8,26 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from starlette.middleware.base import RequestResponseEndpoint
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets import Subprotocol
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gql_jobs.jobs import viewer
 from gql_jobs.settings import Settings
 from gql_jobs.web.app import WrappedFastAPI, create_app
 from tests.child_processes import running_process
@@ -69,16 +74,18 @@ class Guard:
         await self._app(scope, receive, send)
 
 
-def _guarded(app: WrappedFastAPI) -> None:
+async def _guarding(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    if request.headers.get("authorization") != "secret":
+        return PlainTextResponse("no", 401)
+    return await call_next(request)
+
+
+def _guarded(app: FastAPI) -> None:
     app.add_middleware(Guard, seen=[])
 
 
-def _guarded_by_a_function(app: WrappedFastAPI) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        if request.headers.get("authorization") != "secret":
-            return PlainTextResponse("no", 401)
-        return await call_next(request)
+def _guarded_by_a_function(app: FastAPI) -> None:
+    app.middleware("http")(_guarding)
 
 
 def _guarded_by_the_stack(app: WrappedFastAPI) -> None:
@@ -102,6 +109,27 @@ def _guarded_by_a_router(app: WrappedFastAPI) -> None:
     app.router.__class__ = GuardedRouter
 
 
+def _guarded_behind_layers_of_all_shapes(app: FastAPI) -> None:
+    """The function is the innermost of three; one layer is a closure, and one calls what is inside ``_app``."""
+
+    def layer(inner: ASGIApp) -> ASGIApp:
+        async def passed_on(scope: Scope, receive: Receive, send: Send) -> None:
+            await inner(scope, receive, send)
+
+        return passed_on
+
+    class Layer:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+
+    app.middleware("http")(_guarding)
+    app.add_middleware(layer)
+    app.add_middleware(Layer)
+
+
 GUARDS = [
     _guarded,
     _guarded_by_a_function,
@@ -109,7 +137,9 @@ GUARDS = [
     _guarded_around_the_stack,
     _guarded_around_the_router,
     _guarded_by_a_router,
+    _guarded_behind_layers_of_all_shapes,
 ]
+HOST_GUARDS: list[Callable[[FastAPI], None]] = [_guarded, _guarded_by_a_function, _guarded_behind_layers_of_all_shapes]
 
 
 @pytest.mark.parametrize("guard", GUARDS)
@@ -118,37 +148,176 @@ async def test_nothing_is_answered_past_a_middleware(
 ) -> None:
     app = create_app(settings, JOB_TYPES)
     guard(app)
+    await _assert_guarded(app, app, "")
+
+
+@pytest.mark.parametrize("guard", HOST_GUARDS)
+@pytest.mark.parametrize("prefix", ["/jobs", "/", "/a/b"])
+async def test_nothing_is_answered_past_a_middleware_of_the_host(
+    settings: Settings, guard: Callable[[FastAPI], None], prefix: str
+) -> None:
+    host, jobs = _mounted(settings, prefix)
+    guard(host)
+    await _assert_guarded(host, jobs, prefix.rstrip("/"))
+
+
+@pytest.mark.parametrize("guard", HOST_GUARDS)
+async def test_nothing_is_answered_past_a_middleware_of_an_application_around_the_host(
+    settings: Settings, guard: Callable[[FastAPI], None]
+) -> None:
+    jobs = create_app(settings, JOB_TYPES)
+    host = FastAPI(lifespan=_lifespan_of(jobs))
+    host.mount("/inner", Starlette(routes=[Mount("/jobs", jobs)]))
+    guard(host)
+    await _assert_guarded(host, jobs, "/inner/jobs")
+
+
+async def test_nothing_is_answered_past_a_middleware_of_a_host_within_another(settings: Settings) -> None:
+    jobs = create_app(settings, JOB_TYPES)
+    inner = FastAPI(routes=[Mount("/jobs", jobs)])
+    _guarded_by_a_function(inner)
+    host = FastAPI(lifespan=_lifespan_of(jobs))
+    host.mount("/inner", inner)
+    await _assert_guarded(host, jobs, "/inner/jobs")
+
+
+async def test_nothing_is_answered_past_a_middleware_of_the_mount(settings: Settings) -> None:
+    jobs = create_app(settings, JOB_TYPES)
+    guarded = Mount("/jobs", jobs, middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guarding)])
+    host = FastAPI(routes=[Mount("/api", routes=[guarded])], lifespan=_lifespan_of(jobs))
+    await _assert_guarded(host, jobs, "/api/jobs")
+
+
+async def test_nothing_is_answered_past_a_middleware_where_a_host_includes_the_routes(settings: Settings) -> None:
+    jobs = create_app(settings, JOB_TYPES)
+    host = FastAPI(lifespan=_lifespan_of(jobs))
+    host.router.routes += jobs.router.routes
+    _guarded_by_a_function(host)
+    await _assert_guarded(host, jobs, "")
+
+
+async def _assert_guarded(app: ASGIApp, jobs: WrappedFastAPI, prefix: str) -> None:
     async with _plain_uvicorn(app) as api:
-        await until(lambda: app.state.opener.current is not None, "NATS was reached")
+        await until(lambda: jobs.state.opener.current is not None, "NATS was reached")
         events = {"Accept": "text/event-stream"}
         let_in = {"Authorization": "secret"}
+        graphql = f"{prefix}/graphql"
         requests: tuple[tuple[str, str, dict[str, Any]], ...] = (
             ("POST", "/graphql", {"json": QUERY}),
             ("GET", "/graphql", {"params": QUERY}),
             ("GET", "/graphql", {"headers": {"Accept": "text/html"}}),
             ("GET", "/graphql/", {"params": QUERY}),
             ("POST", "/graphql", {"json": {"query": WATCH}, "headers": events}),
+            ("POST", "/tickets", {"json": {}}),
             ("GET", "/healthz", {}),
             ("GET", "/metrics", {}),
             ("GET", "/artifacts/x/y", {}),
+            ("GET", "/", {}),
+            ("GET", "/dashboard/index.html", {}),
             ("GET", "/graphiql/graphiql.js", {}),
             ("GET", "/nowhere", {}),
         )
         for method, path, more in requests:
-            refused = await api.http.request(method, path, **more)
+            refused = await api.http.request(method, prefix + path, **more)
             assert (refused.status_code, refused.text) == (401, "no"), path
-        assert (await api.http.post("/graphql", json=QUERY, headers=let_in)).json() == {"data": {"__typename": "Query"}}
-        async with api.http.stream("POST", "/graphql", json={"query": WATCH}, headers={**events, **let_in}) as stream:
+        assert (await api.http.post(graphql, json=QUERY, headers=let_in)).json() == {"data": {"__typename": "Query"}}
+        async with api.http.stream("POST", graphql, json={"query": WATCH}, headers={**events, **let_in}) as stream:
             assert stream.status_code == 200
             assert (await anext(stream.aiter_text())).startswith("retry:")
-        if guard is not _guarded_by_a_function:  # which sees no sockets, whatever the application
-            options: dict[str, Any] = {"subprotocols": [Subprotocol(PROTOCOL)], "proxy": None}
-            url = f"ws://{HOST}:{api.port}/graphql"
-            with pytest.raises(InvalidStatus):
-                await connect(url, **options)
-            async with connect(url, additional_headers=let_in, **options) as opened:
-                await say(opened, type="connection_init")
-                assert (await hear(opened))["type"] == "connection_ack"
+        options: dict[str, Any] = {"subprotocols": [Subprotocol(PROTOCOL)], "proxy": None}
+        url = f"ws://{HOST}:{api.port}{graphql}"
+        with pytest.raises(InvalidStatus):
+            await connect(url, **options)
+        async with connect(url, additional_headers=let_in, **options) as opened:
+            await say(opened, type="connection_init")
+            assert (await hear(opened))["type"] == "connection_ack"
+
+
+async def test_the_handshake_of_a_socket_is_answered_by_middleware_as_a_request_would_be(settings: Settings) -> None:
+    """Its answer is the client's, and who asks, as it finds out, is who asks on the socket."""
+    app = create_app(settings, JOB_TYPES)
+    seen: list[str] = []
+
+    @app.middleware("http")
+    async def know(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        seen.append(f"{request.method} {request.url.path} {await request.body()!r}")
+        if (name := request.query_params.get("name")) is None:
+            return PlainTextResponse("Who is it?", 402)
+        request.scope["gql_jobs.viewer"] = viewer.Viewer(name, frozenset({viewer.Scope.READ}))
+        response = await call_next(request)
+        return PlainTextResponse("Too late.", 418) if name == "late" else response
+
+    async with _plain_uvicorn(app) as api:
+        options: dict[str, Any] = {"subprotocols": [Subprotocol(PROTOCOL)], "proxy": None}
+        url = f"ws://{HOST}:{api.port}/graphql"
+        for address, status, body in ((url, 402, b"Who is it?"), (f"{url}?name=late", 418, b"Too late.")):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address, **options)
+            assert (refused.value.response.status_code, refused.value.response.body) == (status, body)
+        async with connect(f"{url}?name=ann", **options) as opened:
+            await say(opened, type="connection_init")
+            assert (await hear(opened))["type"] == "connection_ack"
+            await say(opened, id="1", type="subscribe", payload={"query": "{ viewer { subject } }"})
+            assert (await hear(opened))["payload"] == {"data": {"viewer": {"subject": "ann"}}}
+    assert seen == ["GET /graphql b''"] * 3
+
+
+async def test_no_socket_passes_a_middleware_of_the_host_that_cannot_be_found(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _ = _mounted(settings, "/jobs")
+    host.middleware("http")(_guarding)
+
+    hidden: WeakKeyDictionary[object, ASGIApp] = WeakKeyDictionary()
+
+    class Hidden:
+        """A layer that shows to nobody what is inside of it."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            hidden[self] = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await hidden[self](scope, receive, send)
+
+    host.add_middleware(Hidden)
+    async with _plain_uvicorn(host) as api:
+        with pytest.raises(InvalidStatus):
+            await connect(
+                f"ws://{HOST}:{api.port}/jobs/graphql",
+                subprotocols=[Subprotocol(PROTOCOL)],
+                proxy=None,
+                additional_headers={"Authorization": "secret"},
+            )
+        answer = await api.http.post("/jobs/graphql", json=QUERY, headers={"Authorization": "secret"})
+        assert answer.json() == {"data": {"__typename": "Query"}}
+    assert "FastAPI has middleware of the kind 'http' behind a layer" in caplog.text
+
+
+async def test_the_shortcut_is_taken_where_there_are_no_layers_but_the_frameworks_own(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that watches applications replaces methods of their classes; it sees the requests to all routes."""
+    app = create_app(settings, JOB_TYPES)
+    async with _plain_uvicorn(app):
+        assert app.is_bare
+
+    build = FastAPI.build_middleware_stack
+    with monkeypatch.context() as patched:
+        patched.setattr(FastAPI, "build_middleware_stack", lambda self: Guard(build(self), []))
+        watched = create_app(settings, JOB_TYPES)
+        async with _plain_uvicorn(watched) as api:
+            assert (await api.http.post("/graphql", json=QUERY)).status_code == 401
+
+    call, seen = Starlette.__call__, list[str]()
+
+    async def watching(self: Starlette, scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope.get("path", ""))
+        await call(self, scope, receive, send)
+
+    monkeypatch.setattr(Starlette, "__call__", watching)
+    async with _plain_uvicorn(create_app(settings, JOB_TYPES)) as api:
+        assert (await api.http.post("/graphql", json=QUERY)).status_code == 200
+        assert "/graphql" in seen
 
 
 async def test_a_route_that_somebody_puts_in_front_is_taken(settings: Settings) -> None:
@@ -176,16 +345,25 @@ async def test_a_plain_uvicorn_serves_the_application(settings: Settings) -> Non
             assert (await hear(opened))["payload"] == {"data": {"jobs": {"totalCount": 0}}}
 
 
-async def test_a_host_mounts_the_application_and_runs_its_lifespan(settings: Settings) -> None:
-    jobs = create_app(settings, JOB_TYPES)
-
+def _lifespan_of(jobs: WrappedFastAPI) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_host: FastAPI) -> AsyncIterator[None]:
         async with jobs.router.lifespan_context(jobs):
             yield
 
-    host = FastAPI(lifespan=lifespan)
-    host.mount("/jobs", jobs)
+    return lifespan
+
+
+def _mounted(settings: Settings, prefix: str) -> tuple[FastAPI, WrappedFastAPI]:
+    """A host, and the application that it has at a path and whose lifespan it runs."""
+    jobs = create_app(settings, JOB_TYPES)
+    host = FastAPI(lifespan=_lifespan_of(jobs), openapi_url=None)
+    host.mount(prefix, jobs)
+    return host, jobs
+
+
+async def test_a_host_mounts_the_application_and_runs_its_lifespan(settings: Settings) -> None:
+    host, jobs = _mounted(settings, "/jobs")
     async with _plain_uvicorn(host) as api:
         await until(lambda: jobs.state.opener.current is not None, "NATS was reached")
         answer = await api.http.post("/jobs/graphql", json={"query": "{ jobs { totalCount } }"})

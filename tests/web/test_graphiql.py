@@ -13,14 +13,14 @@ import pytest
 from playwright.async_api import Page, Route, async_playwright
 
 from gql_jobs.settings import Settings
-from gql_jobs.web import graphiql
 from gql_jobs.web.app import create_app
+from gql_jobs.web.pages import GRAPHIQL
 from tests.chromium import CHROMIUM, FLAGS
 from tests.running_dev import running_dev
 
 SCREENSHOT = os.environ.get("SCREENSHOT")
 """Where to keep what the browser shows."""
-built = pytest.mark.skipif(not (graphiql.FILES / "graphiql.js").is_file(), reason="not built: make graphiql")
+built = pytest.mark.skipif(not GRAPHIQL.is_built, reason="not built: make web")
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def test_the_page_and_its_files_come_from_here_and_allow_no_other_origin()
 
 @built
 def test_the_licence_of_everything_bundled_is_there() -> None:
-    text = (graphiql.FILES / "licenses.txt").read_text()
+    text = (GRAPHIQL.files / "licenses.txt").read_text()
     for package in ("graphiql 5", "react 19", "monaco-editor 0", "graphql 17", "graphql-ws 6"):
         assert f"\n{package}" in text
 
@@ -59,12 +59,12 @@ def test_the_licence_of_everything_bundled_is_there() -> None:
 async def test_a_checkout_without_the_files_says_which_command_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphiql, "FILES", tmp_path)
+    monkeypatch.setattr(GRAPHIQL, "files", tmp_path)
     async with _browser(Settings()) as client:
         page = await client.get("/graphql")
         assert (await client.get("/graphiql/graphiql.js")).status_code == 404
     assert page.status_code == 200
-    assert "<pre>make graphiql</pre>" in page.text
+    assert "<pre>make web</pre>" in page.text
     assert "<script" not in page.text
 
 

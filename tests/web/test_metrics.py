@@ -65,6 +65,11 @@ async def test_the_state_of_queues_and_workers_is_shown(settings: Settings) -> N
         sizes = [read(f"gql_jobs_store_{size}_bytes") for size in ("used", "full", "limit")]
         assert 0 < sizes[0] < sizes[1] < sizes[2]
         assert read("gql_jobs_nats_connected") == 1
+        assert read("gql_jobs_queue_paused", queue="default") == 0
+        assert read("gql_jobs_gate_held") == read("gql_jobs_gate_decisions_total", decision="released") == 0
+        await api.runtime.pauses.pause("default", None, None, None)
+        read = reader(await scrape(api.http))
+        assert (read("gql_jobs_queue_paused", queue="default"), read("gql_jobs_queue_paused", queue="cpu")) == (1, 0)
         async with running_worker(settings, ("threads",)):
             await until(api.runtime.presence.workers, "the worker is known")
             read = reader(await scrape(api.http))

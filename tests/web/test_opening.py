@@ -4,6 +4,7 @@ import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gql_jobs.settings import Settings
@@ -35,6 +36,14 @@ async def test_the_api_answers_while_it_waits_for_nats_and_goes_on_by_itself(
         assert str(port) not in refusal["message"]
         watch = f'subscription {{ jobProgress(id: "{UNKNOWN_ID}") {{ cursor }} }}'
         assert (await api.refused_on(opened, "1", watch))["extensions"]["code"] == "QUEUE_UNAVAILABLE"
+        # An EventSource would take an error for the end of its stream: one that comes back is asked to come later.
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
+        async with api.http.stream("GET", "/graphql", params={"query": watch}, headers=headers) as stream:
+            assert stream.status_code == 200
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("retry: ")
+            with pytest.raises(httpx.RemoteProtocolError):
+                assert [line async for line in lines if line and not line.startswith("retry: ")] == []
         artifact = await api.http.get(f"/artifacts/{UNKNOWN_ID}/report.pdf")
         assert (artifact.status_code, artifact.json()["errors"][0]["extensions"]["code"]) == (503, "QUEUE_UNAVAILABLE")
         server = RestartingServer(tmp_path / "store", port, user="user", password="secret")  # noqa: S106
@@ -45,6 +54,13 @@ async def test_the_api_answers_while_it_waits_for_nats_and_goes_on_by_itself(
         # The socket is older than what it is answered from.
         await say(opened, id="2", type="subscribe", payload={"query": _QUERY})
         assert (await hear(opened))["payload"] == {"data": {"jobs": {"totalCount": 1}}}
+
+
+async def test_a_socket_that_comes_to_a_process_that_has_just_started_is_served(settings: Settings) -> None:
+    # A client such as graphql-ws connects again by itself, but gives up a subscription that is refused.
+    async with serving(settings, opened=False) as api, api.raw_socket() as opened:
+        await say(opened, id="1", type="subscribe", payload={"query": _QUERY})
+        assert (await hear(opened))["payload"] == {"data": {"jobs": {"totalCount": 0}}}
 
 
 @pytest.mark.parametrize("name", ["josé", "a b", "#hash", "what?mode=ro", "per%41cent", 'quo"te', "back\\slash"])

@@ -10,8 +10,9 @@ from websockets.exceptions import ConnectionClosed
 
 from gql_jobs.jobs.viewer import ViewLimits
 from gql_jobs.settings import Settings
+from gql_jobs.web import socket_session
 from tests.deadline import until
-from tests.guarded import EVERY, GuardedApi, guarded
+from tests.guarded import EVERY, GuardedApi, TokenTime, guarded
 from tests.serving import Data, hear, say
 
 FEED = "subscription { jobEvents { job { id } } }"
@@ -81,25 +82,19 @@ def _codes(message: Data) -> list[str]:
     return [error["extensions"]["code"] for error in errors]
 
 
-async def test_a_renewed_socket_goes_on_without_a_gap_or_a_repetition(shop: GuardedApi) -> None:
-    async with shop.initialised((await shop.token(seconds=2)).token) as opened:
+async def test_a_renewed_socket_goes_on_without_a_gap_or_a_repetition(
+    token_time: TokenTime, shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_session, "EXPIRY_GRACE", 60.0)
+    issued = await shop.token()
+    async with shop.initialised(issued.token) as opened:
         await _subscribe(opened, "feed", FEED)
         await shop.api.subscribers(1)
         created = [await shop.create()]
-
-        async def has_ended() -> bool:
-            await _subscribe(opened, "probe", TYPENAME)
-            message = await hear(opened)
-            while message["id"] == "feed":
-                message = await hear(opened)
-            if message["type"] == "next" and "errors" not in message["payload"]:
-                assert (await hear(opened))["type"] == "complete"
-                return False
-            if message["type"] == "next":
-                assert (await hear(opened))["type"] == "complete"
-            return True
-
-        await until(has_ended, "the token has ended", within=5)
+        heard = await hear(opened)
+        assert (heard["id"], heard["payload"]["data"]["jobEvents"]["job"]["id"]) == ("feed", created[0])
+        await token_time.end(issued)
+        assert _codes(await _answer(opened, "probe", TYPENAME)) == ["UNAUTHENTICATED"]
         created.append(await shop.create())
         message = await _answer(opened, "renew", RENEW, token=(await shop.token()).token)
         assert message["payload"]["data"]["renewAccess"]["viewer"]["subject"] == "key:operator"
@@ -216,19 +211,18 @@ async def test_an_event_whose_result_is_made_while_the_socket_is_renewed_is_show
 
 
 async def test_a_socket_that_ends_while_a_mutation_awaits_a_renewal_leaves_nothing_behind(
-    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+    token_time: TokenTime, shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(socket_session, "EXPIRY_GRACE", 60.0)
     job = await shop.create()
     before = len(asyncio.all_tasks())
-    async with shop.initialised((await shop.token(seconds=1, scopes=EVERY)).token) as opened:
+    issued = await shop.token(scopes=EVERY)
+    async with shop.initialised(issued.token) as opened:
         gate = Gate(monkeypatch, shop.api.runtime.commands, "cancel")
         await _subscribe(opened, "cancel", "mutation ($id: ID!) { cancelJob(id: $id) { job { id } } }", id=job)
         await gate.has(1)
-
-        async def has_ended() -> bool:
-            return "UNAUTHENTICATED" in _codes(await _answer(opened, "probe", TYPENAME))
-
-        await until(has_ended, "the token has ended", within=5)
+        await token_time.end(issued)
+        assert _codes(await _answer(opened, "probe", TYPENAME)) == ["UNAUTHENTICATED"]
         gate.open()
     await until(lambda: shop.api.app.state.metrics._sockets.open == 0, "the socket has ended", within=5)  # noqa: SLF001
     await until(lambda: len(asyncio.all_tasks()) <= before, "no task is left")

@@ -12,7 +12,7 @@ from gql_jobs.access import store
 from gql_jobs.settings import Settings
 from gql_jobs.web import socket_session
 from tests.deadline import until
-from tests.guarded import EVERY, GuardedApi, forgeries, guarded
+from tests.guarded import EVERY, GuardedApi, TokenTime, forgeries, guarded
 from tests.serving import HOST, PROTOCOL, Data, hear, say
 
 FEED = "subscription { jobEvents { job { id } } }"
@@ -100,20 +100,17 @@ async def test_a_revocation_ends_what_runs_within_a_second_and_leaves_the_socket
 
 
 async def test_after_its_end_a_token_brings_nothing_more_and_the_socket_is_closed_after_a_grace(
-    shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
+    token_time: TokenTime, shop: GuardedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket_session, "EXPIRY_GRACE", 4.0)
-    issued = await shop.token(seconds=3)
+    issued = await shop.token()
     async with shop.initialised(issued.token) as opened:
         await _subscribe(opened, "1", FEED)
         await shop.api.subscribers(1)
         first = await shop.create()
         assert (await hear(opened))["payload"]["data"]["jobEvents"]["job"]["id"] == first
-
-        async def has_ended() -> bool:
-            return "UNAUTHENTICATED" in _codes(await _answer(opened, "2", TYPENAME))
-
-        await until(has_ended, "the token has ended", within=5)
+        await token_time.end(issued)
+        assert _codes(await _answer(opened, "2", TYPENAME)) == ["UNAUTHENTICATED"]
         await shop.create()
         assert await _closed(opened) == (4403, "Forbidden")
     await shop.api.subscribers(0)

@@ -21,6 +21,10 @@ def _not_open() -> Any:
     raise QueueUnavailable("Nothing here needs a job.")
 
 
+async def _opened() -> None:
+    """Nothing here is waited for."""
+
+
 class _Socket:
     """The server's side of a socket, whose client is the test."""
 
@@ -33,6 +37,7 @@ class _Socket:
             SocketCounts(),
             budget=budget_for(1 << 20),
             result_turns=ResultTurns(),
+            opened_soon=_opened,
             authentication=RequestAuthentication(Settings(), None, RateLimits(Settings())),  # type: ignore[arg-type]
         )
         self._said: asyncio.Queue[Message] = asyncio.Queue()

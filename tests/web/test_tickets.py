@@ -12,7 +12,7 @@ from gql_jobs.graphql.context import Session
 from gql_jobs.jobs.viewer import Scope, ViewLimits
 from gql_jobs.settings import Settings
 from tests.deadline import until
-from tests.guarded import GuardedApi, guarded
+from tests.guarded import GuardedApi, TokenTime, guarded
 from tests.serving import HOST, serving
 
 FEED = "subscription ($after: String) { jobEvents(after: $after) { job { id } } }"
@@ -108,9 +108,9 @@ async def test_a_ticket_of_a_token_that_was_revoked_meanwhile_is_none(shop: Guar
 @pytest.mark.parametrize("headers", [EVENTS, MULTIPART], ids=["events", "multipart"])
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_a_stream_ends_within_a_second_of_its_token_with_an_error(
-    shop: GuardedApi, headers: dict[str, str], how: str
+    token_time: TokenTime, shop: GuardedApi, headers: dict[str, str], how: str
 ) -> None:
-    issued = await shop.token(seconds=2 if how == "expired" else 600)
+    issued = await shop.token()
     given = {**headers, "Authorization": f"Bearer {issued.token}"}
     loop = asyncio.get_running_loop()
     async with shop.api.http.stream("POST", "/graphql", json={"query": FEED}, headers=given) as response:
@@ -118,9 +118,9 @@ async def test_a_stream_ends_within_a_second_of_its_token_with_an_error(
         await shop.api.subscribers(1)
         if how == "revoked":
             await shop.revoke(issued)
-            began = loop.time()
         else:
-            began = loop.time() + 2
+            token_time.pass_until(issued.expires_at)
+        began = loop.time()
         text = (await response.aread()).decode()
         assert loop.time() < began + 1
     assert text.count('"code":"UNAUTHENTICATED"') == 1

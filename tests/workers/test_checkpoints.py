@@ -9,13 +9,16 @@ import msgspec
 import pytest
 
 from gql_jobs import JobContext
+from gql_jobs.jobs.changes import JobChanges
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.deadline import until
+from tests.job_types.probe_jobs import ProbePayload
 from tests.running import running_worker, worker_process
+from tests.stories import PROBE, accepted
 from tests.workers.stories import create, ended, handled_by
 
 LIMIT = 256 * 1024
@@ -92,6 +95,30 @@ async def test_a_retry_by_hand_resumes_where_the_job_had_ended(
     await runtime.feed.read_back(await runtime.commands.retry(job_id))
     job = await ended(runtime, job_id)
     assert (job.status, job.attempt, _saved(job)) == (JobStatus.COMPLETED, 1, {"half": "done"})
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_retry_with_another_payload_begins_anew_and_its_own_retries_resume(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    async def handler(context: JobContext, payload: Any) -> dict[str, Any]:
+        seen.append((payload.steps, context.saved))
+        await context.checkpoint({"of": payload.steps})
+        if len(seen) < 4:
+            raise ValueError
+        return {"attempt": context.attempt, "saved": context.saved}
+
+    handled_by(monkeypatch, handler)
+    job_id = await create(runtime, max_retries=0, steps=1)
+    await ended(runtime, job_id)
+    other = JobChanges.of(payload=accepted(ProbePayload(steps=2)), job_type=PROBE)
+    for payload in (other, None, None):
+        retried = await runtime.commands.retry(job_id, payload=payload)
+        await runtime.feed.read_back(retried)
+        await ended(runtime, job_id)
+    assert seen == [(1, None), (2, None), (2, {"of": 2}), (2, {"of": 2})]
 
 
 @pytest.mark.usefixtures("worker")

@@ -5,16 +5,22 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from gql_jobs import Model
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import Job, JobStatus
+from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.settings import Settings
+from gql_jobs.testing import arun_handler
 from gql_jobs.web.runtime import Runtime
 from tests.child_processes import all_ended, has_ended, tree
 from tests.deadline import until
+from tests.job_types import probe_handlers
+from tests.job_types.probe_jobs import ProbePayload
 from tests.running import RunningWorker, running_worker, worker_process
 from tests.workers.stories import all_ended as all_jobs_ended
 from tests.workers.stories import assert_one_end, create, dead_letter, ended, reached, running
@@ -210,3 +216,18 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+async def test_a_model_that_its_process_cannot_import_fails_the_attempt_in_a_sentence() -> None:
+    class Local(Model):
+        text: str
+
+    registry, handler = Registry(), "tests.job_types.probe_handlers:run"
+    registry.add(JobType("local_payload", Local, None, handler, cpu_bound=True))
+    registry.add(JobType("local_result", ProbePayload, Local, handler, cpu_bound=True))
+    given: list[Any] = [Local(text=""), ProbePayload()]
+    for payload in given:
+        outcome = await arun_handler(probe_handlers.run, payload, registry=registry)
+        assert outcome.error is not None
+        assert (outcome.status, outcome.error.type) == (JobStatus.RETRYING, "ModelNotFound")
+        assert "<locals>.Local: it is imported from there" in outcome.error.message

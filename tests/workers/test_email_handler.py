@@ -7,25 +7,19 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.policy import compat32, default
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 from hypothesis import example, given
 from hypothesis.strategies import characters, text
 from pydantic import ValidationError
 
-from gql_jobs.jobs.errors import PermanentError, TransientError
-from gql_jobs.jobs.types.email import EmailPayload
+from gql_jobs.jobs.errors import InvalidPayload, PermanentError
+from gql_jobs.jobs.types.email import EmailPayload, EmailResult
+from gql_jobs.testing import ErrorKind, HandlerOutcome, HandlerRunOptions, arun_handler
 from gql_jobs_worker.handlers import email as handler
 from gql_jobs_worker.handlers import environment_settings
-from tests.handler_context import JOB_ID, FolderContext
 from tests.mailbox import RunningMailbox, running_mailbox
-
-
-class Context(FolderContext):
-    """What the worker gives a handler; e-mails save nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(Path("/nowhere"))
 
 
 @pytest.fixture(autouse=True)
@@ -44,28 +38,30 @@ async def mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield running
 
 
+async def _send(payload: EmailPayload, **options: Unpack[HandlerRunOptions]) -> HandlerOutcome[EmailResult]:
+    return await arun_handler(handler.send_email, payload, **options)
+
+
 def _payload(to: str = "ada@example.com", subject: str = "Hello", body: str = "text") -> EmailPayload:
     return EmailPayload(to=to, subject=subject, body=body)
 
 
 async def test_the_server_accepts_it_and_the_message_id_is_the_job_s(mailbox: RunningMailbox) -> None:
-    context = Context()
-    result = await handler.send_email(context, _payload())
+    outcome = await _send(_payload())
     (mail,) = await mailbox.mails()
-    assert result.message_id == mail["messageId"] == f"<{JOB_ID}@gql-jobs>"
+    assert outcome.result.message_id == mail["messageId"] == f"<{outcome.job_id}@gql-jobs>"
     assert (mail["from"], mail["to"], mail["subject"]) == ("gql-jobs@localhost", "ada@example.com", "Hello")
-    assert context.said == [
+    assert outcome.progress == (
         (25, "Connecting to SMTP..."),
         (50, "Sending to ada@example.com..."),
         (90, "Accepted by the SMTP server"),
-    ]
+    )
 
 
 @pytest.mark.parametrize("to", ["ada@example.com", "jörg@bücher.example", "o'hara+x@example.com"])
 async def test_text_beyond_ascii_arrives_as_written(mailbox: RunningMailbox, to: str) -> None:
     subject, body = "Größe ✓ 😀 " + "lang " * 50, "Ünïcode ✓\n.\n..\n" + "x" * 3000
-    payload = EmailPayload.model_construct(to=to, subject=subject.strip(), body=body)
-    await handler.send_email(Context(), payload)
+    assert (await _send(_payload(to, subject.strip(), body))).result
     (mail,) = await mailbox.mails()
     assert mail["subject"] == subject.strip()
     assert mail["body"].rstrip("\n") == body
@@ -77,8 +73,8 @@ async def test_a_line_break_cannot_become_a_header(mailbox: RunningMailbox) -> N
         EmailPayload.model_construct(to="ada@example.com", subject="x\r\nBcc: eve@example.com", body=""),
         EmailPayload.model_construct(to="ada@example.com\r\nBcc: eve@example.com", subject="x", body=""),
     ):
-        with pytest.raises(PermanentError):
-            await handler.send_email(Context(), payload)
+        with pytest.raises(InvalidPayload):
+            await _send(payload)
     assert await mailbox.mails() == []
 
 
@@ -186,17 +182,20 @@ def test_a_sender_that_is_none_is_refused_with_the_setting_s_name(sender: str) -
 
 
 async def test_greylisting_is_transient_and_the_third_try_is_accepted(mailbox: RunningMailbox) -> None:
-    for _ in range(2):
-        with pytest.raises(TransientError, match=r"451 4.7.1 Greylisted"):
-            await handler.send_email(Context(), _payload("slow@greylist.example"))
-    await handler.send_email(Context(), _payload("slow@greylist.example"))
+    tries = [await _send(_payload("slow@greylist.example"), attempt=number, job_id="1") for number in (1, 2, 3)]
+    for failed in tries[:2]:
+        assert failed.error is not None
+        assert (failed.error.kind, "451 4.7.1 Greylisted" in failed.error.message) == (ErrorKind.TRANSIENT, True)
+    assert tries[2].result
     assert len(await mailbox.mails()) == 1
 
 
 @pytest.mark.usefixtures("mailbox")
 async def test_a_refused_recipient_is_permanent() -> None:
-    with pytest.raises(PermanentError, match=r"refused the recipient: 550 5.1.1 No such recipient here"):
-        await handler.send_email(Context(), _payload("nobody@reject.example"))
+    error = (await _send(_payload("nobody@reject.example"))).error
+    assert error is not None
+    assert error.kind is ErrorKind.PERMANENT
+    assert "refused the recipient: 550 5.1.1 No such recipient here" in error.message
 
 
 @pytest.mark.usefixtures("mailbox")
@@ -204,49 +203,52 @@ async def test_a_refused_recipient_is_permanent() -> None:
 async def test_what_the_server_does_not_offer_is_permanent(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "starttls")
     monkeypatch.setenv("GQL_JOBS_SMTP_PASSWORD", "secret")
-    with pytest.raises(PermanentError):
-        await handler.send_email(Context(), _payload())
+    error = (await _send(_payload())).error
+    assert error is not None
+    assert error.kind is ErrorKind.PERMANENT
 
 
 async def test_a_refused_connection_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(unused.getsockname()[1]))
-        with pytest.raises(TransientError, match="cannot be reached"):
-            await handler.send_email(Context(), _payload())
+        error = (await _send(_payload())).error
+    assert error is not None
+    assert (error.kind, "cannot be reached" in error.message) == (ErrorKind.TRANSIENT, True)
 
 
 @pytest.mark.parametrize(
-    ("script", "outcome"),
+    ("script", "kind"),
     [
-        ([b"220 hi", None], TransientError),  # lost after the greeting
-        ([None], TransientError),  # lost at once
-        ([b"421 busy"], TransientError),
-        ([b"554 no service"], PermanentError),
-        ([b"nonsense"], TransientError),
-        ([b"220 hi", b"250 me", b"452 full"], TransientError),
-        ([b"220 hi", b"250 me", b"553 bad sender"], PermanentError),
-        ([b"220 hi", b"250 me", b"250 ok", b"450 later"], TransientError),
-        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", b"554 spam"], PermanentError),
-        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", None], TransientError),
-        ([], TransientError),  # says nothing: the timeout
+        ([b"220 hi", None], ErrorKind.TRANSIENT),  # lost after the greeting
+        ([None], ErrorKind.TRANSIENT),  # lost at once
+        ([b"421 busy"], ErrorKind.TRANSIENT),
+        ([b"554 no service"], ErrorKind.PERMANENT),
+        ([b"nonsense"], ErrorKind.TRANSIENT),
+        ([b"220 hi", b"250 me", b"452 full"], ErrorKind.TRANSIENT),
+        ([b"220 hi", b"250 me", b"553 bad sender"], ErrorKind.PERMANENT),
+        ([b"220 hi", b"250 me", b"250 ok", b"450 later"], ErrorKind.TRANSIENT),
+        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", b"554 spam"], ErrorKind.PERMANENT),
+        ([b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", None], ErrorKind.TRANSIENT),
+        ([], ErrorKind.TRANSIENT),  # says nothing: the timeout
     ],
 )
 async def test_what_the_server_says_decides(
-    monkeypatch: pytest.MonkeyPatch, script: list[bytes | None], outcome: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, script: list[bytes | None], kind: ErrorKind
 ) -> None:
     async with _scripted(script) as port:
         monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(port))
         monkeypatch.setenv("GQL_JOBS_SMTP_TIMEOUT", "0.5")
-        with pytest.raises(outcome):
-            await handler.send_email(Context(), _payload())
+        error = (await _send(_payload())).error
+    assert error is not None
+    assert error.kind is kind
 
 
 async def test_a_lost_farewell_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     accepted: list[bytes | None] = [b"220 hi", b"250 me", b"250 ok", b"250 ok", b"354 go", b"250 kept", None]
     async with _scripted(accepted) as port:
         monkeypatch.setenv("GQL_JOBS_SMTP_PORT", str(port))
-        assert (await handler.send_email(Context(), _payload())).message_id
+        assert (await _send(_payload())).result.message_id
 
 
 class _scripted:  # noqa: N801

@@ -14,6 +14,7 @@ from gql_jobs import JobContext, PermanentError, TransientError
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.web.runtime import Runtime
+from gql_jobs_worker import execution
 from tests.workers.stories import (
     create,
     dead_letter,
@@ -244,6 +245,60 @@ async def test_a_result_that_does_not_fit_its_model_is_permanent(
     assert job.status is JobStatus.DEAD_LETTER
     assert job.error is not None
     assert (job.error.type, job.error.retryable) == ("InvalidResult", False)
+
+
+@pytest.fixture
+def no_result(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+    """Have the type ``probe`` without a result."""
+    probe = runtime.registry.get("probe")
+    assert probe is not None
+    silent = {"probe": replace(probe, result=None)}
+    monkeypatch.setattr(runtime.registry, "get", silent.get)
+
+
+@pytest.mark.usefixtures("no_result")
+async def test_a_handler_that_returns_nothing_completes_its_job_with_null(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(_: JobContext, __: Any) -> None:
+        """Does nothing."""
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime))
+    assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+    assert job.result is not None
+    assert bytes(job.result) == b"null"
+
+
+@pytest.mark.usefixtures("no_result")
+async def test_a_handler_that_returns_something_where_nothing_is_to_be_fails_for_good(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(_: JobContext, __: Any) -> dict[str, int]:
+        return {"attempt": 1}
+
+    handled_by(monkeypatch, handler)
+    job = await ended(runtime, await create(runtime))
+    assert job.error is not None
+    assert (job.status, job.error.type, job.error.retryable) == (JobStatus.DEAD_LETTER, "InvalidResult", False)
+    assert job.error.message == "The handler returned a value of dict, but the job type has no result (result=None)."
+
+
+async def test_a_number_of_a_result_that_clients_are_not_shown_is_said_once_in_the_log(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(_: JobContext, __: Any) -> dict[str, int]:
+        return {"attempt": 3 * 2**30}
+
+    handled_by(monkeypatch, handler)
+    execution._warn_once.cache_clear()  # noqa: SLF001
+    for _ in range(2):
+        job = await ended(runtime, await create(runtime))
+        assert job.status is JobStatus.COMPLETED
+        assert job.result is not None
+        assert b"3221225472" in bytes(job.result)
+    (said,) = [record.getMessage() for record in caplog.records if "BigInt" in record.getMessage()]
+    assert said.startswith("Results of the job type probe have a number at attempt that GraphQL has not")
 
 
 async def test_a_result_too_large_is_permanent_and_names_both_sizes(runtime: Runtime) -> None:

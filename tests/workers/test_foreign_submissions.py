@@ -62,7 +62,7 @@ async def test_one_of_a_newer_version_is_left_for_a_newer_worker(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(claiming, "NEWER_DELAY", 0.3)
-    submission = {**msgspec.json.decode(_submission(runtime, trace=tmp_path / "trace")), "v": 3}
+    submission = {**msgspec.json.decode(_submission(runtime, trace=tmp_path / "trace")), "v": 4}
     await _store(runtime, f"jobs.{new_job_id()}.queued.default.normal", msgspec.json.encode(submission))
     await lane_is(runtime.connection, "it is offered again", lambda info: info.delivered.consumer_seq >= 3)
     assert (await ended(runtime, await create(runtime))).status is JobStatus.COMPLETED
@@ -75,7 +75,7 @@ async def test_one_of_a_newer_version_is_left_for_a_newer_worker(
 
 
 async def test_one_of_a_newer_version_is_not_offered_in_a_hot_loop(runtime: Runtime) -> None:
-    submission = {**msgspec.json.decode(_submission(runtime)), "v": 3}
+    submission = {**msgspec.json.decode(_submission(runtime)), "v": 4}
     await _store(runtime, f"jobs.{new_job_id()}.queued.default.normal", msgspec.json.encode(submission))
     for _ in range(5):
         await ended(runtime, await create(runtime))
@@ -86,7 +86,7 @@ async def test_a_job_whose_last_event_is_of_a_newer_version_is_left_to_newer_wor
     runtime: Runtime, tmp_path: Path
 ) -> None:
     job_id = new_job_id()
-    event = encode_body(Started(v=3, submission=1, attempt=1, worker_id="newer"))
+    event = encode_body(Started(v=4, submission=1, attempt=1, worker_id="newer"))
     await _store(runtime, f"jobs.{job_id}.event.started", event)
     data = _submission(runtime, trace=tmp_path / "trace")
     await _store(runtime, codec.queued_subject(job_id, "default", request(runtime).priority), data)

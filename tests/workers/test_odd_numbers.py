@@ -4,7 +4,6 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,12 @@ from gql_jobs.jobs.messages import Failed, Started
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
+from gql_jobs.testing import arun_handler
 from gql_jobs.web.runtime import Runtime
-from gql_jobs_worker.execution import Reports, checkpoint_json
+from gql_jobs_worker.execution import checkpoint_json
 from gql_jobs_worker.failures import MAX_RETRY_AFTER
 from tests.by_hand import say
-from tests.handler_context import FolderContext
+from tests.job_types.probe_jobs import ProbePayload
 from tests.running import running_worker
 from tests.workers.stories import create, ended, handled_by, lane_info, reached
 
@@ -146,12 +146,17 @@ async def test_a_report_that_is_no_number_neither_fails_the_attempt_nor_hides_it
     assert len([record for record in caplog.records if "no number of percent" in record.getMessage()]) == 1
 
 
-def test_reports_outside_of_0_to_100_are_brought_to_the_nearer_end_and_what_is_no_number_changes_nothing(
-    tmp_path: Path,
+async def test_reports_outside_of_0_to_100_are_brought_to_the_nearer_end_and_what_is_no_number_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reports = Reports(FolderContext(tmp_path), 7)
-    odd: list[Any] = [math.nan, math.inf, -math.inf, "1", Decimal("33.4"), True, 10**400]
-    assert [reports.stored(percent, None)[0] for percent in odd] == [7, 100, 0, 0, 33, 1, 100]
+    async def handler(context: JobContext, _: Any) -> None:
+        odd: list[Any] = [7, math.nan, math.inf, -math.inf, "1", Decimal("33.4"), True, 10**400]
+        for percent in odd:
+            context.progress(percent)
+
+    handled_by(monkeypatch, handler)
+    outcome = await arun_handler(handler, ProbePayload(), type="probe")
+    assert [percent for percent, _ in outcome.progress] == [7, 7, 100, 0, 0, 33, 1, 100]
 
 
 @pytest.mark.parametrize(

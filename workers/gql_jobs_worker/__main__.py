@@ -21,6 +21,7 @@ from gql_jobs.processes.lock import keep_private
 from gql_jobs.processes.parent import CANNOT_START, stop_with_parent
 from gql_jobs.settings import Settings, setting_problems
 from gql_jobs_worker.execution import HANDLER
+from gql_jobs_worker.failures import HookFailed
 from gql_jobs_worker.pool import run_pool
 
 log = logging.getLogger("gql_jobs_worker")  # it is run as ``__main__``
@@ -29,8 +30,8 @@ log = logging.getLogger("gql_jobs_worker")  # it is run as ``__main__``
 def run_worker() -> None:
     """Run one worker as the arguments and the environment configure it, until a signal ends it.
 
-    :raises SystemExit: with a sentence on stderr if the worker cannot start: with code 1 if NATS does not answer, which
-        a restart may mend, else with ``CANNOT_START``.
+    :raises SystemExit: with a sentence on stderr if the worker cannot start: with code 1 if NATS does not answer or a
+        function that ``worker_startup`` has marked fails, which a restart may mend, else with ``CANNOT_START``.
     """
     arguments = _parser().parse_args()
     stop_with_parent()
@@ -43,14 +44,15 @@ def run_worker() -> None:
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         keep_private(settings.data_dir)
         raise_file_limit()
-        registry = load_job_types(tuple(arguments.imports))
+        registry = load_job_types(tuple(arguments.imports), settings.types)
         queues = _queues(arguments.queues)
         tune_memory()
         uvloop.run(_work(settings, registry, queues))
-    except (GqlJobsError, ImportError, ValueError) as error:
+    except (GqlJobsError, HookFailed, ImportError, ValueError) as error:
         print(f"gql-jobs worker: {redact(_sentence(error))}", file=sys.stderr)  # noqa: T201
-        # A server that does not answer now may answer after a restart; nothing else changes by itself.
-        sys.exit(1 if isinstance(error, QueueUnavailable) else CANNOT_START)
+        # What does not answer now may answer after a restart, NATS or a handler's database; nothing else changes by
+        # itself.
+        sys.exit(1 if isinstance(error, QueueUnavailable | HookFailed) else CANNOT_START)
 
 
 async def _work(settings: Settings, registry: Registry, queues: tuple[str, ...]) -> None:

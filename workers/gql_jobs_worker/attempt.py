@@ -12,13 +12,13 @@ from gql_jobs.jobs.claim import Drop, Leave, Wait
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import Submission
 from gql_jobs.log.artifacts import ArtifactStore
-from gql_jobs.log.commands import HEADROOM
+from gql_jobs.log.commands import HEADROOM, JobCommands
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.logs import hidden_in_log, job_fields
 from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed, Claims
-from gql_jobs_worker.context import AttemptContext
+from gql_jobs_worker.context import AttemptContext, FencedStore
 from gql_jobs_worker.execution import HandlerExecution, Ran
 from gql_jobs_worker.intake import Lease, Leases
 from gql_jobs_worker.record import Records
@@ -33,7 +33,9 @@ class Attempts:
         self,
         job_log: JobLog,
         artifacts: ArtifactStore,
+        commands: JobCommands,
         *,
+        public_url: str | None,
         leases: Leases,
         claims: Claims,
         execution: HandlerExecution,
@@ -42,10 +44,14 @@ class Attempts:
     ) -> None:
         """Put the parts of the pipeline together.
 
+        :param commands: creates the jobs that handlers ask for.
+        :param public_url: where clients reach the API.
         :param leases: where each attempt is entered, to be found by cancellations and redeliveries.
         """
         self._log = job_log
         self._artifacts = artifacts
+        self._commands = commands
+        self._public_url = public_url
         self._leases = leases
         self._claims = claims
         self._execution = execution
@@ -91,12 +97,16 @@ class Attempts:
 
     async def _ran(self, claimed: Claimed, lease: Lease) -> Ran:
         """Run the handler, from the checkpoint of an earlier attempt if there is one."""
-        context = AttemptContext(self._log, self._artifacts, claimed, self._leases.worker_id, self._execution.stored)
+        execution = self._execution
+        store = FencedStore(self._log, self._artifacts, self._commands, claimed, self._leases.worker_id)
+        context = AttemptContext(
+            store, claimed, execution.stored, execution.registry, self._public_url, state=execution.state
+        )
         if claimed.may_have_saved:
             await context.restore()
         on_stop = partial(self._receipts.delivered, claimed)
         max_result = self._log.max_payload - HEADROOM
-        return await self._execution.run(
+        return await execution.run(
             claimed.spec, claimed.payload, context, max_result, stopped=lease.stopped, on_stop=on_stop
         )
 

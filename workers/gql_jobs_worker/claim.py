@@ -7,19 +7,30 @@ which worker has the job is decided by the fence.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from gql_jobs import clock
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
-from gql_jobs.jobs.claim import Decision, Drop, Exhausted, Leave, Start, Wait, decide, first_start, startable_since
+from gql_jobs.jobs.claim import (
+    Decision,
+    Drop,
+    Exhausted,
+    Leave,
+    Start,
+    Wait,
+    decide,
+    first_start,
+    startable_since,
+    too_late,
+)
 from gql_jobs.jobs.errors import QueueUnavailable
-from gql_jobs.jobs.messages import DeadLetter, Kind, Message, Started, Submission
+from gql_jobs.jobs.messages import Cancelled, DeadLetter, Kind, Message, Started, Submission
 from gql_jobs.jobs.model import JobError, Spec
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage, Newer, Unreadable, fitting, with_errors
@@ -28,7 +39,7 @@ from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, job_events, q
 from gql_jobs.logs import HiddenTexts, job_fields
 from gql_jobs_worker.abilities import Abilities
 from gql_jobs_worker.execution import HandlerExecution, Readable, Unable
-from gql_jobs_worker.intake import Lease, Leases
+from gql_jobs_worker.intake import HAND_BACK_DELAY, Lease, Leases
 from gql_jobs_worker.telemetry import Counts, log_event
 
 log = logging.getLogger(__name__)
@@ -92,13 +103,19 @@ class Claims:
         execution: HandlerExecution,
         abilities: Abilities,
         takeovers: "Takeovers",
+        is_paused: Callable[[str], bool],
         counts: Counts,
     ) -> None:
+        """Claim for a worker.
+
+        :param is_paused: returns whether nothing of a queue may start now.
+        """
         self._log = job_log
         self._execution = execution
         self._worker_id = worker_id
         self._abilities = abilities
         self._takeovers = takeovers
+        self._is_paused = is_paused
         self._counts = counts
 
     def read(self, delivery: Delivery) -> Submission | Wait | Drop:
@@ -140,11 +157,39 @@ class Claims:
             decision = await self._takeovers.ask_worker(decision, lease)
             if not isinstance(decision, Start):
                 break
+            if self._is_paused(spec.queue):
+                return Wait(HAND_BACK_DELAY)
             try:
+                if (late := await self._late_reason(lease, decision)) is not None:
+                    return await self._cancel(lease, decision, late)
                 return await self._start(lease, decision, payload)
             except Superseded as superseded:
                 decision = await self._decide(lease, superseded.last)
         return await self._settle(lease, decision)
+
+    async def _late_reason(self, lease: Lease, start: Start) -> str | None:
+        """Return why a job is not started any more, if its first attempt had to start before now; else None."""
+        latest = lease.submission.spec.start_before
+        # A retry by hand has no such limit, and behind any other event it has started already.
+        if latest is None or start.attempt > 1 or start.event_seq != lease.submission.event_seq:
+            return None
+        now = clock.now()
+        with suppress(QueueUnavailable):
+            now = await self._log.server_time()
+        return too_late(latest) if latest <= now else None
+
+    async def _cancel(self, lease: Lease, start: Start, reason: str) -> Drop:
+        """Cancel a job instead of starting it, under the fence of its start.
+
+        :raises Superseded: if something has happened to the job meanwhile.
+        """
+        body = Cancelled(submission=lease.submission_seq, reason=reason)
+        subject = codec.event_subject(lease.job_id, Kind.CANCELLED)
+        await self._log.append(
+            Write(lease.job_id, subject, body, job_events(lease.job_id, start.event_seq)), timeout=None
+        )
+        log_event("cancelled", lease.fields, reason=reason)
+        return Drop()
 
     async def _pass_on(self, lease: Lease, unable: Unable | None) -> Claimed | Wait | Drop | Leave:
         """Leave a job to workers that can run it, or start its last attempt if nobody could read it for too long.
@@ -154,7 +199,7 @@ class Claims:
         delivery, spec = lease.delivery, lease.submission.spec
         self._counts.unable += 1
         delay = self._abilities.leave(spec, unable, delivery.delivered)
-        waited = (datetime.now(UTC) - delivery.stored_at).total_seconds()
+        waited = (clock.now() - delivery.stored_at).total_seconds()
         gives_up = unable is not None and self._abilities.may_give_up(waited)
         if not gives_up and not self._abilities.looks_into(delivery.delivered):
             return Wait(delay)
@@ -208,7 +253,7 @@ class Claims:
         except Unreadable:
             # Another version's event: that version's workers know what it means.
             return Wait(NEWER_DELAY)
-        delivery, now = lease.delivery, datetime.now(UTC)
+        delivery, now = lease.delivery, clock.now()
         if last is not None and last.kind is Kind.FAILED:
             with suppress(QueueUnavailable):
                 now = await self._log.server_time()

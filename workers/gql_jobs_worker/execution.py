@@ -28,15 +28,17 @@ from msgspec.structs import replace
 from pydantic import BaseModel
 
 from gql_jobs.jobs.errors import PermanentError, RefusedValue
-from gql_jobs.jobs.handler import JobContext
+from gql_jobs.jobs.handler import ChildJob, JobContext
 from gql_jobs.jobs.messages import Receipt
-from gql_jobs.jobs.model import Spec
+from gql_jobs.jobs.model import MAX_TIMEOUT, NO_RESULT, Spec, artifact_name, artifact_path
 from gql_jobs.jobs.payload_codec import CodecFailure, StoredPart, StoredPayloads
-from gql_jobs.jobs.payloads import ModelMismatch, read, secret_texts, write
+from gql_jobs.jobs.payloads import ModelMismatch, numbers_not_shown, read, secret_texts, write
 from gql_jobs.jobs.registry import JobType, Registry, install_advice
 from gql_jobs.jobs.secret_fields import REDACTED, marks_for, redacted
+from gql_jobs.jobs.worker_hooks import WorkerHook
 from gql_jobs.logs import HiddenTexts, current_job, hidden_in_log, redact, redact_beginning
-from gql_jobs_worker.failures import Failure, failure_of, log_unexpected, shown, text_of
+from gql_jobs_worker.children import AskedChild
+from gql_jobs_worker.failures import Failure, HookFailed, failure_of, log_unexpected, shown, text_of
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,9 @@ class HandlerContext(JobContext, Protocol):
     async def store_checkpoint(self, body: bytes) -> None:
         """Keep a checkpoint that is JSON already; raises what ``checkpoint`` raises."""
 
+    async def create_child(self, asked: AskedChild) -> ChildJob[Any]:
+        """Create a child that is plain values already; raises what ``create`` raises."""
+
     def request_stop(self) -> None:
         """Have the next report of a handler in a thread raise ``AttemptStoppedError``."""
 
@@ -125,34 +130,109 @@ class HandlerContext(JobContext, Protocol):
         """Ignore all later reports, and stop storing progress."""
 
 
+class TimeLimit:
+    """How long one attempt may take. What its process does once before its first handler has a limit of its own.
+
+    :param seconds: for the attempt, from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[str] = self._loop.create_future()
+        """Done when no time is left, with the sentence that says so."""
+        self._message = f"The attempt took longer than {seconds:g} s."
+        self._left: float | None = None
+        self._timer = self._loop.call_later(seconds, self._end, self._message)
+
+    def pause(self, seconds: float, message: str) -> None:
+        """Have the process prepare itself for at most so many seconds, which do not count; again for its next step.
+
+        :param message: what is to be said if it takes longer.
+        """
+        if self._left is None:
+            self._left = self._timer.when() - self._loop.time()
+        self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._end, message)
+
+    def resume(self) -> None:
+        """Have the attempt's own time go on, if it is paused."""
+        if self._left is not None:
+            self._timer.cancel()
+            self._timer, self._left = self._loop.call_later(self._left, self._end, self._message), None
+
+    def close(self) -> None:
+        """Measure no longer."""
+        self._timer.cancel()
+
+    def _end(self, message: str) -> None:
+        self.over.set_result(message)
+
+
 class HandlerProcesses(Protocol):
     """Processes in which CPU-bound handlers run."""
 
     async def run_handler(
-        self, job_type: JobType, payload: bytes, marks: tuple[str, ...], context: HandlerContext, max_result: int
+        self,
+        job_type: JobType,
+        payload: bytes,
+        marks: tuple[str, ...],
+        context: HandlerContext,
+        max_result: int,
+        *,
+        time_limit: TimeLimit,
     ) -> Succeeded | Failure:
         """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
         :param marks: the places of secrets that were stored with the payload.
         :param max_result: bytes of the result's JSON.
+        :param time_limit: paused while the process prepares itself.
+        """
+
+
+class HandlersLife(Protocol):
+    """What the process of handlers does once, before the first of them; ``process_life.ProcessLife``."""
+
+    state: Any
+    """What it has made for all handlers."""
+    startup: list[WorkerHook]
+    """The functions that make it; more of them as modules are imported."""
+    done: int
+    """How many of them have run."""
+
+    async def start(self) -> None:
+        """Run the others.
+
+        :raises HookFailed: if it fails.
         """
 
 
 class HandlerExecution:
     """Runs the handlers of one worker."""
 
-    def __init__(self, registry: Registry, processes: HandlerProcesses, stored: StoredPayloads | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        processes: HandlerProcesses,
+        stored: StoredPayloads | None,
+        life: HandlersLife,
+    ) -> None:
         """Run the handlers of a registry.
 
-        :param stored: how payloads and results are stored; as they are by default.
+        :param stored: how payloads and results are stored; None for as they are.
         """
-        self._registry = registry
+        self.registry = registry
         self._processes = processes
         self.stored = stored or StoredPayloads()
+        self._life = life
+
+    @property
+    def state(self) -> Any:
+        """Return what was made at the start of this process, for the contexts of its handlers."""
+        return self._life.state
 
     def read(self, job_id: str, spec: Spec) -> Readable | Unable:
         """Return a job's payload as the model of its type; ``Unable`` if this code knows none that fits."""
-        job_type = self._registry.get(spec.type)
+        job_type = self.registry.get(spec.type)
         if job_type is None:
             return Unable("UnknownJobType", f"No job type {spec.type[:100]!r} is registered here.")
         try:
@@ -168,7 +248,7 @@ class HandlerExecution:
         """
         if spec.encoded:
             return spec
-        job_type = self._registry.get(spec.type)
+        job_type = self.registry.get(spec.type)
         marks = marks_for(job_type.payload if job_type is not None else None, spec.payload, spec.secrets)
         return replace(spec, payload=redacted(spec.payload, marks)) if marks else spec
 
@@ -221,47 +301,62 @@ class HandlerExecution:
         max_result: int,
         stopped: "asyncio.Future[Stop]",
     ) -> tuple[Succeeded | Failure | Stop, Receipt]:
-        job_type = self._registry.get(spec.type)
+        job_type = self.registry.get(spec.type)
         if job_type is None or isinstance(payload, Unable):
             assert isinstance(payload, Unable)
             return Failure(payload.type, payload.reason, retryable=False), Receipt.FINISHED
         handling: Coroutine[Any, Any, Succeeded | Failure]
+        time_limit = TimeLimit(spec.timeout)
         if job_type.cpu_bound:
-            handling = self._processes.run_handler(job_type, payload.plain, spec.secrets, context, max_result)
+            handling = self._processes.run_handler(
+                job_type, payload.plain, spec.secrets, context, max_result, time_limit=time_limit
+            )
             stopped_by = Receipt.KILLED
         else:
             invocation = prepare(job_type, payload.payload, context)
             if isinstance(invocation, Failure):
                 return invocation, Receipt.FINISHED
-            handling, stopped_by = _run_here(invocation, job_type, context, max_result), Receipt.STOPPED
+            run_here = partial(_run_here, invocation, job_type, context, max_result)
+            # Its module may have been imported just now.
+            is_behind = len(self._life.startup) > self._life.done
+            handling = self._started_first(run_here, time_limit) if is_behind else run_here()
+            stopped_by = Receipt.STOPPED
         task = asyncio.create_task(handling, name=f"{HANDLER}{context.job_id}")
-        return await _supervise(task, context, spec.timeout, stopped, stopped_by)
+        return await _supervise(task, context, time_limit, stopped, stopped_by)
+
+    async def _started_first(
+        self, run_here: Callable[[], Coroutine[Any, Any, Succeeded | Failure]], time_limit: TimeLimit
+    ) -> Succeeded | Failure:
+        """Do first what a module has asked for that was not imported yet when the worker started."""
+        time_limit.pause(MAX_TIMEOUT, "")
+        try:
+            await self._life.start()
+        except HookFailed as failure:
+            return Failure("StartupFailed", str(failure))
+        time_limit.resume()
+        return await run_here()
 
 
 async def _supervise(
     task: "asyncio.Task[Succeeded | Failure]",
     context: HandlerContext,
-    time_limit: float,
+    time_limit: TimeLimit,
     stopped: "asyncio.Future[Stop]",
     stopped_by: Receipt,
 ) -> tuple[Succeeded | Failure | Stop, Receipt]:
     """Return the handler's own outcome, unless the timeout or a stop comes first, and how it ended.
 
-    :param time_limit: seconds that the handler may run.
     :param stopped_by: the receipt of a handler that has ended because it was stopped.
     """
     ended = True
     try:
-        either: set[asyncio.Future[Any]] = {task, stopped}
-        await asyncio.wait(either, timeout=time_limit, return_when=asyncio.FIRST_COMPLETED)
+        any_of: set[asyncio.Future[Any]] = {task, stopped, time_limit.over}
+        await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result(), Receipt.FINISHED
-        outcome: Failure | Stop
-        if stopped.done():
-            outcome = stopped.result()
-        else:
-            outcome = Failure("Timeout", f"The attempt took longer than {time_limit:g} s.")
+        outcome = stopped.result() if stopped.done() else Failure("Timeout", time_limit.over.result())
     finally:
+        time_limit.close()
         # Also when this coroutine is cancelled: no handler may go on unsupervised.
         if not task.done():
             context.request_stop()
@@ -293,10 +388,10 @@ async def _run_here(
     own = os.getpid()
     current_job.set(context.fields)
     try:
-        if _is_coroutine_function(handler):
+        if is_coroutine_function(handler):
             value = handler(context, payload)
         else:
-            value = await _run_in_thread(handler, context, payload)
+            value = await run_in_thread(partial(handler, context, payload), f"{HANDLER}{context.job_id}")
         end_copy(own)
         if must_be_awaited(value):
             value = await awaited(value)
@@ -311,8 +406,8 @@ async def _run_here(
     return result_of(job_type, value, max_result)
 
 
-def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
-    """Return whether a handler can be called on the event loop: its call does nothing but make a coroutine."""
+def is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    """Return whether a function can be called on the event loop: its call does nothing but make a coroutine."""
     while isinstance(handler, partial):
         handler = handler.func
     # Of an object, its class decides. A decorator may hide it, so in the end what was returned decides.
@@ -403,10 +498,12 @@ def refuse_waiting_on_a_loop(step: Coroutine[Any, Any, Any]) -> None:
     )
 
 
-async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, payload: Any) -> Any:
-    """Run a plain handler in a thread of its own.
+async def run_in_thread(call: Callable[[], Any], name: str, *, is_left: bool = False) -> Any:
+    """Run a plain function in a thread of its own, and return what it returns.
 
     Not in asyncio's pool of few threads: one that never ends would be missing from it, and would keep the process.
+
+    :param is_left: whether a cancellation leaves the thread, which cannot be interrupted, instead of waiting for it.
     """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -416,7 +513,7 @@ async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, p
 
     def run() -> None:
         try:
-            value = handler(context, payload)
+            value = call()
             end_copy(own)
             outcome.append(lambda: value)
         except BaseException as error:  # noqa: BLE001  # no future can carry a StopIteration
@@ -425,13 +522,13 @@ async def _run_in_thread(handler: Callable[..., Any], context: HandlerContext, p
         with suppress(RuntimeError):  # the loop is closed, so nothing waits for the event
             loop.call_soon_threadsafe(ended.set)
 
-    name = f"{HANDLER}{context.job_id}"
     threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
     try:
         await ended.wait()
     except asyncio.CancelledError:
-        # A thread cannot be interrupted: its next report raises, if it makes one.
-        await ended.wait()
+        # The next report of a handler raises, if it makes one.
+        if not is_left:
+            await ended.wait()
         raise
     return outcome[0]()
 
@@ -575,6 +672,18 @@ def _has_infinity(value: Any) -> bool:
     return isinstance(value, float) and not isfinite(value)
 
 
+def address_of_artifact(public_url: str | None, job_id: str, name: str) -> str:
+    """Return the address of a job's file for clients.
+
+    :param public_url: where they reach the API; None for a path.
+    :raises RefusedValue: for an invalid name.
+    """
+    try:
+        return f"{public_url or ''}{artifact_path(job_id, artifact_name(name))}"
+    except ValueError as error:
+        raise RefusedValue(str(error)) from None
+
+
 # After the handler: its result as JSON.
 
 
@@ -583,13 +692,35 @@ def result_of(job_type: JobType, value: Any, max_bytes: int) -> Succeeded | Fail
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         message = "The handler returned a generator, which nobody runs: a handler returns its result, without yield."
         return Failure("InvalidResult", message, retryable=False)
+    if job_type.result is None:
+        if value is None:
+            return Succeeded(bytes(NO_RESULT))
+        message = (
+            f"The handler returned a value of {type(value).__name__}, but the job type has no result (result=None)."
+        )
+        return Failure("InvalidResult", message, retryable=False)
     try:
         result = write(job_type.result, value)
     except ModelMismatch as mismatch:
         _log_unexpected(mismatch, job_type)
         message = f"The handler's result does not fit {job_type.result.__name__}. {mismatch}"
         return Failure("InvalidResult", message, retryable=False)
+    if places := numbers_not_shown(job_type.result, result):
+        _warn_once(
+            f"Results of the job type {job_type.name} have a number at {_dotted(places[0])} that GraphQL has not, "
+            "which is shown as null: make the field a gql_jobs.BigInt."
+        )
     return _too_large(result, max_bytes) or Succeeded(result)
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    # Without the numbers of items, which differ from job to job.
+    return ".".join(str(part) for part in place if isinstance(part, str))
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    log.warning(sentence)
 
 
 def _too_large(result: bytes, max_bytes: int) -> Failure | None:

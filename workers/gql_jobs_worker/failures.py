@@ -35,6 +35,10 @@ class Failure(Struct, frozen=True):
     retry_after: float | None = None
 
 
+class HookFailed(Exception):
+    """A function that ``worker_startup`` has marked has failed; the message is a sentence that names it."""
+
+
 def failure_of(error: BaseException, handler_log: "logging.LoggerAdapter[Any]") -> Failure:
     """Return the failure of an attempt whose handler raised. It is retryable unless that was a ``PermanentError``.
 

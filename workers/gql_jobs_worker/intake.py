@@ -2,7 +2,8 @@
 
 ``Leases`` has one lease for each submission that is worked on; a redelivery of it needs no start, it only renews the
 lease. ``Intake`` chooses which delivery starts next. It never pulls more than can start soon: a delivery that is held
-here is one that an idle worker elsewhere cannot have. ``keep_leases`` extends the deadlines of both.
+here is one that an idle worker elsewhere cannot have. Of a queue that is paused it takes none. ``keep_leases`` extends
+the deadlines of both.
 """
 
 import asyncio
@@ -36,6 +37,8 @@ AHEAD_SECONDS = 0.1
 """Seconds of work for all slots that one pull asks for."""
 LEASE_CHECKS = 6
 """How often the leases are checked in the time of one lease; each is extended when a third of it has passed."""
+HAND_BACK_DELAY = 0.05
+"""Seconds until what is handed back is delivered again; of a paused queue nothing is delivered before its resume."""
 _RETRY_PAUSE = 0.5
 """Seconds until a consumer without an open pull is polled again."""
 _BY_RANK = (JobPriority.CRITICAL, JobPriority.HIGH, JobPriority.NORMAL, JobPriority.LOW)
@@ -205,6 +208,8 @@ class Intake:
         self._leases = leases
         self._starts = 0
         self._job_seconds = 1.0
+        self._paused: set[str] = set()
+        self._handing_back: set[asyncio.Task[None]] = set()
         connection.on_reconnect.append(self._reconnected)
         for queue in queues:
             self.add_queue(queue)
@@ -223,6 +228,37 @@ class Intake:
             for priority in _BY_RANK
         ]
         self._arrived.set()
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The queues of which nothing may start here now, whether they are served here or not."""
+        return frozenset(self._paused)
+
+    def is_paused(self, queue: str) -> bool:
+        """Return whether nothing of a queue may start here now."""
+        return queue in self._paused
+
+    async def pause(self, queue: str) -> None:
+        """Start nothing of a queue from now on: hand back what is held of it, and pull no more.
+
+        Whatever is delivered of it all the same is handed back, too. It may be a queue that is not served here.
+        """
+        self._paused.add(queue)
+        await self._hand_back(lambda held: held[0].queue == queue)
+        await self._close(queue)
+
+    async def resume(self, queue: str) -> None:
+        """Start what is delivered of a queue again.
+
+        Its pulls are made anew: what the server has done with one that was open during the pause is not relied upon.
+        """
+        if queue in self._paused:
+            self._paused.discard(queue)
+            await self._close(queue)
+            self._arrived.set()
+
+    async def _close(self, queue: str) -> None:
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers if consumer.queue == queue))
 
     @property
     def held(self) -> list[Delivery]:
@@ -245,12 +281,15 @@ class Intake:
     async def hand_back(self, *, older_than: float = 0.0) -> None:
         """Nak what has been held for so many seconds, for other workers; no attempt is spent."""
         now = asyncio.get_running_loop().time()
-        for waiting in self._held.values():
-            old = [held for held in waiting if now - held[1].arrived >= older_than]
-            for held in old:
-                waiting.remove(held)
-            for _, delivery in old:
-                await delivery.nak(0.05)
+        await self._hand_back(lambda held: now - held[1].arrived >= older_than)
+
+    async def _hand_back(self, which: Callable[[tuple[PullConsumer, Delivery]], bool]) -> None:
+        found = [held for waiting in self._held.values() for held in waiting if which(held)]
+        # Taken out before the first is answered, so that none of them starts meanwhile.
+        for held in found:
+            self._held[held[0].priority].remove(held)
+        for _, delivery in found:
+            await delivery.nak(HAND_BACK_DELAY)
 
     def drop_held(self, consumer: PullConsumer | None = None) -> None:
         """Forget the deliveries of one consumer, or (None) of all: their acks would be another delivery's by now.
@@ -266,9 +305,17 @@ class Intake:
         self._connection.on_reconnect.remove(self._reconnected)
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self.hand_back()
+        await asyncio.gather(*self._handing_back)
 
     def _on_delivery(self, consumer: PullConsumer, delivery: Delivery) -> None:
-        if not self._leases.renews(delivery):
+        if self._leases.renews(delivery):
+            # Of a job that runs here already, which it may also if its queue is paused.
+            pass
+        elif consumer.queue in self._paused:
+            task = asyncio.create_task(delivery.nak(HAND_BACK_DELAY))
+            self._handing_back.add(task)
+            task.add_done_callback(self._handing_back.discard)
+        else:
             self._held[consumer.priority].append((consumer, delivery))
         self._arrived.set()
 
@@ -279,16 +326,22 @@ class Intake:
         self._arrived.set()
 
     async def _poll(self) -> None:
-        """Poll, all at once, the consumers that have no open pull and nothing held here."""
-        idle = [consumer for consumer in self._consumers if consumer.wanted == 0 and not self._holds(consumer)]
+        """Poll, all at once, the consumers that have no open pull and nothing held here, but for paused queues."""
+        idle = [consumer for consumer in self._active() if consumer.wanted == 0 and not self._holds(consumer)]
         if not idle:
             return
         batch = max(1, min(MAX_AHEAD, round(AHEAD_SECONDS * self._slots / max(self._job_seconds, 1e-5))))
         polls = await asyncio.gather(*(consumer.poll(batch) for consumer in idle), return_exceptions=True)
         for consumer, answer in zip(idle, polls, strict=True):
-            if answer is False:
+            if answer is False and consumer.queue not in self._paused:
                 # The queue is empty: an open pull brings what comes, without further polls.
                 await self._open(consumer)
+
+    def _active(self) -> list[PullConsumer]:
+        # Called before every start, and mostly no queue is paused.
+        if not self._paused:
+            return self._consumers
+        return [consumer for consumer in self._consumers if consumer.queue not in self._paused]
 
     def _holds(self, consumer: PullConsumer) -> bool:
         # Called before every start: where one queue alone has deliveries of the priority, the first one decides.
@@ -320,7 +373,7 @@ class Intake:
                 await consumer.close()
         try:
             async with asyncio.timeout(
-                _RETRY_PAUSE if any(consumer.wanted == 0 for consumer in self._consumers) else 1.0
+                _RETRY_PAUSE if any(consumer.wanted == 0 for consumer in self._active()) else 1.0
             ):
                 await self._arrived.wait()
         except TimeoutError:

@@ -1,26 +1,20 @@
 """``/metrics`` of a worker process, in Prometheus' format, at a port of its own.
 
-A thread answers it, so that it also shows an event loop that stands still. It reads plain counters only.
+It is read in a thread, beside the event loop: from plain counters only.
 """
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Protocol
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gql_jobs.metrics import counter, single
 from gql_jobs.processes.event_loop import LoopLag
-from gql_jobs.processes.listening import first_free, is_loopback, names_address
+from gql_jobs.processes.metrics_port import metrics_served
 from gql_jobs.settings import Settings
 from gql_jobs_worker.telemetry import Counts
-
-log = logging.getLogger(__name__)
 
 _PROCESS = "Of this worker process; sum over processes."
 
@@ -86,38 +80,11 @@ class WorkerMetrics(Collector):
         yield single("gql_jobs_worker_event_loop_lag_seconds", text, self._lag.worst)
 
 
-def _by_address(page: WSGIApplication) -> WSGIApplication:
-    """Return the page, refused under a name that a page of another site may have given this machine."""
-
-    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if names_address(environ.get("HTTP_HOST", "")):
-            return page(environ, start)
-        start("400 Bad Request", [("Content-Type", "text/plain"), ("X-Content-Type-Options", "nosniff")])
-        return [b"This host name is not served.\n"]
-
-    return answer
-
-
 @contextmanager
 def serve_metrics(settings: Settings, pool: MeasuredPool, lag: LoopLag) -> Iterator[int | None]:
     """Serve ``/metrics`` until the block ends; yields the port, or None where it is off.
 
     :raises OSError: if no port is free.
     """
-    if settings.metrics_port is None:
-        yield None
-        return
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    registry.register(WorkerMetrics(pool, lag))
-    serve = partial(start_http_server, addr=settings.metrics_host, registry=registry)
-    server, thread = first_free(settings.metrics_port, serve)
-    if is_loopback(settings.metrics_host):
-        server.set_app(_by_address(make_wsgi_app(registry)))
-    log.info("metrics at http://%s:%d/metrics", settings.metrics_host, server.server_port)
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with metrics_served(settings, WorkerMetrics(pool, lag)) as port:
+        yield port

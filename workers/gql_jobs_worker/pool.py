@@ -9,20 +9,23 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from copy import copy
 from functools import partial
 
+from gql_jobs import clock
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jetstream.stored_messages import last_message
 from gql_jobs.jobs.errors import GqlJobsError
 from gql_jobs.jobs.messages import Kind, Submission
-from gql_jobs.jobs.payload_codec import load_codec
+from gql_jobs.jobs.payload_codec import HashKey, StoredPayloads, load_codec
 from gql_jobs.jobs.registry import Registry
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.codec import Unreadable
+from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.deliveries import Delivery
 from gql_jobs.log.heartbeats import Heartbeat, ask_workers, publish_heartbeat, publish_heartbeats
 from gql_jobs.log.job_log import JobLog, open_job_log, queue_errors
@@ -44,6 +47,8 @@ from gql_jobs_worker.claim import Claims, Takeovers
 from gql_jobs_worker.execution import HandlerExecution, Stop, start_task
 from gql_jobs_worker.intake import Intake, Leases, keep_leases
 from gql_jobs_worker.metrics import serve_metrics
+from gql_jobs_worker.pauses import FollowedPauses
+from gql_jobs_worker.process_life import ProcessLife, import_handlers
 from gql_jobs_worker.record import Records
 from gql_jobs_worker.sandbox.processes import open_cpu_processes
 from gql_jobs_worker.telemetry import Counts, show_progress
@@ -95,11 +100,14 @@ class Pool:
         self._abilities = abilities
         self._leases = Leases(self.id, self.counts)
         self._intake = Intake(self._connection, queues, settings.ack_wait, settings.num_workers, self._leases)
+        self._pauses = FollowedPauses(job_log, self._intake)
         self._takeovers = Takeovers(job_log, self.id, self._leases)
         receipts = Receipts(job_log, self.id)
         self._attempts = Attempts(
             job_log,
             ArtifactStore(job_log, settings),
+            JobCommands(job_log, settings, stored=_sealed_alone(execution.stored)),
+            public_url=settings.public_url,
             leases=self._leases,
             claims=Claims(
                 job_log,
@@ -107,6 +115,7 @@ class Pool:
                 execution=execution,
                 abilities=abilities,
                 takeovers=self._takeovers,
+                is_paused=self._intake.is_paused,
                 counts=self.counts,
             ),
             execution=execution,
@@ -115,7 +124,7 @@ class Pool:
         )
         self._slots = asyncio.Semaphore(settings.num_workers)
         self._jobs: set[asyncio.Task[None]] = set()
-        self._started_at = datetime.now(UTC)
+        self._started_at = clock.now()
         self._changed = asyncio.Event()
         self._stop_fetching = stop_fetching
         self._hand_back = hand_back
@@ -158,16 +167,35 @@ class Pool:
                 task.cancel()
         await publish_heartbeat(self._connection, self._heartbeat(leaving=True))
 
+    async def vanish(self) -> list[str]:
+        """Stop as a process does that is killed: nothing is written, acked or said any more; for tests of what follows.
+
+        Handlers are cancelled, as far as this process can. ``run`` has to be cancelled next.
+
+        :returns: the subjects on which the deliveries in hand would have been acked.
+        """
+        replies = [lease.delivery.reply for lease in self._leases] + [held.reply for held in self._intake.held]
+        await self._connection.end()
+        jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        return replies
+
     async def _follow_stream(self, stream: StreamInfo) -> None:
-        """Follow cancellations in the stream, and in the next one if it is deleted or its store is wiped."""
+        """Follow cancellations and pauses in the stream, and in the next one if it is deleted or its store is wiped."""
         start = stream.state.last_seq + 1
         while True:
-            async with in_background(follow_cancellations(self._connection, start, self._leases)):
+            async with (
+                in_background(follow_cancellations(self._connection, start, self._leases)),
+                in_background(self._pauses.follow()),
+            ):
                 created = await self._until_replaced(stream.created)
             log.error("the stream of jobs is another one since %s: what runs here is a job of no stream", created)
             for lease in self._leases:
                 lease.stop(Stop.SUPERSEDED)
             self._intake.drop_held()
+            await self._pauses.forget()
             stream, start = StreamInfo(created, stream.state), 1
 
     async def _until_replaced(self, created: str) -> str:
@@ -200,6 +228,7 @@ class Pool:
             await asyncio.sleep(EARLIER_QUEUES_INTERVAL)
 
     async def _fetch(self) -> None:
+        await self._pauses.known.wait()
         while True:
             await self._slots.acquire()
             try:
@@ -263,6 +292,17 @@ class Pool:
         )
 
 
+def _sealed_alone(stored: StoredPayloads) -> StoredPayloads:
+    """Return how the payloads of children are stored: as all others, but hashed with a key that nobody else has.
+
+    Workers cannot read the key of the API. Without any, who reads jobs in NATS could try out passwords on the hashes;
+    with this one other processes tell repetitions by the payloads themselves.
+    """
+    alone = copy(stored)
+    alone.hash_key = HashKey(secrets.token_hex(8), secrets.token_bytes(32))
+    return alone
+
+
 async def abandoned_queues(connection: Connection, served: tuple[str, ...], known_types: tuple[str, ...]) -> list[str]:
     """Return the queues, but for those ``served`` here, with jobs that wait, that no worker serves and that are ours.
 
@@ -292,6 +332,7 @@ async def run_pool(
     stop_fetching: asyncio.Event,
     hand_back: asyncio.Event,
     started: asyncio.Event,
+    opened: Callable[[Pool], None] = lambda _: None,
 ) -> None:
     """Connect to NATS, run a pool until its shutdown is over, and close the connection.
 
@@ -300,12 +341,16 @@ async def run_pool(
     :param stop_fetching: set to begin stage one of the shutdown.
     :param hand_back: set to begin stage two at once.
     :param started: set here once the pool runs; before that, cancelling this coroutine is enough.
+    :param opened: called with the pool then.
     :raises UnsuitableServer: if the NATS server is too old.
     :raises ImportError: if there is no such codec as the settings name.
+    :raises HookFailed: if a function that ``worker_startup`` has marked fails; no job was taken then.
     :raises ValueError: for a queue that neither a job type uses nor the server knows.
     """
     served = queues or tuple(registry.queues)
     stored = load_codec(settings.codec)
+    life = ProcessLife(settings.startup_timeout)
+    import_handlers(registry, served)
     async with connect(settings, "gql-jobs worker") as connection:
         await ensure_streams(connection, settings)
         await _check_queues(connection, registry, queues)
@@ -318,7 +363,8 @@ async def run_pool(
         ):
             show_progress(settings.log_progress)
             asyncio.get_running_loop().set_task_factory(start_task)
-            execution = HandlerExecution(registry, processes, stored)
+            await life.start()
+            execution = HandlerExecution(registry, processes, stored, life)
             pool = Pool(
                 job_log,
                 execution,
@@ -329,12 +375,17 @@ async def run_pool(
                 stop_fetching=stop_fetching,
                 hand_back=hand_back,
             )
+            opened(pool)
             started.set()
             log.info("worker %s serves %s, %d jobs at a time", pool.id, ", ".join(served), settings.num_workers)
             lag = LoopLag()
-            with serve_metrics(settings, pool, lag):
-                async with in_background(lag.run()):
-                    await pool.run(stream)
+            try:
+                with serve_metrics(settings, pool, lag):
+                    async with in_background(lag.run()):
+                        await pool.run(stream)
+            finally:
+                # No handler runs any more, but for those that ignore their cancellation.
+                await asyncio.gather(life.stop(), processes.finish())
             log.info("worker %s has stopped", pool.id)
 
 

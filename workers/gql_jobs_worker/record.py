@@ -6,11 +6,12 @@ Never acks or naks a delivery: ``Recorded`` says what the pipeline has to do wit
 import asyncio
 import logging
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from msgspec import Raw, Struct
 
+from gql_jobs import clock
 from gql_jobs.jobs.claim import TERMINAL, Drop, Leave, Wait
 from gql_jobs.jobs.errors import QueueUnavailable
 from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Kind, Released
@@ -22,12 +23,11 @@ from gql_jobs_worker.cancellations import Receipts
 from gql_jobs_worker.claim import Claimed
 from gql_jobs_worker.execution import Ran, Stop, Succeeded
 from gql_jobs_worker.failures import Failure, job_error
+from gql_jobs_worker.intake import HAND_BACK_DELAY
 from gql_jobs_worker.telemetry import Counts, log_event, shown_seconds
 
 log = logging.getLogger(__name__)
 
-HAND_BACK_DELAY = 0.05
-"""Seconds until a job handed back at shutdown is delivered again."""
 _MAX_DOUBLINGS = 60
 """Doublings of the delay that are calculated; after so many, every cap has been reached."""
 
@@ -115,6 +115,9 @@ class Records:
         if (refused := await self._write(claimed, ran, Kind.FAILED, body)) is not None:
             return refused
         self._ended(claimed, "failed", error=error.message, retry_in=f"{delay:g}s")
+        if claimed.spec.gate is not None:
+            # Its place goes to others until the gate releases the next attempt, which is a submission of its own.
+            return Recorded("failed", Drop())
         return Recorded("failed", Wait(delay - (asyncio.get_running_loop().time() - began)))
 
     async def _time(self) -> datetime:
@@ -122,7 +125,7 @@ class Records:
         try:
             return await self._log.server_time()
         except QueueUnavailable:
-            return datetime.now(UTC)
+            return clock.now()
 
     async def _handed_back(self, claimed: Claimed, ran: Ran) -> Recorded:
         """Release the job for another worker, at shutdown; the attempt does not count."""

@@ -23,6 +23,21 @@ async function fill(queue) {
   say(now() - began)
 }
 
+async function one(queue) {
+  const began = now()
+  for (let number = 0; number < jobs; number++) await queue.add('noop', { ...payload, sent: 0 })
+  say(now() - began)
+}
+
+async function fifty(queue) {
+  const began = now()
+  for (let start = 0; start < jobs; start += 50) {
+    const together = Math.min(50, jobs - start)
+    await Promise.all(Array.from({ length: together }, () => queue.add('noop', { ...payload, sent: 0 })))
+  }
+  say(now() - began)
+}
+
 async function send(queue) {
   const began = now()
   for (let number = 0; number < jobs; number++) {
@@ -48,10 +63,11 @@ function work() {
   ).waitUntilReady().then(() => say('ready'))
 }
 
-if (command === 'fill' || command === 'send') {
+const enqueue = { fill, one, fifty, send }[command]
+if (enqueue) {
   const queue = new Queue('noop', { connection })
   await queue.waitUntilReady()
-  await (command === 'fill' ? fill : send)(queue)
+  await enqueue(queue)
   await queue.close()
 } else {
   work()

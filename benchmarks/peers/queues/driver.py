@@ -1,8 +1,9 @@
 """What the programs of all queues share: their arguments, the payload, and the clock of the handler.
 
-``PROGRAM fill N`` enqueues N jobs and prints the seconds; ``PROGRAM work N`` runs N jobs and prints when the first
-began and the last ended; ``PROGRAM stamp N`` prints ``ready`` and how long after its creation each of N jobs began;
-``PROGRAM send N RATE`` creates N jobs, RATE per second. ``PEER_URL`` is the server, ``PEER_SETTINGS`` JSON.
+``PROGRAM fill N`` enqueues N jobs and prints the seconds, by the system's call for many where it has one; ``PROGRAM
+one N`` does it one after another, ``PROGRAM fifty N`` so many at once; ``PROGRAM work N`` runs N jobs and prints when
+the first began and the last ended; ``PROGRAM stamp N`` prints ``ready`` and how long after its creation each of N jobs
+began; ``PROGRAM send N RATE`` creates N jobs, RATE per second. ``PEER_URL`` is the server, ``PEER_SETTINGS`` JSON.
 """
 
 import asyncio
@@ -48,6 +49,23 @@ class Clock:
 def say(value: object) -> None:
     """One line of JSON to whoever measures."""
     print(json.dumps(value), flush=True)
+
+
+ENQUEUES = frozenset({"fill", "fifty", "one", "send"})
+"""The commands that run no job."""
+
+
+async def enqueue_all(enqueue: Callable[[dict[str, Any]], Awaitable[object]]) -> None:
+    """Do what the command says."""
+    await {"fill": fill, "fifty": fill, "one": one, "send": send}[COMMAND](enqueue)
+
+
+async def one(enqueue: Callable[[dict[str, Any]], Awaitable[object]]) -> None:
+    """Enqueue one after another, and say how long it took."""
+    began = time.monotonic()
+    for _ in range(JOBS):
+        await enqueue({**PAYLOAD, "sent": 0.0})
+    say(time.monotonic() - began)
 
 
 async def fill(enqueue: Callable[[dict[str, Any]], Awaitable[object]]) -> None:

@@ -16,10 +16,8 @@ async def noop(_: Any, *, sent: float, **_payload: str) -> None:
 async def main() -> None:
     queue = Queue.from_url(driver.URL)
     await queue.connect()
-    if driver.COMMAND in {"fill", "send"}:
-        await (driver.fill if driver.COMMAND == "fill" else driver.send)(
-            lambda payload: queue.enqueue("noop", **payload)
-        )
+    if driver.COMMAND in driver.ENQUEUES:
+        await driver.enqueue_all(lambda payload: queue.enqueue("noop", **payload))
         await queue.disconnect()
         return
     worker = Worker(queue, functions=[noop], concurrency=driver.SETTINGS["concurrency"])

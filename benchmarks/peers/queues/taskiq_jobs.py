@@ -25,9 +25,9 @@ async def noop(*, sent: float, **_payload: str) -> None:
 
 async def main() -> None:
     logging.getLogger("taskiq").setLevel(logging.ERROR)
-    if driver.COMMAND in {"fill", "send"}:
+    if driver.COMMAND in driver.ENQUEUES:
         await broker.startup()
-        await (driver.fill if driver.COMMAND == "fill" else driver.send)(lambda payload: noop.kiq(**payload))
+        await driver.enqueue_all(lambda payload: noop.kiq(**payload))
         await broker.shutdown()
         return
     broker.is_worker_process = True

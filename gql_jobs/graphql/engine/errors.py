@@ -116,7 +116,10 @@ Parts = tuple[str | int, ...]
 
 
 class PayloadArguments(NamedTuple):
-    """The arguments of a schema that contain payloads: an input object with one, or a list of such objects."""
+    """The arguments of a schema that contain payloads: an input object with one, or a list of such objects.
+
+    An argument that has the name of that member is a payload itself.
+    """
 
     arguments: dict[str, str]
     """The argument's name, by the name of the root field."""
@@ -128,6 +131,8 @@ class PayloadArguments(NamedTuple):
     def message(self, fault: "Fault") -> str:
         """Return what is said of a fault in a payload: without the value that it ends with where that may be secret."""
         places = [part for part in fault.path if not isinstance(part, int)]
+        if places[:1] == [self.member]:
+            places = ["", *places]
         if self.secret.isdisjoint(places[2:3]) and places[2:]:
             return _cut(fault.message)
         return _cut(_VALUE_SAID.sub(".", fault.message, count=1)) if self.secret else _cut(fault.message)
@@ -137,7 +142,7 @@ class PayloadArguments(NamedTuple):
         root, *rest = path
         if rest and isinstance(rest[0], int):
             rest = rest[1:]
-        return root in self.arguments.values() and rest[:1] == [self.member]
+        return root in self.arguments.values() and (root == self.member or rest[:1] == [self.member])
 
 
 class Fault(NamedTuple):

@@ -21,6 +21,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLOneOfDirective,
     GraphQLSchema,
+    GraphQLUnionType,
 )
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.schema_directives import OneOf
@@ -31,6 +32,9 @@ _E = TypeVar("_E", bound=type[Enum])
 
 GIVEN_AS = "given as"
 """The key of a field's metadata that names it in the dictionaries of input objects."""
+
+
+_READ_AS = "__gql_jobs_read_as__"
 
 
 class Resolver(NamedTuple):
@@ -55,9 +59,13 @@ def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
         if isinstance(named, GraphQLInputObjectType):
             definition = named.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
             named.is_one_of = definition.is_one_of
+            named.out_type = getattr(definition.origin, _READ_AS, named.out_type)  # type: ignore[method-assign]
             for member in named.fields.values():
                 definition = _definition(member)
                 member.out_name = definition.metadata.get(GIVEN_AS, definition.python_name)
+        elif isinstance(named, GraphQLUnionType):
+            # Strawberry knows only objects of its own classes; graphql-core asks the object itself.
+            named.resolve_type = None
         elif isinstance(named, GraphQLObjectType | GraphQLInterfaceType):
             for field in named.fields.values():
                 for argument in field.args.values():
@@ -135,6 +143,11 @@ def named_field(python_name: str, field: Any) -> StrawberryField:
     assert isinstance(field, StrawberryField)
     field.python_name = python_name
     return field
+
+
+def read_as(input_type: type, convert: Callable[[dict[str, Any]], Any]) -> None:
+    """Have an input object read as what ``convert`` makes of the dictionary that was given."""
+    setattr(input_type, _READ_AS, staticmethod(convert))
 
 
 def selection_below(info: "strawberry.Info[Any, Any]") -> tuple[list[FieldNode], dict[str, FragmentDefinitionNode]]:

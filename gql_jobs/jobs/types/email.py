@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, EmailStr, Field
 
-from gql_jobs.jobs.registry import Model, job_type
+from gql_jobs.jobs.registry import Model, Payload, job_type
 
 # Wider than the standard, as some programs are: with blanks, without padding.
 _ENCODED_WORD = re.compile(r"=\?([^?]*)\?([bq])\?([^?]*)", re.IGNORECASE)
@@ -55,7 +55,13 @@ def _plain_address(address: str) -> str:
     return address
 
 
-class EmailPayload(Model):
+class EmailResult(Model):
+    """What the SMTP server accepted."""
+
+    message_id: str = Field(description="The Message-ID the mail was sent with; it derives from the job id.")
+
+
+class EmailPayload(Payload[EmailResult]):
     """An e-mail to send."""
 
     to: Annotated[EmailStr, AfterValidator(_plain_address)] = Field(
@@ -67,16 +73,9 @@ class EmailPayload(Model):
     body: str = Field(description="The text, plain.")
 
 
-class EmailResult(Model):
-    """What the SMTP server accepted."""
-
-    message_id: str = Field(description="The Message-ID the mail was sent with; it derives from the job id.")
-
-
 job_type(
     "email",
     payload=EmailPayload,
-    result=EmailResult,
     handler="gql_jobs_worker.handlers.email:send_email",
     description="Sends one e-mail over SMTP.",
 )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from gql_jobs.jobs.model import artifact_name
-from gql_jobs.jobs.registry import Model, job_type
+from gql_jobs.jobs.registry import Model, Payload, job_type
 
 MAX_URL = 2048
 """Characters of a URL, at most."""
@@ -80,7 +80,16 @@ def _writable(path: str) -> str:
     return path
 
 
-class ImageProcessingPayload(Model):
+class ImageProcessingResult(Model):
+    """The picture that was made."""
+
+    url: str = Field(description="Its path below the API's address.")
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    size_bytes: int = Field(description="Size of the file, in bytes.")
+
+
+class ImageProcessingPayload(Payload[ImageProcessingResult]):
     """A picture to fetch and what to make of it."""
 
     image_url: Annotated[str, AfterValidator(_fetchable)] = Field(
@@ -102,19 +111,9 @@ class ImageProcessingPayload(Model):
     )
 
 
-class ImageProcessingResult(Model):
-    """The picture that was made."""
-
-    url: str = Field(description="Its path below the API's address.")
-    width: int = Field(description="In pixels.")
-    height: int = Field(description="In pixels.")
-    size_bytes: int = Field(description="Size of the file, in bytes.")
-
-
 job_type(
     "image_processing",
     payload=ImageProcessingPayload,
-    result=ImageProcessingResult,
     handler="gql_jobs_worker.handlers.image_processing:process_image",
     cpu_bound=True,
     description="Fetches a picture over HTTP, changes it step by step and keeps the outcome as an artifact.",

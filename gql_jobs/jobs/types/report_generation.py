@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gql_jobs.jobs.registry import Model, job_type
+from gql_jobs.jobs.registry import Model, Payload, job_type
 
 MAX_YEARS = 50
 EARLIEST = date(1900, 1, 1)
@@ -54,14 +54,6 @@ class DateRange(Model):
         return self
 
 
-class ReportGenerationPayload(Model):
-    """A report to make."""
-
-    report_type: ReportType = Field(description="What the report is about.")
-    format: ReportFormat = Field(description="The file to make of it.")
-    date_range: DateRange = Field(description="The days it covers.")
-
-
 class ReportGenerationResult(Model):
     """The report that was made."""
 
@@ -70,10 +62,17 @@ class ReportGenerationResult(Model):
     size_bytes: int = Field(description="The size of the file.")
 
 
+class ReportGenerationPayload(Payload[ReportGenerationResult]):
+    """A report to make."""
+
+    report_type: ReportType = Field(description="What the report is about.")
+    format: ReportFormat = Field(description="The file to make of it.")
+    date_range: DateRange = Field(description="The days it covers.")
+
+
 job_type(
     "report_generation",
     payload=ReportGenerationPayload,
-    result=ReportGenerationResult,
     handler="gql_jobs_worker.handlers.report_generation:generate_report",
     cpu_bound=True,
     description="Adds up the sales of a date range and writes them as PDF, CSV or XLSX.",

@@ -19,7 +19,7 @@ LISTS: dict[str, tuple[int, Any]] = {
     "tags": (32, "a"),
     "type": (100, "probe"),
     "queue": (100, "default"),
-    "status": (7, "QUEUED"),
+    "status": (8, "QUEUED"),
     "priority": (4, "LOW"),
 }
 

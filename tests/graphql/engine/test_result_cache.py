@@ -99,6 +99,7 @@ async def test_nothing_is_kept_of_an_operation_that_nobody_watches(schema: JobsS
         ("job { cancellation { requestedAt } }", False),
         ("job { events { at } }", False),
         ("job { origin { id } }", False),
+        ("job { parent { id } children { id } }", False),
         ("job { payloadPreview }", False),
         ("job { waiting { detail } }", False),
         ("... on JobCompleted { job { ...F } }", False),
@@ -124,7 +125,7 @@ def test_a_field_that_may_look_elsewhere_takes_an_info_and_is_never_taken_for_on
         if isinstance(named, GraphQLObjectType) and not named.name.startswith("__"):
             elsewhere |= {f"{named.name}.{name}" for name, f in named.fields.items() if not follows_from_source(f)}
     jobs = {"EmailJob", "UnknownJob", "ProbeJob"}
-    fields = ("artifacts", "cancellation", "events", "origin", "payloadPreview", "waiting")
+    fields = ("artifacts", "cancellation", "children", "events", "origin", "parent", "payloadPreview", "waiting")
     of_jobs = {f"{job}.{field}" for job in jobs for field in fields}
     roots = ("Query.", "Mutation.", "Subscription.")
     assert {e for e in elsewhere if e.split(".")[0] in jobs} == of_jobs

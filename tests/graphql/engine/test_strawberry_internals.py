@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pytest
 import strawberry
 from graphql import (
+    ExecutionResult,
     GraphQLEnumType,
     GraphQLError,
     GraphQLInputObjectType,
@@ -40,10 +41,12 @@ from gql_jobs.graphql.engine.strawberry_internals import (
     enum_class,
     named_field,
     object_name,
+    read_as,
     resolver_of,
     selection_below,
 )
 from gql_jobs.graphql.job_types import presented_event
+from gql_jobs.graphql.payload_types import Shown
 from gql_jobs.graphql.schema import JobsSchema
 from tests.graphql.sample_jobs import IDS
 
@@ -155,6 +158,46 @@ def test_an_input_object_is_a_dictionary_by_python_names_without_what_was_left_o
     assert _run(core, by_variable, choice={"firstOne": {"leftOut": None}}).data == {
         "echo": "{'first_one': {'some_number': 7, 'left_out': None}}"
     }
+
+
+def test_an_input_object_is_read_as_what_is_made_of_its_dictionary() -> None:
+    made = create_type(
+        "Doubled", [named_field("number", strawberry.field(name="number", graphql_type=int))], is_input=True
+    )
+    read_as(made, lambda given: given["number"] * 2)
+
+    def echo(value: Annotated[Any, strawberry.argument(graphql_type=made)]) -> int:
+        return int(value)
+
+    core = core_schema(strawberry.Schema(create_type("Query", [strawberry.field(echo, name="echo")])))
+    call_resolvers(core)
+    literal = execute(core, parse("{ echo(value: {number: 3}) }"))
+    variable = execute(
+        core, parse("query ($value: Doubled!) { echo(value: $value) }"), variable_values={"value": {"number": 4}}
+    )
+    assert isinstance(literal, ExecutionResult)
+    assert isinstance(variable, ExecutionResult)
+    assert (literal.data, variable.data) == ({"echo": 6}, {"echo": 8})
+
+
+def test_an_object_of_a_union_says_itself_of_which_type_it_is() -> None:
+    one: Any
+    other: Any
+    one, other = (
+        create_type(name, [named_field("number", strawberry.field(name="number", graphql_type=int))])
+        for name in ("One", "Other")
+    )
+
+    def either() -> Any:
+        return Shown({"number": 1}, frozenset(), lacking=False, type_name="Other")
+
+    union: Any = Annotated.__class_getitem__((one | other, strawberry.union("Either")))  # type: ignore[attr-defined]
+    field = strawberry.field(either, name="either", graphql_type=union)
+    core = core_schema(strawberry.Schema(create_type("Query", [field])))
+    call_resolvers(core)
+    answer = execute(core, parse("{ either { __typename ... on Other { number } } }"))
+    assert isinstance(answer, ExecutionResult)
+    assert (answer.errors, answer.data) == (None, {"either": {"__typename": "Other", "number": 1}})
 
 
 def test_one_of_is_checked_by_graphql_core_whose_error_has_a_place(core: GraphQLSchema) -> None:

@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,16 @@ class Postgres(NamedTuple):
     """A running server."""
 
     url: str
+    control: Callable[[str], None]
+    """Runs ``pg_ctl`` with an action, and waits until it is done."""
+
+    def stop(self) -> None:
+        """End the server at once."""
+        self.control("stop")
+
+    def start(self) -> None:
+        """Start it again, with what it had stored."""
+        self.control("start")
 
     def run(self, statements: str) -> None:
         """Run them in one transaction."""
@@ -44,11 +54,16 @@ def running_postgres() -> Iterator[Postgres]:
         _run(user, initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
         control = str(Path(initdb).with_name("pg_ctl"))
         options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        _run(user, control, "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+
+        def act(action: str) -> None:
+            how = ("-o", options, "-l", str(folder / "log")) if action == "start" else ("-m", "immediate")
+            _run(user, control, "-D", str(data), *how, "-w", action)
+
+        act("start")
         try:
-            yield Postgres(f"postgresql://postgres@/postgres?host={folder}")
+            yield Postgres(f"postgresql://postgres@/postgres?host={folder}", act)
         finally:
-            _run(user, control, "-D", str(data), "-m", "immediate", "-w", "stop")
+            act("stop")
     finally:
         shutil.rmtree(folder)
 

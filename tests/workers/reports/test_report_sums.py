@@ -11,10 +11,9 @@ import pytest
 
 from gql_jobs.jobs.types.report_generation import ReportGenerationResult
 from gql_jobs_worker.reports.generator import sales_file
-from tests.handler_context import JOB_ID
 from tests.workers.reports.conftest import Reporting
 from tests.workers.reports.reading import Read, computed, pdf_pages, read_csv, read_pdf, read_xlsx, workbook
-from tests.workers.reports.reporting import ReportContext
+from tests.workers.reports.reporting import JOB_ID, ReportContext
 from tests.workers.reports.sales import Expected, Sale, expected, percent, some_sales, write_csv
 
 START, END = date(2024, 2, 10), date(2024, 5, 20)

@@ -12,6 +12,7 @@ import pytest
 
 from gql_jobs_worker.reports import generator
 from gql_jobs_worker.reports.generator import ensure_sales, sales_file
+from tests.running import PYTHON_PATH
 
 MAKE_AND_TELL = """
 import sys, pathlib
@@ -48,7 +49,7 @@ def test_it_has_the_same_rows_every_time(bundled: Path) -> None:
 
 
 def test_two_processes_at_once_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    monkeypatch.setenv("PYTHONPATH", PYTHON_PATH)
     command = [sys.executable, "-c", MAKE_AND_TELL, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0].strip() for process in both]

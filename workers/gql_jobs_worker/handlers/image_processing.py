@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.model import artifact_name
-from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.image_processing import ImageProcessingPayload, ImageProcessingResult, image_format
 from gql_jobs.settings import Settings
 from gql_jobs_worker.handlers import environment_settings
@@ -48,7 +47,7 @@ async def process_image(context: JobContext, payload: ImageProcessingPayload) ->
         context.progress(_WRITTEN, f"Storing {name}")
         artifact = await context.save_artifact(name, path)
     return ImageProcessingResult(
-        url=artifact_url(context.job_id, name),
+        url=context.artifact_url(name),
         width=picture.width,
         height=picture.height,
         size_bytes=artifact.size_bytes,

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from gql_jobs.jobs.errors import PermanentError
 from gql_jobs.jobs.handler import JobContext
 from gql_jobs.jobs.payloads import canonical_json
-from gql_jobs.jobs.types import artifact_url
 from gql_jobs.jobs.types.report_generation import ReportFormat, ReportGenerationPayload, ReportGenerationResult
 from gql_jobs_worker.handlers import environment_settings
 from gql_jobs_worker.reports.aggregation import Aggregation, key_of
@@ -51,7 +50,7 @@ async def generate_report(context: JobContext, payload: ReportGenerationPayload)
         context.progress(_SAVED, f"Saving {name}...")
         artifact = await context.save_artifact(name, path, _CONTENT_TYPES[payload.format])
     return ReportGenerationResult(
-        url=artifact_url(context.job_id, name), rows=report.total.rows, size_bytes=artifact.size_bytes
+        url=context.artifact_url(name), rows=report.total.rows, size_bytes=artifact.size_bytes
     )
 
 

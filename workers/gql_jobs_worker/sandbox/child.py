@@ -7,6 +7,7 @@ worker hears how the attempt ended: from here, or by the end of the process.
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import pickle
 import resource
@@ -23,16 +24,27 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import msgspec
+from pydantic import BaseModel
 
-from gql_jobs.jobs.errors import AttemptStoppedError, RefusedValue, TransientError
+from gql_jobs.jobs.errors import (
+    AttemptStoppedError,
+    PayloadTooLarge,
+    PermanentError,
+    RefusedValue,
+    TransientError,
+)
+from gql_jobs.jobs.handler import ChildJob
 from gql_jobs.jobs.model import Artifact
+from gql_jobs.jobs.worker_hooks import WorkerState
 from gql_jobs.logs import HiddenTexts, JobLogger, configure_logging, hidden_in_log, log_whole_process_as
 from gql_jobs.settings import Settings
+from gql_jobs_worker.children import asked_child
 from gql_jobs_worker.execution import (
     Readable,
     Reports,
     Succeeded,
     Unable,
+    address_of_artifact,
     awaited,
     checkpoint_json,
     end_copy,
@@ -43,14 +55,18 @@ from gql_jobs_worker.execution import (
     refuse_waiting_on_a_loop,
     result_of,
 )
-from gql_jobs_worker.failures import Failure, failure_of
+from gql_jobs_worker.failures import Failure, HookFailed, failure_of
+from gql_jobs_worker.process_life import ProcessLife
 from gql_jobs_worker.sandbox.wire import (
     LENGTH,
     Answer,
     AttemptEnded,
     Began,
     CpuJob,
+    CreateChild,
+    EndProcess,
     Imported,
+    Preparing,
     ReportProgress,
     Request,
     RequestDone,
@@ -58,6 +74,8 @@ from gql_jobs_worker.sandbox.wire import (
     RunAttempt,
     SaveArtifact,
     SaveCheckpoint,
+    Stored,
+    TryImport,
     decode_answer,
     decode_order,
     frame,
@@ -79,6 +97,9 @@ _MOST_LEFT_RUNNING = 16
 _HIGH_FD = 100
 """The connection's descriptor is this or a higher one, out of the way of handlers that close all low ones; where a
 process may have few, a lower one."""
+_STARTUP_FAILED = "StartupFailed"
+_SPOILING = frozenset({"MemoryError", _STARTUP_FAILED})
+"""The types of failures after which the process is replaced."""
 _BURST = 100
 """Progress reports that leave the process at once; as many come back in ``_BURST / _RATE`` s."""
 _RATE = 20
@@ -97,11 +118,13 @@ def run(folder: str, log_level: str, log_format: str, memory_limit: str) -> NoRe
     tempfile.tempdir = folder
     process = _ThisProcess(int(memory_limit))
     while True:
-        order = decode_order(process.receive())
-        if isinstance(order, RunAttempt):
-            process.run_attempt(order)
-        else:
-            process.send(Imported(missing_import(order.handler)))
+        match decode_order(process.receive()):
+            case RunAttempt() as order:
+                process.run_attempt(order)
+            case TryImport(handler):
+                process.send(Imported(missing_import(handler)))
+            case EndProcess():
+                process.finish()
 
 
 def _secrets() -> tuple[str, ...]:
@@ -125,12 +148,20 @@ class _ThisProcess:
         self._id = os.getpid()
         self._memory_limit = memory_limit
         self._may_take = resource.getrlimit(resource.RLIMIT_AS)
-        self._identity = self._identities(high)
-        self._streams = (sys.stdin, sys.stdout, sys.stderr)
-        self._open = _open_descriptors()
+        self._life = ProcessLife(math.inf)
+        self._own_loop: asyncio.Runner | None = None
+        self._made_at_start = 0
+        self._note_condition(high)
         self._lock = threading.Lock()
         # A copy that keeps the connection would keep the worker from seeing that this process has ended.
         os.register_at_fork(after_in_child=self._connection.close)
+
+    def _note_condition(self, connection: int) -> None:
+        """Note how the process is, for ``_is_intact``."""
+        self._identity = self._identities(connection)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._open = _open_descriptors()
+        self._threads = threading.active_count()
 
     def _identities(self, connection: int) -> tuple[object, ...]:
         found: list[object] = []
@@ -160,7 +191,7 @@ class _ThisProcess:
         else:
             payload = read_payload(job.job_type, job.payload, job.marks)
             hidden = HiddenTexts(()) if isinstance(payload, Unable) else payload.hidden
-            context = ChildContext(self, job, log, hidden)
+            context = ChildContext(self, job, log, hidden, self._life.state)
             with hidden_in_log(hidden):
                 outcome = self._outcome(job, payload, context, surroundings)
                 context.close()
@@ -171,10 +202,40 @@ class _ThisProcess:
             AttemptEnded(
                 result=outcome.result if isinstance(outcome, Succeeded) else None,
                 failure=None if succeeded else outcome,  # type: ignore[arg-type]
-                memory=_memory(),
-                reusable=intact and not (isinstance(outcome, Failure) and outcome.type == "MemoryError"),
+                memory=_memory() - self._made_at_start,
+                reusable=intact and not (isinstance(outcome, Failure) and outcome.type in _SPOILING),
+                has_end=self._life.has_end,
             )
         )
+
+    def finish(self) -> NoReturn:
+        """Do what is to be done after the last attempt, and end the process."""
+        self._life.stop_here(self.run_coroutine)
+        self._flush_output()
+        logging.shutdown()
+        os._exit(0)
+
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine to its end, in an event loop of its own.
+
+        In the process's own one if functions of its start have run, so that what they made there can be used, and if
+        that does not run already.
+        """
+        if not self._life.has_begun or threading.current_thread() is not threading.main_thread() or _loop_runs():
+            return asyncio.run(coroutine)
+        if self._own_loop is None:
+            self._own_loop = asyncio.Runner()
+        return self._own_loop.run(_without_left_over(coroutine))
+
+    def _prepare(self) -> None:
+        """Do once what the handler's module asks for.
+
+        :raises HookFailed: if that fails.
+        """
+        held = _memory()
+        self._life.start_here(lambda hook: self.send(Preparing(hook)), self.run_coroutine)
+        self._made_at_start += max(_memory() - held, 0)
+        self._note_condition(self._connection.fileno())
 
     def _outcome(
         self, job: CpuJob, payload: Readable | Unable, context: "ChildContext", surroundings: "_Surroundings"
@@ -185,6 +246,12 @@ class _ThisProcess:
         invocation = prepare(job.job_type, payload.payload, context)
         if isinstance(invocation, Failure):
             return invocation
+        if self._life.is_behind:
+            try:
+                self._prepare()
+            except HookFailed as failure:
+                return Failure(_STARTUP_FAILED, str(failure))
+            surroundings.take_log()
         # What its module has done to the process when it was imported was done for all of its jobs.
         surroundings.take()
         self.send(Began())
@@ -193,7 +260,7 @@ class _ThisProcess:
             value = invocation.handler(context, invocation.payload)
             end_copy(self._id)
             if must_be_awaited(value):
-                value = asyncio.run(awaited(value))
+                value = self.run_coroutine(_finished(value))
             _stop_timers()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the process can go on
             end_copy(self._id, error)
@@ -218,7 +285,10 @@ class _ThisProcess:
         """Return whether nothing that cannot be put back keeps the next handler from this process."""
         if any(stream is not None and stream.closed for stream in self._streams):
             return False
-        if _open_descriptors() > self._open + _MOST_LEFT_OPEN or threading.active_count() > 1 + _MOST_LEFT_RUNNING:
+        if (
+            _open_descriptors() > self._open + _MOST_LEFT_OPEN
+            or threading.active_count() > self._threads + _MOST_LEFT_RUNNING
+        ):
             return False
         same = (sys.stdin, sys.stdout, sys.stderr) == self._streams
         return same and self._identities(self._connection.fileno()) == self._identity
@@ -268,9 +338,13 @@ class _Surroundings:
     """What a handler may change for all that runs in the process after it, and what can be put back."""
 
     def __init__(self) -> None:
+        self.take_log()
+        self.take()
+
+    def take_log(self) -> None:
+        """Remember how the log is now."""
         root = logging.getLogger()
         self._logging = (root.level, list(root.handlers))
-        self.take()
 
     def take(self) -> None:
         """Remember how it is now, but for the log."""
@@ -316,6 +390,30 @@ class _Surroundings:
         return True
 
 
+async def _finished(value: Any) -> Any:
+    return await awaited(value)
+
+
+async def _without_left_over(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Return what a coroutine returns, once the tasks that it has left over were cancelled, as ``asyncio.run`` does."""
+    before = asyncio.all_tasks()
+    try:
+        return await coroutine
+    finally:
+        left = asyncio.all_tasks() - before
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _stop_timers() -> None:
     # One that a handler has set would interrupt, or end, what runs after it.
     for timer in _TIMERS:
@@ -332,8 +430,11 @@ def _open_descriptors() -> int:
 class ChildContext:
     """A ``JobContext`` in the process of a CPU-bound handler; it asks its worker to store what is stored."""
 
-    def __init__(self, process: _ThisProcess, job: CpuJob, log: JobLogger, hidden: HiddenTexts) -> None:
+    def __init__(
+        self, process: _ThisProcess, job: CpuJob, log: JobLogger, hidden: HiddenTexts, state: WorkerState
+    ) -> None:
         self._process = process
+        self.state = state
         self._asking = threading.Lock()
         self._reporting = threading.Lock()
         self._room = float(_BURST)
@@ -341,6 +442,8 @@ class ChildContext:
         self._unsent: ReportProgress | None = None
         self._timer: threading.Timer | None = None
         self._closed = False
+        self._max_payload = job.max_result
+        self._public_url = job.public_url
         self.job_id = job.job_id
         self.attempt = job.attempt
         self.idempotency_token = job.job_id
@@ -394,13 +497,30 @@ class ChildContext:
             copy.flush()
             return self._save(name, Path(copy.name), content_type)
 
+    async def create(self, payload: BaseModel, **options: Any) -> ChildJob[Any]:
+        """Create a job, a child of this one; see ``JobContext``."""
+        asked = asked_child(payload, options)
+        size = len(bytes(asked.payload.stored))
+        if size > self._max_payload:
+            # The worker would take so long a message for no message.
+            raise PermanentError(
+                f"A child cannot be created. {PayloadTooLarge('The payload', size, self._max_payload)}"
+            )
+        child = self._ask(CreateChild(asked)).child
+        assert child is not None
+        return child
+
+    def artifact_url(self, name: str) -> str:
+        """Return the address at which clients find a file; see ``JobContext``."""
+        return address_of_artifact(self._public_url, self.job_id, name)
+
     def wait(self, step: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine in an event loop of its own; return its result or raise its error.
+        """Run a coroutine in an event loop of the process; return its result or raise its error.
 
         :raises RuntimeError: in a coroutine, where the step is awaited.
         """
         refuse_waiting_on_a_loop(step)
-        return asyncio.run(step)
+        return self._process.run_coroutine(step)
 
     def close(self) -> None:
         """Send the last report; refuse all later ones."""
@@ -424,7 +544,7 @@ class ChildContext:
         assert artifact is not None
         return artifact
 
-    def _ask(self, request: SaveCheckpoint | SaveArtifact) -> RequestDone:
+    def _ask(self, request: Stored) -> RequestDone:
         if self._closed:
             raise AttemptStoppedError("The attempt has ended.")
         self._flush()
@@ -440,6 +560,7 @@ _ERRORS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "RefusedValue": RefusedValue,
     "TransientError": TransientError,
+    "PermanentError": PermanentError,
     "AttemptStoppedError": AttemptStoppedError,
     "OSError": OSError,
 }

@@ -22,12 +22,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
+from pydantic import BaseModel
 
-from gql_jobs.jobs.errors import AttemptStoppedError, TransientError
+from gql_jobs.jobs.errors import AttemptStoppedError, PermanentError, TransientError
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.settings import Settings
-from gql_jobs_worker.execution import HandlerContext, Succeeded
+from gql_jobs_worker.execution import HandlerContext, Succeeded, TimeLimit
 from gql_jobs_worker.failures import Failure
+from gql_jobs_worker.process_life import SHUTDOWN_WITHIN, late_hook
 from gql_jobs_worker.sandbox.child import CONNECTION_CLOSED
 from gql_jobs_worker.sandbox.guard import kill_marked
 from gql_jobs_worker.sandbox.wire import (
@@ -36,15 +38,18 @@ from gql_jobs_worker.sandbox.wire import (
     AttemptEnded,
     Began,
     CpuJob,
+    CreateChild,
+    EndProcess,
     Imported,
     Order,
+    Preparing,
     ReportProgress,
     Request,
     RequestDone,
     RequestFailed,
     RunAttempt,
-    SaveArtifact,
     SaveCheckpoint,
+    Stored,
     TryImport,
     decode_request,
     frame,
@@ -52,6 +57,10 @@ from gql_jobs_worker.sandbox.wire import (
 
 log = logging.getLogger(__name__)
 
+_NOT_FOUND = (
+    "The process of a CPU-bound handler finds no model {}.{}: it is imported from there, so define it at the top of "
+    "that module, under its own name."
+)
 STARTS = 3
 """Processes that are tried before an attempt fails although its handler never began."""
 _ENDS_WITHIN = 10.0
@@ -110,6 +119,8 @@ class _Process:
         self._reader = reader
         self._writer = writer
         self.jobs = 0
+        self.has_end = False
+        """Whether it has something to do at its end."""
         self.began = False
         """Whether the handler of the attempt that runs has been called."""
         self.max_frame = _FRAME_HEADROOM
@@ -150,6 +161,15 @@ class _Process:
                     if isinstance(message := await self.receive(), ReportProgress):
                         context.progress(message.percent, message.message)
 
+    async def finish(self) -> None:
+        """Have the process do what it does at its end, if there is anything, and wait until it has ended or is late."""
+        if self.has_end and not self.ended.done():
+            with suppress(ConnectionError):
+                await self.send(EndProcess())
+            await asyncio.wait({self.ended}, timeout=SHUTDOWN_WITHIN)
+            if not self.ended.done():
+                log.error("a process of handlers is ended before its functions of @worker_shutdown are")
+
     async def kill(self) -> None:
         """Have the process and all that it has started killed, and return when they have ended."""
         with suppress(OSError):
@@ -174,11 +194,13 @@ class _Process:
 class CpuProcesses:
     """The processes of one worker."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, stderr: int | None = None) -> None:
         """Start no process yet.
 
         :param folder: for temporary files of handlers.
+        :param stderr: the descriptor of what is to be their standard error; None for that of this process.
         """
+        self._stderr = stderr
         self._settings = settings
         self._folder = folder
         self._environment = environment_for_handlers(os.environ, settings.process_environment)
@@ -187,7 +209,14 @@ class CpuProcesses:
         self._closings: set[asyncio.Task[None]] = set()
 
     async def run_handler(
-        self, job_type: JobType, payload: bytes, marks: tuple[str, ...], context: HandlerContext, max_result: int
+        self,
+        job_type: JobType,
+        payload: bytes,
+        marks: tuple[str, ...],
+        context: HandlerContext,
+        max_result: int,
+        *,
+        time_limit: TimeLimit,
     ) -> Succeeded | Failure:
         """Run a handler in a process and return its outcome; if cancelled, kill the process first.
 
@@ -195,16 +224,21 @@ class CpuProcesses:
 
         :param marks: the places of secrets that were stored with the payload.
         :param max_result: bytes of the result's JSON.
+        :param time_limit: paused while a process does what it does once, before its first handler.
         """
         job = CpuJob(
-            job_type=job_type,
+            # The function for keys is for creations, and may be one that cannot be pickled.
+            job_type=msgspec.structs.replace(job_type, concurrency_key=None),
             payload=payload,
             marks=marks,
             job_id=context.job_id,
             attempt=context.attempt,
             saved=context.saved,
             max_result=max_result,
+            public_url=self._settings.public_url,
         )
+        if (model := _not_found(job_type)) is not None:
+            return Failure("ModelNotFound", _NOT_FOUND.format(model.__module__, model.__qualname__))
         order = RunAttempt(pickle.dumps(job), job_type.name, context.fields)
         for tries in range(1, STARTS + 1):
             try:
@@ -212,7 +246,7 @@ class CpuProcesses:
             except OSError as error:
                 ending, began = f"cannot be started: {error.strerror or error}", False
             else:
-                outcome = await self._run_attempt(process, order, context, max_result)
+                outcome = await self._run_attempt(process, order, context, max_result, time_limit)
                 if not isinstance(outcome, int):
                     return outcome
                 ending, began = self._how(outcome), process.began
@@ -240,21 +274,27 @@ class CpuProcesses:
         return answer.missing if isinstance(answer, Imported) else None
 
     async def _run_attempt(
-        self, process: _Process, order: RunAttempt, context: HandlerContext, max_result: int
+        self, process: _Process, order: RunAttempt, context: HandlerContext, max_result: int, time_limit: TimeLimit
     ) -> Succeeded | Failure | int:
         """Return the attempt's outcome, or the exit code of the process if it has ended instead."""
-        reusable = False
+        reusable = intact = False
         process.max_frame = 2 * max_result + _FRAME_HEADROOM
         try:
             await process.send(order)
             while not isinstance(message := await process.receive(), AttemptEnded):
                 if isinstance(message, ReportProgress):
                     context.progress(message.percent, message.message)
-                elif isinstance(message, SaveCheckpoint | SaveArtifact):
+                elif isinstance(message, Stored):
                     await process.send(await _answer(context, message))
-                else:
-                    process.began = process.began or isinstance(message, Began)
-            reusable = message.reusable and message.memory <= self._settings.process_max_bytes
+                elif isinstance(message, Preparing):
+                    seconds = self._settings.startup_timeout
+                    time_limit.pause(seconds, late_hook(message.hook, seconds))
+                elif isinstance(message, Began):
+                    time_limit.resume()
+                    process.began = True
+            process.has_end = message.has_end
+            intact = message.reusable
+            reusable = intact and message.memory <= self._settings.process_max_bytes
         except (ConnectionError, asyncio.IncompleteReadError):
             return await process.ended
         except GarbledConnection:
@@ -262,7 +302,7 @@ class CpuProcesses:
         finally:
             process.jobs += 1
             # Awaited even if this is cancelled meanwhile: the slot is free only once the process has ended.
-            await self._give_back(process, reusable=reusable, context=context)
+            await self._give_back(process, reusable=reusable, intact=intact, context=context)
         return message.failure if message.failure is not None else Succeeded(message.result or b"")
 
     def _how(self, code: int) -> str:
@@ -310,6 +350,7 @@ class CpuProcesses:
                 begin,
                 *arguments,
                 stdin=theirs.fileno(),
+                stderr=self._stderr,
                 env={**self._environment, _MARK: mark},
                 start_new_session=True,
             )
@@ -326,16 +367,20 @@ class CpuProcesses:
         """Close the connection of a process that has ended by itself while it was idle."""
         if process in self._idle:
             self._idle.remove(process)
-            self._replace(process, None)
+            self._replace(process, None, intact=False)
 
-    async def _give_back(self, process: _Process, *, reusable: bool, context: HandlerContext | None = None) -> None:
+    async def _give_back(
+        self, process: _Process, *, reusable: bool, intact: bool = False, context: HandlerContext | None = None
+    ) -> None:
         if reusable and process.jobs < self._settings.process_max_jobs and not process.ended.done():
             self._idle.append(process)
             return
-        await asyncio.shield(self._replace(process, context))
+        await asyncio.shield(self._replace(process, context, intact=intact))
 
-    def _replace(self, process: _Process, context: HandlerContext | None) -> "asyncio.Task[None]":
+    def _replace(self, process: _Process, context: HandlerContext | None, *, intact: bool) -> "asyncio.Task[None]":
         async def replace() -> None:
+            if intact:
+                await process.finish()
             await process.kill()
             if context is not None:
                 await process.drain(context)
@@ -347,29 +392,48 @@ class CpuProcesses:
         replacing.add_done_callback(lambda _: self._all.discard(process))
         return replacing
 
+    async def finish(self) -> None:
+        """Have the processes in which nothing runs do what they do at their end; afterwards ``close`` them."""
+        await asyncio.gather(*(process.finish() for process in self._idle))
+
     async def close(self) -> None:
         """Kill every process."""
         self._idle.clear()
         await asyncio.gather(*(process.close() for process in list(self._all)), *self._closings)
 
 
-async def _answer(context: HandlerContext, request: SaveCheckpoint | SaveArtifact) -> Answer:
+def _not_found(job_type: JobType) -> type[BaseModel] | None:
+    """Return a model of a type that another process cannot import, as one that was made within a function."""
+    for model in (job_type.payload, job_type.result):
+        try:
+            pickle.dumps(model)
+        except (pickle.PicklingError, AttributeError):
+            return model
+    return None
+
+
+async def _answer(context: HandlerContext, request: Stored) -> Answer:
     try:
         if isinstance(request, SaveCheckpoint):
             await context.store_checkpoint(bytes(request.data))
             return RequestDone()
+        if isinstance(request, CreateChild):
+            return RequestDone(child=await context.create_child(request.asked))
         return RequestDone(await context.save_artifact(request.name, Path(request.path), request.content_type))
     except OSError as error:
         return RequestFailed("OSError", str(error))
-    except (ValueError, TransientError, AttemptStoppedError) as error:
+    except (ValueError, TransientError, PermanentError, AttemptStoppedError) as error:
         return RequestFailed(type(error).__name__, str(error))
 
 
 @asynccontextmanager
-async def open_cpu_processes(settings: Settings) -> AsyncIterator[CpuProcesses]:
-    """Yield processes that are started as they are needed; kill all of them when the block ends."""
+async def open_cpu_processes(settings: Settings, stderr: int | None = None) -> AsyncIterator[CpuProcesses]:
+    """Yield processes that are started as they are needed; kill all of them when the block ends.
+
+    :param stderr: the descriptor of what is to be their standard error; None for that of this process.
+    """
     with scratch_folder() as folder:
-        processes = CpuProcesses(settings, folder)
+        processes = CpuProcesses(settings, folder, stderr)
         try:
             yield processes
         finally:

@@ -1,8 +1,8 @@
 """The frames of JSON that a worker and the process of a CPU-bound handler exchange over a pair of sockets.
 
 The worker sends ``RunAttempt`` or ``TryImport``, and nothing else before the process has answered it with
-``AttemptEnded`` or ``Imported``. Meanwhile it answers ``SaveCheckpoint`` and ``SaveArtifact``, in their order, and no
-other.
+``AttemptEnded`` or ``Imported``. Meanwhile it answers what is to be stored (``Stored``), in its order, and no other.
+``EndProcess`` is answered by the end of the process.
 """
 
 import struct
@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from gql_jobs.jobs.handler import ChildJob
 from gql_jobs.jobs.model import Artifact
 from gql_jobs.jobs.registry import JobType
+from gql_jobs_worker.children import AskedChild
 from gql_jobs_worker.failures import Failure
 
 LENGTH = struct.Struct("!I")
@@ -22,7 +24,7 @@ class CpuJob(msgspec.Struct, frozen=True):
     """What the process needs to run one attempt; pickled, because it names classes.
 
     ``marks``: the places of secrets that were stored with the payload; ``saved``: the data of the last checkpoint;
-    ``max_result``: bytes of the result's JSON.
+    ``max_result``: bytes of the result's JSON, and of a child's payload; ``public_url``: where clients reach the API.
     """
 
     job_type: JobType
@@ -32,6 +34,7 @@ class CpuJob(msgspec.Struct, frozen=True):
     attempt: int
     saved: Any
     max_result: int
+    public_url: str | None
 
 
 class RunAttempt(msgspec.Struct, frozen=True, tag=True):
@@ -46,6 +49,16 @@ class TryImport(msgspec.Struct, frozen=True, tag=True):
     """The handler ``module:function`` is to be imported."""
 
     handler: str
+
+
+class EndProcess(msgspec.Struct, frozen=True, tag=True):
+    """What ``worker_shutdown`` has marked is to be run, and the process to end."""
+
+
+class Preparing(msgspec.Struct, frozen=True, tag=True):
+    """A function that ``worker_startup`` has marked begins: no time of the attempt until ``Began``. Not answered."""
+
+    hook: str
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):
@@ -73,16 +86,24 @@ class SaveArtifact(msgspec.Struct, frozen=True, tag=True):
     content_type: str | None
 
 
+class CreateChild(msgspec.Struct, frozen=True, tag=True):
+    """A job is to be created; answered with the child when it is durable."""
+
+    asked: AskedChild
+
+
 class AttemptEnded(msgspec.Struct, frozen=True, tag=True):
     """The attempt is over: with the JSON of its result, or with its failure.
 
-    ``memory``: bytes that the process holds now; ``reusable``: false if the handler has damaged the process.
+    ``memory``: bytes that the process holds now, but for what was made at its start; ``reusable``: false if the handler
+    has damaged the process; ``has_end``: whether there is something that it does at ``EndProcess``.
     """
 
     result: bytes | None
     failure: Failure | None
     memory: int
     reusable: bool
+    has_end: bool
 
 
 class Imported(msgspec.Struct, frozen=True, tag=True):
@@ -92,9 +113,10 @@ class Imported(msgspec.Struct, frozen=True, tag=True):
 
 
 class RequestDone(msgspec.Struct, frozen=True, tag=True):
-    """The request succeeded; ``artifact``: what was saved, if that was asked for."""
+    """The request succeeded; ``artifact`` or ``child``: what was saved or created, if that was asked for."""
 
     artifact: Artifact | None = None
+    child: ChildJob[Any] | None = None
 
 
 class RequestFailed(msgspec.Struct, frozen=True, tag=True):
@@ -104,10 +126,12 @@ class RequestFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Began | ReportProgress | SaveCheckpoint | SaveArtifact | AttemptEnded | Imported
+Stored = SaveCheckpoint | SaveArtifact | CreateChild
+"""What the process asks its worker to store."""
+Request = Preparing | Began | ReportProgress | Stored | AttemptEnded | Imported
 """What the process sends."""
 Answer = RequestDone | RequestFailed
-Order = RunAttempt | TryImport
+Order = RunAttempt | TryImport | EndProcess
 """What it is told to do."""
 decode_request = msgspec.json.Decoder(Request).decode
 decode_answer = msgspec.json.Decoder(Answer).decode

@@ -1,0 +1,3 @@
+// A page that uses all of the client.
+export * from '@gql-jobs/client';
+export * from '@gql-jobs/client/react';

@@ -1,0 +1,95 @@
+// Creating a job once: a creation whose answer was lost may be asked for again, and what the server refuses is said at
+// the fields.
+
+import { CombinedError } from '@urql/core';
+import { sentence } from '../../api/connection';
+import { type Exact, exactly, write } from '../../api/exact';
+import { type Problems, placeOf } from './drafts';
+import { type Field, isRecord, payloadMember } from './fields';
+import { OPTION } from './OptionFields';
+import { CREATE } from './programs';
+
+export interface Creation {
+  id: string;
+  /** An idempotency key had made the job before. */
+  deduplicated: boolean;
+}
+
+/** Codes after which it is not known whether the job exists. */
+const UNCERTAIN = new Set(['QUEUE_UNAVAILABLE', 'TIMEOUT', 'INTERNAL', 'SERVER_STOPPING']);
+
+/**
+ * Returns what creates a job of an input. Where the outcome of a creation is not known, the same input is sent again
+ * under the same idempotency key, so that there is one job in the end; another input, or the same after an answer, is
+ * another job.
+ */
+export function createOnce(
+  send: (input: { [name: string]: Exact }) => Promise<Record<string, Exact>> = (input) =>
+    exactly(CREATE, { input }),
+): (input: { [name: string]: Exact }) => Promise<Creation> {
+  let pending: { contents: string; key: string } | null = null;
+  return async (input) => {
+    const contents = write(input, 0);
+    const repeats = pending?.contents === contents;
+    if (!pending || !repeats) pending = { contents, key: `dashboard-${crypto.randomUUID()}` };
+    try {
+      const answer = await send({ idempotencyKey: pending.key, ...input });
+      pending = null;
+      const { createJob } = answer as { createJob: { deduplicated: boolean; job: { id: string } } };
+      // That an own key had made it before is the end of a creation whose answer was lost.
+      return {
+        id: createJob.job.id,
+        deduplicated: createJob.deduplicated && !(repeats && input.idempotencyKey === undefined),
+      };
+    } catch (error) {
+      if (!isUncertain(error)) pending = null;
+      throw error;
+    }
+  };
+}
+
+const isUncertain = (error: unknown): boolean =>
+  !(error instanceof CombinedError) ||
+  error.networkError !== undefined ||
+  error.graphQLErrors.some(({ extensions }) => UNCERTAIN.has(String(extensions?.code)));
+
+/** What a refusal says of which fields, and what it says of none. */
+export function refusalOf(
+  error: CombinedError,
+  type: string,
+  field: Field,
+): { fields: Problems; general: string } {
+  if (isUncertain(error))
+    return {
+      fields: {},
+      general:
+        `${error.networkError ? 'The connection was lost' : sentence(error)} It is not known whether the job was created. Create it again without a change: there will be one job only.`.replace(
+          /^The connection was lost /,
+          'The connection was lost. ',
+        ),
+    };
+  const fields: Problems = {};
+  const general: string[] = [];
+  for (const { message, extensions } of error.graphQLErrors) {
+    const { code, fields: faults, argument } = (extensions ?? {}) as { [name: string]: Exact };
+    if (code === 'INVALID_PAYLOAD' && Array.isArray(faults)) {
+      for (const fault of faults) {
+        if (!isRecord(fault)) continue;
+        const { path, rest } = placeOf(field, payloadPath(String(fault.path), type));
+        const said = rest.length > 0 ? `${rest.join('.')}: ${String(fault.message)}` : String(fault.message);
+        fields[path] = fields[path] === undefined ? said : `${fields[path]}\n${said}`;
+      }
+    } else if (code === 'INVALID_ARGUMENT' && typeof argument === 'string' && argument.startsWith('input.')) {
+      const [option = '', place] = argument.slice('input.'.length).split('.');
+      fields[`${OPTION}${option}`] = place === undefined ? message : `Line ${Number(place) + 1}: ${message}`;
+    } else if (code === 'IDEMPOTENCY_CONFLICT') fields[`${OPTION}idempotencyKey`] = message;
+    else general.push(message);
+  }
+  return { fields, general: general.join(' ') };
+}
+
+function payloadPath(path: string, type: string): string[] {
+  const parts = path.split('.');
+  const below = parts.indexOf('payload') + 1;
+  return parts.slice(parts[below] === payloadMember(type) ? below + 1 : below);
+}

@@ -1,0 +1,1 @@
+"""Transcribes videos: an application that hands its work to gql-jobs."""
