@@ -156,6 +156,9 @@ def filter_input_of(wanted: JobFilter) -> dict[str, Any]:
         "createdAfter": wanted.created_after,
         "createdBefore": wanted.created_before,
         "parent": wanted.parent,
+        "schedule": wanted.schedule,
+        "key": wanted.key,
+        "concurrencyKey": wanted.concurrency_key,
     }
     return {
         name: sorted(value) if isinstance(value, frozenset) else value

@@ -207,6 +207,9 @@ class AsyncClient:
         tags: OneOrMore[str] = None,
         ids: OneOrMore[str] = None,
         parent: str | None = None,
+        schedule: str | None = None,
+        key: str | None = None,
+        concurrency_key: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         first: int | None = None,
@@ -217,6 +220,8 @@ class AsyncClient:
 
         :param status: ``"dead_letter"`` or ``JobStatus.DEAD_LETTER``, say.
         :param parent: the id of the job whose handler has created them.
+        :param schedule: the name of the schedule that has made them.
+        :param key: theirs, also of those that have ended.
         :param created_after: later than this; UTC where it has no offset.
         :param first: no more than so many.
         :raises InvalidArgument: for a condition that cannot be meant.
@@ -232,6 +237,9 @@ class AsyncClient:
             created_after=moment_of("created_after", created_after),
             created_before=moment_of("created_before", created_before),
             parent=parent,
+            schedule=schedule,
+            key=key,
+            concurrency_key=concurrency_key,
         )
         left, after = first_of(first), None
         while left is None or left > 0:

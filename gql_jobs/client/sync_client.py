@@ -129,6 +129,9 @@ class Client:
         tags: OneOrMore[str] = None,
         ids: OneOrMore[str] = None,
         parent: str | None = None,
+        schedule: str | None = None,
+        key: str | None = None,
+        concurrency_key: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         first: int | None = None,
@@ -139,6 +142,8 @@ class Client:
 
         :param status: ``"dead_letter"`` or ``JobStatus.DEAD_LETTER``, say.
         :param parent: the id of the job whose handler has created them.
+        :param schedule: the name of the schedule that has made them.
+        :param key: theirs, also of those that have ended.
         :param created_after: later than this; UTC where it has no offset.
         :param first: no more than so many.
         :raises InvalidArgument: for a condition that cannot be meant.
@@ -152,6 +157,9 @@ class Client:
                 tags=tags,
                 ids=ids,
                 parent=parent,
+                schedule=schedule,
+                key=key,
+                concurrency_key=concurrency_key,
                 created_after=created_after,
                 created_before=created_before,
                 first=first,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import strawberry
+from strawberry.utils.str_converters import to_camel_case
 
 from gql_jobs.graphql.scalars_and_enums import SortDirection
 from gql_jobs.jobs.errors import InvalidArgument
@@ -49,6 +50,16 @@ class JobFilterInput:
         default=strawberry.UNSET,
         description="Created by the handler of the job with this id; an id that is no UUID matches nothing.",
     )
+    schedule: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Made by the schedule of this name, for one of its ticks."
+    )
+    key: str | None = strawberry.field(
+        default=strawberry.UNSET, description="With this key, also after they have ended and it is free again."
+    )
+    concurrency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="With this concurrency key, which they share the limits per key with; whatever queue they are in.",
+    )
 
 
 @strawberry.input(name="JobOrder", description="How a page of jobs is sorted.")
@@ -89,6 +100,7 @@ def filter_of(given: dict[str, Any] | None, visibility: Visibility) -> JobFilter
         return JobFilter(visibility=visibility)
     listed: dict[str, Any] = {name: _set(name, given.get(name)) for name in LARGEST_LISTS}
     ids, parent = listed.pop("ids"), given.get("parent")
+    listed |= {name: _text(name, given.get(name)) for name in ("schedule", "key", "concurrency_key")}
     return JobFilter(
         ids=frozenset(i for i in map(parse_job_id, ids) if i is not None) if ids is not None else None,
         created_after=_aware(given.get("created_after")),
@@ -108,10 +120,19 @@ def _set(name: str, given: list[Any] | None) -> frozenset[Any] | None:
         raise InvalidArgument(f"filter.{name}", message)
     if name != "ids":
         for number, text in enumerate(given):
-            if len(text) > MAX_TEXT:
-                where = f"filter.{name}.{number}"
-                raise InvalidArgument(where, f"{where} has {len(text)} characters; none has more than {MAX_TEXT}.")
+            _check_length(f"filter.{name}.{number}", text)
     return frozenset(given)
+
+
+def _text(name: str, given: str | None) -> str | None:
+    if given is not None:
+        _check_length(f"filter.{to_camel_case(name)}", given)
+    return given
+
+
+def _check_length(where: str, text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise InvalidArgument(where, f"{where} has {len(text)} characters; none has more than {MAX_TEXT}.")
 
 
 def order_of(given: dict[str, Any] | None) -> JobOrder:

@@ -148,8 +148,8 @@ def _paused(job: Job, context: Context, ahead: int | None) -> JobWait | None:
     return JobWait(reason=WaitReason.QUEUE_PAUSED, detail=f"the queue `{queue}` {said}", until=pause.until, ahead=ahead)
 
 
-def _held_back(job: Job, context: Context) -> JobWait:
-    """Return what the gate waits for before it lets a job go."""
+def _held_back(job: Job, context: Context) -> JobWait | None:
+    """Return what the gate waits for before it lets a job go; None if it is about to."""
     if job.status is JobStatus.WAITING and job.run_at is not None and job.run_at > clock.now():
         return _scheduled(job)
     hold = context.services().gate.state.hold(job.id)
@@ -159,9 +159,9 @@ def _held_back(job: Job, context: Context) -> JobWait:
         return paused
     if not any(worker.can_run(job.spec.queue, job.spec.type) for worker in _workers(context)):
         return _no_worker(job, context, None)
-    if hold is not None:
-        return _of_gate(WaitReason.LIMIT, _limit_in_words(hold, is_partial=context.session.visibility.is_partial))
-    return _of_gate(WaitReason.LIMIT, "it is about to be queued")
+    if hold is None:
+        return None
+    return _of_gate(WaitReason.LIMIT, _limit_in_words(hold, is_partial=context.session.visibility.is_partial))
 
 
 def _of_gate(reason: WaitReason, detail: str) -> JobWait:
@@ -194,7 +194,7 @@ def _limit_in_words(hold: Hold, *, is_partial: bool) -> str:
     return f"{hold.number} of {hold.most} jobs of {of_what}{keyed} run"
 
 
-def _backing_off(job: Job, context: Context) -> JobWait:
+def _backing_off(job: Job, context: Context) -> JobWait | None:
     due = job.next_attempt_at
     is_due = due is not None and due <= clock.now()
     if is_due and (paused := _paused(job, context, None)) is not None:

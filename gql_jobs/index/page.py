@@ -38,6 +38,8 @@ _TENANT_INDEXES: dict[OrderField, str] = {
     OrderField.UPDATED_AT: "jobs_tenant_updated",
 }
 """They hold the jobs of tenants only, and have those of one in that order."""
+_OF_FEW = ("parent", "schedule", "key", "concurrency_key")
+"""Columns that have a value in few jobs; each has an index of its own."""
 _LONGEST_CURSOR = 512
 """Characters of a cursor; those that are given out have fewer."""
 _SCANNED_FROM = 10
@@ -102,8 +104,9 @@ def where(job_filter: JobFilter) -> Where:
         found = found.also(f"number IN ({dead})", job_filter.visibility.tenant or "", job_filter.failure_group)
     if job_filter.moved_by is not None:
         found = found.also("moved <= ?", job_filter.moved_by)
-    if job_filter.parent is not None:
-        found = found.also("parent = ?", job_filter.parent)
+    for column in _OF_FEW:
+        if (value := getattr(job_filter, column)) is not None:
+            found = found.also(f"{column} = ?", value)
     if job_filter.created_after is not None:
         found = found.also("created > ?", microseconds(job_filter.created_after))
     if job_filter.created_before is not None:
@@ -327,6 +330,9 @@ def jobs_table(database: sqlite3.Connection, job_filter: JobFilter, order: JobOr
         return "jobs INDEXED BY jobs_parent"
     if job_filter.visibility.tenant is not None:
         return "jobs" + _tenant_index_clause(database, job_filter, order or JobOrder())
+    for column in _OF_FEW:
+        if getattr(job_filter, column) is not None:
+            return f"jobs INDEXED BY jobs_{column}"
     return "jobs" + (_index_clause(database, job_filter, order) if order is not None else "")
 
 
@@ -342,7 +348,7 @@ def is_counted(job_filter: JobFilter) -> bool:
             job_filter.created_before,
             job_filter.failure_group,
             job_filter.moved_by,
-            job_filter.parent,
+            *(getattr(job_filter, column) for column in _OF_FEW),
             visibility.created_by,
             visibility.limits.ids,
             visibility.limits.tags,

@@ -93,7 +93,7 @@ SPEC_OF_NO_JOB = _encode_spec(
 )
 """Something to read where there is no job, which takes as long as if there were one."""
 
-FORMAT = " ".join([f"22.{NEWEST_VERSION}", *(field.name for field in _STATE)])
+FORMAT = " ".join([f"23.{NEWEST_VERSION}", *(field.name for field in _STATE)])
 """The format of tables and rows; an index of another format is built anew.
 
 Raise the number when tables or rows change in a way that the names of the fields of ``JobState`` do not show. The
@@ -112,7 +112,7 @@ CREATE TABLE jobs (
   type TEXT NOT NULL, queue TEXT NOT NULL, status TEXT NOT NULL, priority INTEGER NOT NULL,
   created INTEGER NOT NULL, updated INTEGER NOT NULL, finished INTEGER NOT NULL, run_at INTEGER,
   moved INTEGER NOT NULL, steered INTEGER,
-  tenant TEXT, created_by TEXT, parent TEXT,
+  tenant TEXT, created_by TEXT, parent TEXT, schedule TEXT, key TEXT, concurrency_key TEXT,
   spec BLOB NOT NULL, state BLOB NOT NULL, payload BLOB NOT NULL, result BLOB
 );
 CREATE UNIQUE INDEX jobs_id ON jobs (id, tenant);
@@ -128,6 +128,9 @@ CREATE INDEX jobs_tenant_created ON jobs (tenant, created, id) WHERE tenant IS N
 CREATE INDEX jobs_tenant_updated ON jobs (tenant, updated, id) WHERE tenant IS NOT NULL;
 CREATE INDEX jobs_created_by ON jobs (created_by, created, id) WHERE created_by IS NOT NULL;
 CREATE INDEX jobs_parent ON jobs (parent, created, id) WHERE parent IS NOT NULL;
+CREATE INDEX jobs_schedule ON jobs (schedule, created, id) WHERE schedule IS NOT NULL;
+CREATE INDEX jobs_key ON jobs (key, created, id) WHERE key IS NOT NULL;
+CREATE INDEX jobs_concurrency_key ON jobs (concurrency_key, created, id) WHERE concurrency_key IS NOT NULL;
 CREATE INDEX jobs_steered ON jobs (steered) WHERE steered IS NOT NULL;
 CREATE TABLE tags (
   tenant TEXT NOT NULL, tag TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (tenant, tag, job_id)
@@ -438,6 +441,9 @@ def new_row(number: int, job: Job, state: bytes) -> tuple[Any, ...]:
         spec.tenant,
         spec.created_by,
         spec.parent,
+        spec.schedule,
+        spec.key,
+        spec.concurrency_key,
         _encode_spec(replace(spec, payload=UNREAD)),
         state,
         bytes(spec.payload),

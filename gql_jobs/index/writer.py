@@ -26,7 +26,7 @@ from gql_jobs.jobs.fold import Event, events_of, fold, is_ghost
 from gql_jobs.jobs.messages import Kind, Message, Noted, Saved, Submission
 from gql_jobs.jobs.model import Artifact, Job, JobStatus, failure_group
 
-_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_JOB = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_JOB = (
     "UPDATE jobs SET status = ?, updated = ?, finished = ?, moved = ?, steered = ?, state = ?, result = ?"
     " WHERE number = ?"

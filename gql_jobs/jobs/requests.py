@@ -65,6 +65,7 @@ class JobFilter(Struct, frozen=True, forbid_unknown_fields=True):
     A job matches ``tags`` if it carries every one of them. ``created_after`` and ``created_before`` are exclusive.
     ``failure_group`` is the key of the group of dead letters that it has to be in. ``moved_by`` is a position of the
     stream behind which it has neither an event nor a submission. ``parent`` is the id of the job whose child it is.
+    ``schedule`` is the name of the schedule that made it, ``key`` and ``concurrency_key`` are its own.
     ``visibility``: which jobs there are at all for whoever asks.
     """
 
@@ -80,6 +81,9 @@ class JobFilter(Struct, frozen=True, forbid_unknown_fields=True):
     failure_group: str | None = None
     moved_by: int | None = None
     parent: str | None = None
+    schedule: str | None = None
+    key: str | None = None
+    concurrency_key: str | None = None
     visibility: Visibility = EVERYTHING
 
     def matches(self, job: Job) -> bool:
@@ -97,6 +101,9 @@ class JobFilter(Struct, frozen=True, forbid_unknown_fields=True):
             and (self.failure_group is None or _group_key(job) == self.failure_group)
             and (self.moved_by is None or job.moved_at <= self.moved_by)
             and (self.parent is None or spec.parent == self.parent)
+            and (self.schedule is None or spec.schedule == self.schedule)
+            and (self.key is None or spec.key == self.key)
+            and (self.concurrency_key is None or spec.concurrency_key == self.concurrency_key)
             and self.visibility.shows(job)
         )
 

@@ -141,15 +141,18 @@ def filtered(*statuses: str) -> Callable[[_Command], _Command]:
     """
     priorities = click.Choice([one.name for one in JobPriority], case_sensitive=False)
     moment = "Created {} it, as 2026-01-31T12:00Z."
-    options = {
+    options: dict[str, tuple[Any, str]] = {
         "status": (click.Choice(statuses, case_sensitive=False), "In this state. Repeatable, as most are."),
         "type": (str, "Of this type."),
         "queue": (str, "In this queue."),
         "priority": (priorities, "Of this priority."),
         "tags": (str, "With this tag; of several with every one."),
         "ids": (str, "With this id."),
-        "createdAfter": (None, moment.format("after")),
-        "createdBefore": (None, moment.format("before")),
+        "schedule": ("NAME", "Made by this schedule."),
+        "key": ("KEY", "With this key, as `create --unique` gives it."),
+        "concurrencyKey": ("KEY", "With this concurrency key."),
+        "createdAfter": ("MOMENT", moment.format("after")),
+        "createdBefore": ("MOMENT", moment.format("before")),
     }
     if not statuses:
         del options["status"]
@@ -163,7 +166,8 @@ def filtered(*statuses: str) -> Callable[[_Command], _Command]:
 
         decorated: Any = run
         for name, (kind, help_text) in reversed(options.items()):
-            facts = {"metavar": "MOMENT"} if kind is None else {"type": kind, "multiple": True}
+            # What can be given once has a word for its value, what can be repeated has a type.
+            facts = {"metavar": kind} if isinstance(kind, str) else {"type": kind, "multiple": True}
             decorated = click.option(_OPTIONS.get(name, f"--{name}"), f"with_{name}", help=help_text, **facts)(
                 decorated
             )
@@ -172,6 +176,13 @@ def filtered(*statuses: str) -> Callable[[_Command], _Command]:
     return decorate
 
 
-_OPTIONS = {"tags": "--tag", "ids": "--id", "createdAfter": "--created-after", "createdBefore": "--created-before"}
+_OPTIONS = {
+    "tags": "--tag",
+    "ids": "--id",
+    "key": "--unique",
+    "concurrencyKey": "--concurrency-key",
+    "createdAfter": "--created-after",
+    "createdBefore": "--created-before",
+}
 """The options for parts of ``JobFilter`` that are called differently."""
 EVERY_STATE = tuple(one.name for one in JobStatus)

@@ -10,7 +10,7 @@ from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.stored_limits import set_queue_limits
-from tests.api.operations import create
+from tests.api.operations import PAGE, create
 from tests.deadline import until
 from tests.serving import Api, ServedApi
 
@@ -86,6 +86,21 @@ async def test_jobs_of_before_are_counted_and_later_ones_wait(api: ServedApi) ->
 
     await until(queued, "the job is let go")
     assert (await limit(api, concurrency=2))["ungated"] == 0
+
+
+async def test_jobs_are_found_by_their_key_and_by_their_concurrency_key(api: ServedApi) -> None:
+    keyed = (await create(api, key={"value": "shop 7"}))["id"]
+    ids = [(await create(api, concurrencyKey=key))["id"] for key in ("acme", "other", "acme")]
+    await create(api)
+
+    async def found(**wanted: str) -> list[str]:
+        return [job["id"] for job in (await api.ask(PAGE, filter=wanted, first=9))["jobs"]["nodes"]]
+
+    assert await found(key="shop 7") == [keyed]
+    assert await found(concurrencyKey="acme") == [ids[2], ids[0]]
+    assert await found(concurrencyKey="acme", key="shop 7") == await found(schedule="nightly") == []
+    refusal = await api.refusal(PAGE, filter={"concurrencyKey": "x" * 256}, first=9)
+    assert refusal["extensions"]["argument"] == "filter.concurrencyKey"
 
 
 async def test_types_show_what_they_are_limited_to(api: ServedApi) -> None:

@@ -53,6 +53,9 @@ class Shelf:
                 "priority": pick.choice(PRIORITIES),
                 "tags": tuple(pick.sample(["a", "b", "c"], pick.randrange(4))),
                 "parent": pick.choice([None, *PARENTS]),
+                "schedule": pick.choice([None, "nightly", "hourly"]),
+                "key": pick.choice([None, "shop 7", "shop 8"]),
+                "concurrency_key": pick.choice([None, "acme", "it's"]),
                 "created_at": BEGAN + timedelta(microseconds=seq // 5),
             }
             submission = seq
@@ -155,6 +158,16 @@ def test_the_children_of_a_job_are_found_in_order_by_their_index(shelf: Shelf, v
         assert plan == "SEARCH jobs USING INDEX jobs_parent (parent=?)"
 
 
+@pytest.mark.parametrize(("part", "value"), [("schedule", "nightly"), ("key", "shop 7"), ("concurrency_key", "acme")])
+def test_jobs_of_one_schedule_or_key_are_found_in_order_by_their_index(shelf: Shelf, part: str, value: str) -> None:
+    parts: dict[str, Any] = {part: value}
+    wanted = JobFilter(**parts)
+    for order in (JobOrder(), JobOrder(descending=False)):
+        ids, plan = _page_and_plan(shelf, wanted, order)
+        assert ids == shelf.expected(wanted, order)[:5]
+        assert plan == f"SEARCH jobs USING INDEX jobs_{part} ({part}=?)"
+
+
 def _page_and_plan(shelf: Shelf, job_filter: JobFilter, order: JobOrder) -> tuple[list[str], str]:
     asked: list[str] = []
     with closing(open_read_only(shelf.library.index.path)) as database:
@@ -196,11 +209,14 @@ def _filters(shelf: Shelf) -> list[JobFilter]:
         "created_after": [BEGAN, middle, middle + timedelta(days=1)],
         "created_before": [BEGAN, middle, middle + timedelta(microseconds=10)],
         "parent": [PARENTS[0], new_job_id(), ""],
+        "schedule": ["nightly", "no such schedule"],
+        "key": ["shop 7", "acme"],
+        "concurrency_key": ["acme", "it's", ""],
     }
     parts = {name: [frozenset(v) if isinstance(v, tuple) else v for v in values] for name, values in parts.items()}
     alone = [JobFilter(**{name: value}) for name, values in parts.items() for value in values]
     mixed = [
-        JobFilter(**{name: pick.choice(values) for name, values in parts.items() if pick.random() < 0.25})
+        JobFilter(**{name: pick.choice(values) for name, values in parts.items() if pick.random() < 0.2})
         for _ in range(300)
     ]
     return [JobFilter(), *alone, *mixed]

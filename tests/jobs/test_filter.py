@@ -11,7 +11,8 @@ from gql_jobs.jobs.requests import JobFilter
 from tests.stories import BEGAN, JOB, OTHER, job_after, queued
 
 MOMENT = timedelta(microseconds=1)
-WHOLE = job_after(queued(1, tags=("a", "b"), priority=JobPriority.HIGH, parent=OTHER))
+STEERED: dict[str, Any] = {"schedule": "nightly", "key": "shop 7", "concurrency_key": "acme"}
+WHOLE = job_after(queued(1, tags=("a", "b"), priority=JobPriority.HIGH, parent=OTHER, **STEERED))
 
 
 def _filter(parts: dict[str, Any]) -> JobFilter:
@@ -33,6 +34,9 @@ def _filter(parts: dict[str, Any]) -> JobFilter:
         {"created_after": BEGAN - MOMENT},
         {"created_before": BEGAN + MOMENT},
         {"parent": OTHER},
+        {"schedule": "nightly"},
+        {"key": "shop 7"},
+        {"concurrency_key": "acme"},
         {"ids": (JOB,), "status": (JobStatus.QUEUED,), "tags": ("b",), "created_after": BEGAN - MOMENT},
     ],
 )
@@ -53,6 +57,9 @@ def test_a_job_matches_where_every_part_does(parts: dict[str, Any]) -> None:
         {"created_before": BEGAN},
         {"parent": JOB},
         {"parent": ""},
+        {"schedule": "Nightly"},
+        {"key": "acme"},
+        {"concurrency_key": ""},
         {"ids": (JOB,), "status": (JobStatus.COMPLETED,)},
     ],
 )

@@ -233,6 +233,10 @@ async def test_a_list_is_filtered_and_goes_on_behind_a_page(api: ServedApi, comm
     assert [row[:3] for row in _rows(cancelled.out)] == [[other["id"], "CANCELLED", "probe_thread"]]
     both = await command("list", "--id", ids[0], "--id", other["id"])
     assert [row[0] for row in _rows(both.out)] == [other["id"], ids[0]]
+    keyed = await create(api, key={"value": "shop 7"}, concurrencyKey="acme")
+    for one in (("--unique", "shop 7"), ("--concurrency-key", "acme")):
+        assert [row[0] for row in _rows((await command("list", *one)).out)] == [keyed["id"]]
+    assert (await command("list", "--schedule", "nightly")).out == ""
     assert (await command("list", "--created-before", "2026-01-01")).out == ""
     assert (await command("list", "--first", "500")).code == 0
 
