@@ -8,12 +8,13 @@ every API process, so ``max by`` is right for them and ``sum`` counts each job o
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
 from msgspec import Struct
 from msgspec.json import encode
+from msgspec.structs import asdict
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +24,7 @@ from gql_jobs import clock
 from gql_jobs.graphql.engine.operations import OperationTimes
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import Forbidden, GqlJobsError, QueueUnavailable
+from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.viewer import EVERYTHING
 from gql_jobs.live.tally import Tally
@@ -206,16 +208,29 @@ def _of_queues(runtime: Runtime, snapshot: _Snapshot) -> Iterator[Metric]:
     paused: dict[Labels, float] = {(queue,): 0 for queue in known}
     paused |= {(queue if queue in known else _OTHER_QUEUE,): 1 for queue in runtime.pauses.now()}
     gate = runtime.gate.counters
-    yield single("gql_jobs_gate_held", "Whether this process holds the gate: 1 or 0.", float(gate.holds))
+    text = f"Whether this process queues the jobs that are held back: 1 or 0; one process at a time does. {_PROCESS}"
+    yield single("gql_jobs_gate_held", text, float(gate.holds))
     done: dict[Labels, float] = {
         ("released",): gate.released,
         ("cancelled",): gate.cancelled,
         ("recalled",): gate.recalled,
     }
-    text = "Jobs that this process has released, cancelled or taken back as the holder of the gate."
+    text = f"Jobs that were held back, by what was decided about them. {_PROCESS}"
     yield counter("gql_jobs_gate_decisions_total", text, ("decision",), done)
+    yield from _of_limits({queue: runtime.feed.steering.limits_of_queue(queue) for queue in known})
     yield gauge("gql_jobs_queue_paused", f"Whether the queue is paused: 1 or 0. {_SHARED}", ("queue",), paused)
     yield from _of_workers(runtime.presence.workers(), known, [kind.name for kind in runtime.registry])
+
+
+def _of_limits(limits: Mapping[str, Limits]) -> Iterator[Metric]:
+    values: dict[Labels, float] = {
+        (queue, name): value
+        for queue, of_queue in limits.items()
+        for name, value in asdict(of_queue).items()
+        if value is not None
+    }
+    text = f"What the queue is limited to, by the limit; there is no value for one that it does not have. {_SHARED}"
+    yield gauge("gql_jobs_queue_limit", text, ("queue", "limit"), values)
 
 
 def _of_workers(workers: list[WorkerSeen], queues: Sequence[str], types: Sequence[str]) -> Iterator[Metric]:

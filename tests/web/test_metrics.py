@@ -67,9 +67,17 @@ async def test_the_state_of_queues_and_workers_is_shown(settings: Settings) -> N
         assert read("gql_jobs_nats_connected") == 1
         assert read("gql_jobs_queue_paused", queue="default") == 0
         assert read("gql_jobs_gate_held") == read("gql_jobs_gate_decisions_total", decision="released") == 0
+        await api.ask(
+            """mutation { setQueueLimits(name: "default", limits: { concurrency: 5, perSecond: 0.5 }) { ungated } }"""
+        )
         await api.runtime.pauses.pause("default", None, None, None)
         read = reader(await scrape(api.http))
         assert (read("gql_jobs_queue_paused", queue="default"), read("gql_jobs_queue_paused", queue="cpu")) == (1, 0)
+        limits = {"concurrency": 5, "per_second": 0.5}
+        assert {name: read("gql_jobs_queue_limit", queue="default", limit=name) for name in limits} == limits
+        for queue, name in (("default", "concurrency_per_key"), ("cpu", "concurrency")):
+            with pytest.raises(KeyError):
+                read("gql_jobs_queue_limit", queue=queue, limit=name)
         async with running_worker(settings, ("threads",)):
             await until(api.runtime.presence.workers, "the worker is known")
             read = reader(await scrape(api.http))
