@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gql_jobs import clock
 from gql_jobs.index.index import Index, JobChange
@@ -27,7 +28,7 @@ from gql_jobs.jobs.messages import Continued, Edited, Kind, SteeringMessage, Sub
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.live.feed import Feed
 from gql_jobs.log import codec
-from gql_jobs.log.codec import HEADER_BYTES, MAX_ERRORS_BYTES, encode_body, fitting
+from gql_jobs.log.codec import errors_beside
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.gate_lease import RENEWED_EVERY, GateLease, GateLost
 from gql_jobs.log.heartbeats import Presence
@@ -385,11 +386,8 @@ class GateHolder:
     def _continued(self, body: Submission, job: Job) -> Submission:
         """Return a submission that goes on from what the job's failed attempts have left, as much as there is room."""
         without = Continued(attempt=job.attempt, progress=job.progress, message=job.progress_message)
-        bare = Submission(spec=body.spec, event_seq=body.event_seq, release=True, continues=without)
-        room = self._log.max_payload - HEADER_BYTES - len(encode_body(bare))
-        errors = fitting(job.errors, min(room, MAX_ERRORS_BYTES))
-        continued = Continued(without.attempt, errors, without.progress, without.message)
-        return Submission(spec=body.spec, event_seq=body.event_seq, release=True, continues=continued)
+        errors = errors_beside(replace(body, continues=without), job.errors, self._log.max_payload)
+        return replace(body, continues=replace(without, errors=errors))
 
     async def _send(self, writes: list[Write], *, is_cluster: bool) -> None:
         """Store releases, and have what has become of each be known.

@@ -368,8 +368,13 @@ def fitting(errors: tuple[JobError, ...], room: int = MAX_ERRORS_BYTES) -> tuple
 
 def with_errors(body: _B, errors: tuple[JobError, ...], max_payload: int) -> _B:
     """Return the event with as much of the errors as fits into a message of ``max_payload`` bytes."""
+    return msgspec.structs.replace(body, errors=errors_beside(body, errors, max_payload))
+
+
+def errors_beside(body: Body, errors: tuple[JobError, ...], max_payload: int) -> tuple[JobError, ...]:
+    """Return as much of the errors as fits beside a body without them into a message of ``max_payload`` bytes."""
     room = max_payload - HEADER_BYTES - len(encode_body(body))
-    return msgspec.structs.replace(body, errors=fitting(errors, min(room, MAX_ERRORS_BYTES)))
+    return fitting(errors, min(room, MAX_ERRORS_BYTES))
 
 
 def cut_text(text: str, limit: int) -> str:
