@@ -185,6 +185,11 @@ class _Record:
         """Why it is to be cancelled; None if it is not."""
 
     @property
+    def made_at(self) -> tuple[datetime, str]:
+        """When it was created, and its id, which decides between two of one moment."""
+        return self.order[1], self.id
+
+    @property
     def is_held(self) -> bool:
         """Whether it is one that a release would queue."""
         return self.is_gated and self.status in {_S.WAITING, _S.RETRYING}
@@ -530,25 +535,19 @@ class GateState:
         group = record.group
         rated: Hold | None = None
         for bound in group.bounds:
-            what, name, *rest = bound
-            kind = _QUEUE if what in {_QUEUE, _QUEUE_KEY, _QUEUE_RATE} else _TYPE
-            limits = self._limits.get((kind, name))
-            if limits is None or what in {_PAUSE, _WORKERS}:
+            limits = self._limits_of(bound)
+            if limits is None:
                 continue
-            if what in {_QUEUE_KEY, _TYPE_KEY}:
-                most, number = limits.concurrency_per_key, self._held[bound]
-                key = rest[0].partition("\0")[2]
-            elif what in {_QUEUE, _TYPE}:
-                most, number, key = limits.concurrency, self._world.occupied(what, name) + self._sent[bound], None
-            else:
-                rated = rated or self._rated_hold(kind, name, limits)
+            what, _, part = bound[0].partition("-")
+            if part == "rate":
+                if rated is None and limits.per_second is not None:
+                    rated = Hold(what=what, name=bound[1], per_second=limits.per_second)
                 continue
-            if most is not None and number >= most:
-                return Hold(what=kind, name=name, key=key, number=number, most=most)
+            most = limits.concurrency_per_key if part else limits.concurrency
+            if most is not None and (number := self._places(bound)) >= most:
+                key = bound[2].partition("\0")[2] if part else None
+                return Hold(what=what, name=bound[1], key=key, number=number, most=most)
         return rated
-
-    def _rated_hold(self, kind: str, name: str, limits: Limits) -> Hold | None:
-        return None if limits.per_second is None else Hold(what=kind, name=name, per_second=limits.per_second)
 
     # Dependencies.
 
@@ -558,6 +557,7 @@ class GateState:
         record.is_strict = spec.after_policy is DependencyPolicy.CANCEL and not job.again
         for needed in spec.after:
             self._need(record, needed, is_known=False)
+        self._break_circles(record)
 
     def _need(self, record: _Record, needed: str, *, is_known: bool) -> None:
         """Have a job wait for another one, or end if that has not completed.
@@ -583,7 +583,37 @@ class GateState:
             unknown, record.unknown = record.unknown, set()
             for needed in unknown:
                 self._need(record, needed, is_known=True)
+            self._break_circles(record)
             self._look_at(record, None)
+
+    def _break_circles(self, record: _Record) -> None:
+        """Have no job wait for itself.
+
+        A job is made after those that it names. One that was made later has the id of one that was deleted, as a
+        repeated idempotency key gives it: that one is gone.
+        """
+        while record.id in self._dependents and (circle := self._circle(record)):
+            for dependent, needed in zip(circle, (*circle[1:], record), strict=True):
+                if needed.made_at > dependent.made_at:
+                    self._forget_need(dependent, needed.id)
+                    self._resolve(dependent, needed.id, None)
+
+    def _circle(self, record: _Record) -> list[_Record]:
+        """Return jobs of which each waits for the next and the last for the first, this one; none if there are none."""
+        waits_for_it: dict[str, _Record] = {}
+        line = [record]
+        while line:
+            one = line.pop()
+            if record.id in one.needs:
+                circle = [one]
+                while circle[-1] is not record:
+                    circle.append(waits_for_it[circle[-1].id])
+                return circle[::-1]
+            for needed in one.needs:
+                if needed not in waits_for_it and (other := self._records.get(needed)) is not None:
+                    waits_for_it[needed] = one
+                    line.append(other)
+        return []
 
     def _note_end(self, job_id: str, status: JobStatus | None) -> None:
         if job_id not in self._dependents or (status is not None and not status.is_terminal):
@@ -596,10 +626,20 @@ class GateState:
             if record is None or job_id not in record.needs:
                 continue
             record.needs.discard(job_id)
-            if status is not _S.COMPLETED and record.is_strict and job_id not in record.outlasts:
-                self._condemn(record, Cancellation(dependent, _unmet(job_id, status)))
-            else:
-                self._look_at(record, None)
+            self._resolve(record, job_id, status)
+
+    def _resolve(self, record: _Record, needed: str, status: JobStatus | None) -> None:
+        """Have a job that has waited for another one end or go on, now that this has ended, or is gone (None)."""
+        if status is not _S.COMPLETED and record.is_strict and needed not in record.outlasts:
+            self._condemn(record, Cancellation(record.id, _unmet(needed, status)))
+        else:
+            self._look_at(record, None)
+
+    def _forget_need(self, record: _Record, needed: str) -> None:
+        record.needs.discard(needed)
+        self._dependents[needed].discard(record.id)
+        if not self._dependents[needed]:
+            del self._dependents[needed]
 
     # Times.
 
@@ -709,7 +749,7 @@ class GateState:
     def _full(self, group: _Group, moment: float) -> Bound | None:
         return next((bound for bound in group.bounds if not self._has_room(bound, moment)), None)
 
-    def _has_room(self, bound: Bound, moment: float) -> bool:  # noqa: PLR0911 - a line for each kind of bound
+    def _has_room(self, bound: Bound, moment: float) -> bool:
         what, name, *rest = bound
         if what == _PAUSE:
             return not self._world.is_paused(name)
@@ -718,16 +758,23 @@ class GateState:
         if what in {_QUEUE_RATE, _TYPE_RATE}:
             rate = self._rates.get(bound)
             return rate is None or (self._unstarted[bound] < rate.most and rate.has_room(moment))
-        limits = self._limits.get((_QUEUE if what in {_QUEUE, _QUEUE_KEY} else _TYPE, name))
+        limits = self._limits_of(bound)
         if limits is None:
             return True
-        if what in {_QUEUE_KEY, _TYPE_KEY}:
-            return limits.concurrency_per_key is None or self._held[bound] < limits.concurrency_per_key
-        if limits.concurrency is None:
-            return True
+        most = limits.concurrency_per_key if what in {_QUEUE_KEY, _TYPE_KEY} else limits.concurrency
+        return most is None or self._places(bound) < most
+
+    def _limits_of(self, bound: Bound) -> Limits | None:
+        """Return the limits that a bound is a part of; None if there are none, or it is no limit."""
+        return self._limits.get((bound[0].partition("-")[0], bound[1]))
+
+    def _places(self, bound: Bound) -> int:
+        """Return how many places are taken: of jobs with one key, or of all of a queue or type."""
+        if bound[0] in {_QUEUE_KEY, _TYPE_KEY}:
+            return self._held[bound]
         if bound not in self._totals:
-            self._totals[bound] = self._world.occupied(what, name)
-        return self._totals[bound] + self._sent[bound] < limits.concurrency
+            self._totals[bound] = self._world.occupied(bound[0], bound[1])
+        return self._totals[bound] + self._sent[bound]
 
     def _rated(self, record: _Record) -> list[tuple[Bound, _Rate]]:
         bounds: list[Bound] = [(_QUEUE_RATE, record.group.queue), (_TYPE_RATE, record.group.type)]
@@ -762,10 +809,8 @@ class GateState:
             del self._groups[group.queue, group.type, group.key]
             # Whatever line it stands in, it is not there any more.
             group.heap.clear()
-        for needed in record.needs:
-            self._dependents[needed].discard(record.id)
-            if not self._dependents[needed]:
-                del self._dependents[needed]
+        for needed in list(record.needs):
+            self._forget_need(record, needed)
         if record.schedule is not None:
             self._of_schedule[record.schedule].discard(record.id)
             if not self._of_schedule[record.schedule]:

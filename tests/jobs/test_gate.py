@@ -284,6 +284,39 @@ def test_a_dependency_that_is_gone_has_not_completed(gate: Told) -> None:
     assert gate.jobs[job.id].status is S.CANCELLED
 
 
+@pytest.mark.parametrize("between", [0, 1, 5])
+@pytest.mark.parametrize("policy", list(DependencyPolicy))
+def test_jobs_wait_for_each_other_no_longer_where_one_has_the_id_of_a_deleted_one(
+    gate: Told, policy: DependencyPolicy, between: int
+) -> None:
+    chain = [gate.create(status=S.SCHEDULED)]
+    for _ in range(between + 1):
+        chain.append(gate.create(after=(chain[-1].id,), after_policy=policy))
+    # Deleted and made again, under the same idempotency key, within one batch of what an index applies.
+    again = gate.create(chain[0].id, after=(chain[-1].id,), after_policy=DependencyPolicy.RUN)
+    gone: list[str] = []
+    while (action := gate.next()) is not None:
+        gone.append(action.job_id)
+        if isinstance(action, Release):
+            gate.complete(action.job_id)
+        else:
+            assert isinstance(action, Cancellation)
+            assert action.job_id in {job.id for job in chain[1:]}
+    assert gone == [job.id for job in chain[1:]] + [again.id]
+    assert gate.jobs[again.id].status is S.COMPLETED
+
+
+def test_what_a_job_is_to_run_after_is_no_circle(gate: Told) -> None:
+    first = gate.create(status=S.SCHEDULED)
+    left, right = (gate.create(after=(first.id,)) for _ in range(2))
+    last = gate.create(after=(left.id, right.id, first.id))
+    for job in (left, first, last, right):
+        gate.move(gate.jobs[job.id], updated_at=NOW)
+    assert gate.drain() == []
+    gate.complete(first.id)
+    assert gate.drain() == [left.id, right.id]
+
+
 def test_after_a_retry_by_hand_a_dependency_that_has_failed_holds_nothing_back(gate: Told) -> None:
     needed = gate.create(status=S.QUEUED, gate=None)
     job = gate.create(after=(needed.id,))
