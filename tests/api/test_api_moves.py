@@ -87,7 +87,7 @@ async def test_a_running_job_s_cancellation_shows_what_became_of_it(
 
 
 async def test_a_job_that_waits_for_its_retry_is_cancelled(api: ServedApi, settings: Settings) -> None:
-    async with running_worker(settings.model_copy(update={"base_retry_delay": 0.4})):
+    async with running_worker(settings.model_copy(update={"base_retry_delay": 2})):
         job = await create(api, {"failAttempts": 1})
         waiting = await reached(api, job["id"], "RETRYING")
         assert waiting["nextAttemptAt"] > waiting["updatedAt"]
