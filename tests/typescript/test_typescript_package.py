@@ -60,8 +60,9 @@ async def test_what_the_readme_of_the_package_shows_fits_the_types_of_the_bundle
 ) -> None:
     folder = _beside(application, tmp_path)
     await run("node", CODEGEN, str(ROOT / "schema.graphql"), "--out", "app/jobs.ts", cwd=tmp_path)
-    first, access, react = SHOWN
+    first, steering, access, react = SHOWN
     (folder / f"watching.{first[0]}").write_text(first[1])
+    (folder / f"steering.{steering[0]}").write_text(steering[1])
     (folder / f"client.{access[0]}").write_text(access[1])
     (folder / f"App.{react[0]}").write_text(react[1])
     await run("node", TSC, "--project", "app", cwd=tmp_path)

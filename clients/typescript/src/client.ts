@@ -7,6 +7,7 @@ import type {
   CreateJobInput,
   CreateJobMutation,
   CreateJobWithTokenMutation,
+  DeleteJobMutation,
   FindJobQuery,
   JobFilter,
   JobKeyInput,
@@ -14,10 +15,20 @@ import type {
   ListJobsQuery,
   RetryJobMutation,
   Scope,
+  UpdateJobMutation,
   WatchJobSubscription,
   WatchJobsSubscription,
 } from './generated/operations.js';
-import { Http } from './http.js';
+import { type Abortable, type Ask, type Asking, Http, type Named, wasThere } from './http.js';
+import type {
+  JobChanges,
+  JobEvent,
+  JobHandle,
+  OfType,
+  RetryOptions,
+  Stream,
+  WatchOptions,
+} from './jobHandle.js';
 import { type JobList, listsOf } from './jobList.js';
 import {
   type Job,
@@ -35,14 +46,19 @@ import {
   CANCEL,
   CREATE,
   CREATE_WITH_TOKEN,
+  DELETE,
   JOB,
   JOB_FIELDS,
   JOBS,
   JOBS_CHANGED,
   RETRY,
+  RETRY_WITH,
+  UPDATE,
   WATCH,
 } from './operations.js';
 import { backOff, linked, wait } from './pause.js';
+import { type QueueCalls, queueCalls } from './queues.js';
+import { type ScheduleCalls, scheduleCalls } from './schedules.js';
 import { type Connection, Socket } from './socket.js';
 
 export interface JobsClientOptions<Types extends object> {
@@ -64,7 +80,7 @@ export interface JobsClientOptions<Types extends object> {
   webSocket?: unknown;
 }
 
-export interface CreateOptions extends Omit<CreateJobInput, 'payload' | 'key'> {
+export interface CreateOptions extends Omit<CreateJobInput, 'payload' | 'key' | 'after'> {
   /**
    * A text is an idempotency key: the same one and the same payload make the same job, for as long as that is kept. Without
    * one the client makes its own for each call, so that a creation whose answer is lost is asked for again and makes no
@@ -73,23 +89,10 @@ export interface CreateOptions extends Omit<CreateJobInput, 'payload' | 'key'> {
   key?: string | JobKeyInput;
   /** The former beside the latter. */
   idempotencyKey?: string;
+  /** The jobs that have to complete first: handles, jobs or ids. */
+  after?: readonly (string | { readonly id: string })[];
   /** Have a token made with which a browser, say, may watch just this job: for how many seconds, and for what. */
   viewToken?: { ttlSeconds: number; scopes?: readonly Scope[] };
-  signal?: AbortSignal;
-}
-
-export interface WatchOptions<Name extends string = string> {
-  /** Which type the job is of, where that is known: the result of that one alone is asked for. */
-  name?: Name;
-  /** The cursor of the last event seen: go on behind that. */
-  after?: string;
-  /** Reports of progress in a second at most: 0.1 to 10. All come without it. */
-  maxPerSecond?: number;
-  /**
-   * Milliseconds in which the job may come to be, if it is not there: an outbox hands it on after its id is known. It is
-   * `NOT_FOUND` at once without it.
-   */
-  appearsWithin?: number;
   signal?: AbortSignal;
 }
 
@@ -118,45 +121,12 @@ export interface JobPage extends JobList {
   readonly next: string | null;
 }
 
-/** What happens to a job. `JobCompleted`, `JobDeadLetter` and `JobCancelled` are its end. */
-export interface JobEvent<State = Job> {
-  readonly __typename: WatchJobSubscription['jobProgress']['__typename'];
-  /** Its place in the history of all jobs. */
-  readonly cursor: string;
-  readonly at: string;
-  /** The job as of this event. */
-  readonly job: State;
-}
-
-/** An async iterator that can be left at any time, also while its next value is awaited. */
-export type Stream<Value> = AsyncIterableIterator<Value, void, undefined>;
-
 export interface Refusable {
   /** Called when the server refuses for now what is watched, as without NATS, and when it is asked again. */
   onRefusal?: (isRefused: boolean) => void;
 }
 
-/** A job that was created here. */
-export interface JobHandle<
-  Types extends object = RegisteredJobs,
-  Name extends NameOf<Types> = NameOf<Types>,
-> {
-  readonly id: string;
-  readonly name: Name;
-  /** Whether it is not new: a key that was given had made it before, or it is what has the key. */
-  readonly deduplicated: boolean;
-  /** What was asked for with `viewToken`. */
-  readonly viewToken: { readonly token: string; readonly id: string; readonly expiresAt: string } | null;
-  watch(options?: WatchOptions): Stream<JobEvent<JobState<Types, Name>>>;
-  /** The job as it stands; null if it is not kept any more. */
-  state(options?: { signal?: AbortSignal }): Promise<JobState<Types, Name> | null>;
-  /** What comes of it, when it has. Rejects with `JOB_FAILED` or `JOB_CANCELLED`, whose `job` says more. */
-  result(options?: { signal?: AbortSignal }): Promise<ResultOf<Types, Name>>;
-  cancel(options?: { signal?: AbortSignal }): Promise<void>;
-  retry(options?: { signal?: AbortSignal }): Promise<void>;
-}
-
-export interface JobsClient<Types extends object = RegisteredJobs> {
+export interface JobsClient<Types extends object = RegisteredJobs> extends QueueCalls, ScheduleCalls<Types> {
   /** Whether what is watched is up to date. */
   readonly connection: Observable<Connection>;
   /** Create a job. It is durable once this resolves. */
@@ -168,7 +138,7 @@ export interface JobsClient<Types extends object = RegisteredJobs> {
   /** The job as it stands; null if there is none. */
   job<Name extends NameOf<Types> = NameOf<Types>>(
     id: string,
-    options?: { name?: Name; signal?: AbortSignal },
+    options?: { name?: Name } & Abortable,
   ): Promise<JobState<Types, Name> | null>;
   /** A page of jobs. */
   jobs(filter?: JobFilter, options?: PageOptions): Promise<JobPage>;
@@ -183,9 +153,22 @@ export interface JobsClient<Types extends object = RegisteredJobs> {
   /** The first jobs that match, and again whenever they change. Never ends by itself. */
   watchJobs(filter?: JobFilter, options?: WatchListOptions & Refusable): Stream<JobList>;
   /** Cancel a job that has not ended yet; one that is cancelled already stays so. */
-  cancel(id: string, options?: { signal?: AbortSignal }): Promise<void>;
-  /** Run a job again that has failed for good or was cancelled. */
-  retry(id: string, options?: { signal?: AbortSignal }): Promise<void>;
+  cancel(id: string, options?: Abortable): Promise<void>;
+  /** Run a job again that has failed for good or was cancelled, with another payload if one is given. */
+  retry<Name extends NameOf<Types> = NameOf<Types>>(
+    id: string,
+    options?: OfType<RetryOptions<PayloadOf<Types, Name>>, Name>,
+  ): Promise<void>;
+  /** Change a job that has not started, and give it as it is then. Rejects with `INVALID_STATE` once it has. */
+  update<Name extends NameOf<Types> = NameOf<Types>>(
+    id: string,
+    changes: OfType<JobChanges<PayloadOf<Types, Name>>, Name>,
+  ): Promise<JobState<Types, Name>>;
+  /**
+   * Delete a job for good, with all that was stored of it; whether it was there. One that runs is refused with
+   * `INVALID_STATE`: cancel it first.
+   */
+  delete(id: string, options?: Abortable): Promise<boolean>;
   /** End whatever is under way, with `CLOSED`, and the connection. */
   close(): void;
 }
@@ -202,15 +185,25 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
   const closed = new AbortController();
   const endNoticing = noticeNetwork(socket);
 
-  const ask = <Data>(query: string, variables: object, given: AbortSignal | undefined, repeatable = true) => {
+  const ask: Ask = async <Data>(
+    query: string,
+    variables: object,
+    { name, key, signal: given, ...how }: Asking & Named = {},
+  ) => {
     const { signal, release } = linked(closed.signal, given);
-    return http.ask<Data>(query, variables, { repeatable, signal }).finally(release);
+    try {
+      return await http.ask<Data>(query, variables, { ...how, signal });
+    } catch (problem) {
+      throw problem instanceof JobsError ? problem.within(name, key) : problem;
+    } finally {
+      release();
+    }
   };
 
   async function create<Name extends NameOf<Types>>(
     name: Name,
     payload: PayloadOf<Types, Name>,
-    { key, idempotencyKey, viewToken, signal, ...rest }: CreateOptions = {},
+    { key, idempotencyKey, after, viewToken, signal, ...rest }: CreateOptions = {},
   ): Promise<JobHandle<Types, Name>> {
     const given = typeof key === 'string' ? key : idempotencyKey;
     const input = {
@@ -218,34 +211,43 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
       payload: { [name]: payload },
       idempotencyKey: given ?? newKey(),
       ...(typeof key === 'object' && { key }),
+      ...(after && { after: after.map((job) => (typeof job === 'string' ? job : job.id)) }),
     };
     const { createJob } = await ask<CreatedJob>(
       viewToken ? CREATE_WITH_TOKEN : CREATE,
       { input, ...(viewToken && { scopes: ['READ'], ...viewToken }) },
-      signal,
-    ).catch((problem) => {
-      throw problem instanceof JobsError ? problem.within(name) : problem;
-    });
-    const { id } = createJob.job;
-    return {
-      id,
-      name,
-      deduplicated: (key ?? idempotencyKey) !== undefined && createJob.deduplicated,
-      viewToken: createJob.viewToken ?? null,
-      watch: (how) => watch<Name>(id, { ...how, name }),
-      result: async (how) => {
-        const { status, ...end } = await endOf(id, name, how?.signal);
-        if (status === 'COMPLETED') return end.result as ResultOf<Types, Name>;
-        const job = { status, ...end };
-        throw status === 'CANCELLED'
-          ? new JobsError('JOB_CANCELLED', `Job ${id} was cancelled.`, { job })
-          : new JobsError('JOB_FAILED', end.error?.message ?? `Job ${id} has failed.`, { job });
-      },
-      state: (how) => find<Name>(id, { ...how, name }),
-      cancel: (how) => cancel(id, how),
-      retry: (how) => retry(id, how),
-    };
+      { signal, name, ...(typeof key === 'string' && { key: 'key' }) },
+    );
+    const isDeduplicated = (key ?? idempotencyKey) !== undefined && createJob.deduplicated;
+    return handleOf(createJob.job.id, name, isDeduplicated, createJob.viewToken);
   }
+
+  const handleOf = <Name extends NameOf<Types>>(
+    id: string,
+    name: Name,
+    deduplicated = false,
+    viewToken: JobHandle['viewToken'] = null,
+  ): JobHandle<Types, Name> => ({
+    id,
+    name,
+    deduplicated,
+    viewToken,
+    watch: (how) => watch<Name>(id, { ...how, name }),
+    result: async (how) => {
+      const { status, ...end } = await endOf(id, name, how?.signal);
+      if (status === 'COMPLETED') return end.result as ResultOf<Types, Name>;
+      const job = { status, ...end };
+      const why = end.cancelReason ? `: ${end.cancelReason}` : '.';
+      throw status === 'CANCELLED'
+        ? new JobsError('JOB_CANCELLED', `Job ${id} was cancelled${why}`, { job })
+        : new JobsError('JOB_FAILED', end.error?.message ?? `Job ${id} has failed.`, { job });
+    },
+    state: (how) => find<Name>(id, { ...how, name }),
+    cancel: (how) => cancel(id, how),
+    retry: (how) => retry<Name>(id, { ...how, name }),
+    update: (changes) => update<Name>(id, { ...changes, name }),
+    delete: (how) => remove(id, how),
+  });
 
   const selection = (query: string, name?: string) =>
     `${query.replace('...JobFields', `...JobFields ${resultSelection(types, name)}`)}${JOB_FIELDS}`;
@@ -291,9 +293,9 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
 
   async function find<Name extends NameOf<Types>>(
     id: string,
-    { name, signal }: { name?: Name; signal?: AbortSignal } = {},
+    { name, signal }: { name?: Name } & Abortable = {},
   ): Promise<JobState<Types, Name> | null> {
-    const { job } = await ask<FindJobQuery>(selection(JOB, name), { id }, signal);
+    const { job } = await ask<FindJobQuery>(selection(JOB, name), { id }, { signal });
     return job && jobOf<JobState<Types, Name>>(job);
   }
 
@@ -302,7 +304,7 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
     { first = 50, orderBy, after, signal }: PageOptions = {},
   ): Promise<JobPage> {
     const asked = { filter, first, orderBy, after };
-    const { jobs: page } = await ask<ListJobsQuery>(JOBS + JOB_FIELDS, asked, signal);
+    const { jobs: page } = await ask<ListJobsQuery>(JOBS + JOB_FIELDS, asked, { signal });
     const { nodes, totalCount, pageInfo } = page;
     return { jobs: nodes, totalCount, next: pageInfo.hasNextPage ? (pageInfo.endCursor ?? null) : null };
   }
@@ -338,9 +340,9 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
     });
   }
 
-  async function cancel(id: string, how?: { signal?: AbortSignal }): Promise<void> {
+  async function cancel(id: string, how?: Abortable): Promise<void> {
     try {
-      await ask<CancelJobMutation>(CANCEL, { id }, how?.signal);
+      await ask<CancelJobMutation>(CANCEL, { id }, { signal: how?.signal });
     } catch (problem) {
       // So it is where an answer was lost, too.
       const isCancelled = problem instanceof JobsError && problem.extensions.status === 'CANCELLED';
@@ -348,9 +350,26 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
     }
   }
 
-  async function retry(id: string, how?: { signal?: AbortSignal }): Promise<void> {
-    await ask<RetryJobMutation>(RETRY, { id }, how?.signal, false);
+  async function retry<Name extends NameOf<Types>>(
+    id: string,
+    { name, payload, signal }: { name?: Name } & RetryOptions<PayloadOf<Types, Name>> = {},
+  ): Promise<void> {
+    const how = { signal, name, repeatable: false };
+    if (payload === undefined) await ask<RetryJobMutation>(RETRY, { id }, how);
+    else await ask<RetryJobMutation>(RETRY_WITH, { id, payload: { [String(name)]: payload } }, how);
   }
+
+  async function update<Name extends NameOf<Types>>(
+    id: string,
+    { name, payload, signal, ...rest }: { name?: Name } & JobChanges<PayloadOf<Types, Name>>,
+  ): Promise<JobState<Types, Name>> {
+    const input = { ...rest, ...(payload !== undefined && { payload: { [String(name)]: payload } }) };
+    const asked = UPDATE + JOB_FIELDS;
+    const { updateJob } = await ask<UpdateJobMutation>(asked, { id, input }, { signal, name });
+    return jobOf<JobState<Types, Name>>(updateJob.job);
+  }
+
+  const remove = (id: string, how?: Abortable) => wasThere<DeleteJobMutation>(ask, DELETE, { id }, how);
 
   return {
     connection: socket.connection,
@@ -361,6 +380,10 @@ export function createJobsClient<Types extends object = RegisteredJobs>(
     watchJobs,
     cancel,
     retry,
+    update,
+    delete: remove,
+    ...queueCalls(ask),
+    ...scheduleCalls<Types>(ask, handleOf),
     close() {
       endNoticing();
       closed.abort(new JobsError('CLOSED', 'The client was closed.'));

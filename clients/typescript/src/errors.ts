@@ -62,22 +62,25 @@ export class JobsError extends Error {
     this.job = details.job;
   }
 
-  /** The same, with its fields as they are called in the creation of a job of this type. */
-  within(name: string): JobsError {
+  /**
+   * The same, with its fields as whoever has called a method knows them: `to` for `input.payload.email.to`.
+   *
+   * @param name the type whose payload was given.
+   * @param key the option that was given as the idempotency key.
+   */
+  within(name?: string, key = 'idempotencyKey'): JobsError {
     const { code, message, extensions, cause } = this;
-    const fields = this.fields.map(({ path, message }) => ({ path: calledBy(path, name), message }));
+    const begin = new RegExp(`^((input|limits)\\.)?(payload\\.${name}\\.)?`);
+    const called = (path: string) => path.replace(begin, '').replace(/^idempotencyKey$/, key);
+    const fields = this.fields.map(({ path, message }) => ({ path: called(path), message }));
     return new JobsError(code, message, {
-      field: this.field && calledBy(this.field, name),
+      field: this.field && called(this.field),
       fields,
       extensions,
       cause,
     });
   }
 }
-
-/** What a fault of a creation is called by whoever has called `create`: `to` for `input.payload.email.to`. */
-const calledBy = (path: string, name: string): string =>
-  path.replace(new RegExp(`^input\\.(payload\\.${name}\\.)?`), '').replace(/^idempotencyKey$/, 'key');
 
 /** The first refusal of an answer as an error. */
 export function refusalOf([fault]: readonly GraphQLFault[]): JobsError {

@@ -16,11 +16,28 @@ import { backOff, linked, orAborted, wait } from './pause.js';
 /** Milliseconds in which one try has to be answered. */
 const ANSWER_WITHIN = 20_000;
 
-export interface Asking {
-  /** Whether it may be sent again where it is not known if it was done. */
-  repeatable: boolean;
+export interface Abortable {
+  /** Ends the waiting, with its reason; what was sent by then may be done all the same. */
   signal?: AbortSignal | undefined;
 }
+
+export interface Asking extends Abortable {
+  /** Whether it may be sent again where it is not known if it was done: true where left out. */
+  repeatable?: boolean;
+  /** Called before it is sent again where it may have been done. */
+  onDoubt?: () => void;
+}
+
+/** By what names the caller knows what is at fault. */
+export interface Named {
+  /** The type whose payload was given. */
+  name?: string | undefined;
+  /** The option that was given as the idempotency key. */
+  key?: string;
+}
+
+/** Asks for the data of an operation. */
+export type Ask = <Data>(query: string, variables: object, how?: Asking & Named) => Promise<Data>;
 
 export class Http {
   /**
@@ -34,7 +51,11 @@ export class Http {
   ) {}
 
   /** The data of an operation. Rejects with JobsError, or with the reason of the signal. */
-  async ask<Data>(query: string, variables: object, { repeatable, signal }: Asking): Promise<Data> {
+  async ask<Data>(
+    query: string,
+    variables: object,
+    { repeatable = true, onDoubt, signal }: Asking,
+  ): Promise<Data> {
     const begun = Date.now();
     let isRenewed = false;
     for (let failures = 0; ; failures += 1) {
@@ -58,9 +79,11 @@ export class Http {
         continue;
       }
       // Without a token nothing was sent.
-      const mayRepeat = repeatable || isUndone(refusal) || (token === undefined && this.access.isRenewable);
+      const isSurelyUndone = isUndone(refusal) || (token === undefined && this.access.isRenewable);
+      const mayRepeat = repeatable || isSurelyUndone;
       const pause = Math.max(backOff(failures), askedPause(refusal));
       if (!mayRepeat || !isPassing(refusal) || Date.now() + pause - begun > this.patience) throw refusal;
+      if (!isSurelyUndone) onDoubt?.();
       await wait(pause, signal);
     }
   }
@@ -104,5 +127,25 @@ export class Http {
     if (!answer?.data)
       throw new JobsError('BAD_RESPONSE', `What answers at ${this.url} is not the API of gql-jobs.`);
     return answer.data;
+  }
+}
+
+/** Whether what was to be deleted was there. Where an answer was lost, it may be that try that has deleted it. */
+export async function wasThere<Data extends { deletion: { deleted: boolean } }>(
+  ask: Ask,
+  query: string,
+  variables: object,
+  { signal }: Abortable = {},
+): Promise<boolean> {
+  let isInDoubt = false;
+  const onDoubt = () => {
+    isInDoubt = true;
+  };
+  try {
+    return (await ask<Data>(query, variables, { signal, onDoubt })).deletion.deleted || isInDoubt;
+  } catch (problem) {
+    // To whoever sees a part of the jobs, one that is deleted was never there.
+    if (isInDoubt && problem instanceof JobsError && problem.code === 'NOT_FOUND') return true;
+    throw problem;
   }
 }

@@ -77,7 +77,8 @@ export interface Job extends Fields {
  * Each is called `result__<object type>`, because fields of one name have to be of one type; `jobOf` calls it `result`.
  */
 export function resultSelection(table: JobTypeTable<object> | undefined, name?: string): string {
-  if (!table) return 'result__: rawResult';
+  // Of a type that the server has got since, too.
+  if (!table || (name && !(name in table.types))) return 'result__: rawResult';
   const types = Object.entries(table.types as JobTypeTable<UntypedJobs>['types']);
   const selected = types.filter(([own, { result }]) => result !== null && (name ?? own) === own);
   const parts = selected.map(
@@ -93,3 +94,7 @@ export function jobOf<State>(selected: { readonly [field: string]: unknown }): S
   for (const [name, value] of Object.entries(selected)) job[name.replace(/^result__.*/, 'result')] = value;
   return job as State;
 }
+
+/** What `create` calls the type of the jobs of an object type. */
+export const nameOf = (object: string): string =>
+  object.charAt(0).toLowerCase() + object.slice(1).replace(/Job$/, '');

@@ -1,5 +1,5 @@
-// What the client asks of the API. All of it is in every release of the API but for `jobsChanged`, `createJob { viewToken }`,
-// and what a renewal of access needs.
+// What the client asks of the API. An API that has these fields of jobs, but lacks `jobsChanged`, `createJob { viewToken }`, what
+// a renewal of access needs, or an operation that steers, serves all the rest.
 
 export const JOB_FIELDS = /* GraphQL */ `
   fragment JobFields on Job {
@@ -18,6 +18,11 @@ export const JOB_FIELDS = /* GraphQL */ `
     createdAt
     updatedAt
     runAt
+    key
+    concurrencyKey
+    schedule
+    startBefore
+    cancelReason
     startedAt
     finishedAt
     nextAttemptAt
@@ -75,6 +80,34 @@ export const RETRY = /* GraphQL */ `
       job {
         id
       }
+    }
+  }
+`;
+
+export const RETRY_WITH = /* GraphQL */ `
+  mutation RetryJobWith($id: ID!, $payload: JobPayloadInput!) {
+    retryJob(id: $id, payload: $payload) {
+      job {
+        id
+      }
+    }
+  }
+`;
+
+export const UPDATE = /* GraphQL */ `
+  mutation UpdateJob($id: ID!, $input: UpdateJobInput!) {
+    updateJob(id: $id, input: $input) {
+      job {
+        ...JobFields
+      }
+    }
+  }
+`;
+
+export const DELETE = /* GraphQL */ `
+  mutation DeleteJob($id: ID!) {
+    deletion: deleteJob(id: $id) {
+      deleted
     }
   }
 `;
@@ -141,6 +174,146 @@ export const JOBS_CHANGED = /* GraphQL */ `
         id
       }
     }
+  }
+`;
+
+export const PAUSE_QUEUE = /* GraphQL */ `
+  mutation PauseQueue($name: String!, $reason: String, $until: DateTime) {
+    pauseQueue(name: $name, reason: $reason, until: $until) {
+      queue {
+        paused {
+          at
+          by
+          reason
+          until
+        }
+      }
+    }
+  }
+`;
+
+export const RESUME_QUEUE = /* GraphQL */ `
+  mutation ResumeQueue($name: String!) {
+    resumeQueue(name: $name) {
+      queue {
+        name
+      }
+    }
+  }
+`;
+
+export const SET_QUEUE_LIMITS = /* GraphQL */ `
+  mutation SetQueueLimits($name: String!, $limits: QueueLimitsInput!) {
+    setQueueLimits(name: $name, limits: $limits) {
+      ungated
+      queue {
+        limits {
+          concurrency
+          concurrencyPerKey
+          perSecond
+        }
+      }
+    }
+  }
+`;
+
+export const SCHEDULE_FIELDS = /* GraphQL */ `
+  fragment ScheduleFields on Schedule {
+    name
+    type
+    cron
+    everySeconds
+    timeZone
+    priority
+    tags
+    overlap
+    catchUpSeconds
+    spreadSeconds
+    paused
+    createdAt
+    createdBy
+    changedAt
+    definedBy
+    payload: rawPayload
+    nextRuns
+    lastJob {
+      id
+      status
+    }
+    skipped
+  }
+`;
+
+export const UPSERT_SCHEDULE = /* GraphQL */ `
+  mutation UpsertSchedule($input: ScheduleInput!) {
+    upsertSchedule(input: $input) {
+      schedule {
+        ...ScheduleFields
+      }
+    }
+  }
+`;
+
+export const PAUSE_SCHEDULE = /* GraphQL */ `
+  mutation PauseSchedule($name: String!, $paused: Boolean!) {
+    pauseSchedule(name: $name, paused: $paused) {
+      schedule {
+        ...ScheduleFields
+      }
+    }
+  }
+`;
+
+export const DELETE_SCHEDULE = /* GraphQL */ `
+  mutation DeleteSchedule($name: String!) {
+    deletion: deleteSchedule(name: $name) {
+      deleted
+    }
+  }
+`;
+
+export const RUN_SCHEDULE = /* GraphQL */ `
+  mutation RunSchedule($name: String!) {
+    runSchedule(name: $name) {
+      job {
+        id
+        __typename
+      }
+    }
+  }
+`;
+
+export const SCHEDULES = /* GraphQL */ `
+  query ListSchedules($first: Int!, $after: String) {
+    schedules(first: $first, after: $after) {
+      ...ScheduleFields
+    }
+  }
+`;
+
+export const SCHEDULE = /* GraphQL */ `
+  query FindSchedule($name: String!) {
+    schedule(name: $name) {
+      ...ScheduleFields
+    }
+  }
+`;
+
+export const SCHEDULE_PREVIEW = /* GraphQL */ `
+  query PreviewSchedule(
+    $cron: String
+    $everySeconds: Int
+    $timeZone: String
+    $first: Int
+    $after: DateTime
+  ) {
+    schedulePreview(
+      cron: $cron
+      everySeconds: $everySeconds
+      timeZone: $timeZone
+      first: $first
+      after: $after
+    )
   }
 `;
 

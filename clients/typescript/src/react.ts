@@ -13,9 +13,10 @@ import {
   useState,
   useSyncExternalStore,
 } from 'react';
-import type { CreateOptions, JobHandle, JobsClient, WatchListOptions, WatchOptions } from './client.js';
+import type { CreateOptions, JobsClient, WatchListOptions } from './client.js';
 import { asJobsError, type JobsError } from './errors.js';
 import type { JobFilter, JobStatus } from './generated/operations.js';
+import type { JobHandle, WatchOptions } from './jobHandle.js';
 import type { ListedJob } from './jobList.js';
 import type { JobState, NameOf, PayloadOf, RegisteredJobs, ResultOf } from './jobTypes.js';
 import { canonical } from './json.js';

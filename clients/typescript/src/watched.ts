@@ -1,8 +1,9 @@
 // What several components show of one thing: it is watched once, as long as one of them is there.
 
-import type { JobEvent, JobsClient, WatchListOptions, WatchOptions } from './client.js';
+import type { JobsClient, WatchListOptions } from './client.js';
 import { asJobsError, type JobsError } from './errors.js';
 import type { JobFilter } from './generated/operations.js';
+import type { JobEvent, WatchOptions } from './jobHandle.js';
 import type { JobList } from './jobList.js';
 import type { Job } from './jobTypes.js';
 import { Variable } from './observable.js';
