@@ -68,7 +68,6 @@ class Identified(Protocol):
 log = logging.getLogger(__name__)
 DRAWN_KEY = "client "
 """What the keys begin with that clients draw for themselves."""
-NO_SUCH_JOB = "There is no job with this id."
 _NAMES_OF_FIELDS = {"idempotency_key": "key"}
 """The names of those fields of ``JobRequest`` that ``Creation`` calls otherwise."""
 Asked: TypeAlias = BaseModel | tuple[BaseModel, JobOptions]
@@ -178,7 +177,7 @@ def request_of_creation(creation: Creation) -> JobRequest:
     if creation.origin is not None:
         origin = parse_job_id(creation.origin)
         if origin is None:
-            raise job_errors.InvalidArgument("origin", NO_SUCH_JOB)
+            raise job_errors.InvalidArgument("origin", job_errors.no_such_job(creation.origin))
     try:
         return JobRequest.of(
             creation.job_type,

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from gql_jobs.access.store import known_hash_key
-from gql_jobs.client.creation import NO_SUCH_JOB, key_for, request_of_creation
+from gql_jobs.client.creation import key_for, request_of_creation
 from gql_jobs.client.editing import changes_of, refused_edit
 from gql_jobs.client.errors import (
     BadRequest,
@@ -40,7 +40,14 @@ from gql_jobs.client.snapshots import artifact_info, brief_snapshot, client_even
 from gql_jobs.client.transport import ArtifactInfo, CreatedJob, Creation, Edit, JobEvent, JobPage, JobSnapshot
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jobs import errors as job_errors
-from gql_jobs.jobs.errors import ErrorCode, GqlJobsError, InvalidArgument, QueueUnavailable, shortened
+from gql_jobs.jobs.errors import (
+    ErrorCode,
+    GqlJobsError,
+    InvalidArgument,
+    QueueUnavailable,
+    no_such_job,
+    no_such_queue,
+)
 from gql_jobs.jobs.fold import Event
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.messages import Kind
@@ -213,7 +220,7 @@ class NatsTransport:
                 found = await asyncio.gather(*(self._is_there(session, job_id) for _, job_id in some))
                 for (field, job_id), is_there in zip(some, found, strict=True):
                     if not is_there:
-                        raise _client_error(InvalidArgument(field, NO_SUCH_JOB), place)
+                        raise _client_error(InvalidArgument(field, no_such_job(job_id)), place)
                     known.add(job_id)
 
     async def _is_there(self, session: _Session, named: str) -> bool:
@@ -291,7 +298,7 @@ class NatsTransport:
         if queue in load_job_types().queues:
             return
         if not is_queue_name(queue) or not await self._patiently(lambda: has_queue(session.job_log, queue)):
-            raise _client_error(InvalidArgument("name", f"There is no queue {shortened(queue)!r}."))
+            raise _client_error(InvalidArgument("name", no_such_queue(queue, load_job_types().queues)))
 
     async def ended(self, job_id: str) -> JobSnapshot:
         """Wait until the job has ended; all who wait share one consumer of the stream."""

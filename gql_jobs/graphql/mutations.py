@@ -33,7 +33,7 @@ from gql_jobs.graphql.schedule_types import run_one, schedule_mutations
 from gql_jobs.graphql.viewers import DEFAULT_JOB_TTL, TOKEN_MUTATIONS, ViewToken, token_of_job
 from gql_jobs.jobs import model
 from gql_jobs.jobs.bulk import BulkAction
-from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, shortened
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, no_such_job, shortened
 from gql_jobs.jobs.graphql_input import shown_path
 from gql_jobs.jobs.model import DependencyPolicy, JobPriority, parse_job_id
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
@@ -487,7 +487,7 @@ async def _find_named(inputs: list[dict[str, Any]], path: str, info: Info) -> No
             job_id = parse_job_id(text)
             context.budget.take(1)
             if job_id is None or not await _is_there(job_id, context):
-                raise InvalidArgument(where, "There is no job with this id.")
+                raise InvalidArgument(where, no_such_job(text))
             found[text] = job_id
             if len(found) % _LOOKUPS_AT_ONCE == 0:
                 await asyncio.sleep(0)

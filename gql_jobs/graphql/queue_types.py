@@ -19,7 +19,7 @@ from gql_jobs.graphql.engine.budget import Budget
 from gql_jobs.index.minutes import KEPT_MINUTES, Minute
 from gql_jobs.index.tables import minute_of
 from gql_jobs.jobs import registry
-from gql_jobs.jobs.errors import Forbidden, InvalidArgument, shortened
+from gql_jobs.jobs.errors import Forbidden, InvalidArgument, no_such_queue
 from gql_jobs.jobs.limits import MAX_CONCURRENCY, MAX_PER_SECOND, InvalidLimit, Limits
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.pause import MAX_PAUSE_REASON, Pause
@@ -181,7 +181,7 @@ async def read_queues(
     counts, oldest = await reader.queue_counts(visibility), await reader.oldest_queued_at(visibility)
     waiting = await reader.waiting_types(visibility)
     pauses = services.pauses.now()
-    names = sorted({*(kind.queue for kind in kinds_for(services, visibility)), *counts, *_shown(pauses, visibility)})
+    names = _names_of_queues(services, visibility, counts)
     if also is not None and also not in names:
         names = sorted([*names, also])
     budget.take(len(names) * (1 + len(JobStatus)) + sum(map(len, waiting.values())))
@@ -197,6 +197,15 @@ async def read_queues(
         )
         for name in names
     ]
+
+
+def _names_of_queues(services: Services, visibility: Visibility, counted: Iterable[str]) -> list[str]:
+    """Return the queues that there are for those who see so much, sorted.
+
+    :param counted: those that have jobs which they see.
+    """
+    kinds, pauses = kinds_for(services, visibility), services.pauses.now()
+    return sorted({*(kind.queue for kind in kinds), *counted, *_shown(pauses, visibility)})
 
 
 def _shown(pauses: Iterable[str], visibility: Visibility) -> Iterable[str]:
@@ -252,7 +261,10 @@ async def known_queue(name: str, argument: str, context: Context) -> str:
     services = context.services()
     is_known = name in services.registry.queues or name in services.pauses.now()
     if not is_known and not (registry.is_queue_name(name) and await services.pauses.is_stored(name)):
-        raise InvalidArgument(argument, f"There is no queue {shortened(name)!r}.")
+        counts = await services.reader.queue_counts(context.session.visibility)
+        listed = _names_of_queues(services, context.session.visibility, counts)
+        context.budget.take(len(listed))
+        raise InvalidArgument(argument, no_such_queue(name, listed))
     return name
 
 

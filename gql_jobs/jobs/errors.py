@@ -26,6 +26,7 @@
 Any other exception of a handler counts as transient.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -57,6 +58,10 @@ MAX_FAULTS = 50
 """Faults that one refusal tells of, at most."""
 MAX_QUOTED = 100
 """Characters of a value or a path that a refusal shows, at most."""
+_MAX_NAMES = 10
+"""Names of queues that a refusal tells of, at most."""
+_MAX_NAMES_LENGTH = 200
+"""Characters of all these names, at most; they are ASCII, and have up to 63 each."""
 _MAX_SENTENCE = 300
 """Characters of the message about one field, at most."""
 
@@ -64,6 +69,28 @@ _MAX_SENTENCE = 300
 def shortened(text: str, most: int = MAX_QUOTED) -> str:
     """Return the text, cut to ``most`` characters with ``…`` at its end if it is longer."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def no_such_job(named: str) -> str:
+    """Return the sentence that no job has this id."""
+    return f"There is no job {shortened(named)!r}."
+
+
+def no_such_queue(named: str, known: Iterable[str]) -> str:
+    """Return the sentence that no queue has this name, and which there are.
+
+    :param known: the names of queues that whoever asks may see; the first of them are told, in their order.
+    """
+    names = list(known)
+    told: list[str] = []
+    for name in names[:_MAX_NAMES]:
+        if sum(map(len, told)) + len(name) > _MAX_NAMES_LENGTH:
+            break
+        told.append(name)
+    if not told:
+        return f"There is no queue {shortened(named)!r}."
+    more = f", and {len(names) - len(told)} more" if len(told) < len(names) else ""
+    return f"There is no queue {shortened(named)!r}; known are: {', '.join(told)}{more}."
 
 
 class GqlJobsError(Exception):
@@ -133,8 +160,7 @@ class NotFound(GqlJobsError):
     code = ErrorCode.NOT_FOUND
 
     def __init__(self, job_id: str) -> None:
-        shown = shortened(job_id)
-        super().__init__(f"There is no job {shown!r}.", jobId=shown)
+        super().__init__(no_such_job(job_id), jobId=shortened(job_id))
 
 
 class UnknownRun(GqlJobsError):

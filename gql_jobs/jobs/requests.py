@@ -17,6 +17,7 @@ from pydantic import RootModel
 from pydantic_core import to_json, to_jsonable_python
 
 from gql_jobs import clock
+from gql_jobs.jobs.errors import shortened
 from gql_jobs.jobs.model import (
     MAX_RETRIES,
     MAX_TIMEOUT,
@@ -464,10 +465,15 @@ def _check_after(after: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for index, job_id in enumerate(after):
         if parse_job_id(job_id) != job_id:
-            raise InvalidRequest("after", "It is no id of a job.", index)
+            raise InvalidRequest("after", f"{_quoted(job_id)} is no id of a job.", index)
         if job_id in seen:
-            raise InvalidRequest("after", "The same job is named before.", index)
+            raise InvalidRequest("after", f"The job {_quoted(job_id)} is named twice.", index)
         seen.add(job_id)
+
+
+def _quoted(text: str) -> str:
+    """Return what was given, as a part of the problem of an ``InvalidRequest``, which is a format."""
+    return repr(shortened(text)).replace("{", "{{").replace("}", "}}")
 
 
 def checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gql_jobs.jobs.errors import no_such_queue
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.terminal.command_line import EVERY_STATE, MOMENT_AHEAD, Exit, of_the_api
 
@@ -73,9 +74,10 @@ def limits_command(
         if answer["ungated"] and given:
             output.note(f"{queue}: {answer['ungated']} jobs were submitted before and start whatever the limits say.")
     else:
-        found = [one for one in api.queues() if one["name"] == queue]
+        queues = api.queues()
+        found = [one for one in queues if one["name"] == queue]
         if not found:
-            output.note(f"There is no queue {queue}.")
+            output.note(f"Error: {no_such_queue(queue, [one['name'] for one in queues])}")
             return Exit.UNKNOWN
     if output.as_json:
         output.json(found[0])

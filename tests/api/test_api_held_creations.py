@@ -81,6 +81,16 @@ async def test_no_job_is_named_twice(api: ServedApi) -> None:
     job = await create(api)
     refusal = await api.refusal(CREATE, input=asked(after=[job["id"], job["id"].upper()]))
     assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "input.after.1"}
+    assert refusal["message"] == f"The job {job['id']!r} is named twice."
+
+
+@pytest.mark.parametrize("named", [UNKNOWN_ID, "{no} id"])
+async def test_a_job_to_run_after_that_is_not_there_is_named(api: ServedApi, named: str) -> None:
+    job = await create(api)
+    refusal = await api.refusal(CREATE, input=asked(after=[job["id"], named]))
+    assert refusal["message"] == f"There is no job {named!r}."
+    refusal = await api.refusal(CREATE_MANY, inputs=[asked(), asked(origin=named)])
+    assert refusal["message"] == f"There is no job {named!r}."
 
 
 async def test_a_thousand_ids_leave_room_for_a_dead_letter_with_its_errors(api: ServedApi) -> None:

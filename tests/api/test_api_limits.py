@@ -68,7 +68,10 @@ async def test_a_limit_outside_its_bounds_is_refused_and_named(api: ServedApi) -
         assert refusal["extensions"]["argument"] == argument
         assert refusal["message"].startswith(argument.removeprefix("limits."))
     refusal = await api.refusal(_SET, name="none", limits={})
-    assert (refusal["extensions"]["argument"], refusal["message"]) == ("name", "There is no queue 'none'.")
+    assert (refusal["extensions"]["argument"], refusal["message"]) == (
+        "name",
+        "There is no queue 'none'; known are: cpu, default, threads.",
+    )
 
 
 async def test_jobs_of_before_are_counted_and_later_ones_wait(api: ServedApi) -> None:

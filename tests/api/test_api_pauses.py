@@ -86,9 +86,9 @@ async def _of_default(changes: AsyncIterator[Any]) -> Data | None:
 @pytest.mark.parametrize(
     ("given", "argument", "message"),
     [
-        ({"name": "nobody"}, "name", "There is no queue 'nobody'."),
-        ({"name": "default.*"}, "name", "There is no queue 'default.*'."),
-        ({"name": ""}, "name", "There is no queue ''."),
+        ({"name": "nobody"}, "name", "There is no queue 'nobody'; known are: cpu, default, threads."),
+        ({"name": "default.*"}, "name", "There is no queue 'default.*'; known are: cpu, default, threads."),
+        ({"name": ""}, "name", "There is no queue ''; known are: cpu, default, threads."),
         ({"reason": "a\nb"}, "reason", "reason must have 1 to 500 printable characters, or be left out."),
         ({"reason": "a" * 501}, "reason", "reason must have 1 to 500 printable characters, or be left out."),
         ({"until": "2020-01-01T00:00:00Z"}, "until", "until must be in the future; to end a pause, resume the queue."),
@@ -153,6 +153,24 @@ async def test_who_has_paused_a_queue_is_told_and_only_who_operates_all_may(sett
         assert told["job"]["waiting"]["detail"] == said
         (shown,) = [queue for queue in (await _queues(api, within)) if queue["name"] == "default"]
         assert shown["paused"] == {"by": None, "reason": "the bank is closed"}
+
+
+async def test_who_may_see_queues_is_told_which_there_are_if_there_is_none_of_a_name(settings: Settings) -> None:
+    pause = 'mutation { pauseQueue(name: "mial") { queue { name } } }'
+    async with guarded(settings) as api:
+        await ensure_consumers(api.api.runtime.connection, ("secret",), settings.ack_wait)
+        paused = (await api.post('mutation { pauseQueue(name: "secret") { queue { name } } }', api.key)).json()
+        assert paused["data"]["pauseQueue"]["queue"]["name"] == "secret"
+        refusal = (await api.post(pause, api.key)).json()["errors"][0]
+        assert refusal["message"] == "There is no queue 'mial'; known are: cpu, default, secret, threads."
+        creator = await api.new_key("creator", frozenset({Scope.CREATE, Scope.OPERATE}))
+        refusal = (await api.post(pause, creator)).json()["errors"][0]
+        listed = [queue["name"] for queue in await _queues(api, creator)]
+        assert refusal["message"] == f"There is no queue 'mial'; known are: {', '.join(listed)}."
+        assert "secret" not in listed
+        within = await api.new_key("shop", frozenset(Scope), tenant="acme")
+        refusal = (await api.post(pause, within)).json()["errors"][0]
+        assert (refusal["extensions"]["code"], "known" in refusal["message"]) == ("FORBIDDEN", False)
 
 
 async def _queues(api: Any, key: str) -> list[Data]:

@@ -61,7 +61,9 @@ async def test_a_queue_is_limited_by_either_way(api: ServedApi, client: AsyncCli
 
 async def test_a_queue_that_is_not_known_is_refused_alike(client: AsyncClient) -> None:
     for asked in (client.pause_queue("nobody"), client.resume_queue("nobody"), client.pause_queue("a.b")):
-        with pytest.raises(InvalidArgument, match="There is no queue") as refused:
+        with pytest.raises(
+            InvalidArgument, match=r"There is no queue '.*'; known are: cpu, default, .*threads"
+        ) as refused:
             await asked
         assert refused.value.field == "name"
     with pytest.raises(InvalidArgument) as refused:

@@ -187,7 +187,7 @@ async def test_an_origin_is_there_for_those_alone_who_may_see_that_job(found: In
         (ADA, "x"),
     ):
         refusal = await _error(found, by, who, create, of=of)
-        assert refusal["message"] == "There is no job with this id."
+        assert refusal["message"] == f"There is no job {of!r}."
         assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "input.origin"}
     many = create.replace("createJob(input: {", "createJobs(inputs: [{ payload: { probe: {} } }, {")
     many = many.replace("$of }) { job {", "$of }]) { jobs {")
@@ -201,7 +201,7 @@ async def test_jobs_to_run_after_are_those_alone_that_the_viewer_may_see(found: 
     assert made["after"] == [found.job]
     for who, of in ((BOB, found.job), (KIM, found.job), (ADA, found.others), (ADA, new_job_id()), (ADA, "x")):
         refusal = await _error(found, by, who, create, of=of)
-        assert refusal["message"] == "There is no job with this id."
+        assert refusal["message"] == f"There is no job {of!r}."
         assert refusal["extensions"] == {"code": "INVALID_ARGUMENT", "argument": "input.after.0"}
 
 

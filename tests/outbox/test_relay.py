@@ -340,7 +340,7 @@ async def test_a_job_that_is_made_of_one_whose_row_another_relay_has_waits_for_t
         (errors.Forbidden("This key may not create jobs of this type."), False),
         (errors.ValidationFailed("There is no such input."), False),
         (errors.InvalidArgument("There is no job type.", {"argument": "inputs.0.type"}), False),
-        (errors.InvalidArgument("There is no job with this id.", {"argument": "inputs.0.origin"}), False),
+        (errors.InvalidArgument("There is no job 'x'.", {"argument": "inputs.0.origin"}), False),
         (errors.InternalError("Something went wrong."), True),
     ],
 )

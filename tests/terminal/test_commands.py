@@ -327,6 +327,13 @@ async def test_a_closed_pipe_ends_a_command_without_a_traceback(api: ServedApi, 
         assert plain.returncode == 0
 
 
+async def test_a_job_to_run_after_that_is_not_there_is_named(api: ServedApi, command: Command) -> None:
+    job = await create(api)
+    refused = await command("create", "probe", "--after", job["id"], "--after", UNKNOWN_ID)
+    assert (refused.code, refused.out) == (Exit.REFUSED, "")
+    assert refused.err == f"Error: There is no job {UNKNOWN_ID!r}. (INVALID_ARGUMENT)\n"
+
+
 async def test_a_queue_is_paused_for_a_reason_and_resumed(api: ServedApi, command: Command) -> None:
     paused = await command("pause", "default", "--reason", "the bank is closed", "--until", "30min")
     assert (paused.code, _rows(paused.out)[0][0]) == (0, "default")
@@ -364,7 +371,11 @@ async def test_a_queue_is_limited_and_its_limits_are_shown(api: ServedApi, comma
     refused = await command("limits", "default", "--concurrency", "0")
     assert (refused.code, refused.out) == (Exit.REFUSED, "")
     assert "concurrency must be a whole number from 1" in refused.err
-    assert (await command("limits", "nobody")).code == Exit.UNKNOWN
+    unknown = await command("limits", "nobody")
+    assert (unknown.code, unknown.err) == (
+        Exit.UNKNOWN,
+        "Error: There is no queue 'nobody'; known are: cpu, default, threads.\n",
+    )
     assert (await command("limits", "default", "--none", "--per-key", "1")).code == Exit.USAGE
 
 
