@@ -119,6 +119,8 @@ def _run(
             output.note(f"Error: {error}")
             return Exit.REFUSED
     except (KeyboardInterrupt, click.Abort):
+        # Whoever presses it twice gets the same exit code, and no traceback of Python's own end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # Python would write the rest at its end, and complain.
