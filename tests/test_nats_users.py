@@ -177,7 +177,7 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
 
         async with client_of(deployed.settings("client")) as client:
             await _use_all(client)
-            session = await client._session()  # noqa: SLF001
+            session = await client._nats.session()  # noqa: SLF001
             assert await known_hash_key(session.connection) == await runtime.access.hash_key()
 
         text, key = await administration.create_key(deployed.settings("keys"), "backend", scopes=(Scope.READ,))

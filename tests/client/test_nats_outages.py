@@ -194,7 +194,7 @@ async def main():
     load_job_types(JOB_TYPES)
     client = NatsTransport(nats_settings(sys.argv[1]))
     await client.find("no-id")
-    session = await client._session()
+    session = await client._nats.session()
     # Asked for before a creation, and known for a while then.
     stored_limits.LIMITS_KEPT = 3600
     await session.commands._stored_limits.are_there(creation("k").job_type.queue, creation("k").job_type.name)
