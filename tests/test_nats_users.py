@@ -27,11 +27,13 @@ from gql_jobs.access import administration
 from gql_jobs.access.store import known_hash_key
 from gql_jobs.client.errors import IdempotencyConflict
 from gql_jobs.client.nats_transport import NatsTransport
+from gql_jobs.client.transport import AskedRecurrence, AskedSchedule
 from gql_jobs.doctor.examination import examine
 from gql_jobs.jetstream.connection import connect
 from gql_jobs.jobs.limits import Limits
-from gql_jobs.jobs.model import JobPriority, JobStatus
+from gql_jobs.jobs.model import JobPriority, JobStatus, OverlapPolicy
 from gql_jobs.jobs.registry import load_job_types
+from gql_jobs.jobs.schedules import SCHEDULE, SCHEDULE_STATE, Schedule, ScheduleState
 from gql_jobs.jobs.unique_keys import KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import NO_LIMITS, Scope
 from gql_jobs.log import codec
@@ -177,6 +179,7 @@ async def test_every_part_works_with_its_own_user_and_asks_for_nothing_that_it_m
 
         async with client_of(deployed.settings("client")) as client:
             await _use_all(client)
+            await _use_schedules(client, runtime)
             session = await client._nats.session()  # noqa: SLF001
             assert await known_hash_key(session.connection) == await runtime.access.hash_key()
 
@@ -230,6 +233,31 @@ async def _use_all(client: NatsTransport) -> None:
         assert (await client.cancel(job_id)).status is JobStatus.CANCELLED
     for job_id in (first, dead, scheduled):
         assert await client.delete(job_id)
+
+
+async def _use_schedules(client: NatsTransport, runtime: Runtime) -> None:
+    """Whatever it can do about schedules, once one of them has a job ahead of it."""
+    for overlap in (OverlapPolicy.SKIP, OverlapPolicy.ALLOW):
+        recurrence = AskedRecurrence(every=3600)
+        await client.schedules.upsert(
+            AskedSchedule(name="hourly", payload=creation(), recurrence=recurrence, overlap=overlap)
+        )
+        ahead = await until(lambda: _ahead(runtime, "hourly"), "its next job is made")
+        assert [one.name for one in await client.schedules.all()] == ["hourly"]
+        assert (await client.schedules.pause("hourly", paused=True)).paused
+        assert (await client.ended(ahead)).status is JobStatus.CANCELLED
+        assert (await client.ended(await client.schedules.run("hourly"))).status is JobStatus.COMPLETED
+        assert await client.schedules.delete("hourly")
+    assert await client.schedules.find("hourly") is None
+
+
+def _ahead(runtime: Runtime, name: str) -> str | None:
+    """The id of the job that is made ahead of a schedule as it is now, once it is there."""
+    schedule = runtime.steering.value(SCHEDULE, name, Schedule)
+    state = runtime.steering.value(SCHEDULE_STATE, name, ScheduleState)
+    is_its_own = schedule is not None and state is not None and schedule.incarnation == state.incarnation
+    job_id = state.job_id(state.ahead[0]) if is_its_own and state is not None and state.ahead else None
+    return job_id if job_id is not None and _status(runtime, job_id) is not None else None
 
 
 def _status(runtime: Runtime, job_id: str) -> JobStatus | None:
@@ -298,6 +326,7 @@ _BEYOND = {
         f"$JS.API.CONSUMER.CREATE.{_BUCKET}.c.$KV.gql-jobs-access.*.*",
         *(f"$JS.API.STREAM.{call}.{name}" for call in ("CREATE", "UPDATE") for name in ("copy", "JOBS", "jobs-dlq")),
         *(f"$JS.API.STREAM.{call}.JOBS" for call in ("DELETE", "PURGE", "RESTORE", "SNAPSHOT")),
+        "jobs.gate.lease.0.checkpoint",
         "jobs.a.event.started",
         "jobs.a.event.completed",
         "jobs.a.progress",

@@ -37,7 +37,7 @@ from gql_jobs.client.errors import (
     Unrepresentable,
     ValidationFailed,
 )
-from gql_jobs.client.schedule_calls import ScheduleOptions, ScheduleSnapshot
+from gql_jobs.client.schedule_options import ScheduleOptions
 from gql_jobs.client.sync_client import Client, JobArtifact, JobHandle
 from gql_jobs.client.transport import (
     CancelledEvent,
@@ -50,6 +50,7 @@ from gql_jobs.client.transport import (
     ProgressEvent,
     QueuedEvent,
     ScheduledEvent,
+    ScheduleSnapshot,
     StartedEvent,
     WaitingEvent,
 )

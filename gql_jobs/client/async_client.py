@@ -44,19 +44,14 @@ from gql_jobs.client.errors import (
     ResultTimeout,
     UnreadableResult,
 )
-from gql_jobs.client.schedule_calls import (
-    ScheduleCalls,
-    ScheduleOptions,
-    ScheduleSnapshot,
-    SchedulingTransport,
-    whole_seconds,
-)
+from gql_jobs.client.schedule_options import ScheduleOptions, asked_recurrence, asked_schedule
 from gql_jobs.client.transport import (
     ArtifactInfo,
     CreatedJob,
     Creation,
     JobEvent,
     JobSnapshot,
+    ScheduleSnapshot,
     Token,
     Transport,
 )
@@ -305,14 +300,14 @@ class AsyncClient:
     ) -> ScheduleSnapshot:
         """Define a schedule of jobs with this payload, or replace the one of this name; return it.
 
-        To ask for the same again changes nothing. Schedules are for clients of an API alone.
+        To ask for the same again changes nothing.
 
         :param options: when it is due, by ``cron`` or ``every``, and what else ``ScheduleOptions`` has.
         :raises TypeError: | LookupError: if the payload is that of no registered type, or there is no such option.
         :raises InvalidArgument: | InvalidPayload: if it can be no schedule.
         :raises Forbidden: without the scope OPERATE, or with a tenant or limits.
         """
-        return await self._schedules().upsert(name, payload, options)
+        return await self._used().schedules.upsert(asked_schedule(name, payload, options))
 
     async def pause_schedule(self, name: str) -> ScheduleSnapshot:
         """Have a schedule be without ticks until it is resumed, and cancel what is ahead of it; return it.
@@ -320,7 +315,7 @@ class AsyncClient:
         :raises NotFound: if there is none.
         :raises Forbidden: without the scope OPERATE, or with a tenant or limits.
         """
-        return await self._schedules().pause(name, paused=True)
+        return await self._used().schedules.pause(name, paused=True)
 
     async def resume_schedule(self, name: str) -> ScheduleSnapshot:
         """Have a schedule have ticks again, from now on; return it.
@@ -328,14 +323,14 @@ class AsyncClient:
         :raises NotFound: if there is none.
         :raises Forbidden: without the scope OPERATE, or with a tenant or limits.
         """
-        return await self._schedules().pause(name, paused=False)
+        return await self._used().schedules.pause(name, paused=False)
 
     async def delete_schedule(self, name: str) -> bool:
         """Delete a schedule, and cancel its jobs that have not been queued; return whether it was there.
 
         :raises Forbidden: without the scope OPERATE, or with a tenant or limits.
         """
-        return await self._schedules().delete(name)
+        return await self._used().schedules.delete(name)
 
     async def run_schedule(self, name: str) -> "AsyncJobHandle[Any]":
         """Create a job of a schedule at once, outside of its ticks; return its handle.
@@ -343,15 +338,15 @@ class AsyncClient:
         :raises NotFound: if there is none.
         :raises Forbidden: without the scope OPERATE, or with a tenant or limits.
         """
-        return self.job(await self._schedules().run(name))
+        return self.job(await self._used().schedules.run(name))
 
     async def schedules(self) -> list[ScheduleSnapshot]:
         """Return all schedules, sorted by name; none to whoever sees some jobs only."""
-        return await self._schedules().all()
+        return await self._used().schedules.all()
 
     async def schedule(self, name: str) -> ScheduleSnapshot | None:
         """Return a schedule; None if there is none, and to whoever sees some jobs only."""
-        return await self._schedules().find(name)
+        return await self._used().schedules.find(name)
 
     async def schedule_preview(
         self,
@@ -368,24 +363,8 @@ class AsyncClient:
         :param after: those after this moment; after now by default.
         :raises InvalidArgument: if it could be no schedule.
         """
-        asked = {
-            "cron": cron,
-            "everySeconds": whole_seconds("every", every),
-            "timeZone": time_zone,
-            "first": first,
-            "after": moment_of("after", after),
-        }
-        return await self._schedules().preview(asked)
-
-    def _schedules(self) -> ScheduleCalls:
-        """Return the operations on schedules.
-
-        :raises ClientError: if the transport has none.
-        """
-        transport = self._used()
-        if not isinstance(transport, SchedulingTransport):
-            raise ClientError("Schedules are for clients of an API: give the client an http:// or https:// address.")
-        return transport.schedules
+        asked = asked_recurrence({"cron": cron, "every": every, "time_zone": time_zone})
+        return await self._used().schedules.preview(asked, first_of(first), moment_of("after", after))
 
     def _used(self) -> Transport:
         """Return the transport, for use by the event loop that runs.

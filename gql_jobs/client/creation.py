@@ -196,12 +196,17 @@ def request_of_creation(creation: Creation) -> JobRequest:
             after_policy=creation.after_policy,
         )
     except InvalidRequest as invalid:
-        if invalid.unexpected is not None:
-            with hidden_in_log(invalid.secret_texts):
-                log.exception("code of the job type %s failed", creation.job_type.name, exc_info=invalid.unexpected)
+        log_code_of_type(invalid)
         name = _NAMES_OF_FIELDS.get(invalid.field, invalid.field)
         where = name if invalid.index is None else f"{name}.{invalid.index}"
         raise job_errors.InvalidArgument(where, invalid.problem.format(name)) from None
+
+
+def log_code_of_type(invalid: InvalidRequest) -> None:
+    """Log what code of a job type has raised, if that is what is wrong with a request."""
+    if invalid.unexpected is not None:
+        with hidden_in_log(invalid.secret_texts):
+            log.error("code of a job type failed: %s", invalid, exc_info=invalid.unexpected)
 
 
 def _one_line_of_json(text: bytes) -> bytes:

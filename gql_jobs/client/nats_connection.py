@@ -20,12 +20,14 @@ from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.messages import Kind
 from gql_jobs.jobs.payload_codec import CodecFailure, StoredPayloads
+from gql_jobs.jobs.registry import registry
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.deletion import JobDeletions
 from gql_jobs.log.job_log import JobLog, open_job_log
 from gql_jobs.log.paused_consumers import PauseCommands
+from gql_jobs.log.schedules import ScheduleCommands
 from gql_jobs.log.streams import UnsuitableServer, look_for_streams
 from gql_jobs.processes.event_loop import in_background
 from gql_jobs.settings import Settings
@@ -47,6 +49,7 @@ class NatsSession(Struct):
     commands: JobCommands
     deletions: JobDeletions
     pauses: PauseCommands
+    schedules: ScheduleCommands
     artifacts: ArtifactStore
     ends: JobFollower
     """Wakes those who wait for the end of a job."""
@@ -132,8 +135,17 @@ class NatsConnection:
             await stack.enter_async_context(in_background(follower.run()))
         commands = JobCommands(job_log, self._settings, stored=self._stored)
         artifacts = ArtifactStore(job_log, self._settings, makes_bucket=False)
-        deletions = JobDeletions(job_log, commands, artifacts)
-        return NatsSession(connection, job_log, commands, deletions, PauseCommands(job_log), artifacts, ends, moves)
+        return NatsSession(
+            connection=connection,
+            job_log=job_log,
+            commands=commands,
+            deletions=JobDeletions(job_log, commands, artifacts),
+            pauses=PauseCommands(job_log),
+            schedules=ScheduleCommands(job_log, commands, registry, self._stored),
+            artifacts=artifacts,
+            ends=ends,
+            moves=moves,
+        )
 
     async def know_hash_key(self, *, is_confidential: bool) -> None:
         """Have the key that all API processes hash confidential payloads with, if what is to be stored is so.

@@ -25,6 +25,7 @@ from gql_jobs.client.editing import changes_of, refused_edit
 from gql_jobs.client.errors import BadRequest, ClientError, DamagedArtifact, InvalidState, NotFound, PartlyCreated
 from gql_jobs.client.job_follower import FollowedJob, JobFollower, JobWatch
 from gql_jobs.client.nats_connection import CLOSED, PAUSE, NatsConnection, NatsSession, client_error, may_be_stored
+from gql_jobs.client.nats_schedules import NatsSchedules
 from gql_jobs.client.snapshots import artifact_info, brief_snapshot, client_event, shown_payload, snapshot_of
 from gql_jobs.client.transport import ArtifactInfo, CreatedJob, Creation, Edit, JobEvent, JobPage, JobSnapshot
 from gql_jobs.jobs import errors as job_errors
@@ -94,6 +95,7 @@ class NatsTransport:
         self._patience = patience
         self._stored = stored or load_codec(settings.codec)
         self._nats = NatsConnection(settings, self._stored, patience)
+        self.schedules = NatsSchedules(self._nats, self._stored)
 
     async def create(self, creations: Sequence[Creation]) -> list[CreatedJob]:
         """Store jobs in this order: all inputs are checked before anything is stored, then they are written pipelined.

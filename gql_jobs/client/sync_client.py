@@ -17,8 +17,8 @@ from gql_jobs.client.async_client import AsyncClient, AsyncJobArtifact, AsyncJob
 from gql_jobs.client.background_loop import BackgroundLoop
 from gql_jobs.client.creation import Asked, JobOptions
 from gql_jobs.client.editing import EditOptions
-from gql_jobs.client.schedule_calls import ScheduleOptions, ScheduleSnapshot
-from gql_jobs.client.transport import JobEvent, JobSnapshot, Token, Transport
+from gql_jobs.client.schedule_options import ScheduleOptions
+from gql_jobs.client.transport import JobEvent, JobSnapshot, ScheduleSnapshot, Token, Transport
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import JobPriority, JobStatus
 from gql_jobs.jobs.pause import Pause
@@ -214,7 +214,7 @@ class Client:
     def upsert_schedule(self, name: str, payload: BaseModel, **options: Unpack[ScheduleOptions]) -> ScheduleSnapshot:
         """Define a schedule of jobs with this payload, or replace the one of this name; return it.
 
-        To ask for the same again changes nothing. Schedules are for clients of an API alone.
+        To ask for the same again changes nothing.
 
         :param options: when it is due, by ``cron`` or ``every``, and what else ``ScheduleOptions`` has.
         :raises TypeError: | LookupError: if the payload is that of no registered type, or there is no such option.

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from pydantic import BaseModel
 
 from gql_jobs.jobs.limits import Limits
-from gql_jobs.jobs.model import DependencyPolicy, JobError, JobPriority, JobStatus
+from gql_jobs.jobs.model import DependencyPolicy, JobError, JobPriority, JobStatus, OverlapPolicy
 from gql_jobs.jobs.pause import Pause
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import JobFilter
@@ -62,6 +62,31 @@ class Creation(Struct, frozen=True):
         """About how many bytes a request takes for it."""
         texts = len(self.payload) + len(self.sent or b"") + sum(map(len, self.tags))
         return texts + sum(map(len, self.after)) if self.after else texts
+
+
+class AskedRecurrence(Struct, frozen=True):
+    """When a schedule is to be due: by a cron expression in a time zone, UTC for None, or every so many seconds."""
+
+    cron: str | None = None
+    every: int | None = None
+    time_zone: str | None = None
+
+
+class AskedSchedule(Struct, frozen=True, kw_only=True):
+    """A schedule that is to be defined; its durations are in seconds, and what is None is as by default.
+
+    ``payload`` is held by a creation with it, whose options play no part.
+    """
+
+    name: str
+    payload: Creation
+    recurrence: AskedRecurrence
+    overlap: OverlapPolicy | None = None
+    catch_up: int | None = None
+    spread: int | None = None
+    paused: bool | None = None
+    priority: JobPriority | None = None
+    tags: tuple[str, ...] | None = None
 
 
 # What is answered.
@@ -121,6 +146,35 @@ class JobPage(Struct, frozen=True):
 
     jobs: tuple[JobSnapshot, ...]
     next: str | None
+
+
+class ScheduleSnapshot(Struct, frozen=True, kw_only=True):
+    """A schedule at one moment; its durations are in seconds.
+
+    ``payload``: the JSON of it, without secrets. ``next_runs``: when it is due next, none while it is paused.
+    ``last_job``: the id of the job of its latest tick that came to run. ``skipped``: how many ticks had no run.
+    ``defined_by``: the program whose code defines it, None for one that clients have defined.
+    """
+
+    name: str
+    type: str
+    cron: str | None
+    every: int | None
+    time_zone: str
+    overlap: OverlapPolicy
+    catch_up: int
+    spread: int
+    paused: bool
+    priority: JobPriority
+    tags: tuple[str, ...]
+    payload: bytes
+    created_at: datetime
+    created_by: str | None
+    changed_at: datetime
+    defined_by: str | None
+    next_runs: tuple[datetime, ...]
+    last_job: str | None
+    skipped: int
 
 
 class ArtifactInfo(Struct, frozen=True):
@@ -218,6 +272,46 @@ class Edit(Struct, frozen=True):
     tags: tuple[str, ...] | None = None
 
 
+class Schedules(Protocol):
+    """What a transport does about schedules; all that changes them needs the right to operate the installation."""
+
+    async def upsert(self, asked: AskedSchedule) -> ScheduleSnapshot:
+        """Define a schedule, or replace the one of this name, and return it; to ask for the same changes nothing.
+
+        :raises InvalidArgument: | InvalidPayload: if it can be no schedule; fields are named as options are.
+        """
+
+    async def pause(self, name: str, *, paused: bool) -> ScheduleSnapshot:
+        """Have a schedule be without ticks, or have ticks again from now on, and return it.
+
+        :raises NotFound: if there is none.
+        """
+
+    async def delete(self, name: str) -> bool:
+        """Delete a schedule, and cancel its jobs that have not been queued; return whether it was there."""
+
+    async def run(self, name: str) -> str:
+        """Create a job of a schedule at once, outside of its ticks, and return its id.
+
+        :raises NotFound: if there is none.
+        :raises InvalidArgument: if no job can be made of it where that is done.
+        """
+
+    async def all(self) -> list[ScheduleSnapshot]:
+        """Return all schedules, sorted by name."""
+
+    async def find(self, name: str) -> ScheduleSnapshot | None:
+        """Return a schedule; None if there is none."""
+
+    async def preview(self, asked: AskedRecurrence, first: int | None, after: datetime | None) -> list[datetime]:
+        """Return when a schedule would be due, in UTC.
+
+        :param first: how many moments, 1 to 100; None for the usual number.
+        :param after: those after this moment, UTC where it has no offset; None for now.
+        :raises InvalidArgument: if it could be no schedule.
+        """
+
+
 class Transport(Protocol):
     """A way to a server, used on one event loop by as many tasks as like.
 
@@ -232,6 +326,10 @@ class Transport(Protocol):
 
     A single one may have more, and is refused if it is too large.
     """
+
+    @property
+    def schedules(self) -> Schedules:
+        """Return what is done about schedules."""
 
     async def create(self, creations: Sequence[Creation]) -> list[CreatedJob]:
         """Store jobs in this order, and return them in it; each is durable then.

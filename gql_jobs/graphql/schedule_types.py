@@ -25,7 +25,7 @@ from gql_jobs.jobs.errors import Forbidden, InvalidArgument, InvalidPayload, sho
 from gql_jobs.jobs.messages import SteeringMessage
 from gql_jobs.jobs.model import JobPriority, OverlapPolicy
 from gql_jobs.jobs.payloads import AcceptedPayload
-from gql_jobs.jobs.recurrence import MAX_CRON, MAX_INTERVAL, MAX_PREVIEWED, checked_recurrence
+from gql_jobs.jobs.recurrence import DEFAULT_PREVIEWED, MAX_CRON, MAX_INTERVAL, MAX_PREVIEWED, checked_recurrence
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest
 from gql_jobs.jobs.schedules import (
@@ -36,15 +36,12 @@ from gql_jobs.jobs.schedules import (
     ScheduleState,
     SkipReason,
     check_schedule_name,
-    check_seconds,
     settled,
 )
 from gql_jobs.log.schedules import ScheduleDefinition, read_schedule, spec_of
 
 _T = TypeVar("_T")
 
-DEFAULT_RUNS = 5
-"""Runs that are shown where nobody says how many."""
 DEFAULT_SCHEDULES = 100
 """Schedules that are listed where nobody says how many."""
 _APPLIED_WITHIN = 1.0
@@ -123,13 +120,13 @@ class Schedule:
         info: Info,
         first: Annotated[
             int | None, strawberry.argument(description=f"How many moments: 1 to {MAX_PREVIEWED}.")
-        ] = DEFAULT_RUNS,
+        ] = DEFAULT_PREVIEWED,
     ) -> list[datetime]:
         """Return the moments, those of which the jobs have been made ahead among them.
 
         :raises InvalidArgument: for a number out of range.
         """
-        first = DEFAULT_RUNS if first is None else first
+        first = DEFAULT_PREVIEWED if first is None else first
         info.context.budget.take(max(first, 0))
         try:
             return self.source.next_runs(clock.now(), first)
@@ -252,7 +249,7 @@ def preview_schedule(
     time_zone: Annotated[str | None, strawberry.argument(description=_ZONE)] = "UTC",
     first: Annotated[
         int | None, strawberry.argument(description=f"How many moments: 1 to {MAX_PREVIEWED}.")
-    ] = DEFAULT_RUNS,
+    ] = DEFAULT_PREVIEWED,
     after: Annotated[
         datetime | None, strawberry.argument(description="Those after this moment; after now where left out.")
     ] = strawberry.UNSET,
@@ -261,7 +258,7 @@ def preview_schedule(
 
     :raises InvalidArgument: if it could not be a schedule, or for a number out of range.
     """
-    first = DEFAULT_RUNS if first is None else first
+    first = DEFAULT_PREVIEWED if first is None else first
     now = clock.now()
     try:
         recurrence = checked_recurrence(_given(cron), _given(every_seconds), time_zone or "UTC", now)
@@ -418,22 +415,9 @@ def schedule_mutations(registered: RegisteredTypes, payload_input: Any, read_pay
 async def _upsert(
     given: dict[str, Any], job_type: JobType, payload: AcceptedPayload, context: Context
 ) -> SchedulePayload:
-    now = clock.now()
+    asked = {name: value for name, value in given.items() if name not in {"type", "payload"}}
     try:
-        definition = ScheduleDefinition(
-            name=check_schedule_name(given["name"]),
-            job_type=job_type,
-            payload=payload,
-            recurrence=checked_recurrence(
-                given.get("cron"), given.get("every_seconds"), given.get("time_zone") or "UTC", now
-            ),
-            priority=given.get("priority") or JobPriority.NORMAL,
-            tags=tuple(given.get("tags") or ()),
-            overlap=given.get("overlap") or OverlapPolicy.SKIP,
-            catch_up_seconds=check_seconds("catch_up_seconds", _or(given.get("catch_up_seconds"), 60), MAX_CATCH_UP),
-            spread_seconds=check_seconds("spread_seconds", _or(given.get("spread_seconds"), 0), MAX_SPREAD),
-            paused=bool(given.get("paused")),
-        )
+        definition = ScheduleDefinition.of(job_type=job_type, payload=payload, **asked)
         message = await context.services().schedules.upsert(definition, context.session.viewer)
     except InvalidRequest as invalid:
         raise _shown_fault(invalid, "input") from None
@@ -454,10 +438,6 @@ async def _pause_schedule(
     is_paused = paused is not False
     message = await context.services().schedules.pause(name, context.session.viewer, paused=is_paused)
     return SchedulePayload(schedule=await _written(message, context))
-
-
-def _or(given: int | None, default: int) -> int:
-    return default if given is None else given
 
 
 async def _written(message: SteeringMessage, context: Context) -> Schedule:
@@ -502,7 +482,7 @@ async def run_one(name: str, context: Context) -> model.Job:
     services = context.services()
     context.count_creations(1)
     try:
-        name = check_schedule_name(name)
+        created = await services.schedules.run(check_schedule_name(name), context.session.viewer)
     except InvalidRequest as invalid:
         raise _shown_fault(invalid) from None
-    return await services.feed.read_back(await services.schedules.run(name, context.session.viewer))
+    return await services.feed.read_back(created)

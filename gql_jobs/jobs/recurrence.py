@@ -31,6 +31,8 @@ MAX_INTERVAL = 366 * 86_400
 """Seconds between two runs by ``every_seconds``, at most."""
 MAX_PREVIEWED = 100
 """Moments of one preview, at most."""
+DEFAULT_PREVIEWED = 5
+"""Moments that are shown where nobody says how many."""
 
 _FIELDS = (5, 6)
 _LAST_YEAR = 9_900

@@ -4,17 +4,19 @@ A schedule and what has been made of it are steering messages. What is ahead of 
 cancelled here, and by the holder of the gate once more, in case a process ends in between: each step can be repeated.
 """
 
+import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 from pydantic_core import from_json
 
+from gql_jobs import clock
 from gql_jobs.jobs.built_payloads import accept_built, built_payload
 from gql_jobs.jobs.coded_schedules import CodedSchedules
 from gql_jobs.jobs.errors import GqlJobsError, InvalidArgument, InvalidState, NotFound, QueueUnavailable
@@ -22,10 +24,22 @@ from gql_jobs.jobs.messages import SteeringMessage
 from gql_jobs.jobs.model import JobPriority, JobStatus, OverlapPolicy, Spec
 from gql_jobs.jobs.payload_codec import CodecFailure, StoredPart, StoredPayloads
 from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
-from gql_jobs.jobs.recurrence import Recurrence
+from gql_jobs.jobs.recurrence import Recurrence, checked_recurrence
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.requests import InvalidRequest, JobRequest, TickPlace, request_hash
-from gql_jobs.jobs.schedules import IN_TIME, SCHEDULE, SCHEDULE_STATE, Schedule, ScheduleState, state_of
+from gql_jobs.jobs.schedules import (
+    IN_TIME,
+    MAX_CATCH_UP,
+    MAX_SPREAD,
+    SCHEDULE,
+    SCHEDULE_STATE,
+    Schedule,
+    ScheduleState,
+    check_schedule_name,
+    check_seconds,
+    settled,
+    state_of,
+)
 from gql_jobs.jobs.viewer import ANYBODY, Viewer
 from gql_jobs.log.commands import Created, JobCommands, storable
 from gql_jobs.log.job_log import JobLog, Superseded, folded
@@ -65,6 +79,44 @@ class ScheduleDefinition(Struct, frozen=True, kw_only=True):
     spread_seconds: int = 0
     paused: bool = False
     source: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        job_type: JobType,
+        payload: AcceptedPayload,
+        *,
+        cron: str | None = None,
+        every_seconds: int | None = None,
+        time_zone: str | None = None,
+        priority: JobPriority | None = None,
+        tags: Sequence[str] | None = None,
+        overlap: OverlapPolicy | None = None,
+        catch_up_seconds: int | None = None,
+        spread_seconds: int | None = None,
+        paused: bool | None = None,
+    ) -> "ScheduleDefinition":
+        """Return what a client asks for; what is None is as by default.
+
+        :raises InvalidRequest: for a value outside its limits, but for tags, which the request of a job checks.
+        """
+        check_schedule_name(name)
+        recurrence = checked_recurrence(cron, every_seconds, time_zone or "UTC", clock.now())
+        if catch_up_seconds is not None:
+            check_seconds("catch_up_seconds", catch_up_seconds, MAX_CATCH_UP)
+        if spread_seconds is not None:
+            check_seconds("spread_seconds", spread_seconds, MAX_SPREAD)
+        given: dict[str, Any] = {
+            "priority": priority,
+            "tags": tuple(tags) if tags is not None else None,
+            "overlap": overlap,
+            "catch_up_seconds": catch_up_seconds,
+            "spread_seconds": spread_seconds,
+            "paused": paused,
+        }
+        told = {field: value for field, value in given.items() if value is not None}
+        return cls(name=name, job_type=job_type, payload=payload, recurrence=recurrence, **told)
 
     def request(self, tick: TickPlace, run_at: datetime | None = None) -> JobRequest:
         """Return the creation of one of its jobs.
@@ -283,13 +335,21 @@ class ScheduleCommands:
 
         :param viewer: who creates it.
         :raises UnknownSchedule: if there is none.
-        :raises GqlJobsError: as a creation does.
+        :raises GqlJobsError: as ``request`` and a creation do.
         """
-        schedule = read_schedule(await self._steering.read(SCHEDULE, name))
+        return await self._commands.create(await self.request_to_run(name, viewer), viewer)
+
+    async def request_to_run(self, name: str, viewer: Viewer = ANYBODY) -> JobRequest:
+        """Return the creation of a job of a schedule outside of its ticks.
+
+        :param viewer: who creates it.
+        :raises UnknownSchedule: if there is none.
+        :raises GqlJobsError: as ``request`` does.
+        """
+        schedule = await self.find(name)
         if schedule is None:
             raise UnknownSchedule(name)
-        request = self.request(schedule, TickPlace(name, created_by=viewer.actor))
-        return await self._commands.create(request, viewer)
+        return self.request(schedule, TickPlace(name, created_by=viewer.actor))
 
     def request(self, schedule: Schedule, tick: TickPlace, due: datetime | None = None) -> JobRequest:
         """Return the creation of a job of a schedule.
@@ -301,7 +361,7 @@ class ScheduleCommands:
         """
         job_type = self._registry.get(schedule.type)
         if job_type is None:
-            message = f"The schedule {schedule.name} has the type {schedule.type}, which this server does not know."
+            message = f"The schedule {schedule.name} has the type {schedule.type}, which is not known here."
             raise InvalidArgument("name", message)
         try:
             payload = accept(job_type.payload, from_json(bytes(self.payload(schedule))))
@@ -325,6 +385,41 @@ class ScheduleCommands:
         except NotFound:
             # It was made, has ended, and has expired.
             return
+
+    # What there is, as the leader has it.
+
+    async def find(self, name: str) -> Schedule | None:
+        """Return a schedule; None if there is none.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        return read_schedule(await self._steering.read(SCHEDULE, name))
+
+    async def all(self) -> list[Schedule]:
+        """Return all schedules, sorted by name.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        found = map(read_schedule, await self._steering.all(SCHEDULE))
+        return sorted((one for one in found if one is not None), key=lambda one: one.name)
+
+    async def outcome(self, name: str) -> ScheduleState | None:
+        """Return what has been made of a schedule, and what has become of that by now; None if nothing was made.
+
+        Its ``last_job`` is one that there still is.
+
+        :raises QueueUnavailable: if the leader does not answer.
+        """
+        state, now = (await self.state(name)).state, clock.now()
+        if state is None:
+            return None
+        due = [state.job_id(tick) for tick in state.ahead if state.due(tick) <= now]
+        jobs = dict(zip(due, await asyncio.gather(*map(self._commands.find, due)), strict=True))
+        state = settled(state, now, jobs.get).state
+        last = state.last_job
+        if last is None or jobs.get(last) is not None or await self._commands.find(last) is not None:
+            return state
+        return msgspec.structs.replace(state, last_job=None)
 
     async def retire(self, name: str, schedule: Schedule | None) -> StoredState:
         """Cancel what is ahead of what had the name before; have the state be that of ``schedule``.

@@ -8,6 +8,7 @@ from gql_jobs.client.async_client import AsyncClient
 from gql_jobs.jobs.registry import registry
 from gql_jobs.settings import Settings
 from tests.client.lossy_line import LossyLine
+from tests.client.nats_clients import client_of
 from tests.job_types.typed_jobs import TYPED
 from tests.serving import HOST, ServedApi, serving
 
@@ -24,6 +25,17 @@ async def client(api: ServedApi) -> AsyncIterator[AsyncClient]:
     """A client of it."""
     async with AsyncClient(f"http://{HOST}:{api.port}", patience=10) as opened:
         yield opened
+
+
+@pytest.fixture(params=["http", "nats"])
+async def by_either(request: pytest.FixtureRequest, api: ServedApi, settings: Settings) -> AsyncIterator[AsyncClient]:
+    """A client of it, or one beside the broker: what is tried with this has one outcome either way."""
+    if request.param == "http":
+        async with AsyncClient(f"http://{HOST}:{api.port}", patience=10) as by_http:
+            yield by_http
+    else:
+        async with client_of(settings) as transport, AsyncClient(transport=transport) as by_nats:
+            yield by_nats
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gql_jobs.client import errors
-from gql_jobs.client.transport import Creation
+from gql_jobs.client.async_client import AsyncClient
+from gql_jobs.client.transport import AskedRecurrence, AskedSchedule, Creation
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.jobs.payload_codec import CodecContext
@@ -18,7 +19,9 @@ from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime, open_runtime
 from tests.by_hand import stored
 from tests.client.nats_clients import PROBE_TYPE, client_of, created_one
+from tests.job_types.probe_jobs import ProbePayload
 from tests.job_types.secret_jobs import registered
+from tests.job_types.typed_jobs import MessagePayload
 from tests.running import JOB_TYPES, running_worker
 
 PLAIN = "nobody may read this"
@@ -75,6 +78,26 @@ async def test_payloads_and_results_are_encoded_as_the_api_has_them_and_read_by_
             assert [event.job.status async for event in stranger.events(job_id, None)] == [JobStatus.COMPLETED]
 
 
+async def test_schedules_are_encoded_and_run_by_whoever_has_the_codec_and_shown_redacted_to_others(
+    encrypted: Settings, settings: Settings
+) -> None:
+    async with open_runtime(encrypted, JOB_TYPES) as runtime, client_of(encrypted) as transport:
+        client = AsyncClient(transport=transport)
+        payload = ProbePayload(saves=PLAIN)
+        made = await client.upsert_schedule("hourly", payload, type="probe", every=3600)
+        assert json.loads(made.payload) == {"saves": PLAIN}
+        assert (await client.upsert_schedule("hourly", payload, type="probe", every=3600)).changed_at == made.changed_at
+        assert json.loads((await client.pause_schedule("hourly")).payload) == {"saves": PLAIN}
+        job = await client.run_schedule("hourly")
+        assert json.loads((await job.state()).payload or b"") == {"saves": PLAIN}
+        assert not any(PLAIN.encode() in message.data for message in await stored(runtime.connection))
+        async with client_of(settings, patience=0.3) as without:
+            stranger = AsyncClient(transport=without)
+            assert [json.loads(one.payload) for one in await stranger.schedules()] == ["[redacted]"]
+            with pytest.raises(errors.QueueUnavailable, match="cannot be decoded here"):
+                await stranger.run_schedule("hourly")
+
+
 async def test_a_confidential_creation_has_the_hashes_of_the_api_and_is_the_same_job_in_either(
     settings: Settings, runtime: Runtime, connection: Connection
 ) -> None:
@@ -95,12 +118,29 @@ async def test_a_confidential_creation_has_the_hashes_of_the_api_and_is_the_same
         assert refused.value.field == "payload.account.password"
 
 
+@pytest.mark.usefixtures("typed")
+async def test_schedules_and_their_jobs_have_the_hashes_of_the_api(settings: Settings, runtime: Runtime) -> None:
+    secret = MessagePayload.model_validate({"to": "ada", "password": PASSWORD})
+    async with client_of(settings) as transport:
+        await AsyncClient(transport=transport).upsert_schedule("hourly", secret, cron="0 0 1 1 *")
+    async with client_of(settings) as transport:
+        job = await AsyncClient(transport=transport).run_schedule("hourly")
+    texts = [json.loads(message.data) for message in await stored(runtime.connection)]
+    hashes = [text["spec"]["payloadHash"] for text in texts if text.get("spec", {}).get("schedule") == "hourly"]
+    hashes += [text["value"]["payloadHash"] for text in texts if "cron" in str(text.get("value", {}))]
+    assert (await runtime.commands.find(job.id)) is not None
+    assert [one.startswith("hmac:") for one in hashes] == [True, True]
+
+
 async def test_without_the_key_of_hashes_nothing_confidential_is_stored(
     settings: Settings, connection: Connection
 ) -> None:
     async with client_of(settings, patience=0.3) as client:
         with pytest.raises(errors.QueueUnavailable, match="made by API processes"):
             await client.create([_secret()])
+        hourly = AskedSchedule(name="hourly", payload=_secret(), recurrence=AskedRecurrence(every=3600))
+        with pytest.raises(errors.QueueUnavailable, match="made by API processes"):
+            await client.schedules.upsert(hourly)
         assert await stored(connection) == []
         assert await created_one(client)
 
