@@ -36,7 +36,7 @@ REFILL = timedelta(seconds=5)
 """How long before the first tick that is not made yet it is made, where several are made at a time."""
 FARTHEST_AHEAD = timedelta(days=1)
 """How long before its time the next tick is made at the earliest: until then it follows what its type says by then."""
-IN_TIME = timedelta(seconds=2)
+_IN_TIME = timedelta(seconds=2)
 """A tick that is late by less than that is in time, and made whatever ``catch_up_seconds`` says."""
 BETWEEN_LOOKS = timedelta(seconds=1)
 """Between two looks at a schedule, at least."""
@@ -107,6 +107,11 @@ class Schedule(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
         """How much later than its ticks it is due: the same for all of them, and another one for another name."""
         digest = hashlib.sha256(self.name.encode()).digest()
         return timedelta(seconds=int.from_bytes(digest[:8], "big") % (self.spread_seconds + 1))
+
+    @property
+    def catch_up(self) -> timedelta:
+        """How late a tick is still made."""
+        return max(timedelta(seconds=self.catch_up_seconds), _IN_TIME)
 
     def ticks_after(self, tick: datetime) -> Iterator[datetime]:
         """Yield the ticks after one of them, or after any moment, however late they are due."""
@@ -221,7 +226,7 @@ def plan(schedule: Schedule, state: ScheduleState, now: datetime) -> TickPlan:
     """
     if schedule.paused:
         return TickPlan(state, (), None)
-    offset, too_old = schedule.offset, now - max(timedelta(seconds=schedule.catch_up_seconds), IN_TIME)
+    offset, too_old = schedule.offset, now - schedule.catch_up
     ticks = schedule.ticks_after(state.until)
     tick = next(ticks, None)
     if tick is not None and tick + offset < too_old:

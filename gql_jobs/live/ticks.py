@@ -17,7 +17,6 @@ from gql_jobs.index.index import Index
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.messages import SteeringMessage
 from gql_jobs.jobs.schedules import (
-    IN_TIME,
     SCHEDULE,
     SCHEDULE_STATE,
     Schedule,
@@ -201,7 +200,7 @@ class Ticks:
         self, schedule: Schedule, state: ScheduleState, missing: tuple[datetime, ...], now: datetime
     ) -> tuple[ScheduleState, tuple[datetime, ...]]:
         """Return the state without the ticks whose jobs could not be made in time, and the others that are missing."""
-        too_old = now - max(timedelta(seconds=schedule.catch_up_seconds), IN_TIME)
+        too_old = now - schedule.catch_up
         still = []
         for tick in missing:
             if state.due(tick) >= too_old:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -28,7 +28,6 @@ from gql_jobs.jobs.recurrence import Recurrence, checked_recurrence
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.requests import InvalidRequest, JobRequest, TickPlace, request_hash
 from gql_jobs.jobs.schedules import (
-    IN_TIME,
     MAX_CATCH_UP,
     MAX_SPREAD,
     SCHEDULE,
@@ -378,7 +377,7 @@ class ScheduleCommands:
         :raises GqlJobsError: as ``request`` and a creation do.
         """
         due = state.due(tick)
-        too_late = due + max(timedelta(seconds=schedule.catch_up_seconds), IN_TIME)
+        too_late = due + schedule.catch_up
         place = TickPlace(schedule.name, state.job_id(tick), schedule.overlap, schedule.created_by, too_late)
         try:
             await self._commands.create(self.request(schedule, place, due))
