@@ -46,6 +46,8 @@ MOST_MISSED_COUNTED = 5_000
 """Ticks of one outage that are counted as skipped, at most: to count takes as long as to find them."""
 MOST_PENDING = 128
 """Ticks whose outcome is waited for, at most; no others are made meanwhile."""
+HELD = frozenset({JobStatus.SCHEDULED, JobStatus.WAITING})
+"""Where a job stands that has not been queued yet."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -291,7 +293,7 @@ def settled(state: ScheduleState, now: datetime, job_of: Callable[[str], Job | N
         job = job_of(job_id)
         if job is None:
             missing.append(tick)
-        if job is None or state.due(tick) > now or job.status in _HELD:
+        if job is None or state.due(tick) > now or job.status in HELD:
             ahead.append(tick)
         elif job.status is not JobStatus.CANCELLED or job.attempt:
             state = replace(state, last_job=job_id)
@@ -301,10 +303,6 @@ def settled(state: ScheduleState, now: datetime, job_of: Callable[[str], Job | N
     if len(ahead) < len(state.ahead):
         state = replace(state, ahead=tuple(ahead))
     return Settled(state, tuple(missing))
-
-
-_HELD = frozenset({JobStatus.SCHEDULED, JobStatus.WAITING})
-"""Where a job stands that has not been queued yet."""
 
 
 # What clients ask for, within its limits.

@@ -28,6 +28,7 @@ from gql_jobs.jobs.recurrence import Recurrence, checked_recurrence
 from gql_jobs.jobs.registry import JobType, Registry
 from gql_jobs.jobs.requests import InvalidRequest, JobRequest, TickPlace, request_hash
 from gql_jobs.jobs.schedules import (
+    HELD,
     MAX_CATCH_UP,
     MAX_SPREAD,
     SCHEDULE,
@@ -53,8 +54,6 @@ _TRIES = 10
 """How often a step is decided again because others have written."""
 _SAID_BY_CODE = ("recurrence", "priority", "tags", "overlap", "catch_up_seconds", "spread_seconds", "paused")
 """What code says of a schedule besides its name, its type and its payload."""
-_HELD = frozenset({JobStatus.SCHEDULED, JobStatus.WAITING})
-"""Where a job stands that has not been queued yet."""
 
 
 class UnknownSchedule(NotFound):
@@ -494,7 +493,7 @@ class ScheduleCommands:
                     # Somebody who was interrupted may be about to make it, and meets this then.
                     await self._log.append(expired_event(job_id, 0, 0))
                     return True
-                if job.status not in _HELD:
+                if job.status not in HELD:
                     return job.status is JobStatus.CANCELLED
                 await self._commands.cancel(job_id, moved_by=job.moved_at, reason=reason)
             except (Superseded, InvalidState):
