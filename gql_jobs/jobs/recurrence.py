@@ -77,9 +77,17 @@ class Recurrence(Struct, frozen=True):
 
         :raises InvalidRequest: if ``first`` is not from 1 to 100.
         """
-        if not 1 <= first <= MAX_PREVIEWED:
-            raise InvalidRequest("first", f"{{}} must be between 1 and {MAX_PREVIEWED}.")
-        return list(islice(self.after(moment), first))
+        return list(islice(self.after(moment), check_previewed(first)))
+
+
+def check_previewed(first: int) -> int:
+    """Return how many moments a preview is to have.
+
+    :raises InvalidRequest: if that is not from 1 to 100.
+    """
+    if not 1 <= first <= MAX_PREVIEWED:
+        raise InvalidRequest("first", f"{{}} must be between 1 and {MAX_PREVIEWED}.")
+    return first
 
 
 def checked_recurrence(cron: str | None, every_seconds: int | None, time_zone: str, now: datetime) -> Recurrence:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from gql_jobs.jobs.gate import MISSED
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Moment, OverlapPolicy
-from gql_jobs.jobs.recurrence import MAX_PREVIEWED, Recurrence
+from gql_jobs.jobs.recurrence import Recurrence, check_previewed
 from gql_jobs.jobs.requests import InvalidRequest
 
 SCHEDULE = "schedule"
@@ -124,8 +124,7 @@ class Schedule(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=
 
         :raises InvalidRequest: if ``first`` is not from 1 to 100.
         """
-        if not 1 <= first <= MAX_PREVIEWED:
-            raise InvalidRequest("first", f"{{}} must be between 1 and {MAX_PREVIEWED}.")
+        check_previewed(first)
         if self.paused:
             return []
         after = max(now, self.since) - self.offset
