@@ -221,7 +221,7 @@ class ScheduleCommands:
             plain = bytes(self.payload(known))
             made = Raw(self._stored.encode(incarnation, spec_of(known), StoredPart.PAYLOAD, plain))
         except CodecFailure as failure:
-            raise QueueUnavailable(f"The payload of the schedule {known.name} cannot be decoded here.") from failure
+            raise _undecodable(known) from failure
         return msgspec.structs.replace(known, payload=made, **changes)
 
     def _stored_form(self, definition: ScheduleDefinition, viewer: Viewer, now: datetime) -> Schedule:
@@ -364,7 +364,7 @@ class ScheduleCommands:
         try:
             payload = accept(job_type.payload, from_json(bytes(self.payload(schedule))))
         except CodecFailure as failure:
-            raise QueueUnavailable(f"The payload of the schedule {schedule.name} cannot be decoded here.") from failure
+            raise _undecodable(schedule) from failure
         except ModelMismatch:
             message = f"The payload of the schedule {schedule.name} does not fit its type any more; give it anew."
             raise InvalidArgument("name", message) from None
@@ -500,6 +500,10 @@ class ScheduleCommands:
                 continue
             return True
         raise QueueUnavailable(f"Job {job_id} keeps changing; try again.")
+
+
+def _undecodable(schedule: Schedule) -> QueueUnavailable:
+    return QueueUnavailable(f"The payload of the schedule {schedule.name} cannot be decoded here.")
 
 
 def read_schedule(message: SteeringMessage | None) -> Schedule | None:
