@@ -1,21 +1,33 @@
-"""The inputs that select, order and name jobs, and their translation.
+"""The inputs that select, order and name jobs, the payloads that clients give, and the translation of both.
 
 The classes only define the schema. A resolver is given an input object as a dictionary of what the client gave, by the
 Python names of its fields: what was left out is left out, what was null is None.
 """
 
+import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import strawberry
-from strawberry.utils.str_converters import to_camel_case
+from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
+from gql_jobs.graphql.engine.errors import Parts
+from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
 from gql_jobs.graphql.scalars_and_enums import SortDirection
-from gql_jobs.jobs.errors import InvalidArgument
+from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, shortened
+from gql_jobs.jobs.graphql_input import shown_path
 from gql_jobs.jobs.model import JobPriority, JobStatus, parse_job_id
-from gql_jobs.jobs.requests import MAX_TAGS, MAX_TEXT, JobFilter, JobOrder, OrderField
+from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
+from gql_jobs.jobs.registry import JobType
+from gql_jobs.jobs.requests import MAX_TAGS, MAX_TEXT, InvalidRequest, JobFilter, JobOrder, OrderField
 from gql_jobs.jobs.unique_keys import KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import Visibility
+from gql_jobs.logs import hidden_in_log
+
+log = logging.getLogger(__name__)
 
 
 @strawberry.input(
@@ -126,7 +138,7 @@ def _set(name: str, given: list[Any] | None) -> frozenset[Any] | None:
 
 def _text(name: str, given: str | None) -> str | None:
     if given is not None:
-        _check_length(f"filter.{to_camel_case(name)}", given)
+        _check_length(f"filter.{to_camel(name)}", given)
     return given
 
 
@@ -171,3 +183,94 @@ class JobKeyInput:
 def unique_key_of(given: dict[str, Any]) -> UniqueKey:
     """Return the key of an input ``JobKeyInput``."""
     return UniqueKey(given["value"], given.get("policy") or KeyPolicy.RETURN, given.get("max_delay_seconds"))
+
+
+# Payloads: the member of ``JobPayloadInput`` that is named after their type, or a JSON text beside its name.
+
+
+def member_payload(members: dict[str, Any], registered: RegisteredTypes, path: str) -> tuple[JobType, AcceptedPayload]:
+    """Return the type and the payload of an input ``JobPayloadInput``.
+
+    :param path: where the input stands in the arguments.
+    :raises InvalidPayload: as ``accepted_payload`` does.
+    """
+    # GraphQL has made sure that there is exactly one member.
+    ((name, fields),) = members.items()
+    job_type = registered.job_types[name]
+    return job_type, accepted_payload(job_type, fields, f"{path}.{payload_member(job_type)}")
+
+
+def known_type(name: str, registered: RegisteredTypes, path: str) -> JobType:
+    """Return the type of this name.
+
+    :param path: where the name stands in the arguments.
+    :raises InvalidArgument: if there is none.
+    """
+    job_type = registered.job_types.get(name)
+    if job_type is None:
+        raise InvalidArgument(path, f"There is no job type {shortened(name)!r}.")
+    return job_type
+
+
+def text_payload(job_type: JobType, text: str, path: str) -> AcceptedPayload:
+    """Return the payload that a JSON text holds.
+
+    :param path: where the text stands in the arguments.
+    :raises InvalidPayload: if it is no JSON; as ``accepted_payload`` does, with the paths that faults have in the JSON.
+    """
+    return accepted_payload(job_type, read_json(text, path), path, list)
+
+
+def read_json(text: str, path: str) -> Any:
+    """Return the value of a JSON text.
+
+    :raises InvalidPayload: naming ``path``, if it is none.
+    """
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        message = "It is no JSON text, or nested too deeply."
+        raise InvalidPayload([{"path": path, "message": message}]) from None
+
+
+def accepted_payload(
+    job_type: JobType,
+    given: Any,
+    path: str,
+    shown: Callable[[Parts], Sequence[str | int]] | None = None,
+) -> AcceptedPayload:
+    """Return the payload as it will be stored, once its type's model has read that.
+
+    :param given: what the client gave, under the aliases of the fields.
+    :param path: where the payload stands in the arguments; it is prefixed to each field's own.
+    :param shown: returns a path in the JSON as the client writes it; None for the names that the schema has.
+    :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
+    """
+    try:
+        return accept(job_type.payload, given)
+    except ModelMismatch as mismatch:
+        if mismatch.unexpected is not None:
+            with hidden_in_log(mismatch.secret_texts):
+                log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
+        shown = shown or partial(shown_path, job_type.payload, stored=given)
+        faults = [(shown(fault.path), fault.message) for fault in mismatch.faults]
+        raise InvalidPayload(
+            [{"path": ".".join([path, *map(str, below)]), "message": message} for below, message in faults]
+        ) from None
+
+
+# What is at fault.
+
+_NAMES = {"timeout": "timeoutSeconds", "key.value": "key.value", "key.max_delay": "key.maxDelaySeconds"}
+"""The names in ``CreateJobInput`` of those fields of ``JobRequest`` that are not the same in camelCase."""
+
+
+def argument_fault(invalid: InvalidRequest, path: str = "") -> InvalidArgument:
+    """Return the error about a field, by the name that clients know.
+
+    :param path: where the fields stand in the arguments; empty if they are the arguments.
+    """
+    name = _NAMES.get(invalid.field, to_camel(invalid.field))
+    message = invalid.problem.format(name)
+    where = f"{path}.{name}" if path else name
+    return InvalidArgument(where if invalid.index is None else f"{where}.{invalid.index}", message)

@@ -7,21 +7,19 @@ serve any type. Both are read by the model of the job's type before anything is 
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import strawberry
 from msgspec import UNSET
 
 from gql_jobs.graphql.context import Info
+from gql_jobs.graphql.inputs import argument_fault, known_type, member_payload, text_payload
 from gql_jobs.graphql.job_types import Job, presenter
-from gql_jobs.graphql.registered_types import payload_member
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.changes import JobChanges
-from gql_jobs.jobs.errors import InvalidArgument, NotFound, shortened
+from gql_jobs.jobs.errors import InvalidArgument, NotFound
 from gql_jobs.jobs.model import JobPriority, parse_job_id
-from gql_jobs.jobs.payloads import AcceptedPayload
-from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import InvalidRequest
 
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
@@ -39,20 +37,6 @@ RawType = Annotated[
         description="Of which type `rawPayload` is: it is refused for a job of another one. The job's own if left out."
     ),
 ]
-
-
-class PayloadReader(NamedTuple):
-    """How payloads are read that a client gives.
-
-    ``job_types``: the types that are known, by their names. ``read``: returns what its type's model has read, given the
-    type, the JSON and where that stands in the arguments. ``read_raw``: the same of a JSON text. ``shown``: returns an
-    error about a field as clients know it, given where the fields stand.
-    """
-
-    job_types: Mapping[str, JobType]
-    read: Callable[[JobType, Any, str], AcceptedPayload]
-    read_raw: Callable[[JobType, str, str], AcceptedPayload]
-    shown: Callable[[InvalidRequest, str], InvalidArgument]
 
 
 @strawberry.type(description="A changed job.")
@@ -83,7 +67,9 @@ def known_id(text: str) -> str:
     return job_id
 
 
-async def _payload_of(given: dict[str, Any], job_id: str, path: str, info: Info, reader: PayloadReader) -> JobChanges:
+async def _payload_of(
+    given: dict[str, Any], job_id: str, path: str, info: Info, registered: RegisteredTypes
+) -> JobChanges:
     """Return the change of a payload that was given in either way; none where it was given in none.
 
     :param given: what the client gave, by the names of ``UpdateJobInput``.
@@ -94,10 +80,7 @@ async def _payload_of(given: dict[str, Any], job_id: str, path: str, info: Info,
     if members is not None and text is not None:
         raise InvalidArgument(f"{path}rawPayload", "A payload is given as payload or as rawPayload, not as both.")
     if members is not None:
-        # GraphQL has made sure that there is exactly one member.
-        ((name, fields),) = members.items()
-        job_type = reader.job_types[name]
-        payload = reader.read(job_type, fields, f"{path}payload.{payload_member(job_type)}")
+        job_type, payload = member_payload(members, registered, f"{path}payload")
         return JobChanges(payload=payload, job_type=job_type)
     if text is None:
         return JobChanges()
@@ -108,17 +91,14 @@ async def _payload_of(given: dict[str, Any], job_id: str, path: str, info: Info,
         if job is None:
             raise NotFound(job_id)
         named = job.spec.type
-    known = reader.job_types.get(named)
-    if known is None:
-        raise InvalidArgument(f"{path}rawType", f"There is no job type {shortened(named)!r}.")
-    return JobChanges(payload=reader.read_raw(known, text, f"{path}rawPayload"), job_type=known)
+    known = known_type(named, registered, f"{path}rawType")
+    return JobChanges(payload=text_payload(known, text, f"{path}rawPayload"), job_type=known)
 
 
-def edit_mutations(payload_input: type[Any], reader: PayloadReader) -> list[Any]:
+def edit_mutations(registered: RegisteredTypes, payload_input: type[Any]) -> list[Any]:
     """Return the mutations of a schema that change jobs.
 
     :param payload_input: its @oneOf input with one member for each registered type.
-    :param reader: reads what such an input has.
     """
 
     @strawberry.input(
@@ -163,7 +143,7 @@ def edit_mutations(payload_input: type[Any], reader: PayloadReader) -> list[Any]
         ],
     ) -> UpdateJobPayload:
         job_id, services = known_id(id), info.context.services()
-        given = await _payload_of(input, job_id, "input.", info, reader)
+        given = await _payload_of(input, job_id, "input.", info, registered)
         try:
             changes = JobChanges.of(
                 payload=given.payload,
@@ -174,7 +154,7 @@ def edit_mutations(payload_input: type[Any], reader: PayloadReader) -> list[Any]
             )
             updated = await services.commands.update(job_id, changes, info.context.session.viewer)
         except InvalidRequest as invalid:
-            raise reader.shown(invalid, "input") from None
+            raise argument_fault(invalid, "input") from None
         return UpdateJobPayload(job=presenter(info)(await services.feed.read_back(updated)))
 
     async def retry_job(
@@ -192,11 +172,11 @@ def edit_mutations(payload_input: type[Any], reader: PayloadReader) -> list[Any]
     ) -> RetryJobPayload:
         job_id, services = known_id(id), info.context.services()
         given = {"payload": payload, "raw_payload": raw_payload, "raw_type": raw_type}
-        changes = await _payload_of(given, job_id, "", info, reader)
+        changes = await _payload_of(given, job_id, "", info, registered)
         try:
             retried = await services.commands.retry(job_id, info.context.session.viewer, payload=changes)
         except InvalidRequest as invalid:
-            raise reader.shown(invalid, "") from None
+            raise argument_fault(invalid) from None
         return RetryJobPayload(job=presenter(info)(await services.feed.read_back(retried)))
 
     return [

@@ -9,23 +9,31 @@ Which payloads there are is known only when a schema is made, so each schema has
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from typing import Annotated, Any
 
 import strawberry
-from pydantic.alias_generators import to_camel
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from strawberry.schema_directives import OneOf
 from strawberry.tools import create_type
 
 from gql_jobs.graphql.bulk import BULK_FIELDS
 from gql_jobs.graphql.context import Context, Info, Services
-from gql_jobs.graphql.engine.errors import Parts, PayloadArguments
+from gql_jobs.graphql.engine.errors import PayloadArguments
 from gql_jobs.graphql.engine.strawberry_internals import named_field
-from gql_jobs.graphql.inputs import JobFilterInput, JobKeyInput, filter_of, unique_key_of
-from gql_jobs.graphql.job_edits import JobId, PayloadReader, edit_mutations, known_id
+from gql_jobs.graphql.inputs import (
+    JobFilterInput,
+    JobKeyInput,
+    argument_fault,
+    filter_of,
+    known_type,
+    member_payload,
+    read_json,
+    text_payload,
+    unique_key_of,
+)
+from gql_jobs.graphql.job_edits import JobId, edit_mutations, known_id
 from gql_jobs.graphql.job_types import Job, presenter
 from gql_jobs.graphql.queue_types import QUEUE_FIELDS
 from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
@@ -33,10 +41,9 @@ from gql_jobs.graphql.schedule_types import run_one, schedule_mutations
 from gql_jobs.graphql.viewers import DEFAULT_JOB_TTL, TOKEN_MUTATIONS, ViewToken, token_of_job
 from gql_jobs.jobs import model
 from gql_jobs.jobs.bulk import BulkAction
-from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload, no_such_job, shortened
-from gql_jobs.jobs.graphql_input import shown_path
+from gql_jobs.jobs.errors import InvalidArgument, no_such_job
 from gql_jobs.jobs.model import DependencyPolicy, JobPriority, parse_job_id
-from gql_jobs.jobs.payloads import AcceptedPayload, ModelMismatch, accept
+from gql_jobs.jobs.payloads import AcceptedPayload
 from gql_jobs.jobs.registry import JobType
 from gql_jobs.jobs.requests import MAX_AFTER, InvalidRequest, JobRequest
 from gql_jobs.jobs.viewer import Scope
@@ -191,10 +198,6 @@ class RawJobInput(JobCreation):
     )
 
 
-_NAMES = {"timeout": "timeoutSeconds", "key.value": "key.value", "key.max_delay": "key.maxDelaySeconds"}
-"""The names in ``CreateJobInput`` of those fields of ``JobRequest`` that are not the same in camelCase."""
-
-
 def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) -> JobRequest:
     """Return the request of an input ``CreateJobInput``.
 
@@ -203,10 +206,7 @@ def request_of(given: dict[str, Any], registered: RegisteredTypes, path: str) ->
     :raises InvalidPayload: if the payload does not fit its model, or cannot be stored.
     :raises InvalidArgument: for any other value outside its limits.
     """
-    # GraphQL has made sure that there is exactly one member.
-    ((name, fields),) = given["payload"].items()
-    job_type = registered.job_types[name]
-    payload = accepted_payload(job_type, fields, f"{path}.payload.{payload_member(job_type)}")
+    job_type, payload = member_payload(given["payload"], registered, f"{path}.payload")
     return _request(job_type, payload, given, path)
 
 
@@ -218,21 +218,11 @@ def raw_request_of(given: dict[str, Any], registered: RegisteredTypes, path: str
     :raises InvalidPayload: as ``request_of`` does, with the paths that the faults have in the JSON.
     :raises InvalidArgument: for an unknown type, and any other value outside its limits.
     """
-    job_type = registered.job_types.get(given["type"])
-    if job_type is None:
-        raise InvalidArgument(f"{path}.type", f"There is no job type {shortened(given['type'])!r}.")
-    payload = _accepted_text(job_type, given["payload"], f"{path}.payload")
+    job_type = known_type(given["type"], registered, f"{path}.type")
+    payload = text_payload(job_type, given["payload"], f"{path}.payload")
     if (sent := given.get("sent")) is not None:
-        payload = payload._replace(sent=to_json(_read_json(sent, f"{path}.sent"), inf_nan_mode="null"))
+        payload = payload._replace(sent=to_json(read_json(sent, f"{path}.sent"), inf_nan_mode="null"))
     return _request(job_type, payload, given, path)
-
-
-def _read_json(text: str, path: str) -> Any:
-    try:
-        return from_json(text, allow_inf_nan=False)
-    except ValueError:
-        message = "It is no JSON text, or nested too deeply."
-        raise InvalidPayload([{"path": path, "message": message}]) from None
 
 
 def _request(job_type: JobType, payload: AcceptedPayload, given: dict[str, Any], path: str) -> JobRequest:
@@ -261,44 +251,7 @@ def _request(job_type: JobType, payload: AcceptedPayload, given: dict[str, Any],
         if invalid.unexpected is not None:
             with hidden_in_log(invalid.secret_texts):
                 log.exception("code of the job type %s failed", job_type.name, exc_info=invalid.unexpected)
-        raise _as_shown(invalid, path) from None
-
-
-def accepted_payload(
-    job_type: JobType,
-    given: Any,
-    path: str,
-    shown: Callable[[Parts], Sequence[str | int]] | None = None,
-) -> AcceptedPayload:
-    """Return the payload as it will be stored, once its type's model has read that.
-
-    :param given: what the client gave, under the aliases of the fields.
-    :param path: where the payload stands in the arguments; it is prefixed to each field's own.
-    :param shown: returns a path in the JSON as the client writes it; None for the names that the schema has.
-    :raises InvalidPayload: with one entry for each field that does not fit, named as clients write it.
-    """
-    try:
-        return accept(job_type.payload, given)
-    except ModelMismatch as mismatch:
-        if mismatch.unexpected is not None:
-            with hidden_in_log(mismatch.secret_texts):
-                log.exception("the payload model of %s failed", job_type.name, exc_info=mismatch.unexpected)
-        shown = shown or partial(shown_path, job_type.payload, stored=given)
-        faults = [(shown(fault.path), fault.message) for fault in mismatch.faults]
-        raise InvalidPayload(
-            [{"path": ".".join([path, *map(str, below)]), "message": message} for below, message in faults]
-        ) from None
-
-
-def _accepted_text(job_type: JobType, text: str, path: str) -> AcceptedPayload:
-    return accepted_payload(job_type, _read_json(text, path), path, list)
-
-
-def _as_shown(invalid: InvalidRequest, path: str) -> InvalidArgument:
-    name = _NAMES.get(invalid.field, to_camel(invalid.field))
-    message = invalid.problem.format(name)
-    where = f"{path}.{name}" if path else name
-    return InvalidArgument(where if invalid.index is None else f"{where}.{invalid.index}", message)
+        raise argument_fault(invalid, path) from None
 
 
 # The mutations.
@@ -378,7 +331,6 @@ class RetryJobsPayload:
 def mutation_type(registered: RegisteredTypes) -> type[Any]:
     """Return the type Mutation of a schema."""
     payload_input = job_payload_input(registered)
-    reader = PayloadReader(registered.job_types, accepted_payload, _accepted_text, _as_shown)
     create_input = create_job_input(payload_input)
 
     async def create_job(
@@ -458,9 +410,9 @@ def mutation_type(registered: RegisteredTypes) -> type[Any]:
             create_raw_jobs, description="The same as `createJobs`, of payloads that are given as they are stored."
         ),
         *_FIELDS,
-        *edit_mutations(payload_input, reader),
+        *edit_mutations(registered, payload_input),
         *TOKEN_MUTATIONS,
-        *schedule_mutations(registered, payload_input, accepted_payload),
+        *schedule_mutations(registered, payload_input),
         strawberry.mutation(
             run_schedule,
             description="Create a job of a schedule at once, outside of its ticks and whatever `overlap` says, also "

@@ -3,25 +3,24 @@
 # Strawberry types its decorators as Any.
 # mypy: disable-error-code="untyped-decorator"
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import strawberry
-from pydantic.alias_generators import to_camel
-from pydantic_core import from_json
 from strawberry.scalars import JSON
 
 from gql_jobs import clock
 from gql_jobs.graphql.context import Context, Info
 from gql_jobs.graphql.engine.complexity import LARGEST_PAGE
 from gql_jobs.graphql.engine.strawberry_internals import compute, computed
+from gql_jobs.graphql.inputs import argument_fault, known_type, member_payload, text_payload
 from gql_jobs.graphql.job_types import Job, presenter, related_job
-from gql_jobs.graphql.registered_types import RegisteredTypes, payload_member
+from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs import model, schedules
-from gql_jobs.jobs.errors import Forbidden, InvalidArgument, InvalidPayload, shortened
+from gql_jobs.jobs.errors import Forbidden, InvalidArgument
 from gql_jobs.jobs.messages import SteeringMessage
 from gql_jobs.jobs.model import JobPriority, OverlapPolicy
 from gql_jobs.jobs.payloads import AcceptedPayload
@@ -46,9 +45,6 @@ DEFAULT_SCHEDULES = 100
 """Schedules that are listed where nobody says how many."""
 _APPLIED_WITHIN = 1.0
 """Seconds to wait for this process to hear of what it has written."""
-
-ReadPayload = Callable[..., AcceptedPayload]
-"""Returns a payload that its type's model has read, given the type, what the client gave, and where that stands."""
 
 
 @strawberry.type(description="Ticks of a schedule that had no run, for one reason.")
@@ -131,7 +127,7 @@ class Schedule:
         try:
             return self.source.next_runs(clock.now(), first)
         except InvalidRequest as invalid:
-            raise _shown_fault(invalid) from None
+            raise argument_fault(invalid) from None
 
     @strawberry.field(
         description="The job of its latest tick that came to run; null if there was none, or that has expired."
@@ -265,17 +261,11 @@ def preview_schedule(
         info.context.budget.take(max(first, 0))
         return recurrence.preview(after or now, first)
     except InvalidRequest as invalid:
-        raise _shown_fault(invalid) from None
+        raise argument_fault(invalid) from None
 
 
 def _given(value: _T | None) -> _T | None:
     return None if value is strawberry.UNSET else value
-
-
-def _shown_fault(invalid: InvalidRequest, path: str | None = None) -> InvalidArgument:
-    name = to_camel(invalid.field)
-    parts = [*([path] if path else []), name, *([str(invalid.index)] if invalid.index is not None else [])]
-    return InvalidArgument(".".join(parts), invalid.problem.format(name))
 
 
 # The mutations.
@@ -343,11 +333,10 @@ class DeleteSchedulePayload:
     deleted: bool = strawberry.field(description="False if there was no schedule of that name.")
 
 
-def schedule_mutations(registered: RegisteredTypes, payload_input: Any, read_payload: ReadPayload) -> Sequence[Any]:
+def schedule_mutations(registered: RegisteredTypes, payload_input: Any) -> Sequence[Any]:
     """Return the mutations that define and delete schedules.
 
     :param payload_input: the @oneOf input of payloads.
-    :param read_payload: reads what a client gave; may raise InvalidPayload.
     """
 
     @strawberry.input(
@@ -365,10 +354,7 @@ def schedule_mutations(registered: RegisteredTypes, payload_input: Any, read_pay
         ],
     ) -> SchedulePayload:
         _check_operator(info.context)
-        # GraphQL has made sure that there is exactly one member.
-        ((name, fields),) = input["payload"].items()
-        job_type = registered.job_types[name]
-        payload = read_payload(job_type, fields, f"input.payload.{payload_member(job_type)}")
+        job_type, payload = member_payload(input["payload"], registered, "input.payload")
         return await _upsert(input, job_type, payload, info.context)
 
     async def upsert_raw_schedule(
@@ -378,15 +364,9 @@ def schedule_mutations(registered: RegisteredTypes, payload_input: Any, read_pay
         ],
     ) -> SchedulePayload:
         _check_operator(info.context)
-        job_type = registered.job_types.get(input["type"])
-        if job_type is None:
-            raise InvalidArgument("input.type", f"There is no job type {shortened(input['type'])!r}.")
-        try:
-            given = from_json(input["payload"], allow_inf_nan=False)
-        except ValueError:
-            message = "It is no JSON text, or nested too deeply."
-            raise InvalidPayload([{"path": "input.payload", "message": message}]) from None
-        return await _upsert(input, job_type, read_payload(job_type, given, "input.payload", list), info.context)
+        job_type = known_type(input["type"], registered, "input.type")
+        payload = text_payload(job_type, input["payload"], "input.payload")
+        return await _upsert(input, job_type, payload, info.context)
 
     return [
         strawberry.mutation(
@@ -420,7 +400,7 @@ async def _upsert(
         definition = ScheduleDefinition.of(job_type=job_type, payload=payload, **asked)
         message = await context.services().schedules.upsert(definition, context.session.viewer)
     except InvalidRequest as invalid:
-        raise _shown_fault(invalid, "input") from None
+        raise argument_fault(invalid, "input") from None
     return SchedulePayload(schedule=await _written(message, context))
 
 
@@ -434,7 +414,7 @@ async def _pause_schedule(
     try:
         name = check_schedule_name(name)
     except InvalidRequest as invalid:
-        raise _shown_fault(invalid) from None
+        raise argument_fault(invalid) from None
     is_paused = paused is not False
     message = await context.services().schedules.pause(name, context.session.viewer, paused=is_paused)
     return SchedulePayload(schedule=await _written(message, context))
@@ -484,5 +464,5 @@ async def run_one(name: str, context: Context) -> model.Job:
     try:
         created = await services.schedules.run(check_schedule_name(name), context.session.viewer)
     except InvalidRequest as invalid:
-        raise _shown_fault(invalid) from None
+        raise argument_fault(invalid) from None
     return await services.feed.read_back(created)

@@ -7,7 +7,8 @@ import pytest
 from pydantic import Field
 
 from gql_jobs import Model
-from gql_jobs.graphql.mutations import accepted_payload, request_of
+from gql_jobs.graphql.inputs import accepted_payload
+from gql_jobs.graphql.mutations import request_of
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jobs.errors import InvalidArgument, InvalidPayload
 from gql_jobs.jobs.model import JobPriority

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gql_jobs.graphql.mutations import accepted_payload
+from gql_jobs.graphql.inputs import accepted_payload
 from gql_jobs.jobs.errors import InvalidPayload
 from gql_jobs.jobs.payloads import canonical_json
 from gql_jobs.jobs.registry import load_job_types
