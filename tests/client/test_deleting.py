@@ -1,7 +1,6 @@
 """Jobs are deleted by clients, over HTTP and beside the broker, with one outcome."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,46 +8,26 @@ from gql_jobs.client import AsyncClient, Client, InvalidState, NotFound
 from gql_jobs.jobs.messages import Started
 from gql_jobs.jobs.model import JobStatus, new_job_id
 from gql_jobs.log.job_log import JobLog
-from gql_jobs.settings import Settings
 from tests.by_hand import say
-from tests.client.nats_clients import client_of
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
-from tests.serving import HOST, ServedApi, serving
+from tests.serving import HOST, ServedApi
 
 
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[ServedApi]:
-    """The API on the test's nats-server."""
-    async with serving(settings) as served:
-        yield served
-
-
-@pytest.fixture(params=["http", "nats"])
-async def client(request: pytest.FixtureRequest, api: ServedApi, settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A client, either way."""
-    if request.param == "http":
-        async with AsyncClient(f"http://{HOST}:{api.port}", patience=10) as by_http:
-            yield by_http
-    else:
-        async with client_of(settings) as transport, AsyncClient(transport=transport) as by_nats:
-            yield by_nats
-
-
-async def test_a_job_is_deleted_once_and_its_key_is_free_again(client: AsyncClient) -> None:
-    job = await client.create(ProbePayload(steps=1), type="probe", key="k")
+async def test_a_job_is_deleted_once_and_its_key_is_free_again(by_either: AsyncClient) -> None:
+    job = await by_either.create(ProbePayload(steps=1), type="probe", key="k")
     assert await job.delete()
     assert not await job.delete()
     with pytest.raises(NotFound):
         await job.state()
-    again = await client.create(ProbePayload(steps=2), type="probe", key="k")
+    again = await by_either.create(ProbePayload(steps=2), type="probe", key="k")
     assert (again.id, again.deduplicated) == (job.id, False)
     with pytest.raises(NotFound):
-        await client.job(new_job_id()).delete()
+        await by_either.job(new_job_id()).delete()
 
 
-async def test_a_job_that_runs_is_not_deleted(api: ServedApi, client: AsyncClient, job_log: JobLog) -> None:
-    job = await client.create(ProbePayload(), type="probe")
+async def test_a_job_that_runs_is_not_deleted(api: ServedApi, by_either: AsyncClient, job_log: JobLog) -> None:
+    job = await by_either.create(ProbePayload(), type="probe")
     known = await until(lambda: api.runtime.index.job(job.id), "the index has the job")
     await say(job_log, known, Started)
     with pytest.raises(InvalidState, match="Cancel it first"):
@@ -57,8 +36,8 @@ async def test_a_job_that_runs_is_not_deleted(api: ServedApi, client: AsyncClien
     assert await job.delete()
 
 
-async def test_who_waits_for_a_job_that_is_deleted_waits_no_longer(client: AsyncClient) -> None:
-    job, kept = [await client.create(ProbePayload(), type="probe") for _ in range(2)]
+async def test_who_waits_for_a_job_that_is_deleted_waits_no_longer(by_either: AsyncClient) -> None:
+    job, kept = [await by_either.create(ProbePayload(), type="probe") for _ in range(2)]
     waiting = [asyncio.create_task(one.result()) for one in (job, kept)]
     assert (await anext(aiter(job.events()))).job.status is JobStatus.QUEUED
     assert await job.delete()

@@ -1,73 +1,52 @@
 """Queues are paused, resumed and limited by clients, over HTTP and beside the broker, with one outcome."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gql_jobs.client import AsyncClient, Client, InvalidArgument, Limits
-from gql_jobs.settings import Settings
-from tests.client.nats_clients import client_of
 from tests.deadline import until
-from tests.serving import HOST, ServedApi, serving
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[ServedApi]:
-    """The API on the test's nats-server."""
-    async with serving(settings) as served:
-        yield served
-
-
-@pytest.fixture(params=["http", "nats"])
-async def client(request: pytest.FixtureRequest, api: ServedApi, settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A client, either way."""
-    if request.param == "http":
-        async with AsyncClient(f"http://{HOST}:{api.port}", patience=10) as by_http:
-            yield by_http
-    else:
-        async with client_of(settings) as transport, AsyncClient(transport=transport) as by_nats:
-            yield by_nats
+from tests.serving import HOST, ServedApi
 
 
 async def test_a_queue_is_paused_by_either_way_for_a_reason_and_for_so_long(
-    api: ServedApi, client: AsyncClient
+    api: ServedApi, by_either: AsyncClient
 ) -> None:
-    pause = await client.pause_queue("default", reason="the bank is closed", until=timedelta(hours=1))
+    pause = await by_either.pause_queue("default", reason="the bank is closed", until=timedelta(hours=1))
     assert pause.reason == "the bank is closed"
     assert pause.until is not None
     assert timedelta(minutes=59) < pause.until - datetime.now(UTC) < timedelta(minutes=61)
     assert await until(lambda: api.runtime.pauses.of("default"), "the API knows") == pause
-    again = await client.pause_queue("default")
+    again = await by_either.pause_queue("default")
     assert (again.at, again.reason, again.until) == (pause.at, None, None)
-    await client.resume_queue("default")
-    await client.resume_queue("default")
+    await by_either.resume_queue("default")
+    await by_either.resume_queue("default")
     await until(lambda: not api.runtime.pauses.now(), "the API knows that too")
 
 
-async def test_a_queue_is_limited_by_either_way(api: ServedApi, client: AsyncClient) -> None:
-    limits = await client.set_queue_limits("default", concurrency=5, concurrency_per_key=1, per_second=0.5)
+async def test_a_queue_is_limited_by_either_way(api: ServedApi, by_either: AsyncClient) -> None:
+    limits = await by_either.set_queue_limits("default", concurrency=5, concurrency_per_key=1, per_second=0.5)
     assert limits == Limits.of(concurrency=5, concurrency_per_key=1, per_second=0.5)
     await until(lambda: api.runtime.steering.limits_of_queue("default") == limits, "the API knows")
-    assert (await client.set_queue_limits("default")).is_none
+    assert (await by_either.set_queue_limits("default")).is_none
     await until(lambda: api.runtime.steering.limits_of_queue("default").is_none, "the API knows that too")
     with pytest.raises(InvalidArgument, match="must be a whole number from 1") as refused:
-        await client.set_queue_limits("default", concurrency_per_key=0)
+        await by_either.set_queue_limits("default", concurrency_per_key=0)
     assert refused.value.field == "concurrency_per_key"
     with pytest.raises(InvalidArgument, match="There is no queue"):
-        await client.set_queue_limits("nobody", concurrency=1)
+        await by_either.set_queue_limits("nobody", concurrency=1)
 
 
-async def test_a_queue_that_is_not_known_is_refused_alike(client: AsyncClient) -> None:
-    for asked in (client.pause_queue("nobody"), client.resume_queue("nobody"), client.pause_queue("a.b")):
+async def test_a_queue_that_is_not_known_is_refused_alike(by_either: AsyncClient) -> None:
+    for asked in (by_either.pause_queue("nobody"), by_either.resume_queue("nobody"), by_either.pause_queue("a.b")):
         with pytest.raises(
             InvalidArgument, match=r"There is no queue '.*'; known are: cpu, default, .*threads"
         ) as refused:
             await asked
         assert refused.value.field == "name"
     with pytest.raises(InvalidArgument) as refused:
-        await client.pause_queue("default", until=datetime(2020, 1, 1, tzinfo=UTC))
+        await by_either.pause_queue("default", until=datetime(2020, 1, 1, tzinfo=UTC))
     assert refused.value.field == "until"
 
 
