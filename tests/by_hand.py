@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ import psutil
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.ordered_consumer import OrderedConsumer
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
-from gql_jobs.jetstream.stored_messages import messages_of
-from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Started
+from gql_jobs.jetstream.stored_messages import last_message, messages_of
+from gql_jobs.jobs.messages import AttemptBody, Completed, DeadLetter, Failed, Receipt, Started
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.codec import JobMessage, encode_body
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, folded, job_events
 from tests.deadline import until
-from tests.stories import KIND_OF, attempt_body
+from tests.stories import KIND_OF, attempt_body, noted, request
 
 _WORDS: dict[JobStatus, tuple[type[AttemptBody], ...]] = {
     JobStatus.QUEUED: (),
@@ -61,6 +63,24 @@ async def bring_to(job_log: JobLog, commands: JobCommands, job: Job, status: Job
     moved = await commands.find(job.id)
     assert moved is not None
     assert moved.status is status
+    return moved
+
+
+async def job_with_remains(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
+    """A job in that state under the key k, with what a job in it may have beside its events."""
+    run_at = datetime.now(UTC) + timedelta(days=1) if status is JobStatus.SCHEDULED else None
+    job = (await commands.create(request(idempotency_key="k", run_at=run_at))).job
+    await job_log.rollup(codec.checkpoint_subject(job.id), b"{}", job_events(job.id, 0))
+    if status is JobStatus.SCHEDULED:
+        return job
+    await report(job_log, job, 10)
+    moved = await bring_to(job_log, commands, job, status)
+    if status.is_terminal:
+        note = noted(0, Receipt.STOPPED, moved.event_seq, job.id).body
+        await job_log.append(Write(job.id, codec.note_subject(job.id), note, job_events(job.id, moved.event_seq)))
+    if status is JobStatus.DEAD_LETTER:
+        copied = partial(last_message, job_log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)
+        await until(copied, "the dead letter is copied")
     return moved
 
 

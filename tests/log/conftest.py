@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gql_jobs.jetstream.connection import Connection, connect
+from gql_jobs.log.artifacts import ArtifactStore
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.settings import Settings
@@ -14,6 +15,12 @@ from gql_jobs.settings import Settings
 def commands(job_log: JobLog, settings: Settings) -> JobCommands:
     """The decisions of one process."""
     return JobCommands(job_log, settings)
+
+
+@pytest.fixture
+def artifacts(job_log: JobLog, settings: Settings) -> ArtifactStore:
+    """The files of the same server."""
+    return ArtifactStore(job_log, settings)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.object_store import bucket_stream
 from gql_jobs.jetstream.stored_messages import last_message, messages_of
 from gql_jobs.jobs.errors import InvalidState, NotFound, QueueUnavailable
-from gql_jobs.jobs.messages import Completed, Expired, Kind, Receipt, Started, Submission
+from gql_jobs.jobs.messages import Completed, Expired, Kind, Started, Submission
 from gql_jobs.jobs.model import Gate, Job, JobStatus, new_job_id
 from gql_jobs.jobs.viewer import Scope
 from gql_jobs.log import codec
@@ -24,21 +23,13 @@ from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.deletion import JobDeletions
 from gql_jobs.log.job_log import Fence, JobLog, Superseded, Write, folded, job_events, whole_job
 from gql_jobs.log.retention import delete_remains
-from gql_jobs.settings import Settings
-from tests.by_hand import bring_to, report, say, stored
-from tests.deadline import until
+from tests.by_hand import bring_to, job_with_remains, say, stored
 from tests.job_types.probe_jobs import ProbePayload
-from tests.stories import attempt_body, noted, request
+from tests.stories import attempt_body, request
 from tests.viewers import viewer
 
 ADA = viewer("ada", "acme", Scope.READ, Scope.CREATE, Scope.OPERATE)
 IDLE = [status for status in JobStatus if status not in {JobStatus.PROCESSING, JobStatus.WAITING}]
-
-
-@pytest.fixture
-def artifacts(job_log: JobLog, settings: Settings) -> ArtifactStore:
-    """The files of the same server."""
-    return ArtifactStore(job_log, settings)
 
 
 @pytest.fixture
@@ -51,29 +42,11 @@ def _tomorrow() -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
 
 
-async def _job(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
-    """A job in that state under the key k, with what it may have beside its events."""
-    run_at = _tomorrow() if status is JobStatus.SCHEDULED else None
-    job = (await commands.create(request(idempotency_key="k", run_at=run_at))).job
-    await job_log.rollup(codec.checkpoint_subject(job.id), b"{}", job_events(job.id, 0))
-    if status is JobStatus.SCHEDULED:
-        return job
-    await report(job_log, job, 10)
-    moved = await bring_to(job_log, commands, job, status)
-    if status is JobStatus.CANCELLED:
-        note = noted(0, Receipt.STOPPED, moved.event_seq, job.id).body
-        await job_log.append(Write(job.id, codec.note_subject(job.id), note, job_events(job.id, moved.event_seq)))
-    if status is JobStatus.DEAD_LETTER:
-        copied = partial(last_message, job_log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)
-        await until(copied, "the dead letter is copied")
-    return moved
-
-
 @pytest.mark.parametrize("status", IDLE)
 async def test_a_job_that_does_not_run_is_deleted_and_leaves_one_event_that_goes_by_itself(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog, connection: Connection, status: JobStatus
 ) -> None:
-    job = await _job(job_log, commands, status)
+    job = await job_with_remains(job_log, commands, status)
     outcome = await deletions.delete(job.id)
     (left,) = await stored(connection)
     assert outcome == (True, left.seq)
@@ -92,7 +65,7 @@ async def test_a_job_that_does_not_run_is_deleted_and_leaves_one_event_that_goes
 async def test_a_job_that_runs_has_to_be_cancelled_first(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog, connection: Connection
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.PROCESSING)
+    job = await job_with_remains(job_log, commands, JobStatus.PROCESSING)
     before = await stored(connection)
     with pytest.raises(InvalidState, match=r"PROCESSING and cannot be deleted\. Cancel it first"):
         await deletions.delete(job.id)
@@ -115,7 +88,7 @@ async def test_who_has_deleted_a_job_is_told_by_its_event(
 async def test_a_job_that_is_gone_already_is_said_to_be_so_and_an_unknown_one_not_found(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.COMPLETED)
+    job = await job_with_remains(job_log, commands, JobStatus.COMPLETED)
     first = await deletions.delete(job.id)
     assert await deletions.delete(job.id) == (False, first.seq)
     for unknown in (new_job_id(), "no id"):
@@ -139,7 +112,7 @@ async def test_whoever_sees_a_part_of_the_jobs_learns_nothing_of_those_that_were
 async def test_the_key_of_a_deleted_job_makes_a_new_one_whatever_its_payload(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.QUEUED)
+    job = await job_with_remains(job_log, commands, JobStatus.QUEUED)
     await deletions.delete(job.id)
     created = await commands.create(request(ProbePayload(steps=7), idempotency_key="k"))
     assert (created.id, created.deduplicated) == (job.id, False)
@@ -155,7 +128,7 @@ async def test_the_key_of_a_deleted_job_makes_a_new_one_whatever_its_payload(
 async def test_a_job_that_moved_since_it_was_counted_is_left_alone(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.RETRYING)
+    job = await job_with_remains(job_log, commands, JobStatus.RETRYING)
     with pytest.raises(InvalidState):
         await deletions.delete(job.id, moved_by=job.event_seq - 1)
     assert (await deletions.delete(job.id, moved_by=job.event_seq)).deleted
@@ -216,7 +189,7 @@ async def _return_to_the_gate(job_log: JobLog, job: Job) -> int:
 async def test_a_submission_that_crosses_a_deletion_makes_no_job_starts_nowhere_and_is_removed(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog, artifacts: ArtifactStore, late: Late
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.CANCELLED)
+    job = await job_with_remains(job_log, commands, JobStatus.CANCELLED)
     gated = Gate() if late is _return_to_the_gate else None
     await deletions.delete(job.id)
     seq = await late(job_log, _with_spec(job, gate=gated))
@@ -239,7 +212,7 @@ async def test_a_submission_that_crosses_a_deletion_makes_no_job_starts_nowhere_
 async def test_a_ghost_ends_where_earlier_releases_have_made_a_job_of_it(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog, artifacts: ArtifactStore
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.SCHEDULED)
+    job = await job_with_remains(job_log, commands, JobStatus.SCHEDULED)
     await deletions.delete(job.id)
     seq = await _firing(job_log, job)
     await delete_remains(job_log, artifacts, job.id)
@@ -259,7 +232,7 @@ def _with_spec(job: Job, **changes: Any) -> Job:
 async def test_a_retry_that_a_full_store_left_behind_an_end_makes_the_job_also_of_a_key_used_before(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog
 ) -> None:
-    first = await _job(job_log, commands, JobStatus.QUEUED)
+    first = await job_with_remains(job_log, commands, JobStatus.QUEUED)
     await deletions.delete(first.id)
     again = (await commands.create(request(idempotency_key="k"))).job
     done = await bring_to(job_log, commands, again, JobStatus.DEAD_LETTER)
@@ -280,7 +253,7 @@ async def test_what_a_deletion_left_behind_is_removed_by_its_repetition(
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.COMPLETED)
+    job = await job_with_remains(job_log, commands, JobStatus.COMPLETED)
 
     async def fails(*_: Any, **__: Any) -> None:
         raise QueueUnavailable("NATS is away.")
@@ -299,7 +272,7 @@ async def test_what_a_deletion_left_behind_is_removed_by_its_repetition(
 async def test_a_worker_that_was_handed_the_job_leaves_it_alone(
     commands: JobCommands, deletions: JobDeletions, job_log: JobLog
 ) -> None:
-    job = await _job(job_log, commands, JobStatus.QUEUED)
+    job = await job_with_remains(job_log, commands, JobStatus.QUEUED)
     await deletions.delete(job.id)
     body = attempt_body(Started, 1, job.submission_seq)
     with pytest.raises(Superseded) as refused:

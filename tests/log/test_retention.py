@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import pytest
 
@@ -11,7 +10,7 @@ from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.stored_messages import last_message, messages_of
 from gql_jobs.jobs.errors import InvalidState, NotFound
 from gql_jobs.jobs.fold import fold
-from gql_jobs.jobs.messages import Completed, Kind, Receipt, Started, Submission
+from gql_jobs.jobs.messages import Completed, Kind, Started, Submission
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import ArtifactStore
@@ -19,41 +18,22 @@ from gql_jobs.log.codec import JobMessage
 from gql_jobs.log.commands import JobCommands
 from gql_jobs.log.job_log import JobLog, Write, job_events, whole_job
 from gql_jobs.log.retention import Ended, delete_remains, expire, expire_ended
-from gql_jobs.settings import Settings
-from tests.by_hand import bring_to, report, say, stored
+from tests.by_hand import bring_to, job_with_remains, say, stored
 from tests.deadline import until
-from tests.stories import noted, request
+from tests.stories import request
 
 ENDED = [JobStatus.COMPLETED, JobStatus.DEAD_LETTER, JobStatus.CANCELLED]
-
-
-@pytest.fixture
-def artifacts(job_log: JobLog, settings: Settings) -> ArtifactStore:
-    """The files of the same server."""
-    return ArtifactStore(job_log, settings)
 
 
 def _tomorrow() -> datetime:
     return datetime.now(UTC) + timedelta(days=1)
 
 
-async def _ended(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
-    job = (await commands.create(request(idempotency_key="k"))).job
-    await report(job_log, job, 10)
-    ended = await bring_to(job_log, commands, job, status)
-    note = noted(0, Receipt.STOPPED, ended.event_seq, job.id).body
-    await job_log.append(Write(job.id, codec.note_subject(job.id), note, job_events(job.id, ended.event_seq)))
-    if status is JobStatus.DEAD_LETTER:
-        copied = partial(last_message, job_log.connection, codec.DEAD_LETTERS_STREAM, codec.ALL_JOBS)
-        await until(copied, "the dead letter is copied")
-    return ended
-
-
 @pytest.mark.parametrize("status", ENDED)
 async def test_an_expired_job_leaves_one_event_that_goes_by_itself(
     commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection, status: JobStatus
 ) -> None:
-    job = await _ended(job_log, commands, status)
+    job = await job_with_remains(job_log, commands, status)
     assert await expire(job_log, artifacts, job.id, _tomorrow())
     (left,) = await stored(connection)
     assert left.subject == codec.event_subject(job.id, Kind.EXPIRED)
@@ -74,7 +54,7 @@ async def test_a_dead_letter_that_a_retry_took_away_is_not_waited_for(
     connection: Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    job = await _ended(job_log, commands, JobStatus.DEAD_LETTER)
+    job = await job_with_remains(job_log, commands, JobStatus.DEAD_LETTER)
     await commands.retry(job.id)
     await bring_to(job_log, commands, job, JobStatus.COMPLETED)
     assert await expire(job_log, artifacts, job.id, _tomorrow())
@@ -86,7 +66,7 @@ async def test_a_job_that_has_not_ended_or_not_long_ago_does_not_expire(
     commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, connection: Connection
 ) -> None:
     running = await bring_to(job_log, commands, (await commands.create(request())).job, JobStatus.PROCESSING)
-    done = await _ended(job_log, commands, JobStatus.COMPLETED)
+    done = await job_with_remains(job_log, commands, JobStatus.COMPLETED)
     before = await stored(connection)
     assert not await expire(job_log, artifacts, running.id, _tomorrow())
     assert not await expire(job_log, artifacts, done.id, datetime.now(UTC) - timedelta(days=1))
@@ -125,7 +105,7 @@ async def test_jobs_expire_together_as_an_index_knows_them(
 
 async def _half_expired(job_log: JobLog, commands: JobCommands, status: JobStatus) -> Job:
     """As a sweeper leaves a job when even the room of its submissions is taken by somebody else."""
-    job = await _ended(job_log, commands, status)
+    job = await job_with_remains(job_log, commands, status)
     await job_log.delete([job.submission_seq])
     assert await commands.find(job.id) is None
     return job
@@ -194,7 +174,7 @@ async def test_what_no_index_knows_of_goes_with_the_remains(
 
 
 async def test_a_job_expires_once(commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore) -> None:
-    job = await _ended(job_log, commands, JobStatus.COMPLETED)
+    job = await job_with_remains(job_log, commands, JobStatus.COMPLETED)
     outcomes = await asyncio.gather(*(expire(job_log, artifacts, job.id, _tomorrow()) for _ in range(5)))
     assert sum(outcome > 0 for outcome in outcomes) == 1
 
@@ -224,7 +204,7 @@ async def test_a_retry_and_an_expiry_cannot_both_win(
 async def test_the_key_of_an_expired_job_makes_a_new_one(
     commands: JobCommands, job_log: JobLog, artifacts: ArtifactStore, run_at: timedelta | None
 ) -> None:
-    old = await _ended(job_log, commands, JobStatus.COMPLETED)
+    old = await job_with_remains(job_log, commands, JobStatus.COMPLETED)
     await expire(job_log, artifacts, old.id, _tomorrow())
     later = None if run_at is None else datetime.now(UTC) + run_at
     renewed = await commands.create(request(idempotency_key="k", run_at=later))
@@ -249,7 +229,7 @@ async def test_remains_of_an_expiry_that_was_cut_short_are_deleted_and_a_renewed
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = await _ended(job_log, commands, JobStatus.DEAD_LETTER)
+    job = await job_with_remains(job_log, commands, JobStatus.DEAD_LETTER)
     with monkeypatch.context() as dying:
         dying.setattr(JobLog, "delete", _die)
         with pytest.raises(KeyboardInterrupt):
