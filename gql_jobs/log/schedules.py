@@ -408,16 +408,19 @@ class ScheduleCommands:
 
         :raises QueueUnavailable: if the leader does not answer.
         """
-        state, now = (await self.state(name)).state, clock.now()
+        state = (await self.state(name)).state
         if state is None:
             return None
-        due = [state.job_id(tick) for tick in state.ahead if state.due(tick) <= now]
-        jobs = dict(zip(due, await asyncio.gather(*map(self._commands.find, due)), strict=True))
-        state = settled(state, now, jobs.get).state
-        last = state.last_job
-        if last is None or jobs.get(last) is not None or await self._commands.find(last) is not None:
+        state = await self._settled(state, clock.now())
+        if state.last_job is None or await self._commands.find(state.last_job) is not None:
             return state
         return msgspec.structs.replace(state, last_job=None)
+
+    async def _settled(self, state: ScheduleState, now: datetime) -> ScheduleState:
+        """Return a state with what has become of the ticks that are due, as their jobs tell."""
+        due = [state.job_id(tick) for tick in state.ahead if state.due(tick) <= now]
+        jobs = dict(zip(due, await asyncio.gather(*map(self._commands.find, due)), strict=True))
+        return settled(state, now, jobs.get).state
 
     async def retire(self, name: str, schedule: Schedule | None) -> StoredState:
         """Cancel what is ahead of what had the name before; have the state be that of ``schedule``.
@@ -434,7 +437,10 @@ class ScheduleCommands:
             if schedule is not None and state.incarnation == schedule.incarnation:
                 return StoredState(state, present.seq)
             started = await self._cancel_ahead(name, state, schedule)
-            new = state_of(schedule, state, started) if schedule is not None else None
+            new = None
+            if schedule is not None:
+                # Nobody looks any more for what has become of what was due by then.
+                new = state_of(schedule, await self._settled(state, schedule.since), started)
             value = as_value(new) if new is not None else None
             try:
                 return StoredState(new, await self._steering.write(SCHEDULE_STATE, name, value, present.seq))

@@ -188,6 +188,7 @@ class TestOfTypesWithSecretsAndFactories:
             both = (by_http, by_nats)
             await until(lambda: _alike(both, lambda shown: shown.skipped > 1), "both show what was skipped", within=30)
             paused = await by_nats.pause_schedule("hello")
+            assert paused.skipped > 1
             await until(lambda: _alike(both, lambda shown: shown == paused), "both show that it is paused")
             assert [await client.schedules() for client in both] == [[paused], [paused]]
 

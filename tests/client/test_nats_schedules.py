@@ -76,6 +76,9 @@ async def test_what_has_become_of_ticks_is_told_by_their_jobs(
     for shown in (await client.schedule("hourly"), *await client.schedules()):
         assert shown is not None
         assert (shown.last_job, shown.skipped) == (state.job_id(ran), 1)
+    # As it is counted once and for all when the schedule is another one.
+    paused = await client.pause_schedule("hourly")
+    assert (paused.last_job, paused.skipped) == (state.job_id(ran), 1)
 
 
 async def test_the_last_job_of_a_schedule_is_named_as_long_as_there_is_one(
