@@ -224,6 +224,29 @@ async def test_jobs_are_found_by_their_ids_and_by_when_they_were_created(api: Se
     await expect(_rows(page)).to_have_count(3)
 
 
+async def test_jobs_are_found_by_what_steers_them(api: ServedApi, open_page: OpenPage) -> None:
+    first, second = await create_many(
+        api, [asked(runAt=ahead(days=1), key={"value": f"shop {n}"}, concurrencyKey="customer") for n in (1, 2)]
+    )
+    await _waiting_jobs(api, 1)
+    page = await open_page("jobs")
+    await expect(_rows(page)).to_have_count(3)
+    await page.get_by_role("button", name="Steered by").click()
+    await page.get_by_role("searchbox", name="Concurrency key").fill("customer")
+    await page.keyboard.press("Enter")
+    await expect(_rows(page)).to_have_count(2)
+    assert set(await _ids(page)) == {first, second}
+    await page.get_by_role("searchbox", name="Key", exact=True).fill("shop 2")
+    await page.keyboard.press("Enter")
+    await expect(_rows(page)).to_have_count(1)
+    assert await _ids(page) == [second]
+    await expect(page).to_have_url(re.compile("key=shop[+]2&concurrencyKey=customer"))
+    await page.get_by_role("searchbox", name="Schedule").fill("nightly")
+    await page.keyboard.press("Enter")
+    said = "No job matches: key shop 2, concurrency key customer, schedule nightly"
+    await expect(page.get_by_text(said)).to_be_visible()
+
+
 async def test_a_filter_that_is_refused_is_answered_by_the_sentence_of_the_server(open_page: OpenPage) -> None:
     tags = "&".join(f"tags={n}" for n in range(33))
     page = await open_page(f"jobs?{tags}")

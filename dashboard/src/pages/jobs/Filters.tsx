@@ -135,6 +135,17 @@ export const Filters = memo(function Filters({ filter, orderBy }: Asked) {
           placeholder="its id"
           onChange={(text) => narrow('parent', text.trim())}
         />
+        <Popup label="Steered by" said={steeringSaid(filter)}>
+          {STEERING.map(([name, label]) => (
+            <TextField
+              key={name}
+              label={label}
+              value={filter[name] ?? ''}
+              placeholder="exactly"
+              onChange={(text) => narrow(name, text)}
+            />
+          ))}
+        </Popup>
         <label className="job-filters-order">
           <span className="job-filters-label">Order</span>
           <select
@@ -328,6 +339,17 @@ function createdSaid({ createdAfter, createdBefore }: JobFilter): string {
   ];
   return parts.filter(Boolean).join(', ');
 }
+
+const STEERING = [
+  ['key', 'Key'],
+  ['concurrencyKey', 'Concurrency key'],
+  ['schedule', 'Schedule'],
+] as const;
+
+const steeringSaid = (filter: JobFilter): string =>
+  STEERING.flatMap(([name, label]) => (filter[name] ? [`${label.toLowerCase()} ${filter[name]}`] : [])).join(
+    ', ',
+  );
 
 function Tags({ tags, onChange }: { tags: readonly string[]; onChange: (tags: string[]) => void }) {
   const [text, setText] = useState('');

@@ -27,6 +27,9 @@ test('an address and what it asks for lead to each other', () => {
       createdAfter: '2026-01-31T12:00:00Z',
       createdBefore: '2026-02-28T12:00:00Z',
       parent: 'c',
+      key: 'cart of ada',
+      concurrencyKey: 'customer 7',
+      schedule: 'nightly',
     },
     orderBy: { field: 'PRIORITY', direction: 'ASC' },
   };
@@ -62,6 +65,9 @@ test('a filter is said in words, and a long list by its length', () => {
   );
   expect(inWords({ createdAfter: 'yesterday' })).toBe('created after yesterday');
   expect(inWords({ parent: '018f3c6e-7d3a-7c52-9d0a-3f5a8c1d7e42' })).toBe('created by job 018f3c6e');
+  expect(inWords({ key: 'a', concurrencyKey: 'b', schedule: 'c' })).toBe(
+    'key a, concurrency key b, schedule c',
+  );
   expect(inWords({ queue: ['1', '2', '3', '4', '5', '6'] })).toBe('queue one of 6');
 });
 

@@ -18,7 +18,7 @@ export interface Asked {
 
 /** What is called how in an address: the names of the API. */
 const LISTS = ['ids', 'status', 'type', 'queue', 'priority', 'tags'] as const;
-const TEXTS = ['createdAfter', 'createdBefore', 'parent'] as const;
+const TEXTS = ['createdAfter', 'createdBefore', 'parent', 'key', 'concurrencyKey', 'schedule'] as const;
 
 type List = (typeof LISTS)[number];
 type Text = (typeof TEXTS)[number];
@@ -120,6 +120,9 @@ export function inWords(filter: JobFilter): string {
   if (filter.createdAfter) parts.push(`created after ${momentSaid(filter.createdAfter)}`);
   if (filter.createdBefore) parts.push(`created before ${momentSaid(filter.createdBefore)}`);
   if (filter.parent) parts.push(`created by job ${short(filter.parent)}`);
+  if (filter.key) parts.push(`key ${filter.key}`);
+  if (filter.concurrencyKey) parts.push(`concurrency key ${filter.concurrencyKey}`);
+  if (filter.schedule) parts.push(`schedule ${filter.schedule}`);
   return parts.join(', ');
 }
 
