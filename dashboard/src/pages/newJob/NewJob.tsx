@@ -4,46 +4,42 @@
 import type { Client, CombinedError } from '@urql/core';
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { useClient } from 'urql';
-import { ENDPOINT, line, sentence } from '../../api/connection';
-import { type Exact, exactly, read, write } from '../../api/exact';
-import { InputTypesDocument } from '../../api/generated';
+import { ENDPOINT, line } from '../../api/connection';
+import { type Exact, exactly } from '../../api/exact';
 import { useObservable } from '../../api/observable';
 import { session } from '../../api/session';
-import { type Creation, createOnce, refusalOf } from './creation';
-import { asInput, begun, type Draft, draftOf, type Problems, REDACTED, redactedIn, entered } from './drafts';
-import { type Field, fieldsOf, InputTypes, isRecord, payloadMember } from './fields';
-import { OPTION, OptionFields, type Options, optionsOf, valuesOfOptions } from './OptionFields';
-import { FormState, focusFirst, Json, Labelled } from './Labelled';
-import { PayloadField } from './PayloadFields';
-import { asCurl, asPython, asTypeScript } from './programs';
 import { short } from '../../format';
 import { Copy } from '../../parts/Copy';
 import { FollowedJob } from '../../parts/FollowedJob';
+import { asInput, type Problems } from '../../parts/form/drafts';
+import { isRecord, payloadMember } from '../../parts/form/fields';
+import { type JobType, loadJobTypes, type Original, originalOf } from '../../parts/form/jobTypes';
+import { FormState, Labelled } from '../../parts/form/Labelled';
+import {
+  entryOf,
+  missingSecrets,
+  PayloadPanel,
+  payloadOf,
+  SecretsNote,
+  unknownSecrets,
+} from '../../parts/form/PayloadPanel';
+import { inJson, useProblems } from '../../parts/form/problems';
+import { useLoaded } from '../../parts/form/useLoaded';
 import { JobLink } from '../../parts/job';
 import { Problem } from '../../parts/Problem';
 import { go, href } from '../../route';
+import { type Creation, createOnce, refusalOf } from './creation';
+import { OptionFields, type Options, optionsOf, valuesOfOptions } from './OptionFields';
+import { asCurl, asPython, asTypeScript } from './programs';
 import './newJob.css';
 
-interface JobType {
-  name: string;
-  description: string;
-  queue: string;
-  maxRetries: string;
-  timeoutSeconds: string;
-  field: Field;
-}
-
 /** The job whose copy is edited. */
-interface Original {
+interface Copied extends Original {
   id: string;
   type: string;
-  payload: Exact;
   options: Options;
-  /** Where its payload has secrets that were taken out. */
-  secrets: readonly string[];
 }
 
-const TYPES = 'query Types { jobTypes { name queue maxRetries timeoutSeconds payloadSchema } }';
 const ORIGINAL =
   'query Original($id: ID!) { job(id: $id) { id type priority tags maxRetries timeoutSeconds rawPayload } }';
 
@@ -55,48 +51,23 @@ const loadedTypes = new WeakMap<Client, JobType[]>();
 export default function NewJob({ parameters }: { parameters: URLSearchParams }) {
   const client = useClient();
   const from = parameters.get('from');
-  const [loaded, setLoaded] = useState<{ types: JobType[]; original: Original | null } | null>(() => {
-    const types = choosing ? loadedTypes.get(client) : undefined;
-    return types ? { types, original: null } : null;
-  });
-  const [problem, setProblem] = useState<string | null>(null);
-  const [tries, setTries] = useState(0);
-  const isLive = useObservable(line).state === 'open';
-  const isMissing = useRef(false);
-
-  // What did not come because there was no connection is asked for when there is one.
-  useEffect(() => {
-    if (isLive && isMissing.current) setTries((before) => before + 1);
-  }, [isLive]);
-
-  useEffect(() => {
-    if (loaded) return;
-    isMissing.current = false;
-    setProblem(null);
-    const stop = new AbortController();
-    async function load(): Promise<void> {
-      const [{ jobTypes }, introspected, found] = await Promise.all([
-        exactly(TYPES, {}, stop.signal),
-        client.query(InputTypesDocument, {}).toPromise(),
-        from === null ? null : exactly(ORIGINAL, { id: from }, stop.signal),
+  const { loaded, problem, again } = useLoaded<{ types: JobType[]; original: Copied | null }>(
+    async (stop) => {
+      const [types, found] = await Promise.all([
+        loadJobTypes(client, stop),
+        from === null ? null : exactly(ORIGINAL, { id: from }, stop),
       ]);
-      if (stop.signal.aborted) return;
-      if (introspected.error) throw introspected.error;
-      const inputs = new InputTypes(introspected.data ?? null);
-      const types = (jobTypes as Record<string, Exact>[]).map((type) => jobTypeOf(type, inputs));
       loadedTypes.set(client, types);
-      if (from === null) return setLoaded({ types, original: null });
-      if (!isRecord(found?.job))
-        return setProblem('The job that this one was to be made of is not there (any more).');
-      setLoaded({ types, original: originalOf(found.job) });
-    }
-    load().catch((error: CombinedError) => {
-      if (stop.signal.aborted) return;
-      isMissing.current = error.networkError !== undefined;
-      setProblem(sentence(error));
-    });
-    return () => stop.abort();
-  }, [client, from, tries]);
+      if (found === null) return { types, original: null };
+      if (!isRecord(found.job))
+        throw new Error('The job that this one was to be made of is not there (any more).');
+      return { types, original: copiedOf(found.job) };
+    },
+    () => {
+      const types = choosing ? loadedTypes.get(client) : undefined;
+      return types ? { types, original: null } : null;
+    },
+  );
 
   if (problem !== null)
     return (
@@ -104,7 +75,7 @@ export default function NewJob({ parameters }: { parameters: URLSearchParams }) 
         <h1>New job</h1>
         <Problem>{problem}</Problem>
         <p className="row">
-          <button type="button" onClick={() => setTries(tries + 1)}>
+          <button type="button" onClick={again}>
             Try again
           </button>
           {from && <a href={href('new')}>Begin with an empty form</a>}
@@ -141,29 +112,12 @@ export default function NewJob({ parameters }: { parameters: URLSearchParams }) 
   );
 }
 
-function jobTypeOf(type: Record<string, Exact>, inputs: InputTypes): JobType {
-  const name = String(type.name);
-  const members = inputs.membersOf({ kind: 'INPUT_OBJECT', name: 'JobPayloadInput' });
-  return {
-    name,
-    description: members?.find((member) => member.name === payloadMember(name))?.description ?? '',
-    queue: String(type.queue),
-    maxRetries: write(type.maxRetries ?? null, 0),
-    timeoutSeconds: write(type.timeoutSeconds ?? null, 0),
-    field: fieldsOf(name, type.payloadSchema ?? null, inputs),
-  };
-}
-
-function originalOf(job: { [name: string]: Exact }): Original {
-  const payload = job.rawPayload ?? null;
-  return {
-    id: String(job.id),
-    type: String(job.type),
-    payload,
-    options: optionsOf(job),
-    secrets: redactedIn(payload),
-  };
-}
+const copiedOf = (job: { [name: string]: Exact }): Copied => ({
+  ...originalOf(job.rawPayload),
+  id: String(job.id),
+  type: String(job.type),
+  options: optionsOf(job),
+});
 
 function TypeChoice({ types, chosen }: { types: JobType[]; chosen: string }) {
   const select = useRef<HTMLSelectElement>(null);
@@ -200,20 +154,7 @@ function TypeChoice({ types, chosen }: { types: JobType[]; chosen: string }) {
   );
 }
 
-/** Whether a payload has something at a path. */
-function isAt(payload: Exact, path: string): boolean {
-  let at: Exact | undefined = payload;
-  for (const part of path.split('.')) {
-    if (Array.isArray(at)) at = at[Number(part)];
-    else at = isRecord(at) && Object.hasOwn(at, part) ? at[part] : undefined;
-  }
-  return at !== undefined && at !== null;
-}
-
-function firstDraft(field: Field, original: Original | null): Draft {
-  if (!original || original.payload === REDACTED) return begun(field);
-  return draftOf(field, original.payload);
-}
+const NO_SECRETS: ReadonlySet<string> = new Set();
 
 const NO_OPTIONS: Options = {
   priority: 'NORMAL',
@@ -224,35 +165,27 @@ const NO_OPTIONS: Options = {
   idempotencyKey: '',
 };
 
-function Form({ type, original }: { type: JobType; original: Original | null }) {
+function Form({ type, original }: { type: JobType; original: Copied | null }) {
   const { field } = type;
-  const [draft, setDraft] = useState(() => firstDraft(field, original));
-  const [json, setJson] = useState<string | null>(null);
+  const [entry, setEntry] = useState(() => entryOf(field, original));
   const [options, setOptions] = useState(original?.options ?? NO_OPTIONS);
-  const [problems, setProblems] = useState<Problems>({});
-  const [refusal, setRefusal] = useState('');
   const [busy, setBusy] = useState(false);
   const [created, setCreated] = useState<Creation | null>(null);
   const form = useRef<HTMLFormElement>(null);
+  const { problems, refusal, say } = useProblems(form);
   const running = useRef(false);
   const warned = useRef(false);
   const once = useRef(createOnce());
   const connected = useObservable(line).state === 'open';
-  const secrets = new Set(original?.secrets);
+  const secrets = original?.secrets ?? NO_SECRETS;
+  const placed = (found: Problems) => (entry.json === null ? found : inJson(found));
 
   /** What is there so far, and what is wrong with it. */
   function present(): { payload: Exact; input: { [name: string]: Exact }; problems: Problems } {
     const found: Problems = {};
-    let payload: Exact = {};
-    if (json === null) payload = entered(field, draft, '', found) ?? {};
-    else
-      try {
-        payload = read(json);
-      } catch (error) {
-        found[''] = `This is no JSON: ${(error as Error).message}.`;
-      }
-    for (const path of redactedIn(payload))
-      if (secrets.has(path)) found[path] = 'The secret is not known here: type it anew.';
+    const payload = payloadOf(field, entry, found);
+    for (const path of unknownSecrets(payload, secrets))
+      found[path] = 'The secret is not known here: type it anew.';
     const input = {
       payload: { [payloadMember(type.name)]: asInput(field, payload) },
       ...valuesOfOptions(options, found),
@@ -261,28 +194,16 @@ function Form({ type, original }: { type: JobType; original: Original | null }) 
     return { payload, input, problems: found };
   }
 
-  function say(found: Problems, general = ''): void {
-    setProblems(found);
-    setRefusal(general);
-    // The fields have to be marked before one of them can be told about.
-    requestAnimationFrame(() => {
-      const missing = focusFirst(form.current, Object.keys(found));
-      const said = [general, ...missing.map((path) => `${path}: ${found[path]}`)].filter(Boolean);
-      setRefusal(said.join('\n'));
-    });
-  }
-
   async function create(event: FormEvent): Promise<void> {
     event.preventDefault();
     if (running.current) return;
     const { payload, input, problems: found } = present();
     if (!warned.current)
-      for (const path of secrets)
-        if (path !== '' && !isAt(payload, path))
-          found[path] ??=
-            'The secret of the original is missing: type it anew, or create again to leave it out.';
+      for (const path of missingSecrets(payload, secrets))
+        found[path] ??=
+          'The secret of the original is missing: type it anew, or create again to leave it out.';
     if (Object.keys(found).length > 0) warned.current = true;
-    if (Object.keys(found).length > 0) return say(json === null ? found : inJson(found));
+    if (Object.keys(found).length > 0) return say(placed(found));
     running.current = true;
     setBusy(true);
     say({});
@@ -290,31 +211,11 @@ function Form({ type, original }: { type: JobType; original: Original | null }) 
       setCreated(await once.current(input));
     } catch (error) {
       const { fields, general } = refusalOf(error as CombinedError, type.name, field);
-      say(json === null ? fields : inJson(fields), general);
+      say(placed(fields), general);
     } finally {
       running.current = false;
       setBusy(false);
     }
-  }
-
-  function toggle(asJson: boolean): void {
-    if (asJson) {
-      setProblems({});
-      setJson(write(jsonFor(draft)));
-      return;
-    }
-    try {
-      setDraft(draftOf(field, read(json ?? '{}')));
-      setJson(null);
-      setProblems({});
-    } catch (error) {
-      say({ '': `This is no JSON, so it cannot be shown as fields: ${(error as Error).message}.` });
-    }
-  }
-
-  function jsonFor(from: Draft): Exact {
-    // Fields that are not filled in yet are no reason not to show the rest.
-    return entered(field, from, '', {}) ?? {};
   }
 
   if (created)
@@ -340,51 +241,17 @@ function Form({ type, original }: { type: JobType; original: Original | null }) 
         }}
       >
         {original && type.description && <p className="hint">{type.description}</p>}
-        {secrets.size > 0 && (
-          <p className="new-job-secrets" role="note">
-            {secrets.has('')
-              ? 'The payload of the original cannot be shown here, so nothing of it is filled in.'
-              : 'The original has secrets, which nobody is shown. They are not part of this copy: type them anew where the form says so.'}
-          </p>
-        )}
-        <div className="new-job">
-          <section className="panel new-job-payload" aria-labelledby="new-job-payload">
-            <div className="row new-job-head">
-              <h2 id="new-job-payload">Payload</h2>
-              <label className="check">
-                <input
-                  type="checkbox"
-                  checked={json !== null}
-                  onChange={(event) => toggle(event.target.checked)}
-                />
-                as JSON
-              </label>
-            </div>
-            {json !== null ? (
-              <Labelled
-                name="payload"
-                path=""
-                required
-                hint="All of it, under the names that its schema has."
-              >
-                {(control) => <Json control={control} text={json} rows={12} onChange={setJson} />}
-              </Labelled>
-            ) : (
-              <>
-                <PayloadField field={field} name="" path="" required draft={draft} onChange={setDraft} />
-                {problems[''] && (
-                  <p className="field-problem" data-path="" tabIndex={-1}>
-                    {problems['']}
-                  </p>
-                )}
-              </>
-            )}
-          </section>
-          <section className="panel new-job-options" aria-labelledby="new-job-options">
-            <h2 id="new-job-options">Options</h2>
+        <SecretsNote
+          secrets={secrets}
+          what="They are not part of this copy: type them anew where the form says so."
+        />
+        <div className="job-form">
+          <PayloadPanel field={field} entry={entry} onChange={setEntry} onProblems={say} />
+          <section className="panel job-form-options" aria-labelledby="job-form-options">
+            <h2 id="job-form-options">Options</h2>
             <OptionFields options={options} onChange={setOptions} type={type} />
           </section>
-          <div className="new-job-actions">
+          <div className="job-form-actions">
             {refusal && <Problem>{refusal}</Problem>}
             {wrong > 0 && (
               <Problem>
@@ -403,17 +270,6 @@ function Form({ type, original }: { type: JobType; original: Original | null }) 
       <Program present={present} />
     </FormState.Provider>
   );
-}
-
-/** In one text field for all, problems are said together, each with its place. */
-function inJson(found: Problems): Problems {
-  const ofPayload: string[] = [];
-  const others: Problems = {};
-  for (const [path, problem] of Object.entries(found)) {
-    if (path.startsWith(OPTION)) others[path] = problem;
-    else ofPayload.push(path === '' ? problem : `${path}: ${problem}`);
-  }
-  return ofPayload.length > 0 ? { '': ofPayload.join('\n'), ...others } : others;
 }
 
 function Made({ creation, onAnother }: { creation: Creation; onAnother: () => void }) {

@@ -2,31 +2,23 @@
 
 import { LosslessNumber } from 'lossless-json';
 import type { Exact } from '../../api/exact';
-import type { Problems } from './drafts';
-import { Labelled } from './Labelled';
+import type { Problems } from '../../parts/form/drafts';
+import { Labelled } from '../../parts/form/Labelled';
+import { OPTION } from '../../parts/form/problems';
+import { momentOf, tagsOf, textOfTags, type When, WhenFields } from '../../parts/form/WhenFields';
 
 /** What was entered, as texts. */
-export interface Options {
-  priority: string;
-  /** One per line. */
-  tags: string;
-  /** In the browser's time zone, as its fields for moments have it. */
-  runAt: string;
+export interface Options extends When {
   maxRetries: string;
   timeoutSeconds: string;
   idempotencyKey: string;
 }
 
-/** What stands before the names of options among the problems, which are those of the payload's fields otherwise. */
-export const OPTION = '(option) ';
-
-const PRIORITIES = ['LOW', 'NORMAL', 'HIGH', 'CRITICAL'];
-
 /** The options of a job that is there, for another one like it. */
 export function optionsOf(job: { [name: string]: Exact }): Options {
   return {
     priority: String(job.priority),
-    tags: Array.isArray(job.tags) ? job.tags.join('\n') : '',
+    tags: textOfTags(job.tags),
     runAt: '',
     maxRetries: job.maxRetries instanceof LosslessNumber ? job.maxRetries.value : '',
     timeoutSeconds: job.timeoutSeconds instanceof LosslessNumber ? job.timeoutSeconds.value : '',
@@ -38,13 +30,10 @@ export function optionsOf(job: { [name: string]: Exact }): Options {
 export function valuesOfOptions(options: Options, problems: Problems): { [name: string]: Exact } {
   const values: { [name: string]: Exact } = {};
   if (options.priority !== 'NORMAL') values.priority = options.priority;
-  const tags = options.tags.split('\n').filter((tag) => tag !== '');
+  const tags = tagsOf(options.tags);
   if (tags.length > 0) values.tags = tags;
-  if (options.runAt !== '') {
-    const moment = new Date(options.runAt);
-    if (Number.isNaN(moment.getTime())) problems[`${OPTION}runAt`] = 'This is no moment.';
-    else values.runAt = moment.toISOString();
-  }
+  const runAt = momentOf('runAt', options.runAt, problems);
+  if (runAt !== null) values.runAt = runAt;
   for (const [name, grammar] of [
     ['maxRetries', /^\d{1,9}$/],
     ['timeoutSeconds', /^\d{1,9}(\.\d{1,9})?$/],
@@ -74,46 +63,7 @@ export function OptionFields({
       <p className="hint">
         Jobs of this type go to the queue <code>{type.queue}</code>.
       </p>
-      <Labelled name="priority" path={`${OPTION}priority`}>
-        {(control) => (
-          <select
-            {...control}
-            value={options.priority}
-            onChange={(event) => set({ priority: event.target.value })}
-          >
-            {PRIORITIES.map((priority) => (
-              <option key={priority}>{priority}</option>
-            ))}
-          </select>
-        )}
-      </Labelled>
-      <Labelled name="tags" path={`${OPTION}tags`} hint="One per line.">
-        {(control) => (
-          <textarea
-            {...control}
-            className="grows"
-            rows={1}
-            spellCheck={false}
-            value={options.tags}
-            onChange={(event) => set({ tags: event.target.value })}
-          />
-        )}
-      </Labelled>
-      <Labelled
-        name="runAt"
-        path={`${OPTION}runAt`}
-        hint={`Not before this moment, in the time zone of this browser (${zone()}). At once where it is empty.`}
-      >
-        {(control) => (
-          <input
-            {...control}
-            type="datetime-local"
-            step={1}
-            value={options.runAt}
-            onChange={(event) => set({ runAt: event.target.value })}
-          />
-        )}
-      </Labelled>
+      <WhenFields when={options} onChange={set} />
       <Labelled name="maxRetries" path={`${OPTION}maxRetries`} hint="Attempts after the first: 0 to 100.">
         {(control) => (
           <input
@@ -160,5 +110,3 @@ export function OptionFields({
     </>
   );
 }
-
-const zone = (): string => Intl.DateTimeFormat().resolvedOptions().timeZone;

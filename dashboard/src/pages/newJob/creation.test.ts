@@ -2,7 +2,7 @@ import { CombinedError } from '@urql/core';
 import { expect, test } from 'vitest';
 import { type Exact, read } from '../../api/exact';
 import { createOnce, refusalOf } from './creation';
-import { fieldsOf, InputTypes } from './fields';
+import { fieldsOf, InputTypes } from '../../parts/form/fields';
 
 const ANSWER = { createJob: { deduplicated: false, job: { id: 'a' } } };
 const LOST = new CombinedError({ networkError: new Error('lost') });

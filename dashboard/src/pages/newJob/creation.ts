@@ -4,9 +4,9 @@
 import { CombinedError } from '@urql/core';
 import { sentence } from '../../api/connection';
 import { type Exact, exactly, write } from '../../api/exact';
-import { type Problems, placeOf } from './drafts';
-import { type Field, isRecord, payloadMember } from './fields';
-import { OPTION } from './OptionFields';
+import type { Problems } from '../../parts/form/drafts';
+import type { Field } from '../../parts/form/fields';
+import { faultsOf } from '../../parts/form/problems';
 import { CREATE } from './programs';
 
 export interface Creation {
@@ -68,28 +68,6 @@ export function refusalOf(
           'The connection was lost. ',
         ),
     };
-  const fields: Problems = {};
-  const general: string[] = [];
-  for (const { message, extensions } of error.graphQLErrors) {
-    const { code, fields: faults, argument } = (extensions ?? {}) as { [name: string]: Exact };
-    if (code === 'INVALID_PAYLOAD' && Array.isArray(faults)) {
-      for (const fault of faults) {
-        if (!isRecord(fault)) continue;
-        const { path, rest } = placeOf(field, payloadPath(String(fault.path), type));
-        const said = rest.length > 0 ? `${rest.join('.')}: ${String(fault.message)}` : String(fault.message);
-        fields[path] = fields[path] === undefined ? said : `${fields[path]}\n${said}`;
-      }
-    } else if (code === 'INVALID_ARGUMENT' && typeof argument === 'string' && argument.startsWith('input.')) {
-      const [option = '', place] = argument.slice('input.'.length).split('.');
-      fields[`${OPTION}${option}`] = place === undefined ? message : `Line ${Number(place) + 1}: ${message}`;
-    } else if (code === 'IDEMPOTENCY_CONFLICT') fields[`${OPTION}idempotencyKey`] = message;
-    else general.push(message);
-  }
+  const { fields, general } = faultsOf(error, type, field);
   return { fields, general: general.join(' ') };
-}
-
-function payloadPath(path: string, type: string): string[] {
-  const parts = path.split('.');
-  const below = parts.indexOf('payload') + 1;
-  return parts.slice(parts[below] === payloadMember(type) ? below + 1 : below);
 }

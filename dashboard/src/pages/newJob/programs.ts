@@ -3,7 +3,7 @@
 
 import { LosslessNumber } from 'lossless-json';
 import { type Exact, write } from '../../api/exact';
-import { isRecord } from './fields';
+import { isRecord } from '../../parts/form/fields';
 
 export const CREATE = `mutation Create($input: CreateJobInput!) {
   createJob(input: $input) {
