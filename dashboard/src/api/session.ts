@@ -68,5 +68,14 @@ export function can(scope: Scope): boolean {
   return value.state === 'signed in' && value.viewer.scopes.includes(scope);
 }
 
+/** Whether the viewer sees the jobs of all, and not some of them by a tenant or by limits. */
+export function seesAll(): boolean {
+  const { value } = session;
+  return value.state === 'signed in' && value.viewer.tenant === null && value.viewer.limitedTo === null;
+}
+
+/** Whether the viewer may steer queues: a queue has the jobs of all. */
+export const canSteerQueues = (): boolean => can('OPERATE') && seesAll();
+
 /** Whether there can be any job that the viewer sees: all, or those that it has created. */
 export const canLook = (): boolean => can('READ') || can('CREATE');

@@ -11,7 +11,7 @@ import {
   WorkersDocument,
 } from '../../api/generated';
 import { type ListedJob, useJobList } from '../../api/jobList';
-import { can, session } from '../../api/session';
+import { can, canSteerQueues, seesAll } from '../../api/session';
 import { count, many, span } from '../../format';
 import { lazily } from '../../parts/lazily';
 import { Bar, JobLink } from '../../parts/job';
@@ -24,11 +24,13 @@ import {
   differenceOfQueues,
   type Group,
   hourOf,
+  limitsSaid,
   type Minute,
   type Queue,
   type Worker,
 } from './figures';
-import { canPause, QueuePause } from './QueuePause';
+import { QueueLimits } from './QueueLimits';
+import { QueuePause } from './QueuePause';
 import './now.css';
 
 const Sparkline = lazily(() => import('../../parts/Sparkline'));
@@ -66,11 +68,7 @@ export function Now() {
 }
 
 /** Whether the viewer sees some jobs only, by a tenant, limits or scopes, and is shown no workers for that reason. */
-function isNarrow(): boolean {
-  const { value } = session;
-  if (!can('READ')) return true;
-  return value.state === 'signed in' && (value.viewer.tenant !== null || value.viewer.limitedTo !== null);
-}
+const isNarrow = (): boolean => !can('READ') || !seesAll();
 
 function useQueues() {
   const before = useRef<{ queues: readonly Queue[]; connection: number } | null>(null);
@@ -161,7 +159,8 @@ const COLUMNS = [
 ] as const;
 
 function Queues({ queues, minutes }: { queues: readonly Queue[]; minutes: Map<string, readonly Minute[]> }) {
-  const hasPauses = canPause() || queues.some(({ paused }) => paused);
+  const isSteered =
+    canSteerQueues() || queues.some(({ paused, limits }) => paused || limitsSaid(limits).length > 0);
   return (
     <section className="panel" aria-labelledby="queues">
       <h2 id="queues">Queues</h2>
@@ -181,7 +180,7 @@ function Queues({ queues, minutes }: { queues: readonly Queue[]; minutes: Map<st
               </th>
               <th scope="col">In and out, last hour</th>
               <th scope="col">Start delay</th>
-              {hasPauses && <th scope="col">Pause</th>}
+              {isSteered && <th scope="col">Pause, limits</th>}
             </tr>
           </thead>
           <tbody>
@@ -190,7 +189,7 @@ function Queues({ queues, minutes }: { queues: readonly Queue[]; minutes: Map<st
                 key={queue.name}
                 queue={queue}
                 minutes={minutes.get(queue.name)}
-                hasPauses={hasPauses}
+                isSteered={isSteered}
               />
             ))}
           </tbody>
@@ -201,8 +200,8 @@ function Queues({ queues, minutes }: { queues: readonly Queue[]; minutes: Map<st
   );
 }
 
-function QueueRow(shown: { queue: Queue; minutes: readonly Minute[] | undefined; hasPauses: boolean }) {
-  const { queue, minutes, hasPauses } = shown;
+function QueueRow(shown: { queue: Queue; minutes: readonly Minute[] | undefined; isSteered: boolean }) {
+  const { queue, minutes, isSteered } = shown;
   const { name, oldestQueuedAt } = queue;
   return (
     <tr>
@@ -231,9 +230,12 @@ function QueueRow(shown: { queue: Queue; minutes: readonly Minute[] | undefined;
       <td>
         <Delay minutes={minutes} />
       </td>
-      {hasPauses && (
+      {isSteered && (
         <td>
-          <QueuePause queue={queue} />
+          <div className="steering">
+            <QueuePause queue={queue} />
+            <QueueLimits queue={queue} />
+          </div>
         </td>
       )}
     </tr>

@@ -5,7 +5,7 @@ import { useClient } from 'urql';
 import { serverNow } from '../../api/clock';
 import { sentence } from '../../api/connection';
 import { PauseQueueDocument, ResumeQueueDocument } from '../../api/generated';
-import { can, session } from '../../api/session';
+import { canSteerQueues } from '../../api/session';
 import { Dialog } from '../../parts/Dialog';
 import { Problem } from '../../parts/Problem';
 import { Said } from '../../parts/Said';
@@ -23,14 +23,6 @@ const LENGTHS = {
   'For a day': 1440 * MINUTE,
 } as const;
 type Length = keyof typeof LENGTHS;
-
-/** Whether the viewer may pause queues: a queue has the jobs of all. */
-export function canPause(): boolean {
-  const { value } = session;
-  const isWhole =
-    value.state === 'signed in' && value.viewer.tenant === null && value.viewer.limitedTo === null;
-  return can('OPERATE') && isWhole;
-}
 
 /** What there is to say of a queue that is paused, and the button that changes whether it is. */
 export function QueuePause({ queue: { name, paused } }: { queue: Queue }) {
@@ -71,7 +63,7 @@ export function QueuePause({ queue: { name, paused } }: { queue: Queue }) {
           )}
         </p>
       )}
-      {canPause() &&
+      {canSteerQueues() &&
         (paused ? (
           <button
             type="button"

@@ -4,12 +4,17 @@ import {
   differenceOfQueues,
   type Group,
   hourOf,
+  type Limits,
+  limitsSaid,
   type Minute,
   type Queue,
+  rate,
   type Worker,
 } from './figures';
 
 const ago = (milliseconds: number): string => new Date(Date.now() - milliseconds).toISOString();
+
+const NO_LIMITS: Limits = { concurrency: null, concurrencyPerKey: null, perSecond: null };
 
 function queue(name: string, counts: Record<string, number>, more: Partial<Queue> = {}): Queue {
   return {
@@ -19,6 +24,7 @@ function queue(name: string, counts: Record<string, number>, more: Partial<Queue
     workers: 1,
     unservedTypes: [],
     paused: null,
+    limits: NO_LIMITS,
     ...more,
   };
 }
@@ -83,4 +89,25 @@ test('minutes of which nothing is known are gaps, and the last one stands at the
   expect(hour).toHaveLength(60);
   expect(hour.slice(-4)).toEqual([7, null, null, 9]);
   expect(hourOf([], ({ created }) => created)).toEqual([]);
+});
+
+test('limits are said one by one, and none where nothing is limited', () => {
+  expect(limitsSaid(NO_LIMITS)).toEqual([]);
+  expect(limitsSaid({ concurrency: 5, concurrencyPerKey: 1, perSecond: 10 })).toEqual([
+    '5 at a time',
+    '1 per key',
+    '10/s',
+  ]);
+});
+
+test('a rate is said by the shortest time in which at least one starts', () => {
+  expect([2.5, 1, 0.5, 1 / 60, 5 / 3600, 1 / 86_400, 100_000].map(rate)).toEqual([
+    '2.5/s',
+    '1/s',
+    '30/min',
+    '1/min',
+    '5/h',
+    '1/day',
+    '100000/s',
+  ]);
 });

@@ -7,12 +7,14 @@ import type {
   WorkersSubscription,
 } from '../../api/generated';
 import { elapsed } from '../../api/clock';
-import { many, span } from '../../format';
+import { count, many, span } from '../../format';
 import { href } from '../../route';
 
 export type Queue = QueueFiguresSubscription['queuesChanged'][number];
 export type Worker = WorkersSubscription['workersChanged'][number];
 export type Group = LargestDeadLetterGroupsQuery['deadLetterGroups'][number];
+
+export type Limits = Queue['limits'];
 
 export type Minute = QueueHistoriesSubscription['queuesChanged'][number]['history'][number];
 
@@ -95,6 +97,31 @@ export function attentionOf(
   }
   return found;
 }
+
+/** The lengths of what a rate may be written by, in seconds, the shortest first. */
+const RATES = [
+  ['s', 1],
+  ['min', 60],
+  ['h', 3600],
+  ['day', 86_400],
+] as const;
+
+/** A rate as it is written elsewhere, by the shortest time in which at least one starts: `10/s`, `30/min`, `1/day`. */
+export function rate(perSecond: number): string {
+  for (const [unit, seconds] of RATES) {
+    const number = Number((perSecond * seconds).toFixed(6));
+    if (number >= 1 || unit === 'day') return `${number}/${unit}`;
+  }
+  return '';
+}
+
+/** The limits of a queue in words, each for itself; none where nothing is limited. */
+export const limitsSaid = ({ concurrency, concurrencyPerKey, perSecond }: Limits): string[] =>
+  [
+    concurrency !== null && `${count(concurrency)} at a time`,
+    concurrencyPerKey !== null && `${count(concurrencyPerKey)} per key`,
+    perSecond !== null && rate(perSecond),
+  ].filter((said) => said !== false);
 
 /** How the figures of all queues together differ, in words. */
 export function differenceOfQueues(before: readonly Queue[], after: readonly Queue[]): string {
