@@ -1,6 +1,6 @@
 // One job: how it stands, what has happened to it, what it was asked for and what came of it.
 
-import { type ReactNode, useEffect, useId, useState } from 'react';
+import { type ReactNode, useEffect, useId, useRef, useState } from 'react';
 import { useClient } from 'urql';
 import type { Exact } from '../../api/exact';
 import { useObservable } from '../../api/observable';
@@ -35,7 +35,9 @@ function Shown({ id, watch }: { id: string; watch: JobWatch }) {
     return (
       <>
         <h1>Job</h1>
-        {gone ? (
+        {gone === 'deleted here' ? (
+          <Deleted id={id} />
+        ) : gone ? (
           <p role="alert">
             There is no job <Said className="id">{id}</Said> that you may see. It may have expired, or the id
             may be wrong. <a href={href('jobs')}>Look at the jobs that there are</a>.
@@ -58,13 +60,19 @@ function Shown({ id, watch }: { id: string; watch: JobWatch }) {
       </header>
       {gone && (
         <Problem>
-          This job has expired: the server does not have it any more. What was known of it is shown until you
-          leave this page.
+          This job {gone === 'deleted' ? 'was deleted' : 'has expired or was deleted'}: the server does not
+          have it any more. What was known of it is shown until you leave this page.
         </Problem>
       )}
       {problem && <Problem>{problem}</Problem>}
       <div data-gone={gone ?? undefined}>
-        <Standing facts={facts} usual={usual} onMove={() => void watch.refresh()} gone={gone !== null} />
+        <Standing
+          facts={facts}
+          usual={usual}
+          onMove={() => void watch.refresh()}
+          onDelete={() => watch.forget()}
+          gone={gone !== null}
+        />
         <div className="job-columns">
           <div>
             <Timeline events={events} receipts={facts.cancellation} complete={complete} />
@@ -79,6 +87,18 @@ function Shown({ id, watch }: { id: string; watch: JobWatch }) {
         </div>
       </div>
     </>
+  );
+}
+
+/** In place of a job that was deleted from this page. */
+function Deleted({ id }: { id: string }) {
+  const said = useRef<HTMLParagraphElement>(null);
+  useEffect(() => said.current?.focus(), []);
+  return (
+    <p ref={said} tabIndex={-1}>
+      Job <code>{id}</code> is deleted: nothing of it is there any more.{' '}
+      <a href={href('jobs')}>Look at the jobs that there are</a>.
+    </p>
   );
 }
 

@@ -13,6 +13,7 @@ import { Problem } from '../../parts/Problem';
 import { Said } from '../../parts/Said';
 import { Age, Moment, Until, useEachSecond } from '../../parts/time';
 import { href } from '../../route';
+import { DeleteDialog } from './DeleteDialog';
 import type { Usual } from './history';
 import { FailureSaid } from './Timeline';
 import type { Facts } from './watch';
@@ -20,17 +21,22 @@ import type { Facts } from './watch';
 /** Later, whoever has left the buttons did so on purpose; in milliseconds. */
 const TAKES_FOCUS_WITHIN = 5000;
 
-/** The panel at the top of a job. `onMove` is called when the job was cancelled or retried from here. */
+/**
+ * The panel at the top of a job. `onMove` is called when the job was cancelled or retried from here, `onDelete` when it
+ * was deleted.
+ */
 export function Standing({
   facts,
   usual,
   gone,
   onMove,
+  onDelete,
 }: {
   facts: Facts;
   usual: Usual | null;
   gone: boolean;
   onMove: () => void;
+  onDelete: () => void;
 }) {
   const heading = useId();
   const panel = useRef<HTMLElement>(null);
@@ -63,6 +69,7 @@ export function Standing({
                 movedAt.current = Date.now();
                 onMove();
               }}
+              onDelete={onDelete}
             />
           )}
         </span>
@@ -156,13 +163,14 @@ function Waiting({ facts: { status, waiting, runAt, nextAttemptAt } }: { facts: 
   );
 }
 
-function Actions({ facts, onMove }: { facts: Facts; onMove: () => void }) {
+function Actions({ facts, onMove, onDelete }: { facts: Facts; onMove: () => void; onDelete: () => void }) {
   const client = useClient();
   const [problem, setProblem] = useState('');
   const [busy, setBusy] = useState(false);
-  const [asks, setAsks] = useState(false);
+  const [asks, setAsks] = useState<'cancel' | 'delete' | null>(null);
   const { id, status } = facts;
   const canCancel = can('CONTROL') && !ENDED.has(status);
+  const canDelete = can('OPERATE') && status !== 'PROCESSING';
   const canRetry = can('CONTROL') && (status === 'DEAD_LETTER' || status === 'CANCELLED');
 
   async function move(document: typeof CancelJobDocument | typeof RetryJobDocument): Promise<void> {
@@ -170,7 +178,7 @@ function Actions({ facts, onMove }: { facts: Facts; onMove: () => void }) {
     setProblem('');
     const { error } = await client.mutation(document as typeof CancelJobDocument, { id }).toPromise();
     setBusy(false);
-    setAsks(false);
+    setAsks(null);
     if (error) setProblem(sentence(error, true));
     onMove();
   }
@@ -188,13 +196,19 @@ function Actions({ facts, onMove }: { facts: Facts; onMove: () => void }) {
         </a>
       )}
       {canCancel && (
-        <button type="button" className="danger" disabled={busy} onClick={() => setAsks(true)}>
+        <button type="button" className="danger" disabled={busy} onClick={() => setAsks('cancel')}>
           Cancel the job
         </button>
       )}
+      {canDelete && (
+        <button type="button" className="danger" disabled={busy} onClick={() => setAsks('delete')}>
+          Delete…
+        </button>
+      )}
       {problem && <Problem>{problem}</Problem>}
-      {asks && (
-        <Dialog title="Cancel this job?" onClose={() => setAsks(false)}>
+      {asks === 'delete' && <DeleteDialog facts={facts} onDelete={onDelete} onClose={() => setAsks(null)} />}
+      {asks === 'cancel' && (
+        <Dialog title="Cancel this job?" onClose={() => setAsks(null)}>
           <p>
             {status === 'PROCESSING'
               ? 'Its handler is told to stop at once. What it has done so far stays done, and what it returns is discarded.'
@@ -210,7 +224,7 @@ function Actions({ facts, onMove }: { facts: Facts; onMove: () => void }) {
             >
               Cancel the job
             </button>
-            <button type="button" onClick={() => setAsks(false)}>
+            <button type="button" onClick={() => setAsks(null)}>
               Let it go on
             </button>
           </div>

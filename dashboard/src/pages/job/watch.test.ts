@@ -202,3 +202,15 @@ test('of the reports of a job that runs for days the oldest go, and of what else
   expect(kept).toHaveLength(10_001);
   expect([kept[0], kept[1]]).toEqual([start, reports[1000]]);
 });
+
+test('one that goes before it has ended was deleted, and what was deleted here is not kept', async () => {
+  const { said, client } = server();
+  watch = new JobWatch(client, 'a-job');
+  await opened(said, 1);
+  said.facts = null;
+  await watch.refresh();
+  expect(watch.watched.value.gone).toBe('deleted');
+  watch.forget();
+  expect(watch.watched.value).toMatchObject({ gone: 'deleted here', facts: null, events: [] });
+  expect(watch.watched.value.payload).toBeUndefined();
+});

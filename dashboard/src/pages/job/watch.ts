@@ -37,8 +37,8 @@ export interface Watched {
   /** Undefined before the job has completed. */
   result: Exact | undefined;
   usual: Usual | null;
-  /** Whether there is no such job, or no longer. */
-  gone: 'unknown' | 'expired' | null;
+  /** Whether there is no such job, or no longer: of one that had ended nobody says whether it was deleted. */
+  gone: 'unknown' | 'expired' | 'deleted' | 'deleted here' | null;
   /** Why it is not shown as it is. */
   problem: string | null;
 }
@@ -120,6 +120,22 @@ export class JobWatch {
     this.stop();
     clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
+  }
+
+  /** Keep nothing of the job, which was deleted from this page. */
+  forget(): void {
+    this.stop();
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.pending = [];
+    this.set({
+      facts: null,
+      events: [],
+      payload: undefined,
+      result: undefined,
+      gone: 'deleted here',
+      problem: null,
+    });
   }
 
   /** Ask for all that no event tells of. */
@@ -397,7 +413,10 @@ export class JobWatch {
   }
 
   private leave(): void {
-    const gone = this.watched.value.facts === null ? 'unknown' : 'expired';
+    const { facts, gone: before } = this.watched.value;
+    if (before !== null) return;
+    // Only what has ended expires.
+    const gone = facts === null ? 'unknown' : ENDED.has(facts.status) ? 'expired' : 'deleted';
     this.stop();
     clearTimeout(this.timer);
     this.set({ gone, problem: null });
