@@ -13,6 +13,8 @@ from gql_jobs.jobs.model import JobPriority
 from gql_jobs.log.job_log import JobLog
 from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings
+from tests.api.operations import CANCEL, ahead
+from tests.api.operations import create as create_job
 from tests.dashboard.conftest import OpenPage
 from tests.job_types.probe_jobs import ProbePayload, ProbeResult
 from tests.running import RunningWorker, running_worker, worker_process
@@ -244,6 +246,58 @@ async def test_the_facts_of_a_job_lead_to_those_that_are_like_it_and_to_the_one_
     await expect(page.get_by_role("heading", level=1)).to_contain_text(first[:8])
     await facts.get_by_role("link", name="default").click()
     await expect(page.get_by_role("link", name=other[:8])).to_be_visible()
+
+
+async def test_what_steers_a_job_is_said_and_leads_to_those_that_share_it(open_page: OpenPage, api: ServedApi) -> None:
+    before = [(await create_job(api, runAt=ahead(days=1)))["id"] for _ in range(15)]
+    key = {"value": "shop 7"}
+    job = await create_job(api, after=before, key=key, concurrencyKey="customer", startBefore=ahead(days=2))
+    sharing = (await create_job(api, runAt=ahead(days=1), concurrencyKey="customer"))["id"]
+    page = await open_page(f"jobs/{job['id']}")
+    facts = page.get_by_role("region", name="Facts")
+    await expect(facts.get_by_text("To start before")).to_be_visible()
+    await expect(_titles(page)).to_have_text(["Created, and held back until other jobs have ended"])
+    links = facts.get_by_role("link", name=re.compile("^[0-9a-f]{8}$"))
+    await expect(links).to_have_count(12)
+    await facts.get_by_role("button", name="Show all 15").press("Enter")
+    await expect(links).to_have_text([one[:8] for one in before])
+    await facts.get_by_role("link", name="customer").click()
+    await expect(page.get_by_text("2 jobs match")).to_be_visible()
+    await expect(page.get_by_role("button", name="Steered by concurrency key customer")).to_be_visible()
+    await expect(page.get_by_role("link", name=sharing[:8])).to_be_visible()
+    await page.go_back()
+    await facts.get_by_role("link", name="shop 7").click()
+    await expect(page.get_by_text("1 job matches")).to_be_visible()
+    await expect(page.get_by_role("button", name="Steered by key shop 7")).to_be_visible()
+    await page.go_back()
+    await facts.get_by_role("link", name=before[0][:8]).click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text(before[0][:8])
+    for name in ("To start before", "Runs after", "Key", "Concurrency key", "Schedule"):
+        await expect(facts.get_by_text(name, exact=True)).to_have_count(0)
+
+
+async def test_a_job_of_a_schedule_leads_to_the_others_of_it(open_page: OpenPage, api: ServedApi) -> None:
+    schedule = {"name": "nightly", "everySeconds": 86400, "payload": {"probe": {}}}
+    upsert = "mutation ($input: ScheduleInput!) { upsertSchedule(input: $input) { schedule { name } } }"
+    await api.ask(upsert, input=schedule)
+    ran = await api.ask('mutation { runSchedule(name: "nightly") { job { id } } }')
+    page = await open_page(f"jobs/{ran['runSchedule']['job']['id']}")
+    await page.get_by_role("region", name="Facts").get_by_role("link", name="nightly").click()
+    await expect(page.get_by_role("button", name="Steered by schedule nightly")).to_be_visible()
+    await expect(page.get_by_role("link", name=ran["runSchedule"]["job"]["id"][:8])).to_be_visible()
+
+
+async def test_a_job_that_the_system_has_cancelled_says_why(open_page: OpenPage, api: ServedApi) -> None:
+    before = (await create_job(api, runAt=ahead(days=1)))["id"]
+    job = (await create_job(api, after=[before]))["id"]
+    page = await open_page(f"jobs/{job}")
+    await expect(_status(page, "Held back")).to_be_visible()
+    await api.ask(CANCEL, id=before)
+    await expect(_status(page, "Cancelled")).to_be_visible()
+    reason = (await api.ask("query ($id: ID!) { job(id: $id) { cancelReason } }", id=job))["job"]["cancelReason"]
+    assert before in reason
+    await expect(_standing(page)).to_contain_text(f"Why it was cancelled: {reason}")
+    await expect(_lines(page).filter(has_text="Cancelled")).to_contain_text(reason)
 
 
 async def test_children_lead_to_their_parent_and_a_parent_to_its_children(

@@ -4,7 +4,7 @@ import { type ReactNode, useEffect, useId, useRef, useState } from 'react';
 import { useClient } from 'urql';
 import type { Exact } from '../../api/exact';
 import { useObservable } from '../../api/observable';
-import { short } from '../../format';
+import { count, short } from '../../format';
 import { Copy } from '../../parts/Copy';
 import { JsonView } from '../../parts/JsonView';
 import { JobLink, StatusBadge } from '../../parts/job';
@@ -30,7 +30,9 @@ export default function Job({ id }: { id: string }) {
 }
 
 function Shown({ id, watch }: { id: string; watch: JobWatch }) {
-  const { facts, events, complete, payload, result, usual, gone, problem } = useObservable(watch.watched);
+  const { facts, events, complete, payload, after, result, usual, gone, problem } = useObservable(
+    watch.watched,
+  );
   if (facts === null)
     return (
       <>
@@ -80,7 +82,7 @@ function Shown({ id, watch }: { id: string; watch: JobWatch }) {
             {facts.children.length > 0 && <Children parent={id} first={facts.children} />}
           </div>
           <div>
-            <FactsPanel facts={facts} />
+            <FactsPanel facts={facts} after={after} />
             <Value title="Payload" value={payload} />
             {facts.status === 'COMPLETED' && <Value title="Result" value={result} />}
           </div>
@@ -135,10 +137,11 @@ function Children({ parent, first }: { parent: string; first: Facts['children'] 
   );
 }
 
-function FactsPanel({ facts }: { facts: Facts }) {
+function FactsPanel({ facts, after }: { facts: Facts; after: readonly string[] }) {
   const heading = useId();
   const { queue, priority, tags, tenant, createdBy, createdAt, updatedAt, runAt, workerId, origin, parent } =
     facts;
+  const { key, concurrencyKey, startBefore, schedule } = facts;
   return (
     <section className="panel" aria-labelledby={heading}>
       <h2 id={heading}>Facts</h2>
@@ -166,6 +169,32 @@ function FactsPanel({ facts }: { facts: Facts }) {
             <Moment at={runAt} milliseconds />
           </Fact>
         )}
+        {startBefore !== null && (
+          <Fact name="To start before">
+            <Moment at={startBefore} milliseconds />
+          </Fact>
+        )}
+        {schedule !== null && (
+          <Fact name="Schedule">
+            <a href={href('jobs', { schedule })}>
+              <Said>{schedule}</Said>
+            </a>
+          </Fact>
+        )}
+        {key !== null && (
+          <Fact name="Key">
+            <a href={href('jobs', { key })}>
+              <Said>{key}</Said>
+            </a>
+          </Fact>
+        )}
+        {concurrencyKey !== null && (
+          <Fact name="Concurrency key">
+            <a href={href('jobs', { concurrencyKey })}>
+              <Said>{concurrencyKey}</Said>
+            </a>
+          </Fact>
+        )}
         {createdBy !== null && (
           <Fact name="Created by">
             <Said>{createdBy}</Said>
@@ -186,6 +215,11 @@ function FactsPanel({ facts }: { facts: Facts }) {
             <JobLink id={origin.id} />
           </Fact>
         )}
+        {after.length > 0 && (
+          <Fact name="Runs after" wide>
+            <After ids={after} />
+          </Fact>
+        )}
         {tags.length > 0 && (
           <Fact name="Tags" wide>
             <ul className="fact-tags">
@@ -201,6 +235,30 @@ function FactsPanel({ facts }: { facts: Facts }) {
         )}
       </dl>
     </section>
+  );
+}
+
+/** As many as can be looked at; more are there on request. */
+const MOST_BEFORE = 12;
+
+/** The jobs that it runs after. */
+function After({ ids }: { ids: readonly string[] }) {
+  const [all, setAll] = useState(false);
+  return (
+    <>
+      <ul className="fact-links">
+        {(all ? ids : ids.slice(0, MOST_BEFORE)).map((id) => (
+          <li key={id}>
+            <JobLink id={id} />
+          </li>
+        ))}
+      </ul>
+      {ids.length > MOST_BEFORE && (
+        <button type="button" className="quiet" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? 'Show fewer' : `Show all ${count(ids.length)}`}
+        </button>
+      )}
+    </>
   );
 }
 

@@ -41,7 +41,7 @@ export function Standing({
   const heading = useId();
   const panel = useRef<HTMLElement>(null);
   const movedAt = useRef(0);
-  const { status, progress, progressMessage, error } = facts;
+  const { status, progress, progressMessage, error, cancelReason } = facts;
 
   // The button that was pressed goes with the state that it was for, before or after the answer to it.
   useEffect(() => {
@@ -82,6 +82,11 @@ export function Standing({
         </div>
       )}
       {!gone && <Waiting facts={facts} />}
+      {cancelReason !== null && (
+        <p className="waiting">
+          <strong>Why it was cancelled:</strong> <Said>{cancelReason}</Said>
+        </p>
+      )}
       {error && (status === 'DEAD_LETTER' || status === 'RETRYING') && (
         <div className="standing-error">
           <h3>{status === 'DEAD_LETTER' ? 'Why it failed' : 'The last failure'}</h3>

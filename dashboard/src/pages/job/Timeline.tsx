@@ -162,6 +162,11 @@ function What({ row }: { row: Extract<Row, { kind: 'happened' }> }) {
         </span>
       )}
       {row.next !== null && <span className="hint"> · next at {moment(row.next, true)}</span>}
+      {row.why !== null && (
+        <span className="timeline-why">
+          <Said>{row.why}</Said>
+        </span>
+      )}
       {row.failure && <FailureSaid failure={row.failure} />}
     </>
   );

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { WaitReason } from '../../api/generated';
 import { span } from '../../format';
 import { type Failure, type Happened, type Receipts, type Row, rowsOf, usualOf } from './history';
 
@@ -50,10 +51,15 @@ const completed = (milliseconds: number, durationMs: number): Happened => ({
   ...event(milliseconds),
   durationMs,
 });
-const cancelled = (milliseconds: number, actor: string | null = null): Happened => ({
+const cancelled = (
+  milliseconds: number,
+  actor: string | null = null,
+  cancelReason: string | null = null,
+): Happened => ({
   __typename: 'JobCancelled',
   ...event(milliseconds),
   actor,
+  job: { cancelReason },
 });
 
 const rows = (events: Happened[], receipts: Receipts | null = null, open: string[] = []): Row[] =>
@@ -102,6 +108,72 @@ test('a long wait is one line', () => {
     'waited 3 h 2 min for a worker',
     'Attempt 1 started',
   ]);
+});
+
+const waiting = (milliseconds: number, reason: WaitReason): Happened => ({
+  __typename: 'JobWaiting',
+  ...event(milliseconds),
+  reason,
+});
+const edited = (milliseconds: number, ...changed: string[]): Happened => ({
+  __typename: 'JobEdited',
+  ...event(milliseconds),
+  changed,
+});
+
+test('what a job was held back by is said, and that it was let go', () => {
+  const ends = [
+    cancelled(20),
+    waiting(30, 'DEPENDENCY'),
+    queued(40),
+    started(50),
+    failed(60, 1, 70),
+    queued(80),
+  ];
+  expect(titles(rows([waiting(0, 'LIMIT'), queued(10), ...ends]))).toEqual([
+    'Created, and held back by a limit',
+    'Its turn came',
+    'Cancelled',
+    'Retried by hand, and held back until other jobs have ended',
+    'Its turn came',
+    'Attempt 1 started',
+    'Attempt 1 failed',
+    'Its turn came',
+  ]);
+});
+
+test('what was changed before the start is said, and that the job waits anew', () => {
+  const scheduled = (milliseconds: number): Happened => ({
+    __typename: 'JobScheduled',
+    ...event(milliseconds),
+    runAt: at(900),
+  });
+  const all = rows([
+    scheduled(0),
+    edited(1, 'runAt', 'priority', 'payload'),
+    scheduled(2),
+    edited(3, 'tags'),
+    queued(4),
+    edited(5),
+    cancelled(6),
+    scheduled(7),
+  ]);
+  expect(titles(all)).toEqual([
+    'Created, to run later',
+    'Changed: when it runs, its priority and its payload',
+    'Queued again, to run later',
+    'Changed: its tags',
+    'Queued again',
+    'Held back again',
+    'Cancelled',
+    'Retried by hand, to run later',
+  ]);
+});
+
+test('a cancellation by the system says why', () => {
+  expect(rows([queued(0), cancelled(1, null, 'It is too late.')])[1]).toMatchObject({
+    why: 'It is too late.',
+  });
 });
 
 test('reports of progress are one line until they are unfolded, and a lone one is a line of its own', () => {

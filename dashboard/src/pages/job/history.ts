@@ -1,6 +1,6 @@
 // A job's history as the lines of its timeline: what happened, when, and for how long nothing did.
 
-import type { CancellationOutcome, FailureFragment, HappenedFragment } from '../../api/generated';
+import type { CancellationOutcome, FailureFragment, HappenedFragment, WaitReason } from '../../api/generated';
 
 export type Happened = HappenedFragment;
 export type Failure = FailureFragment;
@@ -32,6 +32,8 @@ export type Row =
       failure: Failure | null;
       /** When something follows by itself. */
       next: string | null;
+      /** Why the system has done it, in its own words. */
+      why: string | null;
     }
   | {
       /** Reports of progress between two other events, in one line; with `open` each has its own behind it. */
@@ -68,6 +70,10 @@ const PHASE: Record<Happened['__typename'], Phase> = {
   JobDeadLetter: 'ended',
   JobCancelled: 'ended',
 };
+
+/** Whether the job has ended with an event. */
+export const isEnd = (event: Happened | undefined): boolean =>
+  event !== undefined && PHASE[event.__typename] === 'ended';
 
 const IDLE: Record<Phase, (span: string) => string> = {
   'held back': (span) => `held back for ${span}`,
@@ -136,14 +142,18 @@ function happened(event: Exclude<Happened, Report>, before: Happened | null, sta
     worker: null as string | null,
     failure: null as Failure | null,
     next: null as string | null,
+    why: null as string | null,
   };
   switch (event.__typename) {
     case 'JobScheduled':
-      return { ...row, title: 'Created, to run later', next: event.runAt };
+      return { ...row, title: `${howSubmitted(before)}, to run later`, next: event.runAt };
     case 'JobWaiting':
-      return { ...row, title: before ? 'Retried, and held back' : 'Created, and held back' };
+      return {
+        ...row,
+        title: `${howSubmitted(before)}, and held back ${HELD_BY[event.reason] ?? ''}`.trim(),
+      };
     case 'JobEdited':
-      return { ...row, title: 'Changed before it has started' };
+      return { ...row, title: whatChanged(event.changed) };
     case 'JobQueued':
       return { ...row, title: whyQueued(before) };
     case 'JobStarted': {
@@ -180,8 +190,35 @@ function happened(event: Exclude<Happened, Report>, before: Happened | null, sta
     case 'JobCompleted':
       return { ...row, tone: 'good', title: 'Completed', ran: Math.max(0, event.durationMs) };
     case 'JobCancelled':
-      return { ...row, title: 'Cancelled' };
+      return { ...row, title: 'Cancelled', why: event.job.cancelReason };
   }
+}
+
+/** What a creation and a retry by hand have to wait for. */
+const HELD_BY: Partial<Record<WaitReason, string>> = {
+  LIMIT: 'by a limit',
+  DEPENDENCY: 'until other jobs have ended',
+  SCHEDULED: 'until its time comes',
+};
+
+function howSubmitted(before: Happened | null): string {
+  if (before === null) return 'Created';
+  return isEnd(before) ? 'Retried by hand' : 'Queued again';
+}
+
+const CHANGED: Record<string, string> = {
+  runAt: 'when it runs',
+  priority: 'its priority',
+  payload: 'its payload',
+  tags: 'its tags',
+};
+
+/** `Changed: its priority and its tags`. A change of nothing is one of the gate alone. */
+function whatChanged(changed: readonly string[]): string {
+  if (changed.length === 0) return 'Held back again';
+  const names = changed.map((name) => CHANGED[name] ?? name);
+  const last = names.pop();
+  return `Changed: ${names.length > 0 ? `${names.join(', ')} and ` : ''}${last}`;
 }
 
 function whyQueued(before: Happened | null): string {
@@ -192,6 +229,8 @@ function whyQueued(before: Happened | null): string {
   if (phase === 'held back') return 'Its time came';
   if (phase === 'running') return 'Handed back by its worker, which shut down; the attempt does not count';
   if (phase === 'ended') return 'Retried by hand';
+  // Without a limit, the next attempt begins by itself.
+  if (phase === 'backing off') return 'Its turn came';
   return 'Queued';
 }
 
@@ -217,6 +256,7 @@ function receiptsOf({ deliveredAt, endedAt, outcome, workerId }: Receipts, cance
     next: null,
     ran: null,
     worker: workerId,
+    why: null,
   };
   const rows: Row[] = [];
   if (deliveredAt)

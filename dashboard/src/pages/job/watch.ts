@@ -22,7 +22,7 @@ import {
 } from '../../api/generated';
 import { Observable } from '../../api/observable';
 import { ENDED, many, STATUS, short } from '../../format';
-import { type Happened, type Usual, usualOf } from './history';
+import { type Happened, isEnd, type Usual, usualOf } from './history';
 
 export type Facts = NonNullable<JobFactsQuery['job']>;
 
@@ -34,6 +34,8 @@ export interface Watched {
   complete: boolean;
   /** Undefined until it is there. */
   payload: Exact | undefined;
+  /** The ids of the jobs that it runs after. */
+  after: readonly string[];
   /** Undefined before the job has completed. */
   result: Exact | undefined;
   usual: Usual | null;
@@ -77,6 +79,7 @@ export class JobWatch {
     events: [],
     complete: false,
     payload: undefined,
+    after: [],
     result: undefined,
     usual: null,
     gone: null,
@@ -132,6 +135,7 @@ export class JobWatch {
       facts: null,
       events: [],
       payload: undefined,
+      after: [],
       result: undefined,
       gone: 'deleted here',
       problem: null,
@@ -164,8 +168,12 @@ export class JobWatch {
     return this.ending.signal.aborted || this.watched.value.gone !== null;
   }
 
+  private get lastEvent(): Happened | undefined {
+    return this.pending.at(-1) ?? this.watched.value.events.at(-1);
+  }
+
   private get last(): string | null {
-    return (this.pending.at(-1) ?? this.watched.value.events.at(-1))?.cursor ?? null;
+    return this.lastEvent?.cursor ?? null;
   }
 
   private set(change: Partial<Watched>): void {
@@ -188,7 +196,10 @@ export class JobWatch {
     this.set({ complete: true });
     // The history may know more than the facts, which were read before it.
     const last = this.watched.value.events.at(-1);
-    if (last && Date.parse(last.at) > Date.parse(facts.updatedAt)) void this.refresh();
+    if (last && Date.parse(last.at) > Date.parse(facts.updatedAt)) {
+      void this.refresh();
+      void this.askForValues(true);
+    }
     this.seen = connections.value;
     this.follow();
   }
@@ -239,25 +250,26 @@ export class JobWatch {
     return this.cancelled.since;
   }
 
-  /** Ask for the payload, which stays as it is, and for the result once there is one. */
-  private async askForValues(): Promise<void> {
+  /** Ask for the payload, which stays as it is but for edits and retries (`anew`), and for the result once there is one. */
+  private async askForValues(anew = false): Promise<void> {
     if (this.isOver) return;
     try {
       const query = stringifyDocument(JobValuesDocument);
       const hasPayload = this.watched.value.payload !== undefined;
-      const variables = { id: this.id, payload: !hasPayload };
+      const variables = { id: this.id, payload: anew || !hasPayload };
       const { job } = (await exactly(query, variables, this.ending.signal)) as {
-        job: { status: string; rawPayload?: Exact; rawResult: Exact } | null;
+        job: { status: string; after?: string[]; rawPayload?: Exact; rawResult: Exact } | null;
       };
       if (job === null) return;
       this.set({
         ...(job.rawPayload !== undefined && { payload: job.rawPayload }),
+        ...(job.after !== undefined && { after: job.after }),
         ...(job.status === 'COMPLETED' && { result: job.rawResult }),
       });
     } catch (error) {
       if (this.isOver) return;
       this.say(error as CombinedError);
-      if ((error as CombinedError).networkError) setTimeout(() => void this.askForValues(), AGAIN);
+      if ((error as CombinedError).networkError) setTimeout(() => void this.askForValues(anew), AGAIN);
     }
   }
 
@@ -332,6 +344,8 @@ export class JobWatch {
   private take(event: FollowJobSubscription['jobProgress']): void {
     // The end of a subscription brings its last event once more.
     if (event.cursor === this.last) return;
+    // A retry by hand may have brought another payload, of which its event says nothing.
+    if (event.__typename === 'JobEdited' || isEnd(this.lastEvent)) void this.askForValues(true);
     this.pending.push(event);
     this.standing = event.job;
     this.followedTo = event.job.updatedAt;
