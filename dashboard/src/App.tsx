@@ -19,6 +19,7 @@ import { ThemeChoice } from './theme';
 const Jobs = lazily(() => import('./pages/jobs/Jobs'));
 const Job = lazily(() => import('./pages/job/Job'));
 const DeadLetters = lazily(() => import('./pages/deadLetters/DeadLetters'));
+const EditJob = lazily(() => import('./pages/editJob/EditJob'));
 const NewJob = lazily(() => import('./pages/newJob/NewJob'));
 
 const PAGES = [
@@ -39,9 +40,12 @@ function Page({ path, parameters }: Route) {
         </p>
       </>
     );
-  const [first, second] = path.split('/');
+  const [first, second, third] = path.split('/');
   if (first === '') return <Now />;
-  if (first === 'jobs') return second ? <Job key={second} id={second} /> : <Jobs parameters={parameters} />;
+  if (first === 'jobs' && second && (third === 'edit' || third === 'retry') && can('CONTROL'))
+    return <EditJob key={path} id={second} way={third} />;
+  if (first === 'jobs' && !third)
+    return second ? <Job key={second} id={second} /> : <Jobs parameters={parameters} />;
   if (first === 'dead-letters') return <DeadLetters parameters={parameters} />;
   if (first === 'new' && can('CREATE')) return <NewJob key={parameters.toString()} parameters={parameters} />;
   return (
@@ -197,8 +201,9 @@ function leave(): void {
 }
 
 function titleOf(path: string): string {
-  const [first, second] = path.split('/');
-  if (second) return `Job ${second.slice(0, 8)}`;
+  const [first, second, third] = path.split('/');
+  if (second)
+    return `${third ? `${third.charAt(0).toUpperCase()}${third.slice(1)} job` : 'Job'} ${second.slice(0, 8)}`;
   return PAGES.find((page) => page.path === first)?.name ?? 'Nothing';
 }
 

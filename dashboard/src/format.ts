@@ -76,5 +76,12 @@ export const STATUSES = Object.keys(STATUS) as JobStatus[];
 /** The states in which a job stays until somebody retries it. */
 export const ENDED: ReadonlySet<JobStatus> = new Set<JobStatus>(['COMPLETED', 'DEAD_LETTER', 'CANCELLED']);
 
+/** Whether a job can be changed, as far as its state tells: no attempt of it has begun. */
+export const isChangeable = ({ status, attempt }: { status: JobStatus; attempt: number }): boolean =>
+  attempt === 0 && (status === 'SCHEDULED' || status === 'WAITING' || status === 'QUEUED');
+
+/** Whether a job can be retried by hand. */
+export const isRetriable = (status: JobStatus): boolean => status === 'DEAD_LETTER' || status === 'CANCELLED';
+
 /** The first characters of an id, with which people tell jobs apart. */
 export const short = (id: string): string => id.slice(0, 8);

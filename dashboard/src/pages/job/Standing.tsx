@@ -6,7 +6,7 @@ import { elapsed, serverNow } from '../../api/clock';
 import { sentence } from '../../api/connection';
 import { CancelJobDocument, RetryJobDocument } from '../../api/generated';
 import { can } from '../../api/session';
-import { count, ENDED, many, span } from '../../format';
+import { count, ENDED, isChangeable, isRetriable, many, span } from '../../format';
 import { Dialog } from '../../parts/Dialog';
 import { Bar, StatusBadge } from '../../parts/job';
 import { Problem } from '../../parts/Problem';
@@ -175,8 +175,9 @@ function Actions({ facts, onMove, onDelete }: { facts: Facts; onMove: () => void
   const [asks, setAsks] = useState<'cancel' | 'delete' | null>(null);
   const { id, status } = facts;
   const canCancel = can('CONTROL') && !ENDED.has(status);
+  const canEdit = can('CONTROL') && isChangeable(facts);
   const canDelete = can('OPERATE') && status !== 'PROCESSING';
-  const canRetry = can('CONTROL') && (status === 'DEAD_LETTER' || status === 'CANCELLED');
+  const canRetry = can('CONTROL') && isRetriable(status);
 
   async function move(document: typeof CancelJobDocument | typeof RetryJobDocument): Promise<void> {
     setBusy(true);
@@ -194,6 +195,16 @@ function Actions({ facts, onMove, onDelete }: { facts: Facts; onMove: () => void
         <button type="button" className="primary" disabled={busy} onClick={() => void move(RetryJobDocument)}>
           Retry
         </button>
+      )}
+      {canEdit && (
+        <a className="button" href={href(`jobs/${id}/edit`)}>
+          Edit
+        </a>
+      )}
+      {canRetry && (
+        <a className="button" href={href(`jobs/${id}/retry`)}>
+          Retry with another payload
+        </a>
       )}
       {can('CREATE') && (
         <a className="button" href={href('new', { from: id })}>

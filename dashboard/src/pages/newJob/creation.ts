@@ -1,12 +1,12 @@
 // Creating a job once: a creation whose answer was lost may be asked for again, and what the server refuses is said at
 // the fields.
 
-import { CombinedError } from '@urql/core';
+import type { CombinedError } from '@urql/core';
 import { sentence } from '../../api/connection';
 import { type Exact, exactly, write } from '../../api/exact';
 import type { Problems } from '../../parts/form/drafts';
 import type { Field } from '../../parts/form/fields';
-import { faultsOf } from '../../parts/form/problems';
+import { faultsOf, isUncertain } from '../../parts/form/problems';
 import { CREATE } from './programs';
 
 export interface Creation {
@@ -14,9 +14,6 @@ export interface Creation {
   /** An idempotency key had made the job before. */
   deduplicated: boolean;
 }
-
-/** Codes after which it is not known whether the job exists. */
-const UNCERTAIN = new Set(['QUEUE_UNAVAILABLE', 'TIMEOUT', 'INTERNAL', 'SERVER_STOPPING']);
 
 /**
  * Returns what creates a job of an input. Where the outcome of a creation is not known, the same input is sent again
@@ -47,11 +44,6 @@ export function createOnce(
     }
   };
 }
-
-const isUncertain = (error: unknown): boolean =>
-  !(error instanceof CombinedError) ||
-  error.networkError !== undefined ||
-  error.graphQLErrors.some(({ extensions }) => UNCERTAIN.has(String(extensions?.code)));
 
 /** What a refusal says of which fields, and what it says of none. */
 export function refusalOf(

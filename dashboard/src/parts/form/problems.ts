@@ -1,6 +1,6 @@
 // What is wrong with a form: at the fields, and what no field is at fault for.
 
-import type { CombinedError } from '@urql/core';
+import { CombinedError } from '@urql/core';
 import { type RefObject, useState } from 'react';
 import type { Exact } from '../../api/exact';
 import { type Problems, placeOf } from './drafts';
@@ -33,17 +33,26 @@ export function useProblems(form: RefObject<HTMLElement | null>): {
   return { problems, refusal, say };
 }
 
+/** Codes after which it is not known whether what was asked for was done. */
+const UNCERTAIN = new Set(['QUEUE_UNAVAILABLE', 'TIMEOUT', 'INTERNAL', 'SERVER_STOPPING']);
+
+/** Whether it is not known, after this, whether what was asked for was done. */
+export const isUncertain = (error: unknown): boolean =>
+  !(error instanceof CombinedError) ||
+  error.networkError !== undefined ||
+  error.graphQLErrors.some(({ extensions }) => UNCERTAIN.has(String(extensions?.code)));
+
 /** What a refusal says of which fields of a payload and of which options, and what it says of none. */
 export function faultsOf(
   error: CombinedError,
   type: string,
-  field: Field,
+  field: Field | null,
 ): { fields: Problems; general: string[] } {
   const fields: Problems = {};
   const general: string[] = [];
   for (const { message, extensions } of error.graphQLErrors) {
     const { code, fields: faults, argument } = (extensions ?? {}) as { [name: string]: Exact };
-    if (code === 'INVALID_PAYLOAD' && Array.isArray(faults)) {
+    if (code === 'INVALID_PAYLOAD' && Array.isArray(faults) && field) {
       for (const fault of faults) {
         if (!isRecord(fault)) continue;
         const { path, rest } = placeOf(field, payloadPath(String(fault.path), type));
