@@ -7,7 +7,9 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import APIResponse, Locator, Page, Route, expect
@@ -15,7 +17,7 @@ from playwright.async_api import APIResponse, Locator, Page, Route, expect
 from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.settings import Settings
 from gql_jobs.web import app, runtime
-from tests.api.operations import create
+from tests.api.operations import ahead, create
 from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
 from tests.job_types import form_jobs
@@ -136,7 +138,7 @@ async def test_faults_deep_in_a_payload_stand_at_their_fields(api: ServedApi, op
     page = await open_page("new?type=report_generation")
     await choice(page, "reportType").select_option("MONTHLY_SALES")
     await choice(page, "format").select_option("CSV")
-    await page.get_by_label("start").fill("2026-02-01")
+    await page.get_by_role("group", name="dateRange").get_by_label("start").fill("2026-02-01")
     await page.get_by_label("end").fill("2026-01-01")
     await page.get_by_role("button", name="Create the job").click()
     # The two days are wrong together, so it is said of both of them.
@@ -466,6 +468,52 @@ async def test_a_page_that_cannot_be_loaded_is_loaded_again_when_asked(api: Serv
     await page.unroute("**/graphql")
     await page.get_by_role("button", name="Try again").click()
     await expect(choice(page, "type")).to_be_visible()
+
+
+async def test_a_job_is_made_to_wait_for_others_under_a_key_and_to_be_of_use_until_a_moment(
+    api: ServedApi, open_page: OpenPage
+) -> None:
+    before = await create(api, {"file": "a"}, "needsFile", runAt=ahead(days=1))
+    page = await open_page("new?type=needs_file", timezone_id="Europe/Berlin")
+    await text(page, "file").fill("b")
+    await text(page, "after").fill("no-job")
+    await choice(page, "afterPolicy").select_option("RUN")
+    await page.get_by_label("startBefore").fill("2199-01-01T00:00:00")
+    await text(page, "concurrencyKey").fill("customer")
+    await text(page, "key.value").fill("shop 7")
+    await choice(page, "key.policy").select_option("REPLACE")
+    await text(page, "key.maxDelaySeconds").fill("0")
+    button = page.get_by_role("button", name="Create the job")
+    await button.click()
+    await expect(text(page, "after")).to_have_accessible_description(re.compile("Line 1: There is no job"))
+    await text(page, "after").fill(before["id"])
+    await button.click()
+    await expect(text(page, "key.maxDelaySeconds")).to_have_accessible_description(re.compile("from 1 to|between 1"))
+    await text(page, "key.maxDelaySeconds").fill("60")
+    await button.click()
+    await expect(page.get_by_label("startBefore")).to_be_focused()
+    await expect(page.get_by_label("startBefore")).to_have_attribute("aria-invalid", "true")
+    in_a_year = datetime.now(UTC).replace(microsecond=0) + timedelta(days=365)
+    local = in_a_year.astimezone(ZoneInfo("Europe/Berlin"))
+    await page.get_by_label("startBefore").fill(f"{local:%Y-%m-%dT%H:%M:%S}")
+    await made(page)
+    asked_for = """{ jobs(orderBy: {field: CREATED_AT, direction: DESC}, first: 1) { nodes {
+      id status after startBefore concurrencyKey key
+    } } }"""
+    (job,) = (await api.ask(asked_for))["jobs"]["nodes"]
+    assert (job["status"], job["after"], job["key"]) == ("WAITING", [before["id"]], "shop 7")
+    assert datetime.fromisoformat(job["startBefore"]) == in_a_year
+    assert job["concurrencyKey"] == "customer"
+
+    await page.get_by_role("button", name="Create another").click()
+    await choice(page, "key.policy").select_option("REJECT")
+    await button.click()
+    await expect(text(page, "key.value")).to_be_focused()
+    await expect(text(page, "key.value")).to_have_accessible_description(re.compile(f"belongs to job {job['id']}"))
+    await choice(page, "key.policy").select_option("RETURN")
+    await button.click()
+    await expect(page.get_by_role("heading", name=f"Job {job['id'][:8]} was there already")).to_be_focused()
+    await expect(page.get_by_text("It has the key, or its idempotency key had made it before.")).to_be_visible()
 
 
 async def test_what_is_not_there_is_said(open_page: OpenPage) -> None:

@@ -30,6 +30,7 @@ import { Problem } from '../../parts/Problem';
 import { go, href } from '../../route';
 import { type Creation, createOnce, refusalOf } from './creation';
 import { OptionFields, type Options, optionsOf, valuesOfOptions } from './OptionFields';
+import { UNSTEERED } from './SteeringFields';
 import { asCurl, asPython, asTypeScript } from './programs';
 import './newJob.css';
 
@@ -163,6 +164,7 @@ const NO_OPTIONS: Options = {
   maxRetries: '',
   timeoutSeconds: '',
   idempotencyKey: '',
+  ...UNSTEERED,
 };
 
 function Form({ type, original }: { type: JobType; original: Copied | null }) {
@@ -222,6 +224,7 @@ function Form({ type, original }: { type: JobType; original: Copied | null }) {
     return (
       <Made
         creation={created}
+        hasKey={options.key !== ''}
         onAnother={() => {
           setCreated(null);
           requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[data-path]')?.focus());
@@ -272,7 +275,15 @@ function Form({ type, original }: { type: JobType; original: Copied | null }) {
   );
 }
 
-function Made({ creation, onAnother }: { creation: Creation; onAnother: () => void }) {
+function Made({
+  creation,
+  hasKey,
+  onAnother,
+}: {
+  creation: Creation;
+  hasKey: boolean;
+  onAnother: () => void;
+}) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   return (
@@ -281,7 +292,11 @@ function Made({ creation, onAnother }: { creation: Creation; onAnother: () => vo
         Job {short(creation.id)} {creation.deduplicated ? 'was there already' : 'was created'}
       </h2>
       {creation.deduplicated && (
-        <p>Its idempotency key had made it before, with the same payload. No other one was made.</p>
+        <p>
+          {hasKey
+            ? 'It has the key, or its idempotency key had made it before. No other one was made.'
+            : 'Its idempotency key had made it before, with the same payload. No other one was made.'}
+        </p>
       )}
       <FollowedJob id={creation.id} />
       <p className="row">

@@ -1,4 +1,4 @@
-// How urgently, when and how often a new job runs.
+// How urgently, when, how often and beside which others a new job runs.
 
 import { LosslessNumber } from 'lossless-json';
 import type { Exact } from '../../api/exact';
@@ -6,9 +6,10 @@ import type { Problems } from '../../parts/form/drafts';
 import { Labelled } from '../../parts/form/Labelled';
 import { OPTION } from '../../parts/form/problems';
 import { momentOf, tagsOf, textOfTags, type When, WhenFields } from '../../parts/form/WhenFields';
+import { type Steering, SteeringFields, UNSTEERED, valuesOfSteering } from './SteeringFields';
 
 /** What was entered, as texts. */
-export interface Options extends When {
+export interface Options extends When, Steering {
   maxRetries: string;
   timeoutSeconds: string;
   idempotencyKey: string;
@@ -23,6 +24,8 @@ export function optionsOf(job: { [name: string]: Exact }): Options {
     maxRetries: job.maxRetries instanceof LosslessNumber ? job.maxRetries.value : '',
     timeoutSeconds: job.timeoutSeconds instanceof LosslessNumber ? job.timeoutSeconds.value : '',
     idempotencyKey: '',
+    // What holds the original back, or is its own, is nothing that another job has as well.
+    ...UNSTEERED,
   };
 }
 
@@ -44,7 +47,7 @@ export function valuesOfOptions(options: Options, problems: Problems): { [name: 
     else problems[`${OPTION}${name}`] = name === 'maxRetries' ? 'Write a whole number.' : 'Write a number.';
   }
   if (options.idempotencyKey !== '') values.idempotencyKey = options.idempotencyKey;
-  return values;
+  return { ...values, ...valuesOfSteering(options, problems) };
 }
 
 /** The fields of the options. */
@@ -107,6 +110,7 @@ export function OptionFields({
           />
         )}
       </Labelled>
+      <SteeringFields steering={options} onChange={set} />
     </>
   );
 }

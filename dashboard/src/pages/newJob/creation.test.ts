@@ -66,6 +66,12 @@ test('faults of a payload stand at their fields, and those of options at theirs'
   ).toEqual({
     '(option) tags': 'Line 3: No.',
   });
+  const place = (argument: string) => refused('INVALID_ARGUMENT', { argument });
+  for (const error of [place('input.key.value'), refused('KEY_TAKEN')])
+    expect(refusalOf(error, 'my_type', field)).toEqual({
+      fields: { '(option) key.value': 'No.' },
+      general: '',
+    });
   expect(refusalOf(refused('QUEUE_FULL'), 'my_type', field)).toEqual({ fields: {}, general: 'No.' });
 });
 

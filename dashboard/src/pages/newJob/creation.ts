@@ -6,7 +6,7 @@ import { sentence } from '../../api/connection';
 import { type Exact, exactly, write } from '../../api/exact';
 import type { Problems } from '../../parts/form/drafts';
 import type { Field } from '../../parts/form/fields';
-import { faultsOf, isUncertain } from '../../parts/form/problems';
+import { faultsOf, isUncertain, OPTION } from '../../parts/form/problems';
 import { CREATE } from './programs';
 
 export interface Creation {
@@ -61,5 +61,7 @@ export function refusalOf(
         ),
     };
   const { fields, general } = faultsOf(error, type, field);
-  return { fields, general: general.join(' ') };
+  const taken = error.graphQLErrors.find(({ extensions }) => extensions?.code === 'KEY_TAKEN');
+  if (taken) fields[`${OPTION}key.value`] = taken.message;
+  return { fields, general: general.filter((said) => said !== taken?.message).join(' ') };
 }
