@@ -231,7 +231,7 @@ async def test_jobs_are_found_by_what_steers_them(api: ServedApi, open_page: Ope
     await _waiting_jobs(api, 1)
     page = await open_page("jobs")
     await expect(_rows(page)).to_have_count(3)
-    await page.get_by_role("button", name="Steered by").click()
+    await page.get_by_role("button", name="Related by").click()
     await page.get_by_role("searchbox", name="Concurrency key").fill("customer")
     await page.keyboard.press("Enter")
     await expect(_rows(page)).to_have_count(2)

@@ -15,6 +15,7 @@ from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings
 from tests.api.operations import CANCEL, ahead
 from tests.api.operations import create as create_job
+from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
 from tests.job_types.probe_jobs import ProbePayload, ProbeResult
 from tests.running import RunningWorker, running_worker, worker_process
@@ -263,17 +264,33 @@ async def test_what_steers_a_job_is_said_and_leads_to_those_that_share_it(open_p
     await expect(links).to_have_text([one[:8] for one in before])
     await facts.get_by_role("link", name="customer").click()
     await expect(page.get_by_text("2 jobs match")).to_be_visible()
-    await expect(page.get_by_role("button", name="Steered by concurrency key customer")).to_be_visible()
+    await expect(page.get_by_role("button", name="Related by concurrency key customer")).to_be_visible()
     await expect(page.get_by_role("link", name=sharing[:8])).to_be_visible()
     await page.go_back()
     await facts.get_by_role("link", name="shop 7").click()
     await expect(page.get_by_text("1 job matches")).to_be_visible()
-    await expect(page.get_by_role("button", name="Steered by key shop 7")).to_be_visible()
+    await expect(page.get_by_role("button", name="Related by key shop 7")).to_be_visible()
     await page.go_back()
     await facts.get_by_role("link", name=before[0][:8]).click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text(before[0][:8])
     for name in ("To start before", "Runs after", "Key", "Concurrency key", "Schedule"):
         await expect(facts.get_by_text(name, exact=True)).to_have_count(0)
+
+
+@NEEDS_AXE
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_what_steers_a_job_is_accessible_and_fits_a_narrow_screen(
+    open_page: OpenPage, api: ServedApi, theme: str
+) -> None:
+    before = [(await create_job(api, runAt=ahead(days=1)))["id"] for _ in range(13)]
+    steered = await create_job(api, after=before, key={"value": "W" * 255}, concurrencyKey="W" * 255)
+    page = await open_page(f"jobs/{steered['id']}", color_scheme=theme, viewport={"width": 360, "height": 740})
+    facts = page.get_by_role("region", name="Facts")
+    await expect(facts.get_by_role("button", name="Show all 13")).to_be_visible()
+    await api.ask(CANCEL, id=before[0])
+    await expect(_standing(page)).to_contain_text("Why it was cancelled:")
+    assert await violations_on(page) == []
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 async def test_a_job_of_a_schedule_leads_to_the_others_of_it(open_page: OpenPage, api: ServedApi) -> None:
@@ -283,7 +300,7 @@ async def test_a_job_of_a_schedule_leads_to_the_others_of_it(open_page: OpenPage
     ran = await api.ask('mutation { runSchedule(name: "nightly") { job { id } } }')
     page = await open_page(f"jobs/{ran['runSchedule']['job']['id']}")
     await page.get_by_role("region", name="Facts").get_by_role("link", name="nightly").click()
-    await expect(page.get_by_role("button", name="Steered by schedule nightly")).to_be_visible()
+    await expect(page.get_by_role("button", name="Related by schedule nightly")).to_be_visible()
     await expect(page.get_by_role("link", name=ran["runSchedule"]["job"]["id"][:8])).to_be_visible()
 
 
@@ -314,7 +331,8 @@ async def test_children_lead_to_their_parent_and_a_parent_to_its_children(
     await expect(page).to_have_url(re.compile(f"jobs[?]parent={job}"))
     rows = page.get_by_role("row").filter(has=page.get_by_text("probe"))
     await expect(rows).to_have_count(2)
-    await expect(page.get_by_label("Created by job")).to_have_value(job)
+    await page.get_by_role("button", name=f"Related by created by job {job[:8]}").click()
+    await expect(page.get_by_role("searchbox", name="Created by job")).to_have_value(job)
     await page.go_back()
     await children.get_by_role("link").first.click()
     await expect(children).to_have_count(0)

@@ -12,7 +12,7 @@ export interface Series {
   bars?: boolean;
 }
 
-const WIDTH = 160;
+const WIDTH = 120;
 const HEIGHT = 32;
 
 const dark = matchMedia('(prefers-color-scheme: dark)');

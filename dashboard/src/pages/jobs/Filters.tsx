@@ -9,6 +9,7 @@ import { useShortcuts } from '../../shortcuts';
 import {
   type Asked,
   conditions,
+  inWords,
   localField,
   momentOfField,
   momentSaid,
@@ -129,19 +130,13 @@ export const Filters = memo(function Filters({ filter, orderBy }: Asked) {
             onChange={(value) => narrow('createdBefore', value)}
           />
         </Popup>
-        <TextField
-          label="Created by job"
-          value={filter.parent ?? ''}
-          placeholder="its id"
-          onChange={(text) => narrow('parent', text.trim())}
-        />
-        <Popup label="Steered by" said={steeringSaid(filter)}>
-          {STEERING.map(([name, label]) => (
+        <Popup label="Related by" said={relationsSaid(filter)}>
+          {RELATIONS.map(([name, label, placeholder]) => (
             <TextField
               key={name}
               label={label}
               value={filter[name] ?? ''}
-              placeholder="exactly"
+              placeholder={placeholder}
               onChange={(text) => narrow(name, text)}
             />
           ))}
@@ -340,16 +335,16 @@ function createdSaid({ createdAfter, createdBefore }: JobFilter): string {
   return parts.filter(Boolean).join(', ');
 }
 
-const STEERING = [
-  ['key', 'Key'],
-  ['concurrencyKey', 'Concurrency key'],
-  ['schedule', 'Schedule'],
+/** What several jobs have in common, each with how it is written. */
+const RELATIONS = [
+  ['parent', 'Created by job', 'its id'],
+  ['key', 'Key', 'all of it'],
+  ['concurrencyKey', 'Concurrency key', 'all of it'],
+  ['schedule', 'Schedule', 'its name'],
 ] as const;
 
-const steeringSaid = (filter: JobFilter): string =>
-  STEERING.flatMap(([name, label]) => (filter[name] ? [`${label.toLowerCase()} ${filter[name]}`] : [])).join(
-    ', ',
-  );
+const relationsSaid = ({ parent, key, concurrencyKey, schedule }: JobFilter): string =>
+  inWords({ parent, key, concurrencyKey, schedule });
 
 function Tags({ tags, onChange }: { tags: readonly string[]; onChange: (tags: string[]) => void }) {
   const [text, setText] = useState('');

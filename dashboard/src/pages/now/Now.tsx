@@ -178,7 +178,9 @@ function Queues({ queues, minutes }: { queues: readonly Queue[]; minutes: Map<st
               <th scope="col" className="number">
                 Workers
               </th>
-              <th scope="col">In and out, last hour</th>
+              <th scope="col" className="wraps">
+                In and out, last hour
+              </th>
               <th scope="col">Start delay</th>
               {isSteered && <th scope="col">Pause, limits</th>}
             </tr>
