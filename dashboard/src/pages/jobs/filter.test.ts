@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { JobFilter } from '../../api/generated';
 import { href } from '../../route';
 import {
   type Asked,
@@ -71,9 +72,14 @@ test('a filter is said in words, and a long list by its length', () => {
   expect(inWords({ queue: ['1', '2', '3', '4', '5', '6'] })).toBe('queue one of 6');
 });
 
-test('a job that matched once can cease to by its state alone', () => {
-  expect(stillMatches({ type: ['email'] }, { status: 'CANCELLED' })).toBe(true);
-  expect(stillMatches({ status: ['QUEUED'] }, { status: 'PROCESSING' })).toBe(false);
+test('a job that matched once can cease to by its state, or by an edit', () => {
+  const job = { status: 'QUEUED', priority: 'HIGH', tags: ['a', 'b'] } as const;
+  expect(stillMatches({ type: ['email'] }, { ...job, status: 'CANCELLED' })).toBe(true);
+  expect(stillMatches({ status: ['QUEUED'] }, { ...job, status: 'PROCESSING' })).toBe(false);
+  const filter: JobFilter = { status: ['QUEUED'], priority: ['HIGH', 'LOW'], tags: ['b'] };
+  expect(stillMatches(filter, job)).toBe(true);
+  expect(stillMatches(filter, { ...job, priority: 'NORMAL' })).toBe(false);
+  expect(stillMatches(filter, { ...job, tags: ['a'] })).toBe(false);
   expect(canInclude({ status: ['COMPLETED'] }, ['DEAD_LETTER', 'CANCELLED'])).toBe(false);
   expect(canInclude({}, ['DEAD_LETTER'])).toBe(true);
 });

@@ -126,9 +126,14 @@ export function inWords(filter: JobFilter): string {
   return parts.join(', ');
 }
 
-/** Whether a job that matched the filter once still does: of all that is filtered by, its state alone changes. */
-export const stillMatches = ({ status }: JobFilter, job: { status: JobStatus }): boolean =>
-  !status || status.includes(job.status);
+/** Whether a job that matched the filter once still does, by what can change of it: its state, and what is edited. */
+export const stillMatches = (
+  { status, priority, tags }: JobFilter,
+  job: { status: JobStatus; priority: JobPriority; tags: readonly string[] },
+): boolean =>
+  (!status || status.includes(job.status)) &&
+  (!priority || priority.includes(job.priority)) &&
+  (!tags || tags.every((tag) => job.tags.includes(tag)));
 
 /** Whether jobs in one of these states can be among those that match. */
 export const canInclude = ({ status }: JobFilter, states: readonly JobStatus[]): boolean =>
