@@ -1,7 +1,8 @@
 """Records a real stream of this version, with jobs of every state and every kind of message in it.
 
-``python -m tests.record_stream`` writes ``tests/fixtures/stream_<version>.jsonl``. A recording is made once for each
-version that is released and never changed: tests/test_recorded_streams.py reads all of them with the present software.
+``python -m tests.record_stream`` writes ``tests/fixtures/stream_<version>.jsonl``; with a word behind it, such as
+``steering``, ``stream_<version>+steering.jsonl``, for what has come since. A recording is made once for each version
+that is released and never changed: tests/test_recorded_streams.py reads all of them with the present software.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -23,17 +23,18 @@ from msgspec.structs import replace
 from gql_jobs.jetstream.server import embedded_server
 from gql_jobs.jobs.messages import Failed, Started
 from gql_jobs.jobs.model import Job, JobStatus
-from gql_jobs.jobs.requests import JobRequest
 from gql_jobs.log import codec
 from gql_jobs.log.commands import creation
-from gql_jobs.log.job_log import JobLog, open_job_log
+from gql_jobs.log.job_log import open_job_log
 from gql_jobs.log.retention import expire
 from gql_jobs.settings import Settings
-from gql_jobs.web.runtime import Runtime, open_runtime
+from gql_jobs.web.runtime import open_runtime
 from tests.by_hand import say
 from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
-from tests.recorded import FOLDER, lines, seen
+from tests.record_steering import FAR, RecordedSteering
+from tests.recorded import FOLDER, lines, seen, steered_jobs, steering_values
+from tests.recorder import Recorder
 from tests.running import JOB_TYPES, running_worker
 from tests.stories import error, request
 from tests.viewers import viewer
@@ -42,7 +43,6 @@ ADA = viewer("ada", "red")
 VERSION = version("gql-jobs")
 GATE = "gate"
 """A file in the working directory that lets the held jobs go on."""
-FAR = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 async def recorded() -> list[str]:
@@ -50,25 +50,24 @@ async def recorded() -> list[str]:
     async with embedded_server(Path("store")) as server:
         settings = Settings(nats_url=server.url, data_dir=Path("data"), base_retry_delay=0.05, num_workers=9)
         async with open_runtime(settings, JOB_TYPES) as runtime, open_job_log(runtime.connection) as job_log:
-            made = _Recording(runtime, job_log, settings)
+            made, steering = (kind(runtime, job_log, settings) for kind in (_Recording, RecordedSteering))
+            await steering.by_workers()
             await made.by_workers()
             await made.by_hand()
+            await steering.by_hand()
             folded = await until(lambda: job_log.last(codec.ALL_EVENTS), "there are events")
             await runtime.feed.wait_for(folded.seq, 10)
             jobs = seen(runtime.index, made.ids)
+            steered = steered_jobs(runtime.index, steering.ids)
+            steers = await steering_values(job_log)
             head = {"version": VERSION, "nats": runtime.connection.server_version, "jobs": jobs}
+            head |= {"steered": steered, "steering": steers}
             text = [json.dumps(head), *[line async for line in lines(runtime.connection)]]
     named_after_this_machine = rf"workerId\":\"{socket.gethostname()}-"
     return [line.replace(named_after_this_machine, r"workerId\":\"host-") for line in text]
 
 
-class _Recording:
-    def __init__(self, runtime: Runtime, job_log: JobLog, settings: Settings) -> None:
-        self._runtime = runtime
-        self._log = job_log
-        self._settings = settings
-        self.ids: dict[str, str] = {}
-
+class _Recording(Recorder):
     async def by_workers(self) -> None:
         """What comes of jobs that workers run."""
         async with running_worker(self._settings) as worker:
@@ -102,7 +101,9 @@ class _Recording:
         self.ids["of a tenant"] = owned.id
         await commands.cancel(owned.id, ADA)
         later = datetime.now(UTC) + timedelta(days=1)
-        await commands.cancel((await self._created("cancelled before its time", ProbePayload(), run_at=later)).id)
+        # A retry is for at once whenever the recording is used: its time has passed by then.
+        soon = datetime.now(UTC) + timedelta(seconds=5)
+        await commands.cancel((await self._created("cancelled before its time", ProbePayload(), run_at=soon)).id)
         # Later than a client may ask for, so that the recording can be used for as long.
         asked = request(ProbePayload(), run_at=later)
         spec = asked.spec(datetime.now(UTC), self._settings)
@@ -116,34 +117,17 @@ class _Recording:
         await say(self._log, superseded, Started, 2, supersedes=1, errors=(error(1),))
         await self._created("queued", ProbePayload())
 
-    async def _created(self, name: str, payload: ProbePayload, **options: Any) -> Job:
-        asked: JobRequest = request(payload, **options)
-        job = (await self._runtime.commands.create(asked)).job
-        self.ids[name] = job.id
-        return job
-
-    async def _ended(self, name: str, payload: ProbePayload, **options: Any) -> Job:
-        job = await self._created(name, payload, **options)
-        return await self._until(job.id, lambda job: job.status.is_terminal)
-
     async def _expired(self, name: str, payload: ProbePayload, **options: Any) -> Job:
         job = await self._ended(name, payload, **options)
         assert await expire(self._log, self._runtime.artifacts, job.id, FAR)
         await until(lambda: self._runtime.index.job(job.id) is None, "the index has heard of it")
         return job
 
-    async def _until(self, job_id: str, condition: Callable[[Job], bool]) -> Job:
-        def job() -> Job | None:
-            found = self._runtime.index.job(job_id)
-            return found if found is not None and condition(found) else None
-
-        return await until(job, f"job {job_id} is as far as it should be", within=30)
-
 
 def main() -> int:
     """Record, in a folder that is thrown away."""
     logging.basicConfig(level=logging.INFO)
-    target = FOLDER / f"stream_{VERSION}.jsonl"
+    target = FOLDER / f"stream_{'+'.join([VERSION, *sys.argv[1:]])}.jsonl"
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         text = asyncio.run(recorded())

@@ -1,7 +1,8 @@
 """A recorded stream: jobs of every state, as some version of this software stored them, and how they are stored again.
 
-A recording is a file of JSON lines under ``tests/fixtures``. The first says what the jobs were when it was made; every
-other is one message: stream, sequence, subject, header block and data (text, or base64).
+A recording is a file of JSON lines under ``tests/fixtures``. The first says what the jobs were when it was made, and
+what steered them, if that version had something that does; every other is one message: stream, sequence, subject,
+header block and data (text, or base64).
 """
 
 import base64
@@ -10,18 +11,41 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gql_jobs.index.index import Index
 from gql_jobs.jetstream.connection import Connection, open_publisher
 from gql_jobs.jetstream.stored_messages import delete_message, messages_of
 from gql_jobs.jobs.fold import Event
+from gql_jobs.jobs.limits import Limits
+from gql_jobs.jobs.messages import Kind
+from gql_jobs.jobs.pause import Pause
+from gql_jobs.jobs.schedules import SCHEDULE, SCHEDULE_STATE, Schedule, ScheduleState
+from gql_jobs.jobs.unique_keys import KeyHolder
 from gql_jobs.log import codec
 from gql_jobs.log.artifacts import BUCKET
+from gql_jobs.log.job_log import JobLog
+from gql_jobs.log.steering import SteeringLog
 from tests.running import ROOT
 
 FOLDER = ROOT / "tests" / "fixtures"
 OBJECTS = f"OBJ_{BUCKET}"
 STREAMS = (codec.JOBS_STREAM, codec.DEAD_LETTERS_STREAM, OBJECTS)
 _FILLER = "jobs.filler.note"
+_STEERED = (
+    *("queue", "priority", "tags", "run_at", "key", "concurrency_key", "after", "after_policy", "start_before"),
+    *("schedule", "gate"),
+)
+"""The parts of a spec that say how a job is steered, or that an edit may change."""
+_VALUES: dict[str, Any] = {
+    codec.PAUSES: Pause,
+    codec.QUEUE_LIMITS: Limits,
+    codec.TYPE_LIMITS: Limits,
+    codec.KEYS: KeyHolder,
+    SCHEDULE: Schedule,
+    SCHEDULE_STATE: ScheduleState,
+}
+"""What each kind of steering message holds."""
 
 
 def recordings() -> list[Path]:
@@ -42,6 +66,29 @@ def seen(index: Index, job_ids: dict[str, str]) -> dict[str, Any]:
 
 def _told(event: Event) -> str:
     return event.kind.value
+
+
+def steered_jobs(index: Index, job_ids: dict[str, str]) -> dict[str, Any]:
+    """What an index knows of jobs that are steered, by their names: beside the rest what they were asked for."""
+    found = seen(index, job_ids)
+    for name, job_id in job_ids.items():
+        if (job := index.job(job_id)) is not None:
+            spec = {part: getattr(job.spec, part) for part in _STEERED}
+            facts = {"payload": job.spec.payload, "cancelReason": job.cancel_reason, "again": job.again}
+            found[name]["asked"] = json.loads(msgspec.json.encode(spec | facts))
+            found[name]["changed"] = [event.job.changed for event in index.events(job_id) if event.kind is Kind.EDITED]
+    decoded: dict[str, Any] = json.loads(msgspec.json.encode(found))
+    return decoded
+
+
+async def steering_values(job_log: JobLog) -> dict[str, Any]:
+    """The present values of what steers jobs, but for who holds the gate, as this version reads them."""
+    steering_log, found = SteeringLog(job_log), dict[str, Any]()
+    for what, kind in _VALUES.items():
+        for message in await steering_log.all(what):
+            value = None if message.value is None else msgspec.json.decode(message.value, type=kind)
+            found[f"{what}.{message.name}"] = json.loads(msgspec.json.encode(value))
+    return found
 
 
 async def lines(connection: Connection) -> AsyncIterator[str]:
