@@ -16,8 +16,15 @@ from tests.child_processes import running_process
 
 JOB_TYPES = ("tests.job_types.probe_jobs",)
 ROOT = Path(__file__).parents[1]
-PYTHON_PATH = os.pathsep.join((str(ROOT), str(ROOT / "workers")))
-"""For processes of this checkout, whichever one is installed."""
+
+
+def python_path(root: Path) -> str:
+    """Where processes of a checkout find its packages, whichever one is installed."""
+    return os.pathsep.join((str(root), str(root / "workers")))
+
+
+PYTHON_PATH = python_path(ROOT)
+"""For processes of this checkout."""
 
 
 class RunningWorker:
@@ -64,16 +71,21 @@ async def running_worker(
 
 @asynccontextmanager
 async def worker_process(
-    settings: Settings, *arguments: str, program: tuple[str, ...] = ("gql_jobs_worker",), **options: Any
+    settings: Settings,
+    *arguments: str,
+    program: tuple[str, ...] = ("gql_jobs_worker",),
+    root: Path = ROOT,
+    **options: Any,
 ) -> AsyncIterator[Process]:
     """``python -m gql_jobs_worker`` with the test job types, as a process of its own; killed when the block ends.
 
     :param program: what Python is to run instead, and its first arguments.
+    :param root: another checkout, from which it is run.
     :param options: those of ``asyncio.create_subprocess_exec``.
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": PYTHON_PATH,
+        "PYTHONPATH": python_path(root),
         "GQL_JOBS_NATS_URL": settings.nats_url or "",
         "GQL_JOBS_ACK_WAIT": str(settings.ack_wait),
         "GQL_JOBS_NUM_WORKERS": str(settings.num_workers),
@@ -81,5 +93,6 @@ async def worker_process(
         "GQL_JOBS_SHUTDOWN_GRACE": str(settings.shutdown_grace),
     }
     command = (sys.executable, "-m", *program, "--import", *JOB_TYPES, *arguments)
-    async with running_process(*command, env=environment, **options) as process:
+    # What lies in the working directory is imported before all else.
+    async with running_process(*command, env=environment, **{"cwd": root, **options}) as process:
         yield process

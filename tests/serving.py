@@ -27,7 +27,7 @@ from gql_jobs.web.runtime import Runtime
 from gql_jobs.web.server import http_server
 from tests.child_processes import running_process
 from tests.deadline import until
-from tests.running import JOB_TYPES, PYTHON_PATH
+from tests.running import JOB_TYPES, ROOT, python_path
 
 HOST = "127.0.0.1"
 PROTOCOL = "graphql-transport-ws"
@@ -170,21 +170,24 @@ async def api_process(
     ready: bool = True,
     program: tuple[str, ...] = ("gql_jobs",),
     imports: tuple[str, ...] = JOB_TYPES,
+    root: Path = ROOT,
     **options: Any,
 ) -> AsyncIterator[tuple[Api, Process]]:
     """``gql-jobs api`` with the test job types, as a process of its own; killed when the block ends.
 
     :param imports: the modules that register its job types.
     :param program: what Python is to run instead, and its first arguments.
+    :param root: another checkout, from which it is run.
     :param options: those of ``asyncio.create_subprocess_exec``.
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": PYTHON_PATH,
+        "PYTHONPATH": python_path(root),
         "GQL_JOBS_NATS_URL": settings.nats_url or "",
     }
     arguments = ("--port", str(port), "--data-dir", str(settings.data_dir))
     command = (sys.executable, "-m", *program, "api", *arguments, *(f"--import={module}" for module in imports))
+    options = {"cwd": root, **options}
     async with running_process(*command, env=environment, **options) as process, connected(port) as api:
         if ready:
             await until(lambda: is_ready(api), "the API process is ready", within=20)

@@ -355,6 +355,9 @@ def _dead_letter(job: Job, message: Message) -> Job:
 def _cancelled(job: Job, message: Message) -> Job:
     body: Cancelled = message.body
     job = _after_schedule(job, message)
+    if body.spec is not None:
+        # The message that said more is deleted: an earlier release has not kept what it does not know.
+        job = replace(job, spec=body.spec)
     return replace(job, finished_at=message.at, next_attempt_at=None, actor=body.actor, cancel_reason=body.reason)
 
 

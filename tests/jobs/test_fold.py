@@ -322,6 +322,12 @@ def test_an_edit_is_all_that_is_left_of_a_schedule_that_it_has_ended() -> None:
     assert (held.status, held.run_at) == (S.SCHEDULED, at(9000))
 
 
+def test_what_an_earlier_release_has_not_kept_of_a_job_that_it_cancelled_is_lost_in_every_index_alike() -> None:
+    held_back = waiting(1, after=("a",), concurrency_key="k", tags=("t",))
+    cancelled = tell(2, Cancelled(submission=1, spec=spec(tags=("t",))))
+    assert job_after(held_back, cancelled) == job_after(cancelled)
+
+
 def test_why_the_system_has_cancelled_a_job_is_told_until_it_is_retried() -> None:
     cancelled = job_after(queued(1), tell(2, Cancelled(submission=1, reason="It had not started in time.")))
     assert cancelled.cancel_reason == "It had not started in time."
