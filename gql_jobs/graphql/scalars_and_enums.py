@@ -285,7 +285,7 @@ describe_enum(
     "Why a tick of a schedule had no run.",
     {
         "OVERLAP": "A job of an earlier tick had not ended, and the schedule's `overlap` is SKIP.",
-        "OUTAGE": "No process of the API made it in time: it was later than `catchUpSeconds`.",
+        "OUTAGE": "An outage of NATS or of the API has held it up for longer than `catchUpSeconds`.",
         "REFUSED": "Its job could not be created within `catchUpSeconds`: its type is not known any more, the payload "
         "does not fit the type, or the store is full. The server's log says which.",
     },

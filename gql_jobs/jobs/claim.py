@@ -119,6 +119,10 @@ def due_again(stored_at: datetime, next_attempt_at: datetime, errors: tuple[JobE
     return min(next_attempt_at, stored_at + (next_attempt_at - errors[-1].at))
 
 
+MISSED = "It became due during an outage, and it is too late for it now."
+"""Why a tick of a schedule is cancelled that came later than it may be made up for."""
+
+
 def too_late(start_before: datetime) -> str:
     """Return why a job was cancelled whose first attempt had not started by then, in a sentence."""
     return f"It had not started by {start_before:%Y-%m-%d %H:%M:%S} UTC."

@@ -13,15 +13,13 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from gql_jobs.jobs.claim import due_again, too_late
+from gql_jobs.jobs.claim import MISSED, due_again, too_late
 from gql_jobs.jobs.limits import UNLIMITED, Limits
 from gql_jobs.jobs.model import DependencyPolicy, Job, JobStatus, OverlapPolicy
 
 _S = JobStatus
 _PLACED = frozenset({_S.QUEUED, _S.PROCESSING})
 """In these states a job holds a place."""
-MISSED = "Nobody held the gate when it was due, and it is too late for it now."
-"""Why a tick of a schedule is cancelled that fell into an outage."""
 _LATER = "A later tick of its schedule has taken its place."
 
 Bound: TypeAlias = tuple[str, ...]
@@ -144,6 +142,8 @@ class _Record:
             "overlap",
             "is_by_hand",
             "release_before",
+            "is_in_time",
+            "is_missed",
             "is_ready",
             "is_busy",
             "is_sent",
@@ -175,6 +175,9 @@ class _Record:
         # Whoever retries the job of a tick by hand wants it to run, however late, and no other one to end for that.
         self.is_by_hand = job.again
         self.release_before = spec.gate.release_before if spec.gate is not None and not job.again else None
+        self.is_in_time = False
+        """Whether it was looked at before that: whatever holds it back then, it waits for its turn."""
+        self.is_missed = job.is_missed
         self.is_ready = False
         """Whether only bounds hold it back."""
         self.is_busy = False
@@ -207,7 +210,7 @@ class _Record:
     @property
     def needs_holder(self) -> bool:
         """Whether somebody has to hold the gate for it."""
-        return self.is_gated or self.start_before is not None
+        return self.is_gated or self.start_before is not None or self.is_missed
 
 
 class _Rate:
@@ -309,8 +312,12 @@ class GateState:
         record = _Record(job, self._group(spec.queue, spec.type, key))
         # Also if it has ended meanwhile and was retried: what is on its way about it is not known to be void yet.
         record.is_busy, record.is_sent = job.id in self._busy, self._busy.get(job.id, False)
+        if known is not None:
+            record.is_in_time = known.is_in_time
         if known is not None and known.verdict is not None and known.verdict.whatever_it_does:
             self._condemn(record, known.verdict)
+        elif record.is_missed:
+            self._condemn(record, Cancellation(record.id, MISSED))
         self._totals.clear()
         self._records[job.id] = record
         self._needing += record.needs_holder
@@ -400,6 +407,9 @@ class GateState:
 
     def stored(self, job_id: str, moment: float, *, stored: bool) -> None:
         """Note that a release is known to be stored, or known not to be, for its rates; ``settled`` follows."""
+        if not stored and (record := self._records.get(job_id)) is not None:
+            # Whether it is still in time is to be seen.
+            record.is_in_time = False
         # Of a job that has ended meanwhile as well.
         for bound, rate in self._pending.pop(job_id, ()):
             rate.store(moment, stored=stored)
@@ -428,8 +438,7 @@ class GateState:
         :param alone_since: until when the gate was held by anybody: ticks that have become due since then were not held
             back by anything, and are skipped where it is too late for them. None if that is not known.
         """
-        if now is not None and alone_since is not None:
-            self._skip_missed(now, alone_since)
+        self._skip_missed(now, alone_since)
         for job_id in list(self._busy):
             self.settled(job_id)
         self._pending.clear()
@@ -437,12 +446,20 @@ class GateState:
             self._begin_rate(bound, rate.most / rate.length, moment)
         self.look_again()
 
-    def _skip_missed(self, now: datetime, alone_since: datetime) -> None:
+    def _skip_missed(self, now: datetime | None, alone_since: datetime | None) -> None:
         for record in list(self._records.values()):
             if record.release_before is None or record.due is None or record.status is not _S.WAITING:
                 continue
-            if alone_since <= record.due and record.release_before < now:
+            if now is None or alone_since is None or record.due < alone_since:
+                # Whoever held the gate then has looked at it.
+                record.is_in_time = record.is_in_time or now is None or record.due <= now
+            elif record.release_before < now and (record.is_sent or not record.is_in_time):
                 self._condemn(record, Cancellation(record.id, MISSED))
+
+    def latest_release(self, job_id: str) -> datetime | None:
+        """Return when it is too late to release a job; None if there is no such time."""
+        record = self._records.get(job_id)
+        return record.release_before if record is not None else None
 
     # What is asked.
 
@@ -651,8 +668,17 @@ class GateState:
                 continue
             if record.start_before is not None and record.start_before <= now:
                 self._condemn(record, Cancellation(job_id, too_late(record.start_before)))
+            elif record.is_held and self._comes_too_late(record, now):
+                self._condemn(record, Cancellation(job_id, MISSED))
             elif record.is_held:
                 self._look_at(record, now)
+
+    def _comes_too_late(self, record: _Record, now: datetime) -> bool:
+        """Return whether a tick is looked at for the first time since it is due, and is too late by then."""
+        if record.release_before is None or record.is_in_time or record.due is None or record.due > now:
+            return False
+        record.is_in_time = record.release_before >= now
+        return not record.is_in_time
 
     def _look_at(self, record: _Record, now: datetime | None) -> None:
         """Make a job ready if nothing but bounds holds it back.

@@ -162,7 +162,7 @@ class Gate(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
 
     ``run_at``: when it may be released at the earliest; the spec's own is None then, because earlier releases would
     queue the job by that. ``overlap``: what becomes of it, once it is due, while an earlier job of its schedule runs.
-    ``release_before``: when it is too late for that.
+    ``release_before``: when it is too late for a tick that an outage has kept from being looked at in time.
     """
 
     run_at: Moment | None = None
@@ -182,7 +182,8 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     ``origin``: the id of the job that it was made of, ``parent`` that of the job whose handler has created it; they may
     have expired. ``key``: no other job of the tenant has it while this one has not ended. ``concurrency_key``: jobs
     with the same one share its limits. ``after``: the ids of the jobs that have to complete first. ``start_before``:
-    when its first attempt has to have started. ``schedule``: the name of the schedule of which it is a tick.
+    when its first attempt has to have started. ``schedule``: the name of the schedule of which it is a tick, and
+    ``fire_before``: when it is too late for the server to queue that.
     ``checkpoints_after``: the position in the stream behind which checkpoints are about this payload.
     """
 
@@ -212,6 +213,7 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     schedule: str | None = None
     gate: Gate | None = None
     checkpoints_after: int = 0
+    fire_before: Moment | None = None
 
     @property
     def earliest(self) -> datetime | None:
@@ -301,6 +303,14 @@ class Job(JobState, frozen=True, rename="camel", omit_defaults=True, kw_only=Tru
     def lacks_submission(self) -> bool:
         """Whether the job was changed, and is not submitted again yet; for that no gate has to be waited for."""
         return self.status is JobStatus.WAITING and self.spec.gate is None
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it is a tick that was queued when it was too late for that, and nothing has happened to it since."""
+        latest = self.spec.fire_before
+        if latest is None or self.status is not JobStatus.QUEUED or self.event_seq > self.submission_seq:
+            return False
+        return self.updated_at > latest
 
     @property
     def is_steered(self) -> bool:

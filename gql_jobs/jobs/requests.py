@@ -193,15 +193,15 @@ class TickPlace(Struct, frozen=True):
     """Which job of a schedule a request makes: that of a tick, or one that somebody asks for outside of its ticks.
 
     ``job_id`` is that of the tick, which is due at the request's ``run_at``; None for a job outside of the ticks. It
-    counts as created by ``created_by``. ``release_before``: when it is too late for a tick that became due while nobody
-    held the gate.
+    counts as created by ``created_by``. ``made_up_before``: when it is too late for a tick that became due during an
+    outage.
     """
 
     schedule: str
     job_id: str | None = None
     overlap: OverlapPolicy = OverlapPolicy.ALLOW
     created_by: str | None = None
-    release_before: datetime | None = None
+    made_up_before: datetime | None = None
 
 
 class JobRequest(Struct, frozen=True):
@@ -421,6 +421,7 @@ class JobRequest(Struct, frozen=True):
             start_before=self.start_before,
             schedule=tick.schedule if tick is not None else None,
             gate=gate,
+            fire_before=tick.made_up_before if tick is not None and gate is None and run_at is not None else None,
         )
 
     def _gate(self, run_at: datetime | None, *, is_limited: bool) -> Gate | None:
@@ -429,8 +430,9 @@ class JobRequest(Struct, frozen=True):
         :param run_at: None once it has passed.
         """
         if self.tick is not None and self.tick.overlap is not OverlapPolicy.ALLOW:
-            return Gate(self.run_at, self.tick.overlap, self.tick.release_before)
-        return Gate(run_at=run_at) if is_limited or self.after else None
+            return Gate(self.run_at, self.tick.overlap, self.tick.made_up_before)
+        too_late = self.tick.made_up_before if self.tick is not None else None
+        return Gate(run_at=run_at, release_before=too_late) if is_limited or self.after else None
 
     def _created_by(self, viewer: Viewer) -> str | None:
         if self.child is not None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec import Raw, Struct, field
 from msgspec.structs import replace
 
-from gql_jobs.jobs.gate import MISSED
+from gql_jobs.jobs.claim import MISSED
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus, Moment, OverlapPolicy
 from gql_jobs.jobs.recurrence import Recurrence, check_previewed
 from gql_jobs.jobs.requests import InvalidRequest
@@ -292,7 +292,7 @@ def settled(state: ScheduleState, now: datetime, job_of: Callable[[str], Job | N
         job = job_of(job_id)
         if job is None:
             missing.append(tick)
-        if job is None or state.due(tick) > now or job.status in HELD:
+        if job is None or state.due(tick) > now or job.status in HELD or job.is_missed:
             ahead.append(tick)
         elif job.status is not JobStatus.CANCELLED or job.attempt:
             state = replace(state, last_job=job_id)

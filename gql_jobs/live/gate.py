@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -62,6 +62,10 @@ _TURN = 0.002
 _PLACED = (JobStatus.QUEUED, JobStatus.PROCESSING)
 
 
+class _Outage(Exception):
+    """Whether a release is stored cannot be told before it is too late for it: the gate has to be taken anew."""
+
+
 class HeldWork(Protocol):
     """Work that only the holder of the gate does, beside that of the gate itself."""
 
@@ -110,6 +114,8 @@ class GateHolder:
         self._abilities: object = None
         self._told_at = clock.now()
         self._told_moment = time.monotonic()
+        self._attended_until: datetime | None = None
+        """When this process last held the gate and heard from the server, by whose clock; None for never."""
         self.lease = GateLease(SteeringLog(job_log))
         """The lease as this process knows it."""
         self.state = GateState(World(self._standing, self._occupied, self._is_paused, self._is_able, self._idle))
@@ -141,6 +147,8 @@ class GateHolder:
                     await self._hold()
                 except GateLost:
                     log.info("another process holds the gate now")
+                except _Outage:
+                    log.info("the gate is taken anew once NATS is back")
                 except (GqlJobsError, ApiError) as error:
                     log.info("the gate is not held: %s", error)
                     await asyncio.sleep(RETRY_DELAY)
@@ -249,7 +257,8 @@ class GateHolder:
         :raises GateLost: if another process has it.
         :raises QueueUnavailable: | QueueFull: if the server does not answer, or has no room.
         """
-        alone_since = self.lease.heard_until
+        attended = [moment for moment in (self.lease.attended_until, self._attended_until) if moment is not None]
+        alone_since = max(attended, default=None)
         last = await self.lease.acquire()
         while not await self._feed.wait_for(last, _APPLIED_WITHIN):
             if self.lease.lost.is_set():
@@ -259,11 +268,13 @@ class GateHolder:
         is_cluster = (await stream_info(self._log.connection)).config.get("num_replicas", 1) > 1
         # What was on its way when the gate was held before is in the index by now, or was refused.
         self.state.begin(time.monotonic(), self._now(), alone_since)
-        parts = [self._renew(), self._act(is_cluster=is_cluster), self.lease.lost.wait()]
+        self._attended_until = self._told_at
+        parts = [self._act(is_cluster=is_cluster), self._renew(), self.lease.lost.wait()]
         tasks = [asyncio.ensure_future(part) for part in (*parts, *(work.run() for work in self._beside))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            # Of what acts first: it says why the gate is lost.
+            for task in sorted(done, key=tasks.index):
                 await task
             if self.lease.lost.is_set():
                 raise GateLost
@@ -287,6 +298,7 @@ class GateHolder:
             with suppress(QueueUnavailable):
                 await self.lease.renew()
                 await self._tell_time()
+                self._attended_until = self._told_at
 
     async def _tell_time(self) -> None:
         """Learn the time by the server's clock, by which jobs are due."""
@@ -399,16 +411,29 @@ class GateHolder:
             for write, outcome in zip(portion, outcomes, strict=True):
                 if isinstance(outcome, QueueUnavailable) and "jobId" in outcome.extensions:
                     # It may have been stored. A second one is harmless, and tells the same once it is.
-                    await self._settle(write.job_id, self._log.append(write, timeout=None))
+                    await self._repeat(write)
                 else:
                     self._note_outcome(write.job_id, outcome)
 
-    async def _settle(self, job_id: str, outcome: Awaitable[int]) -> None:
-        try:
-            stored: int | BaseException = await outcome
-        except (Superseded, GqlJobsError) as error:
-            stored = error
-        self._note_outcome(job_id, stored)
+    async def _repeat(self, write: Write) -> None:
+        """Send a release again until it is known what has become of it.
+
+        :raises GateLost: if another process has the gate.
+        :raises _Outage: if that is not known when it is too late for it: a gate that is taken anew refuses what may
+            still be on its way.
+        """
+        latest = self.state.latest_release(write.job_id)
+        left = None if latest is None else (latest - self._now()).total_seconds()
+        stored: int | BaseException | None = None
+        if left is None or left > 0:
+            try:
+                stored = await self._log.append(write, timeout=left)
+            except (Superseded, GqlJobsError) as error:
+                stored = error
+        if stored is None or (left is not None and isinstance(stored, QueueUnavailable)):
+            self.lease.lose()
+            raise _Outage
+        self._note_outcome(write.job_id, stored)
 
     def _note_outcome(self, job_id: str, outcome: int | BaseException) -> None:
         is_stored = isinstance(outcome, int)

@@ -60,21 +60,29 @@ class GateLease:
         """Take note of a message about the lease."""
         self._known[message.name] = message
         self._heard_at = asyncio.get_running_loop().time()
-        holder = _holder_of(message)
-        if self.held and message.name != _RENEWAL and (holder is None or holder.holder != self.id):
+        if self.held and message.name != _RENEWAL and not self._is_own(message):
             self.lose()
 
     @property
-    def heard_until(self) -> datetime | None:
-        """When the newest message about it was stored, by the server's clock; None if there is none."""
-        return max((message.at for message in self._known.values()), default=None)
+    def attended_until(self) -> datetime | None:
+        """Until when it is known to have been held, by the server's clock; None if that is not known.
+
+        That this process has begun to take it says nothing.
+        """
+        known = (message for message in self._known.values() if message.name == _RENEWAL or not self._is_own(message))
+        return max((message.at for message in known), default=None)
+
+    def _is_own(self, message: SteeringMessage | None) -> bool:
+        holder = _holder_of(message) if message is not None else None
+        return holder is not None and holder.holder == self.id
 
     def free_in(self) -> float:
         """Return in how many seconds it may be taken; 0 if no other process holds it, or none was heard of for long."""
         if self.held:
             return 0.0
         first, renewal = self._known.get("0"), self._known.get(_RENEWAL)
-        if first is None:
+        if first is None or self._is_own(first):
+            # Nobody else, as far as it is known: the fence of the first message says whether that is so.
             return 0.0
         if renewal is not None and renewal.seq > first.seq and (said := _holder_of(renewal)) is not None and said.ended:
             return 0.0

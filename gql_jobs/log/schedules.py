@@ -376,7 +376,8 @@ class ScheduleCommands:
         :raises GqlJobsError: as ``request`` and a creation do.
         """
         due = state.due(tick)
-        too_late = due + schedule.catch_up
+        # A clock that is moved passes over moments that no outage has kept from anybody.
+        too_late = None if clock.advances is not None else due + schedule.catch_up
         place = TickPlace(schedule.name, state.job_id(tick), schedule.overlap, schedule.created_by, too_late)
         try:
             await self._commands.create(self.request(schedule, place, due))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from gql_jobs.jobs.claim import MISSED
 from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release, World
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import DependencyPolicy, Gate, Job, JobError, JobPriority, JobStatus, OverlapPolicy, new_job_id
@@ -412,6 +413,80 @@ def test_a_tick_that_became_due_while_nobody_held_the_gate_is_skipped_where_it_i
     gate.state.begin(gate.moment, gate.now, NOW + timedelta(minutes=held_until))
     assert gate.drain() == ([tick.id] if goes else [])
     assert (gate.jobs[tick.id].cancel_reason is None) is goes
+
+
+def _made_up_tick(gate: Told) -> Job:
+    """A tick that is due in a minute, and is made up for within another one."""
+    due = gate.now + timedelta(minutes=1)
+    return gate.create(schedule="nightly", gate=Gate(run_at=due, release_before=due + timedelta(minutes=1)))
+
+
+def _is_missed(gate: Told, tick: Job) -> bool:
+    return gate.jobs[tick.id].cancel_reason == MISSED
+
+
+@pytest.mark.parametrize(("minutes", "goes"), [(2, True), (3, False)])
+def test_a_tick_that_is_looked_at_too_late_is_skipped_whoever_held_the_gate(
+    gate: Told, minutes: int, *, goes: bool
+) -> None:
+    tick = _made_up_tick(gate)
+    assert gate.drain() == []
+    gate.now += timedelta(minutes=minutes)
+    assert gate.drain() == ([tick.id] if goes else [])
+    assert _is_missed(gate, tick) is not goes
+
+
+def test_a_tick_that_was_looked_at_in_time_waits_for_a_limit_or_a_pause_however_long(gate: Told) -> None:
+    gate.limit(Limits(concurrency=1))
+    before = gate.create()
+    assert gate.drain() == [before.id]
+    tick = _made_up_tick(gate)
+    gate.now += timedelta(minutes=1)
+    assert gate.drain() == []
+    gate.now += timedelta(hours=1)
+    gate.move(gate.jobs[tick.id])
+    assert gate.drain() == []
+    # Also for who takes the gate by then.
+    gate.state.begin(gate.moment, gate.now, gate.now)
+    gate.complete(before.id)
+    assert gate.drain() == [tick.id]
+
+
+def test_a_tick_whose_release_has_not_been_stored_in_time_is_skipped(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    gate.now += timedelta(minutes=1)
+    release = gate.state.next(gate.now, gate.moment)
+    assert release == Release(tick.id)
+    gate.state.sent(release)
+    assert gate.state.latest_release(tick.id) == gate.now + timedelta(minutes=1)
+    gate.state.stored(tick.id, gate.moment, stored=False)
+    gate.now += timedelta(minutes=2)
+    gate.state.settled(tick.id)
+    assert gate.drain() == []
+    assert _is_missed(gate, tick)
+
+
+def test_a_tick_whose_release_was_on_its_way_when_the_gate_is_taken_anew_is_skipped(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    attended_until = gate.now
+    gate.now += timedelta(minutes=1)
+    release = gate.state.next(gate.now, gate.moment)
+    assert release is not None
+    gate.state.sent(release)
+    gate.now += timedelta(minutes=2)
+    gate.state.begin(gate.moment, gate.now, attended_until)
+    assert gate.drain() == []
+    assert _is_missed(gate, tick)
+
+
+def test_a_tick_that_the_server_has_queued_too_late_is_cancelled_unless_it_has_started(gate: Told) -> None:
+    latest = BEGAN - timedelta(minutes=1)
+    late = gate.create(status=S.QUEUED, gate=None, schedule="nightly", fire_before=latest)
+    started = gate.create(status=S.PROCESSING, attempt=1, gate=None, schedule="nightly", fire_before=latest)
+    in_time = gate.create(status=S.QUEUED, gate=None, schedule="nightly", fire_before=BEGAN)
+    assert gate.state.has_work
+    assert gate.drain() == []
+    assert [_is_missed(gate, job) for job in (late, started, in_time)] == [True, False, False]
 
 
 def test_a_changed_job_takes_its_new_place_in_line(gate: Told) -> None:

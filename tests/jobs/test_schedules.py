@@ -9,9 +9,9 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from gql_jobs.jobs.gate import MISSED
-from gql_jobs.jobs.model import Job, JobPriority, JobStatus, OverlapPolicy
-from gql_jobs.jobs.requests import InvalidRequest
+from gql_jobs.jobs.claim import MISSED
+from gql_jobs.jobs.model import Gate, Job, JobPriority, JobStatus, OverlapPolicy
+from gql_jobs.jobs.requests import InvalidRequest, TickPlace
 from gql_jobs.jobs.schedules import (
     AHEAD,
     FARTHEST_AHEAD,
@@ -29,7 +29,8 @@ from gql_jobs.jobs.schedules import (
     settled,
     state_of,
 )
-from tests.stories import spec
+from gql_jobs.settings import Settings
+from tests.stories import BEGAN, request, spec
 
 START = datetime(2027, 3, 26, 12, 0, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -209,6 +210,31 @@ def test_what_has_become_of_ticks_is_told_by_their_jobs() -> None:
     assert missing == (ahead[5],)
     assert seen.last_job == state.job_id(ahead[2])
     assert seen.skips == {SkipReason.OUTAGE: Skips(1, outage), SkipReason.OVERLAP: Skips(1, ahead[1])}
+
+
+def test_what_becomes_of_a_tick_that_was_queued_too_late_is_waited_for() -> None:
+    state = replace(begun(schedule()), ahead=(START,))
+    made = job(state.job_id(START), JobStatus.QUEUED)
+    late = replace(made, spec=replace(made.spec, fire_before=made.updated_at - SECOND))
+    assert settled(state, START + MINUTE, lambda _: late).state == state
+    skipped = replace(late, status=JobStatus.CANCELLED, cancel_reason=MISSED)
+    seen = settled(state, START + MINUTE, lambda _: skipped).state
+    assert (seen.ahead, seen.skips) == ((), {SkipReason.OUTAGE: Skips(1, START)})
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_a_tick_that_may_meet_others_says_when_it_is_too_late_for_the_server_or_for_the_gate(
+    *, is_limited: bool
+) -> None:
+    due, latest = BEGAN + MINUTE, BEGAN + 2 * MINUTE
+    tick = TickPlace("nightly", str(uuid.uuid4()), OverlapPolicy.ALLOW, None, latest)
+    made = request(run_at=due, tick=tick).spec(BEGAN, Settings(), is_limited=is_limited)
+    if is_limited:
+        assert (made.run_at, made.gate, made.fire_before) == (None, Gate(run_at=due, release_before=latest), None)
+    else:
+        assert (made.run_at, made.gate, made.fire_before) == (due, None, latest)
+    # One that is made late is queued at once.
+    assert request(run_at=due, tick=tick).spec(BEGAN, Settings(), due).fire_before is None
 
 
 def test_schedules_that_ask_for_the_same_are_told_from_those_that_do_not() -> None:

@@ -13,9 +13,9 @@ from gql_jobs.jobs.changes import JobChanges
 from gql_jobs.jobs.claim import Drop, Start, decide
 from gql_jobs.jobs.errors import Forbidden, InvalidState, NotFound, PayloadTooLarge
 from gql_jobs.jobs.messages import Edited, Failed, Kind, Released, Started, Submission
-from gql_jobs.jobs.model import Gate, Job, JobPriority, JobStatus, new_job_id
+from gql_jobs.jobs.model import Gate, Job, JobPriority, JobStatus, OverlapPolicy, new_job_id
 from gql_jobs.jobs.payload_codec import StoredPayloads
-from gql_jobs.jobs.requests import InvalidRequest, JobRequest
+from gql_jobs.jobs.requests import InvalidRequest, JobRequest, TickPlace
 from gql_jobs.jobs.unique_keys import KeyPolicy, UniqueKey
 from gql_jobs.jobs.viewer import ANYBODY, Scope, Viewer, ViewLimits
 from gql_jobs.log import codec
@@ -163,6 +163,24 @@ async def test_a_scheduled_job_that_is_changed_is_scheduled_again_for_the_same_t
     assert [message.kind for message in history] == [*[Kind.EDITED] * 3, Kind.SCHEDULED]
     assert history[-1].header(SCHEDULE_HEADER) is not None
     assert b'"steps":4' in bytes((await found(commands, job.id)).spec.payload)
+
+
+async def test_a_tick_that_is_moved_or_was_queued_in_time_is_never_too_late(commands: JobCommands) -> None:
+    def tick() -> TickPlace:
+        return TickPlace("nightly", new_job_id(), OverlapPolicy.ALLOW, None, later(7200))
+
+    kept = (await commands.create(request(run_at=later(), tick=tick()))).job
+    assert (await commands.update(kept.id, JobChanges.of(tags=("a",)))).spec.fire_before == kept.spec.fire_before
+    assert (await commands.update(kept.id, JobChanges.of(run_at=later(60)))).spec.fire_before is None
+    fired = (await commands.create(request(run_at=later(0.3), tick=tick()))).job
+    assert fired.spec.fire_before is not None
+
+    async def is_queued() -> bool:
+        found = await commands.find(fired.id)
+        return found is not None and found.status is JobStatus.QUEUED
+
+    await until(is_queued, "its time has come")
+    assert (await commands.update(fired.id, JobChanges.of(tags=("a",)))).spec.fire_before is None
 
 
 async def test_a_job_that_passes_the_gate_is_changed_with_one_message_and_keeps_its_time_there(

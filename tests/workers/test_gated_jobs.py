@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from gql_jobs import clock
+from gql_jobs.jobs.claim import MISSED
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.messages import Kind, Submission
 from gql_jobs.jobs.model import JobStatus, Spec, new_job_id
@@ -19,6 +20,7 @@ from gql_jobs.log.steering import SteeringLog, as_value
 from gql_jobs.settings import Settings
 from gql_jobs.web.runtime import Runtime
 from tests.api.operations import create as create_by
+from tests.deadline import until
 from tests.job_types.probe_jobs import ProbePayload
 from tests.running import running_worker, worker_process
 from tests.serving import api_process, free_port
@@ -153,3 +155,38 @@ async def test_a_job_that_has_started_in_time_goes_on_however_late_it_is_then(
     assert Kind.RELEASED in await kinds(runtime.connection, job_id)
     (first, *_) = await history(runtime.connection, job_id)
     assert isinstance(first.body, Submission)
+
+
+async def queue_too_late(job_log: JobLog, **asked: Any) -> str:
+    """Store a tick that the server has queued when it was too late for that, and return its id."""
+    job_id = new_job_id()
+    facts = {"created_at": clock.now(), "fire_before": clock.now() - timedelta(seconds=1), **asked}
+    await job_log.append(creation(job_id, spec(**facts)))
+    return job_id
+
+
+async def test_a_tick_that_the_server_has_queued_too_late_is_not_started(job_log: JobLog, settings: Settings) -> None:
+    """By a worker: no API process runs that might cancel it before."""
+    late = await queue_too_late(job_log)
+    in_time = await queue_too_late(job_log, fire_before=clock.now() + timedelta(hours=1))
+    async with running_worker(settings):
+        await until(lambda: _has(job_log, in_time, Kind.COMPLETED), "the one that is in time runs", within=20)
+        await until(lambda: _has(job_log, late, Kind.CANCELLED), "the other one is cancelled", within=20)
+    assert await kinds(job_log.connection, late) == [Kind.QUEUED, Kind.CANCELLED]
+    (_, cancelled) = await history(job_log.connection, late)
+    assert cancelled.body.reason == MISSED
+
+
+async def _has(job_log: JobLog, job_id: str, kind: Kind) -> bool:
+    return kind in await kinds(job_log.connection, job_id)
+
+
+async def test_it_is_cancelled_by_the_holder_of_the_gate_where_no_worker_is(runtime: Runtime, job_log: JobLog) -> None:
+    late = await queue_too_late(job_log, schedule="nightly")
+    cancelled = await reached(runtime, late, JobStatus.CANCELLED)
+    assert cancelled.cancel_reason == MISSED
+    # Whoever retries it wants it to run, however late.
+    retried = await runtime.commands.retry(late)
+    assert retried.spec.fire_before is None
+    async with running_worker(settings=runtime.settings):
+        await reached(runtime, late, JobStatus.COMPLETED)

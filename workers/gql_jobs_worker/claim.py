@@ -18,6 +18,7 @@ from gql_jobs import clock
 from gql_jobs.jetstream.connection import Connection
 from gql_jobs.jetstream.errors import Unavailable
 from gql_jobs.jobs.claim import (
+    MISSED,
     Decision,
     Drop,
     Exhausted,
@@ -168,10 +169,14 @@ class Claims:
         return await self._settle(lease, decision)
 
     async def _late_reason(self, lease: Lease, start: Start) -> str | None:
-        """Return why a job is not started any more, if its first attempt had to start before now; else None."""
-        latest = lease.submission.spec.start_before
-        # A retry by hand has no such limit, and behind any other event it has started already.
-        if latest is None or start.attempt > 1 or start.event_seq != lease.submission.event_seq:
+        """Return why a job is not started any more, if it was queued too late or is started too late; else None."""
+        spec = lease.submission.spec
+        # A retry by hand has no such limits, and behind any other event it has started already.
+        if start.attempt > 1 or start.event_seq != lease.submission.event_seq:
+            return None
+        if spec.fire_before is not None and lease.delivery.stored_at > spec.fire_before:
+            return MISSED
+        if (latest := spec.start_before) is None:
             return None
         now = clock.now()
         with suppress(QueueUnavailable):
