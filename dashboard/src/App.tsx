@@ -5,7 +5,7 @@ import { Provider } from 'urql';
 import { type Opened, open } from './api/connection';
 import { WhoAsksDocument } from './api/generated';
 import { useObservable } from './api/observable';
-import { can, canLook, type Session, session, signOut } from './api/session';
+import { can, canLook, seesSchedules, type Session, session, signOut } from './api/session';
 import { ConnectionState, isStale, TrustContext, useTrust } from './ConnectionState';
 import { moment } from './format';
 import { Dialog } from './parts/Dialog';
@@ -20,12 +20,14 @@ const Jobs = lazily(() => import('./pages/jobs/Jobs'));
 const Job = lazily(() => import('./pages/job/Job'));
 const DeadLetters = lazily(() => import('./pages/deadLetters/DeadLetters'));
 const EditJob = lazily(() => import('./pages/editJob/EditJob'));
+const Schedules = lazily(() => import('./pages/schedules/Schedules'));
 const NewJob = lazily(() => import('./pages/newJob/NewJob'));
 
 const PAGES = [
   { path: '', name: 'Now', key: 'g n' },
   { path: 'jobs', name: 'Jobs', key: 'g j' },
   { path: 'dead-letters', name: 'Dead letters', key: 'g d' },
+  { path: 'schedules', name: 'Schedules', key: 'g s' },
   { path: 'new', name: 'New job', key: 'g c' },
 ] as const;
 
@@ -47,6 +49,7 @@ function Page({ path, parameters }: Route) {
   if (first === 'jobs' && !third)
     return second ? <Job key={second} id={second} /> : <Jobs parameters={parameters} />;
   if (first === 'dead-letters') return <DeadLetters parameters={parameters} />;
+  if (first === 'schedules' && seesSchedules()) return <Schedules />;
   if (first === 'new' && can('CREATE')) return <NewJob key={parameters.toString()} parameters={parameters} />;
   return (
     <>
@@ -123,7 +126,9 @@ function Frame({
   const trust = useTrust();
   const [help, setHelp] = useState(false);
   const main = useRef<HTMLElement>(null);
-  const pages = PAGES.filter(({ path }) => canLook() && (path !== 'new' || can('CREATE')));
+  const pages = PAGES.filter(
+    ({ path }) => canLook() && (path !== 'new' || can('CREATE')) && (path !== 'schedules' || seesSchedules()),
+  );
   useShortcuts({
     '?': () => setHelp(true),
     ...Object.fromEntries(pages.map(({ path, key }) => [key, () => go(href(path))])),
@@ -202,7 +207,7 @@ function leave(): void {
 
 function titleOf(path: string): string {
   const [first, second, third] = path.split('/');
-  if (second)
+  if (first === 'jobs' && second)
     return `${third ? `${third.charAt(0).toUpperCase()}${third.slice(1)} job` : 'Job'} ${second.slice(0, 8)}`;
   return PAGES.find((page) => page.path === first)?.name ?? 'Nothing';
 }

@@ -33,6 +33,7 @@ async def test_no_page_has_a_violation(api: ServedApi, worker: RunningWorker, op
         f"jobs/{job}": "probe",
         f"jobs/{failed}": "probe",
         "dead-letters": "Dead letters",
+        "schedules": "Schedules",
         "new?type=probe": "New job",
         "nowhere": "Nothing is here",
     }.items():

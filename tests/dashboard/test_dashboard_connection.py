@@ -215,6 +215,7 @@ async def test_a_page_that_is_opened_without_a_connection_comes_by_itself_when_t
         page = await open_page("dead-letters", port=line.port)
         await is_live(page)
         group = await page.get_by_role("link", name="probe: PermanentError").get_attribute("href")
+        await page.wait_for_load_state("networkidle")  # the other pages are loaded when there is time
         line.cut()
         await expect(page.get_by_text(LOST)).to_be_visible()
         await page.get_by_role("link", name="New job").click()

@@ -79,3 +79,9 @@ export const canSteerQueues = (): boolean => can('OPERATE') && seesAll();
 
 /** Whether there can be any job that the viewer sees: all, or those that it has created. */
 export const canLook = (): boolean => can('READ') || can('CREATE');
+
+/** Whether the viewer sees schedules, which are those of all. */
+export const seesSchedules = (): boolean => can('READ') && seesAll();
+
+/** Whether the viewer may define, run, pause and delete schedules: their jobs go to any queue. */
+export const canSteerSchedules = (): boolean => seesSchedules() && canSteerQueues();
