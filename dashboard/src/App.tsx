@@ -5,7 +5,15 @@ import { Provider } from 'urql';
 import { type Opened, open } from './api/connection';
 import { WhoAsksDocument } from './api/generated';
 import { useObservable } from './api/observable';
-import { can, canLook, seesSchedules, type Session, session, signOut } from './api/session';
+import {
+  can,
+  canLook,
+  canSteerSchedules,
+  seesSchedules,
+  type Session,
+  session,
+  signOut,
+} from './api/session';
 import { ConnectionState, isStale, TrustContext, useTrust } from './ConnectionState';
 import { moment } from './format';
 import { Dialog } from './parts/Dialog';
@@ -20,8 +28,9 @@ const Jobs = lazily(() => import('./pages/jobs/Jobs'));
 const Job = lazily(() => import('./pages/job/Job'));
 const DeadLetters = lazily(() => import('./pages/deadLetters/DeadLetters'));
 const EditJob = lazily(() => import('./pages/editJob/EditJob'));
-const Schedules = lazily(() => import('./pages/schedules/Schedules'));
 const NewJob = lazily(() => import('./pages/newJob/NewJob'));
+const Schedules = lazily(() => import('./pages/schedules/Schedules'));
+const DefineSchedule = lazily(() => import('./pages/schedules/DefineSchedule'));
 
 const PAGES = [
   { path: '', name: 'Now', key: 'g n' },
@@ -49,7 +58,9 @@ function Page({ path, parameters }: Route) {
   if (first === 'jobs' && !third)
     return second ? <Job key={second} id={second} /> : <Jobs parameters={parameters} />;
   if (first === 'dead-letters') return <DeadLetters parameters={parameters} />;
-  if (first === 'schedules' && seesSchedules()) return <Schedules />;
+  if (first === 'schedules' && second === 'define' && canSteerSchedules())
+    return <DefineSchedule key={parameters.toString()} parameters={parameters} />;
+  if (first === 'schedules' && !second && seesSchedules()) return <Schedules />;
   if (first === 'new' && can('CREATE')) return <NewJob key={parameters.toString()} parameters={parameters} />;
   return (
     <>

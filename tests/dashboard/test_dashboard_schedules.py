@@ -33,7 +33,8 @@ async def define(api: Api, probe: dict[str, Any] | None = None, **options: Any) 
     return [datetime.fromisoformat(at) for at in answer["upsertSchedule"]["schedule"]["nextRuns"]]
 
 
-async def _stored(api: Api) -> list[dict[str, Any]]:
+async def stored(api: Api) -> list[dict[str, Any]]:
+    """The schedules that there are."""
     found: list[dict[str, Any]] = (await api.ask(SCHEDULES))["schedules"]
     return found
 
@@ -139,11 +140,11 @@ async def test_a_schedule_is_paused_and_resumed(api: ServedApi, open_page: OpenP
     nightly = item(page, "nightly")
     await expect(nightly.get_by_text("Paused", exact=True)).to_be_visible()
     await expect(nightly).to_contain_text("None while it is paused")
-    assert [one["paused"] for one in await _stored(api)] == [True]
+    assert [one["paused"] for one in await stored(api)] == [True]
     await page.get_by_role("button", name="Resume nightly").click()
     await expect(nightly.locator("ol > li")).to_have_count(3)
     await expect(nightly.get_by_text("Paused", exact=True)).to_have_count(0)
-    assert [one["paused"] for one in await _stored(api)] == [False]
+    assert [one["paused"] for one in await stored(api)] == [False]
 
 
 async def test_a_schedule_is_deleted_once_that_is_confirmed(api: ServedApi, open_page: OpenPage) -> None:
@@ -156,14 +157,14 @@ async def test_a_schedule_is_deleted_once_that_is_confirmed(api: ServedApi, open
     await dialog.get_by_role("button", name="Keep it").click()
     await expect(dialog).to_have_count(0)
     await expect(delete).to_be_focused()
-    assert len(await _stored(api)) == 2
+    assert len(await stored(api)) == 2
     await delete.click()
     await dialog.get_by_role("button", name="Delete the schedule").click()
     await expect(item(page, "nightly")).to_have_count(0)
     await expect(page.get_by_role("status").filter(has_text="Deleted: nightly")).to_be_visible()
     await expect(page.get_by_role("heading", name="Schedules", level=1)).to_be_focused()
     await expect(item(page, "weekly")).to_be_visible()
-    assert [one["name"] for one in await _stored(api)] == ["weekly"]
+    assert [one["name"] for one in await stored(api)] == ["weekly"]
 
 
 async def test_a_schedule_that_somebody_else_has_deleted_is_said_to_be_gone(
@@ -270,5 +271,8 @@ async def test_what_a_viewer_may_not_see_or_do_is_absent(
         if sees:
             await expect(page.get_by_role("link", name="All runs of nightly")).to_be_visible()
             await expect(page.get_by_role("button", name=re.compile(" nightly$"))).to_have_count(0)
+            await expect(page.get_by_role("link", name=re.compile("^(Change|New schedule)"))).to_have_count(0)
+            await page.evaluate("location.hash = '#/schedules/define'")
+            await expect(page.get_by_role("heading", name="Nothing is here")).to_be_visible()
         else:
             await expect(page.get_by_role("heading", name="Nothing is here")).to_be_visible()

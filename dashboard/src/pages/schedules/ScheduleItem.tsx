@@ -193,6 +193,9 @@ function Actions({
         {paused ? 'Resume' : 'Pause'}
         {ofIt}
       </button>
+      <a className="button" href={href('schedules/define', { name })}>
+        Change{ofIt}
+      </a>
       <button type="button" className="quiet danger" aria-disabled={busy} onClick={() => setDeletes(true)}>
         Delete…{ofIt}
       </button>

@@ -2,9 +2,11 @@
 
 import { useEffect, useMemo, useRef, useState } from 'react';
 import { type JobList, type ListedJob, useJobList } from '../../api/jobList';
+import { canSteerSchedules } from '../../api/session';
 import { many } from '../../format';
 import { Problem } from '../../parts/Problem';
 import { Age } from '../../parts/time';
+import { href } from '../../route';
 import { ScheduleItem } from './ScheduleItem';
 import { type Known, useSchedules } from './useSchedules';
 import { goneFrom } from './when';
@@ -48,6 +50,11 @@ export default function Schedules() {
           <button type="button" className="quiet" onClick={() => void ask()}>
             Ask again
           </button>
+        )}
+        {canSteerSchedules() && (
+          <a className="button primary schedules-new" href={href('schedules/define')}>
+            New schedule
+          </a>
         )}
         <span role="status">{gone.length > 0 && `Deleted: ${gone.join(', ')}`}</span>
       </div>
