@@ -6,9 +6,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
+from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.settings import Settings
+from gql_jobs.web import app, runtime
 from gql_jobs.web.pages import DASHBOARD
 from tests.chromium import CHROMIUM, FLAGS
+from tests.job_types import form_jobs
+from tests.running import JOB_TYPES
 from tests.serving import HOST, ServedApi, serving
 
 expect.set_options(timeout=15_000)
@@ -32,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(180))
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The probe and the bundled types, and those of forms: what an API and workers know that are started after it."""
+    registry = Registry()
+    for known in (*load_job_types(JOB_TYPES), *form_jobs.registered()):
+        registry.add(known)
+    for module in (app, runtime):
+        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
+    return registry
 
 
 @pytest.fixture

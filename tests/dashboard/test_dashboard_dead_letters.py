@@ -7,37 +7,19 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.jobs.registry import Registry
 from gql_jobs.settings import Settings
-from gql_jobs.web import app, runtime
 from tests.api.operations import asked, create_many
 from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
 from tests.deadline import until
-from tests.job_types import form_jobs
-from tests.running import JOB_TYPES, RunningWorker, running_worker
-from tests.serving import Data, ServedApi, serving
+from tests.running import RunningWorker, running_worker
+from tests.serving import Data, ServedApi
 
 HOSTILE = "\"'`$(id) </pre><img src=x onerror=alert(1)> \u202e {{}} 😀"
 
 
-@pytest.fixture
-def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The probe, and those of forms."""
-    registry = Registry()
-    for known in (*load_job_types(JOB_TYPES), *form_jobs.registered()):
-        registry.add(known)
-    for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
-    return registry
-
-
-@pytest.fixture
-async def api(settings: Settings, types: Registry) -> AsyncIterator[ServedApi]:
-    """An API that knows these types."""
-    assert types
-    async with serving(settings) as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("types")
 
 
 @pytest.fixture

@@ -2,25 +2,21 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Locator, Page, Route, expect
 
-from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.jobs.viewer import Scope
 from gql_jobs.settings import Settings
-from gql_jobs.web import app, runtime
 from tests.api.operations import CANCEL, ahead, create
 from tests.api.operations import ended as has_ended
 from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
 from tests.guarded import guarded
-from tests.job_types import form_jobs
-from tests.running import JOB_TYPES, running_worker
-from tests.serving import HOST, Api, Data, ServedApi, serving
+from tests.running import running_worker
+from tests.serving import HOST, Api, Data, ServedApi
 from tests.workers.stories import running
 
 JOB = """query ($id: ID!) { job(id: $id) {
@@ -28,23 +24,7 @@ JOB = """query ($id: ID!) { job(id: $id) {
 } }"""
 
 
-@pytest.fixture
-def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The probe and the bundled types, and those of forms."""
-    registry = Registry()
-    for known in (*load_job_types(JOB_TYPES), *form_jobs.registered()):
-        registry.add(known)
-    for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
-    return registry
-
-
-@pytest.fixture
-async def api(settings: Settings, types: Registry) -> AsyncIterator[ServedApi]:
-    """An API that knows these types."""
-    assert types
-    async with serving(settings) as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("types")
 
 
 async def stored(api: Api, job_id: str) -> Data:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,15 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.async_api import APIResponse, Locator, Page, Route, expect
 
-from gql_jobs.jobs.registry import Registry, load_job_types
+from gql_jobs.jobs.registry import Registry
 from gql_jobs.settings import Settings
-from gql_jobs.web import app, runtime
 from tests.api.operations import ahead, create
 from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
-from tests.job_types import form_jobs
-from tests.running import JOB_TYPES, running_worker
-from tests.serving import HOST, Api, Data, ServedApi, serving
+from tests.running import running_worker
+from tests.serving import HOST, Api, Data, ServedApi
 
 HOSTILE = "\"'`$(touch owned)\\ \\u0041 </script><img src=x> %0A !! ' \u202e ünï 😀 \u2028 {{}} ${x} #{x}"
 JOBS = """query { jobs(orderBy: {field: CREATED_AT, direction: DESC}) {
@@ -30,23 +27,7 @@ JOBS = """query { jobs(orderBy: {field: CREATED_AT, direction: DESC}) {
 } }"""
 
 
-@pytest.fixture
-def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The probe and the bundled types, and those of forms."""
-    registry = Registry()
-    for known in (*load_job_types(JOB_TYPES), *form_jobs.registered()):
-        registry.add(known)
-    for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
-    return registry
-
-
-@pytest.fixture
-async def api(settings: Settings, types: Registry) -> AsyncIterator[ServedApi]:
-    """An API that knows these types."""
-    assert types
-    async with serving(settings) as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("types")
 
 
 async def jobs(api: Api) -> list[Data]:

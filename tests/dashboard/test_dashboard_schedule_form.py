@@ -1,42 +1,19 @@
 """The form of the dashboard for a schedule: its preview, what the server says of its fields, and what is stored."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from gql_jobs.jobs.registry import Registry, load_job_types
 from gql_jobs.jobs.schedules import SCHEDULE, Schedule
-from gql_jobs.settings import Settings
-from gql_jobs.web import app, runtime
 from tests.dashboard.axe import NEEDS_AXE, violations_on
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.test_dashboard_schedules import define, item, stored
-from tests.job_types import form_jobs
-from tests.running import JOB_TYPES
-from tests.serving import ServedApi, serving
+from tests.serving import ServedApi
 
-
-@pytest.fixture
-def types(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The probe and the bundled types, and those of forms."""
-    registry = Registry()
-    for known in (*load_job_types(JOB_TYPES), *form_jobs.registered()):
-        registry.add(known)
-    for module in (app, runtime):
-        monkeypatch.setattr(module, "load_job_types", lambda *_: registry)
-    return registry
-
-
-@pytest.fixture
-async def api(settings: Settings, types: Registry) -> AsyncIterator[ServedApi]:
-    """An API that knows these types."""
-    assert types
-    async with serving(settings) as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("types")
 
 
 async def _form(page: Page) -> Locator:
