@@ -1,5 +1,6 @@
 """What README and docs show of the dashboard, made of a real run. ``SCREENSHOTS=docs/dashboard`` keeps the pictures."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ PICTURES = {
     "jobs": "jobs",
     "job": "jobs/{job}",
     "dead_letters": "dead-letters?group={group}",
+    "schedules": "schedules",
     "new_job": "new",
 }
 COMES_LAST = {"job": "growth_percent", "dead_letters": "Payload"}
@@ -34,6 +36,18 @@ REPORT = """mutation {
     }
   }) { job { id } }
 }"""
+
+SCHEDULE = """mutation ($name: String!, $cron: String!, $type: String!, $payload: String!) {
+  upsertRawSchedule(input: {
+    name: $name, cron: $cron, timeZone: "Europe/Berlin", type: $type, payload: $payload
+  }) { schedule { name } }
+}"""
+DIGEST = {"to": "team@example.com", "subject": "Yesterday", "body": "It went well."}
+SALES = {
+    "reportType": "MONTHLY_SALES",
+    "format": "CSV",
+    "dateRange": {"start": "2026-01-01", "end": "2026-06-30"},
+}
 
 
 def _mail(to: str, **options: object) -> dict[str, object]:
@@ -58,6 +72,8 @@ async def _fill(api: Api) -> dict[str, str]:
     groups = await api.ask("{ deadLetterGroups { key } }")
     for _ in range(6):
         await api.ask(REPORT)
+    await api.ask(SCHEDULE, name="nightly-sales", cron="0 3 * * *", type="report_generation", payload=json.dumps(SALES))
+    await api.ask(SCHEDULE, name="morning-digest", cron="30 7 * * 1-5", type="email", payload=json.dumps(DIGEST))
     return {"job": report, "group": groups["deadLetterGroups"][0]["key"]}
 
 
