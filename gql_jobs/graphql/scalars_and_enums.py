@@ -284,7 +284,8 @@ describe_enum(
     SkipReason,
     "Why a tick of a schedule had no run.",
     {
-        "OVERLAP": "A job of an earlier tick had not ended, and the schedule's `overlap` is SKIP.",
+        "OVERLAP": "A job of an earlier tick had not ended, and the schedule's `overlap` is SKIP; or 128 of its jobs "
+        "waited, as behind a pause of their queue: no further ones are made then.",
         "OUTAGE": "An outage of NATS or of the API has held it up for longer than `catchUpSeconds`.",
         "REFUSED": "Its job could not be created within `catchUpSeconds`: its type is not known any more, the payload "
         "does not fit the type, or the store is full. The server's log says which.",

@@ -143,6 +143,7 @@ class _Record:
             "is_by_hand",
             "release_before",
             "is_in_time",
+            "is_late_by_turn",
             "is_missed",
             "is_ready",
             "is_busy",
@@ -177,6 +178,8 @@ class _Record:
         self.release_before = spec.gate.release_before if spec.gate is not None and not job.again else None
         self.is_in_time = False
         """Whether it was looked at before that: whatever holds it back then, it waits for its turn."""
+        self.is_late_by_turn = False
+        """Whether its turn came after that: it is released whenever that can be stored."""
         self.is_missed = job.is_missed
         self.is_ready = False
         """Whether only bounds hold it back."""
@@ -313,7 +316,7 @@ class GateState:
         # Also if it has ended meanwhile and was retried: what is on its way about it is not known to be void yet.
         record.is_busy, record.is_sent = job.id in self._busy, self._busy.get(job.id, False)
         if known is not None:
-            record.is_in_time = known.is_in_time
+            record.is_in_time, record.is_late_by_turn = known.is_in_time, known.is_late_by_turn
         if known is not None and known.verdict is not None and known.verdict.whatever_it_does:
             self._condemn(record, known.verdict)
         elif record.is_missed:
@@ -407,7 +410,7 @@ class GateState:
 
     def stored(self, job_id: str, moment: float, *, stored: bool) -> None:
         """Note that a release is known to be stored, or known not to be, for its rates; ``settled`` follows."""
-        if not stored and (record := self._records.get(job_id)) is not None:
+        if not stored and (record := self._records.get(job_id)) is not None and not record.is_late_by_turn:
             # Whether it is still in time is to be seen.
             record.is_in_time = False
         # Of a job that has ended meanwhile as well.
@@ -453,7 +456,10 @@ class GateState:
             if now is None or alone_since is None or record.due < alone_since:
                 # Whoever held the gate then has looked at it.
                 record.is_in_time = record.is_in_time or now is None or record.due <= now
-            elif record.release_before < now and (record.is_sent or not record.is_in_time):
+            elif self._world.is_paused(record.group.queue):
+                record.is_in_time = True
+            elif record.release_before < now:
+                # Also if it was looked at here: that was while nothing could be done about it.
                 self._condemn(record, Cancellation(record.id, MISSED))
 
     def latest_release(self, job_id: str) -> datetime | None:
@@ -512,6 +518,8 @@ class GateState:
                 continue
             heapq.heappop(group.heap)
             record.is_ready = False
+            if record.release_before is not None and record.release_before < now:
+                record.is_late_by_turn = True
             self._line_up(group)
             return Release(record.id)
 
@@ -677,7 +685,8 @@ class GateState:
         """Return whether a tick is looked at for the first time since it is due, and is too late by then."""
         if record.release_before is None or record.is_in_time or record.due is None or record.due > now:
             return False
-        record.is_in_time = record.release_before >= now
+        # In a paused queue it would not have gone either.
+        record.is_in_time = record.release_before >= now or self._world.is_paused(record.group.queue)
         return not record.is_in_time
 
     def _look_at(self, record: _Record, now: datetime | None) -> None:

@@ -148,7 +148,8 @@ class ScheduleState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_
 
     All ticks of the ``incarnation`` up to ``until`` have been dealt with. ``ahead``: those of them whose jobs are made
     and whose outcome is not known yet; they are due ``offset`` seconds later. ``last_job``: of the latest tick that
-    came to run. ``skips`` and ``last_job`` are kept when the schedule is changed.
+    came to run. ``started``: when the latest tick of an earlier incarnation was due whose job could not be cancelled
+    any more. It is kept when the schedule is changed, as ``skips`` and ``last_job`` are.
     """
 
     incarnation: str
@@ -157,6 +158,7 @@ class ScheduleState(Struct, frozen=True, rename="camel", omit_defaults=True, kw_
     offset: int = 0
     skips: dict[SkipReason, Skips] = {}
     last_job: str | None = None
+    started: Moment | None = None
     version: int = field(name="v", default=1)
 
     def job_id(self, tick: datetime) -> str:
@@ -199,13 +201,15 @@ def state_of(schedule: Schedule, known: ScheduleState | None, started: datetime 
     """
     if known is not None and known.incarnation == schedule.incarnation:
         return known
-    since = max(schedule.since, started) if started is not None else schedule.since
+    done = [moment for moment in (started, known.started if known is not None else None) if moment is not None]
+    since = max([schedule.since, *done])
     return ScheduleState(
         incarnation=schedule.incarnation,
         until=since - schedule.offset,
         offset=round(schedule.offset.total_seconds()),
         skips=known.skips if known is not None else {},
         last_job=known.last_job if known is not None else None,
+        started=max(done, default=None),
     )
 
 
@@ -220,10 +224,11 @@ class TickPlan(NamedTuple):
     look_at: datetime | None
 
 
-def plan(schedule: Schedule, state: ScheduleState, now: datetime) -> TickPlan:
+def plan(schedule: Schedule, state: ScheduleState, now: datetime, *, was_full: bool = False) -> TickPlan:
     """Return which ticks of a schedule are to be made at a moment, and which were missed.
 
     :param state: as ``state_of`` returns it.
+    :param was_full: whether as many of its jobs waited at the last look as may, so that no further one was made.
     """
     if schedule.paused:
         return TickPlan(state, (), None)
@@ -231,7 +236,7 @@ def plan(schedule: Schedule, state: ScheduleState, now: datetime) -> TickPlan:
     ticks = schedule.ticks_after(state.until)
     tick = next(ticks, None)
     if tick is not None and tick + offset < too_old:
-        state = _without_old(schedule, state, too_old)
+        state = _without_old(schedule, state, too_old, SkipReason.OVERLAP if was_full else SkipReason.OUTAGE)
         ticks = schedule.ticks_after(state.until)
         tick = next(ticks, None)
     make: list[datetime] = []
@@ -250,7 +255,7 @@ def plan(schedule: Schedule, state: ScheduleState, now: datetime) -> TickPlan:
     return TickPlan(state, tuple(make), None if look_at is None else max(look_at, now + BETWEEN_LOOKS))
 
 
-def _without_old(schedule: Schedule, state: ScheduleState, too_old: datetime) -> ScheduleState:
+def _without_old(schedule: Schedule, state: ScheduleState, too_old: datetime, why: SkipReason) -> ScheduleState:
     """Return the state after the ticks that are too old to be made up for."""
     missed, last = 0, state.until
     for tick in schedule.ticks_after(state.until):
@@ -260,7 +265,7 @@ def _without_old(schedule: Schedule, state: ScheduleState, too_old: datetime) ->
         if missed == MOST_MISSED_COUNTED:
             last = max(last, too_old - schedule.offset - timedelta(seconds=1))
             break
-    return replace(state, until=last).skipping(SkipReason.OUTAGE, last, missed)
+    return replace(state, until=last).skipping(why, last, missed)
 
 
 def _next_look(state: ScheduleState, following: datetime | None, now: datetime) -> datetime | None:

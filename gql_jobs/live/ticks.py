@@ -17,6 +17,7 @@ from gql_jobs.index.index import Index
 from gql_jobs.jobs.errors import GqlJobsError, QueueUnavailable
 from gql_jobs.jobs.messages import SteeringMessage
 from gql_jobs.jobs.schedules import (
+    MOST_PENDING,
     SCHEDULE,
     SCHEDULE_STATE,
     Schedule,
@@ -41,6 +42,8 @@ _GATHERED = 0.05
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(seconds=30)
 """How soon a schedule is looked at again of which something could not be made: doubled each time, up to the latter."""
+_FORGOTTEN_AFTER = timedelta(seconds=30)
+"""How long it is kept in mind that a job of a deleted schedule had just started."""
 _AT_ONCE_DUE = datetime.min.replace(tzinfo=UTC)
 
 
@@ -184,17 +187,28 @@ class Ticks:
             stored = await self._commands.retire(name, schedule)
             self._own[name] = stored
         if schedule is None:
-            return None
+            return await self._forget(name, stored, now)
         state = state_of(schedule, stored.state)
         state, missing = settled(state, now, self._index.job)
         state, missing = await self._without_refused(schedule, state, missing, now)
-        planned = plan(schedule, state, now)
+        was_full = stored.state is not None and len(stored.state.ahead) >= MOST_PENDING
+        planned = plan(schedule, state, now, was_full=was_full)
         if planned.state != stored.state:
             seq = await self._commands.write_state(name, planned.state, stored.seq)
             self._own[name] = StoredState(planned.state, seq)
         for tick in (*missing, *planned.make):
             await self._commands.make(schedule, planned.state, tick)
         return planned.look_at
+
+    async def _forget(self, name: str, stored: StoredState, now: datetime) -> datetime | None:
+        """Forget what is left of a deleted schedule; return when to try that again."""
+        state = stored.state
+        if state is None:
+            return None
+        if state.started is not None and now < state.started + _FORGOTTEN_AFTER:
+            return state.started + _FORGOTTEN_AFTER
+        self._own[name] = StoredState(None, await self._commands.write_state(name, None, stored.seq))
+        return None
 
     async def _without_refused(
         self, schedule: Schedule, state: ScheduleState, missing: tuple[datetime, ...], now: datetime

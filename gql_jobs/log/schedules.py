@@ -426,7 +426,8 @@ class ScheduleCommands:
     async def retire(self, name: str, schedule: Schedule | None) -> StoredState:
         """Cancel what is ahead of what had the name before; have the state be that of ``schedule``.
 
-        :param schedule: what has the name now; None to forget the state.
+        :param schedule: what has the name now; None if nothing has. The state is forgotten then, but for when the last
+            job was due that had started: whoever defines it anew at that moment must not make the tick once more.
         :returns: the state as it is then.
         :raises QueueUnavailable: if the server does not answer, or others keep writing.
         """
@@ -438,10 +439,15 @@ class ScheduleCommands:
             if schedule is not None and state.incarnation == schedule.incarnation:
                 return StoredState(state, present.seq)
             started = await self._cancel_ahead(name, state, schedule)
-            new = None
             if schedule is not None:
                 # Nobody looks any more for what has become of what was due by then.
                 new = state_of(schedule, await self._settled(state, schedule.since), started)
+            elif started is None and state.started is None:
+                new = None
+            else:
+                new = msgspec.structs.replace(state, ahead=(), started=started or state.started)
+            if new == state:
+                return StoredState(state, present.seq)
             value = as_value(new) if new is not None else None
             try:
                 return StoredState(new, await self._steering.write(SCHEDULE_STATE, name, value, present.seq))
@@ -457,13 +463,15 @@ class ScheduleCommands:
         present = await self._steering.read(SCHEDULE_STATE, name)
         return StoredState(read_state(present), present.seq if present is not None else 0)
 
-    async def write_state(self, name: str, state: ScheduleState, expected_seq: int) -> int:
+    async def write_state(self, name: str, state: ScheduleState | None, expected_seq: int) -> int:
         """Store what has been made of a schedule, in place of the message with this sequence; return the new one.
 
+        :param state: None to forget it.
         :raises Superseded: if others have written since.
         :raises QueueUnavailable: if the server does not answer; it may have been stored then.
         """
-        return await self._steering.write(SCHEDULE_STATE, name, as_value(state), expected_seq)
+        value = as_value(state) if state is not None else None
+        return await self._steering.write(SCHEDULE_STATE, name, value, expected_seq)
 
     async def was_made(self, job_id: str) -> bool:
         """Return whether the stream has anything of the job of a tick.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,7 +24,14 @@ _FROM_NOW = re.compile(r"([0-9]{1,6})(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
-class AheadParameter(click.ParamType[str]):
+if TYPE_CHECKING:
+    _TextType = click.ParamType[str]
+else:
+    # Generic in newer releases of click alone.
+    _TextType = click.ParamType
+
+
+class AheadParameter(_TextType):
     """A moment that lies ahead: as the API takes it, or from now. What is neither is the API's to refuse."""
 
     name = "moment"

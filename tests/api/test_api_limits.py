@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gql_jobs import clock
+from gql_jobs.jobs.errors import no_such_queue
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen
@@ -70,7 +71,7 @@ async def test_a_limit_outside_its_bounds_is_refused_and_named(api: ServedApi) -
     refusal = await api.refusal(_SET, name="none", limits={})
     assert (refusal["extensions"]["argument"], refusal["message"]) == (
         "name",
-        "There is no queue 'none'; known are: cpu, default, threads.",
+        no_such_queue("none", api.runtime.registry.queues),
     )
 
 

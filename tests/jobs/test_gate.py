@@ -452,6 +452,35 @@ def test_a_tick_that_was_looked_at_in_time_waits_for_a_limit_or_a_pause_however_
     assert gate.drain() == [tick.id]
 
 
+def test_a_tick_whose_turn_came_late_is_released_whenever_that_can_be_stored(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    gate.paused.add("default")
+    gate.now += timedelta(minutes=1)
+    assert gate.drain() == []
+    gate.now += timedelta(minutes=10)
+    gate.paused.clear()
+    gate.state.look_again()
+    release = gate.state.next(gate.now, gate.moment)
+    assert release == Release(tick.id)
+    gate.state.sent(release)
+    gate.state.stored(tick.id, gate.moment, stored=False)
+    gate.state.settled(tick.id)
+    gate.now += timedelta(minutes=10)
+    assert gate.drain() == [tick.id]
+
+
+def test_a_tick_of_a_paused_queue_waits_though_the_gate_was_taken_anew_since(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    gate.paused.add("default")
+    attended_until = gate.now
+    gate.now += timedelta(minutes=10)
+    gate.state.begin(gate.moment, gate.now, attended_until)
+    assert gate.drain() == []
+    gate.paused.clear()
+    gate.state.look_again()
+    assert gate.drain() == [tick.id]
+
+
 def test_a_tick_whose_release_has_not_been_stored_in_time_is_skipped(gate: Told) -> None:
     tick = _made_up_tick(gate)
     gate.now += timedelta(minutes=1)

@@ -182,6 +182,16 @@ def test_a_changed_schedule_begins_behind_what_could_not_be_cancelled() -> None:
     assert (state.incarnation, state.ahead, state.skipped) == (new.incarnation, (), 3)
     assert plan(new, state, START + 2 * MINUTE).make[0] > START + 5 * MINUTE
     assert plan(new, state_of(new, known), START + 2 * MINUTE).make[0] > START + MINUTE
+    # Also one that was changed once more at the same moment, of which nothing is ahead.
+    newest = schedule(incarnation=str(uuid.UUID(int=9)), since=START + MINUTE)
+    assert plan(newest, state_of(newest, state), START + 2 * MINUTE).make[0] > START + 5 * MINUTE
+
+
+@pytest.mark.parametrize("was_full", [True, False])
+def test_ticks_that_are_not_made_because_too_many_wait_are_no_outage(*, was_full: bool) -> None:
+    one = schedule()
+    planned = plan(one, begun(one), START + 60 * MINUTE, was_full=was_full)
+    assert list(planned.state.skips) == [SkipReason.OVERLAP if was_full else SkipReason.OUTAGE]
 
 
 def test_the_id_of_a_tick_follows_from_the_incarnation_and_the_moment() -> None:

@@ -213,6 +213,48 @@ async def test_what_a_process_leaves_that_ends_in_a_deletion_is_tidied_by_the_ho
         await until(lambda: not runtime.ticks.has_work, "nothing is left to be done")
 
 
+@pytest.mark.parametrize("first", ["changed", "deleted"])
+async def test_a_tick_that_comes_while_its_schedule_is_changed_twice_is_made_once(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    real, has_come = ScheduleCommands.retire, asyncio.Event()
+
+    async def late(self: ScheduleCommands, *args: Any) -> Any:
+        await has_come.wait()
+        return await real(self, *args)
+
+    def upsert(steps: int) -> Any:
+        payload = accepted(ProbePayload(steps=steps))
+        return runtime.schedules.upsert(definition("n", payload=payload, recurrence=Recurrence(every_seconds=3)))
+
+    def incarnation() -> str | None:
+        schedule = known(runtime, "n")
+        return schedule.incarnation if schedule is not None else None
+
+    async def queued() -> list[Job]:
+        return [job for job in await jobs_of(runtime, "n") if job.status is JobStatus.QUEUED]
+
+    async with holding(runtime):
+        await upsert(1)
+        before = await until(queued, "a tick has come")
+        monkeypatch.setattr(ScheduleCommands, "retire", late)
+        async with asyncio.TaskGroup() as group:
+            for change in (runtime.schedules.delete("n") if first == "deleted" else upsert(2), upsert(3)):
+                present = incarnation()
+                group.create_task(change)
+                await until(lambda was=present: incarnation() != was, "it is changed")  # type: ignore[misc]
+            await until(lambda: _more(queued, len(before)), "the next tick comes meanwhile")
+            has_come.set()
+        due = len(await queued())
+        await until(lambda: _more(queued, due), "it goes on")
+    moments = [job.run_at for job in await queued()]
+    assert len(moments) == len(set(moments))
+
+
+async def _more(jobs: Callable[[], Any], than: int) -> bool:
+    return len(await jobs()) > than
+
+
 async def test_a_tick_that_was_written_down_but_not_made_is_made_by_the_next_holder(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

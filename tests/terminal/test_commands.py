@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from gql_jobs.cli import cli
+from gql_jobs.jobs.errors import no_such_queue
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import JobStatus
 from gql_jobs.settings import Settings
@@ -372,10 +373,8 @@ async def test_a_queue_is_limited_and_its_limits_are_shown(api: ServedApi, comma
     assert (refused.code, refused.out) == (Exit.REFUSED, "")
     assert "concurrency must be a whole number from 1" in refused.err
     unknown = await command("limits", "nobody")
-    assert (unknown.code, unknown.err) == (
-        Exit.UNKNOWN,
-        "Error: There is no queue 'nobody'; known are: cpu, default, threads.\n",
-    )
+    told = no_such_queue("nobody", api.runtime.registry.queues)
+    assert (unknown.code, unknown.err) == (Exit.UNKNOWN, f"Error: {told}\n")
     assert (await command("limits", "default", "--none", "--per-key", "1")).code == Exit.USAGE
 
 
