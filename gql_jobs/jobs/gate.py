@@ -441,7 +441,7 @@ class GateState:
         :param alone_since: until when the gate was held by anybody: ticks that have become due since then were not held
             back by anything, and are skipped where it is too late for them. None if that is not known.
         """
-        self._skip_missed(now, alone_since)
+        self.skip_missed(now, alone_since)
         for job_id in list(self._busy):
             self.settled(job_id)
         self._pending.clear()
@@ -449,7 +449,8 @@ class GateState:
             self._begin_rate(bound, rate.most / rate.length, moment)
         self.look_again()
 
-    def _skip_missed(self, now: datetime | None, alone_since: datetime | None) -> None:
+    def skip_missed(self, now: datetime | None, alone_since: datetime | None) -> None:
+        """Skip the ticks that have become due since a moment at which the gate was last attended, and are too late."""
         for record in list(self._records.values()):
             if record.release_before is None or record.due is None or record.status is not _S.WAITING:
                 continue

@@ -51,6 +51,8 @@ IDLE_AFTER = 2.0
 """Seconds without anything to hold the gate for after which it is given up."""
 _APPLIED_WITHIN = 5.0
 """Seconds to wait for the index before it is waited for again."""
+_ALONE_AFTER = 2 * RENEWED_EVERY + 2
+"""Seconds without a word of the server after which nothing is decided: what becomes due then is not attended."""
 RETRY_DELAY = 1.0
 """Seconds after an error until the gate is looked at again."""
 MOVED_DELAY = 0.2
@@ -238,6 +240,11 @@ class GateHolder:
         """Whether what this process knows is enough: its index follows, and nothing there is of a newer release."""
         return self._feed.caught_up and self._index.failure is None and not self._index.has_newer
 
+    @property
+    def _is_alone(self) -> bool:
+        """Whether the server has not been heard of for so long that it may be away."""
+        return time.monotonic() - self._told_moment > _ALONE_AFTER
+
     async def _until_wanted(self) -> None:
         """Wait until there is work for a holder, and nobody seems to be it."""
         while True:
@@ -296,8 +303,12 @@ class GateHolder:
                 await self.lease.renew(ends=True)
                 return
             with suppress(QueueUnavailable):
+                was_alone = self._is_alone
                 await self.lease.renew()
                 await self._tell_time()
+                if was_alone:
+                    self.state.skip_missed(self._now(), self._attended_until)
+                    self._changed.set()
                 self._attended_until = self._told_at
 
     async def _tell_time(self) -> None:
@@ -317,7 +328,7 @@ class GateHolder:
         looked_at = recalled_at = time.monotonic()
         while True:
             self._changed.clear()
-            if self._may_decide:
+            if self._may_decide and not self._is_alone:
                 await self._carry_out(is_cluster=is_cluster)
             now, moment = self._now(), time.monotonic()
             delay = self.state.delay(now, moment)

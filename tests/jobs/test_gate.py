@@ -452,6 +452,21 @@ def test_a_tick_that_was_looked_at_in_time_waits_for_a_limit_or_a_pause_however_
     assert gate.drain() == [tick.id]
 
 
+def test_a_tick_that_came_while_the_server_was_away_is_skipped_where_it_is_too_late(gate: Told) -> None:
+    gate.limit(Limits(concurrency=1))
+    before = gate.create()
+    assert gate.drain() == [before.id]
+    attended_until = gate.now
+    tick = _made_up_tick(gate)
+    gate.now += timedelta(minutes=1)
+    assert gate.drain() == []
+    gate.now += timedelta(minutes=2)
+    gate.state.skip_missed(gate.now, attended_until)
+    gate.complete(before.id)
+    assert gate.drain() == []
+    assert _is_missed(gate, tick)
+
+
 def test_a_tick_whose_turn_came_late_is_released_whenever_that_can_be_stored(gate: Told) -> None:
     tick = _made_up_tick(gate)
     gate.paused.add("default")
