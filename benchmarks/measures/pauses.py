@@ -33,11 +33,11 @@ RESUME = 'mutation { resumeQueue(name: "default") { queue { name } } }'
 
 
 async def _pause_ours(plan: Plan) -> list[Sample]:
-    pauses = plan.size(10, 2)
+    pauses = plan.size(5, 2)
     async with AsyncExitStack() as opened:
         system = await opened.enter_async_context(stack.running())
         connection = await opened.enter_async_context(connect(Settings(nats_url=system.nats.url), "benchmarks"))
-        await system.fill("noop", [stack.EMAIL] * plan.size(100_000, 40_000))
+        await system.fill("noop", [stack.EMAIL] * plan.size(200_000, 100_000))
         await system.work(CONCURRENCY, WORKERS)
         await system.workers_ready(WORKERS)
         starts: list[datetime] = []
