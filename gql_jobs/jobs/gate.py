@@ -476,6 +476,11 @@ class GateState:
         return not self._records
 
     @property
+    def has_blocked(self) -> bool:
+        """Whether jobs wait for a place, so that each attempt that ends lets another job go."""
+        return any(self._blocked[what] for what in (_QUEUE, _QUEUE_KEY, _TYPE, _TYPE_KEY))
+
+    @property
     def has_work(self) -> bool:
         """Whether any job is known here for which somebody has to hold the gate."""
         return self._needing > 0

@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -39,6 +39,8 @@ A transaction costs as much as several messages, and a job whose events come in 
 """
 BATCH_WAIT_WATCHED = 0.005
 """Seconds of that wait at most while somebody waits for the index or for events."""
+BATCH_WAIT_FOLLOWED = 0.001
+"""Seconds of that wait at most while what this process does next depends on what is applied."""
 BATCH_WAIT_UNWATCHED = 0.02
 """Seconds of that wait at most while nobody does."""
 CATCH_UP_BATCH = 8192
@@ -93,6 +95,8 @@ class Feed:
         self._consumer = OrderedConsumer(connection, codec.JOBS_STREAM, (), index.position + 1)
         self._consumer.max_batch = CATCH_UP_BATCH
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self.is_followed: Callable[[], bool] = lambda: False
+        """Returns whether what this process does next depends on what the index applies."""
         self._awaited = asyncio.Event()
         self._tie_breaker = count()
         self._applied = 0
@@ -221,9 +225,9 @@ class Feed:
         """Wait after a batch of ``applied`` messages, so that the next transaction has more of them."""
         pause = BATCH_WAIT_PER_MESSAGE * (applied - 1) if applied and self._consumer.is_emptied else 0
         # Also with nothing to wait for: a long catch-up has to let other tasks run between two batches.
-        await asyncio.sleep(min(pause, BATCH_WAIT_WATCHED))
+        await asyncio.sleep(min(pause, BATCH_WAIT_FOLLOWED if self.is_followed() else BATCH_WAIT_WATCHED))
         pause = min(pause, BATCH_WAIT_UNWATCHED) - BATCH_WAIT_WATCHED
-        if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched)):
+        if pause > 0 and not (self.caught_up and (self._waiters or self._bus.is_watched or self.is_followed())):
             self._awaited.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):

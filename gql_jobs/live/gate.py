@@ -277,6 +277,8 @@ class GateHolder:
         self.state.begin(time.monotonic(), self._now(), alone_since)
         self._attended_until = self._told_at
         parts = [self._act(is_cluster=is_cluster), self._renew(), self.lease.lost.wait()]
+        # Each job that ends makes room for another one: batches of the index are not gathered for as long then.
+        self._feed.is_followed = lambda: self.state.has_blocked
         tasks = [asyncio.ensure_future(part) for part in (*parts, *(work.run() for work in self._beside))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -286,6 +288,7 @@ class GateHolder:
             if self.lease.lost.is_set():
                 raise GateLost
         finally:
+            self._feed.is_followed = lambda: False
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
