@@ -159,7 +159,7 @@ class Feed:
                 read = codec.read_message(message.subject, message.data, message.seq, message.at)
                 if read is not None:
                     messages.append(read)
-                elif steered := codec.read_steering(message.subject, message.data, message.seq, message.at):
+                elif steered := codec.read_steering(message):
                     steering.append(steered)
             except codec.Unreadable as error:
                 log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gql_jobs.jetstream.ordered_consumer import StreamMessage
 from gql_jobs.jetstream.stored_messages import StoredMessage
 from gql_jobs.jobs import messages
 from gql_jobs.jobs.messages import AttemptBody, Body, Kind, Message, SteeringMessage
@@ -191,20 +192,20 @@ def steering_name(subject: str) -> tuple[str, str] | None:
     return None
 
 
-def read_steering(subject: str, data: bytes, seq: int, at: datetime) -> SteeringMessage | None:
+def read_steering(stored: StoredMessage | StreamMessage) -> SteeringMessage | None:
     """Return a stored message as a value; None if it is no steering message.
 
     :raises Unreadable: if its body is not that of a message of this version.
     """
-    if (named := steering_name(subject)) is None:
+    if (named := steering_name(stored.subject)) is None:
         return None
     try:
-        body = _decode_steered(data)
+        body = _decode_steered(stored.data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Unreadable(str(error)) from error
     _check_version(body)
     value = body.value if body.value != messages.REMOVED else None
-    return SteeringMessage(*named, seq, at, value, body.actor)
+    return SteeringMessage(*named, stored.seq, stored.at, value, body.actor)
 
 
 def is_job_id(token: str) -> bool:

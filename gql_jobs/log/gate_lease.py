@@ -166,7 +166,7 @@ class GateLease:
 
     def _read(self, stored: codec.JobMessage) -> SteeringMessage | None:
         try:
-            return codec.read_steering(stored.subject, stored.data, stored.seq, stored.at)
+            return codec.read_steering(stored)
         except codec.Unreadable:
             return None
 

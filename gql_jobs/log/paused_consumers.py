@@ -54,7 +54,7 @@ async def stored_pause(connection: Connection, queue: str) -> Pause | None:
     if stored is None:
         return None
     try:
-        message = codec.read_steering(stored.subject, stored.data, stored.seq, stored.at)
+        message = codec.read_steering(stored)
     except codec.Unreadable:
         # Of a newer release: its own processes see to it.
         return None

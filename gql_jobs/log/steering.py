@@ -47,7 +47,7 @@ class SteeringLog:
         if stored is None:
             return None
         try:
-            return codec.read_steering(stored.subject, stored.data, stored.seq, stored.at)
+            return codec.read_steering(stored)
         except codec.Newer as error:
             raise QueueUnavailable(
                 f"The {what} {name} was written by a newer release than this process has."
@@ -65,7 +65,7 @@ class SteeringLog:
         with queue_errors("The stream could not be read"):
             async for stored in messages_of(self._log.connection, codec.JOBS_STREAM, codec.steering_subjects(what)):
                 try:
-                    message = codec.read_steering(stored.subject, stored.data, stored.seq, stored.at)
+                    message = codec.read_steering(stored)
                 except codec.Unreadable:
                     continue
                 if message is not None:

@@ -58,7 +58,7 @@ class FollowedPauses:
 
     async def _apply(self, message: StreamMessage) -> None:
         try:
-            steering = codec.read_steering(message.subject, message.data, message.seq, message.at)
+            steering = codec.read_steering(message)
         except codec.Unreadable as error:
             # The server's consumers are paused whatever this release can read.
             log.warning("message %d on %s is set aside: %s", message.seq, message.subject, error)
