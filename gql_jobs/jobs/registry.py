@@ -146,7 +146,7 @@ class Registry:
                 f"The payload model {shown} is that of no registered job type: import the module that calls job_type "
                 "for it."
             )
-        names = ", ".join(repr(job_type.name) for job_type in found)
+        names = ", ".join(sorted(repr(job_type.name) for job_type in found))
         if name is None:
             raise LookupError(f"The payload model {shown} is that of several job types: say which is meant of {names}.")
         raise LookupError(f"The job type {name!r} has not the payload model {shown}, which is that of {names}.")

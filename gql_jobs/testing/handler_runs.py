@@ -322,7 +322,7 @@ def _type_of(handler: Callable[..., Any], payload: Any, name: str | None, known:
             f"The handler {shown} is that of no such job type: import the module that calls job_type for it."
         )
     if len(found) > 1:
-        names = ", ".join(repr(one.name) for one in found)
+        names = ", ".join(sorted(repr(one.name) for one in found))
         raise LookupError(f"The handler {shown} is that of several job types: say which is meant, type=… of {names}.")
     (job_type,) = found
     if not _is_run_by_workers(handler, job_type.handler):

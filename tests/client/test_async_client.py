@@ -126,7 +126,7 @@ async def test_what_is_refused_says_which_field_is_at_fault(
 
 async def test_what_no_job_can_be_made_of_is_refused_before_anything_is_sent() -> None:
     async with AsyncClient(f"http://{HOST}:9", patience=0) as client:
-        with pytest.raises(LookupError, match="say which is meant of 'probe', 'probe_thread', 'probe_cpu'"):
+        with pytest.raises(LookupError, match="say which is meant of 'probe', 'probe_cpu', 'probe_thread'"):
             await client.create(ProbePayload())
         with pytest.raises(LookupError, match="is that of no registered job type: import the module"):
             await client.create(ProbeResult(attempt=1))

@@ -148,13 +148,13 @@ def test_a_type_is_found_by_its_payload_model(emptied: Registry) -> None:
         emptied.of_payload(Urgent)
     reminder = job_type("reminder", payload=Text, handler="m:f")
     with pytest.raises(
-        LookupError, match=r"Text is that of several job types: say which is meant of 'text', 'reminder'"
+        LookupError, match=r"Text is that of several job types: say which is meant of 'reminder', 'text'"
     ):
         emptied.of_payload(Text)
     assert emptied.of_payload(Text, "reminder") is reminder
     job_type("ping", payload=Ping, handler="m:f")
     with pytest.raises(
-        LookupError, match=r"'ping' has not the payload model .*Text, which is that of 'text', 'reminder'"
+        LookupError, match=r"'ping' has not the payload model .*Text, which is that of 'reminder', 'text'"
     ):
         emptied.of_payload(Text, "ping")
 

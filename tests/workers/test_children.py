@@ -278,7 +278,7 @@ async def _creates_none_of_several(context: JobContext) -> None:
     ("creates", "says"),
     [
         (_creates_undefined, "is the payload model of no job type that is registered"),
-        (_creates_none_of_several, "say which is meant of 'probe', 'probe_thread', 'probe_cpu'"),
+        (_creates_none_of_several, "say which is meant of 'probe', 'probe_cpu', 'probe_thread'"),
         (
             lambda context: context.create(ProbePayload(), type="email"),
             "The job type 'email' has not the payload model",
