@@ -267,6 +267,19 @@ async def test_whoever_waits_is_told_when_the_index_has_got_there_and_when_it_ha
         assert (feed.caught_up, feed.lag, feed.position) == (True, 0, 3)
 
 
+async def test_while_what_is_applied_decides_what_comes_next_no_batch_is_gathered_for_long(
+    commands: JobCommands, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wait in ("BATCH_WAIT_PER_MESSAGE", "BATCH_WAIT_WATCHED", "BATCH_WAIT_UNWATCHED"):
+        monkeypatch.setattr(f"gql_jobs.live.feed.{wait}", 3600)
+    async with _fed(connection, tmp_path / "index") as (feed, _):
+        feed.is_followed = lambda: True
+        for _ in range(2):
+            # Some come together: after a lone message nothing is gathered anyway.
+            created = await commands.create_many([request() for _ in range(20)])
+            assert await feed.wait_for(created[-1].job.last_seq, 10)
+
+
 async def test_every_event_that_was_applied_is_counted_once_however_many_have_come_since_somebody_looked(
     job_log: JobLog,
     commands: JobCommands,

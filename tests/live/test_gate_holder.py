@@ -100,6 +100,20 @@ async def test_jobs_are_released_as_places_come_free(system: System) -> None:
     assert b'"v":3' in history[1].data
 
 
+async def test_its_process_follows_the_stream_closely_for_as_long_as_jobs_wait_for_a_place(system: System) -> None:
+    feed = system.runtime.feed
+    await system.limit(Limits(concurrency=1))
+    await until(lambda: system.runtime.steering.all(codec.QUEUE_LIMITS), "the limit is known")
+    first = await system.create()
+    await system.has(first, S.QUEUED)
+    assert not feed.is_followed()
+    second = await system.create()
+    await until(feed.is_followed, "a job waits for a place")
+    await system.run(first)
+    await system.has(second, S.QUEUED)
+    await until(lambda: not feed.is_followed(), "none waits for a place any more")
+
+
 async def test_nobody_renews_a_lease_while_nothing_is_held_back(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
