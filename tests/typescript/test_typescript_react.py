@@ -130,6 +130,29 @@ async def test_a_job_that_has_failed_is_run_again_and_shown_on(
 
 
 @pytest.mark.usefixtures("worker")
+async def test_a_job_is_changed_before_it_starts_run_again_with_another_payload_and_deleted(
+    api: ServedApi, open_page: OpenPage
+) -> None:
+    page = await open_page(api.port, "Changed", steps=1)
+    said, connection = _shown(page)
+    await page.get_by_role("button", name="Create").click()
+    await expect(said).to_have_text("SCHEDULED")
+    await page.get_by_role("button", name="Change").click()
+    await expect(said).to_have_text("DEAD_LETTER")
+    await page.get_by_role("button", name="Change").click()
+    await expect(page.get_by_role("alert")).to_have_text("INVALID_STATE")
+    await page.get_by_role("button", name="Repair").click()
+    await expect(said).to_have_text("COMPLETED")
+    await expect(connection).to_have_text("ended")
+    await page.get_by_role("button", name="Delete").click()
+    await until(lambda: _is_deleted(api), "the job is deleted")
+
+
+async def _is_deleted(api: ServedApi) -> bool:
+    return await _total(api) == 0
+
+
+@pytest.mark.usefixtures("worker")
 async def test_a_list_shows_the_newest_jobs_as_they_are_and_how_many_there_are_in_all_over_a_cut(
     api: ServedApi, open_page: OpenPage
 ) -> None:

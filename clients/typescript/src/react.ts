@@ -16,9 +16,16 @@ import {
 import type { CreateOptions, JobsClient, WatchListOptions } from './client.js';
 import { asJobsError, type JobsError } from './errors.js';
 import type { JobFilter, JobStatus } from './generated/operations.js';
-import type { JobHandle, WatchOptions } from './jobHandle.js';
+import type { JobChanges, JobHandle, WatchOptions } from './jobHandle.js';
 import type { ListedJob } from './jobList.js';
-import type { JobState, NameOf, PayloadOf, RegisteredJobs, ResultOf } from './jobTypes.js';
+import {
+  type JobState,
+  type NameOf,
+  nameOf,
+  type PayloadOf,
+  type RegisteredJobs,
+  type ResultOf,
+} from './jobTypes.js';
 import { canonical } from './json.js';
 import { type Liveness, type Shown, WatchedThings } from './watched.js';
 
@@ -46,7 +53,7 @@ function useWatchedThings(): WatchedThings {
   return known;
 }
 
-export interface WatchedJob<State, Result> {
+export interface WatchedJob<State, Result, Payload = never> {
   /** The job as it stands; undefined until that is known. */
   readonly job: State | undefined;
   readonly status: JobStatus | undefined;
@@ -62,7 +69,13 @@ export interface WatchedJob<State, Result> {
   readonly problem: JobsError | null;
   /** Run it again after it has failed for good or was cancelled, and go on watching. */
   readonly retry: () => Promise<void>;
+  /** As `retry`, to do this in the place of what was asked for. */
+  readonly retryWith: (payload: Payload) => Promise<void>;
   readonly cancel: () => Promise<void>;
+  /** Change it, which has not started yet. Rejects with `INVALID_STATE` once it has. */
+  readonly update: (changes: JobChanges<Payload>) => Promise<void>;
+  /** Delete it for good, with all that was stored of it. Rejects with `INVALID_STATE` while it runs. */
+  readonly delete: () => Promise<void>;
 }
 
 const UNKNOWN: Shown<never> = { value: null, connection: 'connecting', problem: null };
@@ -77,7 +90,12 @@ const NOTHING = { subscribe: () => () => {}, get: unknown };
 export function useJob<Name extends NameOf<RegisteredJobs> = NameOf<RegisteredJobs>>(
   target: string | JobHandle<RegisteredJobs, Name> | null | undefined,
   { maxPerSecond, appearsWithin }: Pick<WatchOptions, 'maxPerSecond' | 'appearsWithin'> = {},
-): WatchedJob<JobState<RegisteredJobs, Name>, ResultOf<RegisteredJobs, Name>> {
+): WatchedJob<
+  JobState<RegisteredJobs, Name>,
+  ResultOf<RegisteredJobs, Name>,
+  PayloadOf<RegisteredJobs, Name>
+> {
+  type Payload = PayloadOf<RegisteredJobs, Name>;
   const client = useJobsClient();
   const all = useWatchedThings();
   const { id, name } = typeof target === 'object' && target ? target : { id: target, name: undefined };
@@ -89,11 +107,34 @@ export function useJob<Name extends NameOf<RegisteredJobs> = NameOf<RegisteredJo
   const cancel = useCallback(async () => {
     if (id) await client.cancel(id);
   }, [client, id]);
-  const retry = useCallback(async () => {
-    if (!id) return;
-    await client.retry(id);
-    all.restart(id);
-  }, [client, all, id]);
+  const remove = useCallback(async () => {
+    if (id) await client.delete(id);
+  }, [client, id]);
+  /** With the type of the job, without which a payload says too little; of an id it is what is shown, or is asked for. */
+  const typed = useCallback(
+    async <Options extends { payload?: Payload }>(id: string, options: Options) => {
+      if (options.payload === undefined || name) return { ...options, name: name as Name };
+      const shown = watched.get().value ?? (await client.job(id));
+      return { ...options, name: nameOf(shown?.__typename ?? '') as Name };
+    },
+    [client, watched, name],
+  );
+  const update = useCallback(
+    async (changes: JobChanges<Payload>) => {
+      if (id) await client.update<Name>(id, await typed(id, changes));
+    },
+    [client, typed, id],
+  );
+  const retryWith = useCallback(
+    async (payload?: Payload) => {
+      if (!id) return;
+      await client.retry<Name>(id, await typed(id, { payload }));
+      all.restart(id);
+    },
+    [client, all, typed, id],
+  );
+  // Given to a button as it is, it would be called with the event.
+  const retry = useCallback(() => retryWith(), [retryWith]);
   return {
     job: (job ?? undefined) as JobState<RegisteredJobs, Name> | undefined,
     status: job?.status,
@@ -103,7 +144,10 @@ export function useJob<Name extends NameOf<RegisteredJobs> = NameOf<RegisteredJo
     connection,
     problem,
     retry,
+    retryWith,
     cancel,
+    update,
+    delete: remove,
   };
 }
 

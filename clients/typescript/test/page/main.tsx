@@ -82,7 +82,37 @@ function List(): ReactNode {
   );
 }
 
-const VIEWS = { Maker, OnMount, List };
+function Changed(): ReactNode {
+  const { create, job } = useCreateJob('probe');
+  const [reason, setReason] = useState('');
+  // By its id alone, so that its type is what the job tells.
+  const { status, connection, update, retryWith, delete: remove } = useJob<'probe'>(job?.id);
+  const attempt = (call: Promise<void>) => void call.catch(({ code }: JobsError) => setReason(code));
+  return (
+    <section aria-label="first">
+      <output>{`${status}`}</output>
+      <em>{connection}</em>
+      {reason && <p role="alert">{reason}</p>}
+      <button
+        type="button"
+        onClick={() => create(payload, { runAt: new Date(Date.now() + 3_600_000).toISOString() })}
+      >
+        Create
+      </button>
+      <button type="button" onClick={() => attempt(update({ payload: { permanent: true }, runAt: null }))}>
+        Change
+      </button>
+      <button type="button" onClick={() => attempt(retryWith({ steps: 1 }))}>
+        Repair
+      </button>
+      <button type="button" onClick={() => attempt(remove())}>
+        Delete
+      </button>
+    </section>
+  );
+}
+
+const VIEWS = { Maker, OnMount, List, Changed };
 
 function Page(): ReactNode {
   const [isShown, setShown] = useState(true);
