@@ -69,8 +69,7 @@ class JobChanges(Struct, frozen=True):
         """
         spec = replace(job.spec, run_at=None) if job.retried else job.spec
         if job.status is JobStatus.QUEUED:
-            # It is queued once more, and was in time before.
-            spec = replace(spec, fire_before=None)
+            spec = spec.queued_in_time
         changed = []
         if not isinstance(self.run_at, UnsetType):
             # What is due already runs at once, whenever it was to run.

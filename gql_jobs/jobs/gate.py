@@ -175,7 +175,9 @@ class _Record:
         self.overlap = spec.gate.overlap if spec.gate is not None else None
         # Whoever retries the job of a tick by hand wants it to run, however late, and no other one to end for that.
         self.is_by_hand = job.again
-        self.release_before = spec.gate.release_before if spec.gate is not None and not job.again else None
+        # Nor is a job too late that was in time before it failed.
+        has_latest = spec.gate is not None and job.status is _S.WAITING and not job.again
+        self.release_before = spec.gate.release_before if spec.gate is not None and has_latest else None
         self.is_in_time = False
         """Whether it was looked at before that: whatever holds it back then, it waits for its turn."""
         self.is_late_by_turn = False
@@ -433,15 +435,14 @@ class GateState:
         if record.is_held:
             self._look_at(record, None)
 
-    def begin(self, moment: float, now: datetime | None = None, alone_since: datetime | None = None) -> None:
+    def begin(self, moment: float, now: datetime, attended_until: datetime | None) -> None:
         """Begin to act, once everything is known that was written before by whomever.
 
         :param moment: of the monotonic clock.
         :param now: by the server's clock.
-        :param alone_since: until when the gate was held by anybody: ticks that have become due since then were not held
-            back by anything, and are skipped where it is too late for them. None if that is not known.
+        :param attended_until: as for ``skip_missed``.
         """
-        self.skip_missed(now, alone_since)
+        self.skip_missed(now, attended_until)
         for job_id in list(self._busy):
             self.settled(job_id)
         self._pending.clear()
@@ -449,15 +450,19 @@ class GateState:
             self._begin_rate(bound, rate.most / rate.length, moment)
         self.look_again()
 
-    def skip_missed(self, now: datetime | None, alone_since: datetime | None) -> None:
-        """Skip the ticks that have become due since a moment at which the gate was last attended, and are too late."""
+    def skip_missed(self, now: datetime, attended_until: datetime | None) -> None:
+        """Skip the ticks that have become due since the gate was last attended, and for which it is too late.
+
+        Nothing but that has held them back. Those that a holder has looked at before wait for their turn.
+
+        :param now: by the server's clock.
+        :param attended_until: when somebody is known to have held the gate last, and for a while; None for never.
+        """
         for record in list(self._records.values()):
-            if record.release_before is None or record.due is None or record.status is not _S.WAITING:
+            if record.release_before is None or record.due is None or record.due > now:
                 continue
-            if now is None or alone_since is None or record.due < alone_since:
-                # Whoever held the gate then has looked at it.
-                record.is_in_time = record.is_in_time or now is None or record.due <= now
-            elif self._world.is_paused(record.group.queue):
+            is_seen = attended_until is not None and record.due < attended_until
+            if is_seen or self._world.is_paused(record.group.queue):
                 record.is_in_time = True
             elif record.release_before < now:
                 # Also if it was looked at here: that was while nothing could be done about it.

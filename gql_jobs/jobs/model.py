@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple, Self
 from urllib.parse import quote
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 # UUIDs only: an id becomes part of a subject, where a wildcard would name other jobs.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -219,6 +220,12 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     def earliest(self) -> datetime | None:
         """When it may run at the earliest, whoever waits for that: the server, or the gate."""
         return self.gate.run_at if self.gate is not None else self.run_at
+
+    @property
+    def queued_in_time(self) -> "Spec":
+        """The same, of a job that was queued once: as a tick it is never too late after that."""
+        gate = replace(self.gate, release_before=None) if self.gate is not None else None
+        return replace(self, fire_before=None, gate=gate)
 
 
 class JobState(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

@@ -264,8 +264,6 @@ class GateHolder:
         :raises GateLost: if another process has it.
         :raises QueueUnavailable: | QueueFull: if the server does not answer, or has no room.
         """
-        attended = [moment for moment in (self.lease.attended_until, self._attended_until) if moment is not None]
-        alone_since = max(attended, default=None)
         last = await self.lease.acquire()
         while not await self._feed.wait_for(last, _APPLIED_WITHIN):
             if self.lease.lost.is_set():
@@ -273,8 +271,10 @@ class GateHolder:
         self._figures["acquired"] += 1
         await self._tell_time()
         is_cluster = (await stream_info(self._log.connection)).config.get("num_replicas", 1) > 1
-        # What was on its way when the gate was held before is in the index by now, or was refused.
-        self.state.begin(time.monotonic(), self._now(), alone_since)
+        # Every renewal of another holder is known by now, as is what was on its way then, unless it was refused.
+        attended = [moment for moment in (self.lease.attended_until, self._attended_until) if moment is not None]
+        attended_until = max(attended, default=None)
+        self.state.begin(time.monotonic(), self._now(), attended_until)
         self._attended_until = self._told_at
         parts = [self._act(is_cluster=is_cluster), self._renew(), self.lease.lost.wait()]
         # Each job that ends makes room for another one: batches of the index are not gathered for as long then.
@@ -513,7 +513,7 @@ class GateHolder:
         :raises QueueUnavailable: | QueueFull: if the server does not answer, or has no room.
         """
         subject = codec.event_subject(job.id, Kind.EDITED)
-        body = Edited(submission=job.submission_seq, spec=job.spec)
+        body = Edited(submission=job.submission_seq, spec=job.spec.queued_in_time)
         return await self._log.append(Write(job.id, subject, body, job_events(job.id, job.event_seq)))
 
 

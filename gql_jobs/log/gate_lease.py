@@ -65,12 +65,12 @@ class GateLease:
 
     @property
     def attended_until(self) -> datetime | None:
-        """Until when it is known to have been held, by the server's clock; None if that is not known.
+        """When it was last renewed, by the server's clock; None for never.
 
-        That this process has begun to take it says nothing.
+        That somebody has taken it says nothing: he may have ended before he had looked at what was due by then.
         """
-        known = (message for message in self._known.values() if message.name == _RENEWAL or not self._is_own(message))
-        return max((message.at for message in known), default=None)
+        renewal = self._known.get(_RENEWAL)
+        return renewal.at if renewal is not None else None
 
     def _is_own(self, message: SteeringMessage | None) -> bool:
         holder = _holder_of(message) if message is not None else None

@@ -28,6 +28,7 @@ UNKNOWN = object()
 """The outcome of a write for which nobody waits any longer."""
 _TRIES = 3
 _MOVED_DELAY = 0.2
+_ALONE_AFTER = 2 * RENEWED_EVERY + 2
 _EVERY = 256
 
 
@@ -70,6 +71,10 @@ class ApiProcess:
         self.stored: list[tuple[int, str]] = []
         self.later: list[tuple[float, str]] = []
         self.knows_time_since = (self.moment, self.world.stream.now)
+        self.renewals = 0
+        self.attended_before: datetime | None = None
+        self.attended_until: datetime | None = None
+        """When it last held the gate and heard from the server."""
         for (of, limited), limits in self.index.limits.items():
             self.state.limit(of, limited, limits, self.moment)
         for job in self.index.jobs.values():
@@ -165,6 +170,8 @@ class ApiProcess:
         return len(placed)
 
     def _is_paused(self, queue: str) -> bool:
+        if queue in self.index.paused:
+            self.world.promises.seen_paused(queue)
         return queue in self.index.paused
 
     def _idle(self, of: str, name: str) -> float | None:
@@ -187,6 +194,22 @@ class ApiProcess:
     def may_decide(self) -> bool:
         """Whether its index had everything when it was told of something last."""
         return self.caught_up
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has not heard from the server for so long that it decides nothing."""
+        return self.moment - self.knows_time_since[0] > _ALONE_AFTER
+
+    def _known_attended_until(self) -> datetime | None:
+        """When somebody is known to have held the gate last."""
+        said = [lease.at for name, lease in self.index.leases.items() if name in self._attesting]
+        return max([*said, *([self.attended_until] if self.attended_until else [])], default=None)
+
+    @property
+    def _attesting(self) -> set[str]:
+        """The names of messages by which the gate is known to have been held."""
+        all_of_them = {"renewal", *map(str, range(LANES))}
+        return all_of_them if self.world.breaks("take a take-over for attendance") else {"renewal"}
 
     @property
     def is_free(self) -> bool:
@@ -258,9 +281,18 @@ class ApiProcess:
         subject = codec.steering_subject(codec.GATE_LEASES, "renewal")
         first, seq = next(iter(self.held.items()))
         over = codec.steering_subject(codec.GATE_LEASES, str(first))
+        was_alone, began = self.is_alone, self.world.stream.now
+        self.renewals += 1
+        number = self.renewals
         outcome = yield Put(subject, (self.identity, ends), over, seq)
-        if isinstance(outcome, Stored):
+        if isinstance(outcome, Stored) and number == self.renewals:
+            # It does not wait for the answer to an earlier one any more.
             self.knows_time_since = self.moment, self.world.stream.now
+            if was_alone:
+                self.state.skip_missed(self.now, self.attended_until)
+            else:
+                self.world.promises.renewed(self, began)
+            self.attended_until = self.now
         elif isinstance(outcome, Refused):
             self.lose()
 
@@ -273,24 +305,35 @@ class ApiProcess:
         if self.phase == "idle" and self.state.has_work and self.may_decide and self.is_free:
             self.world.terms += 1
             self.phase, self.term, self.stored = "taking", self.world.terms, []
+            self.attended_before = self._known_attended_until()
             self.world.begin(self, self._take(), self.term)
         if self.phase == "applying" and (
             self.index.position >= self.last_lease or self.world.breaks("release before the last lease is applied")
         ):
-            self.phase = "holding"
-            self.renewed_at = self.moment
-            self.knows_time_since = self.moment, self.world.stream.now
-            if self.world.breaks("take the rates for unused at a take-over"):
-                self.state._world.idle = lambda _, __: None  # noqa: SLF001
-            self.state.begin(self.moment)
+            self._begin_to_hold()
         if self.phase == "holding" and not self.state.has_work:
             self.world.begin(self, self.renew(ends=True))
             self.lose()
         if self.phase == "holding" and self.may_decide:
-            self._carry_out()
+            if not self.is_alone:
+                self._carry_out()
             if self.phase == "holding" and self.moment - self.renewed_at >= RENEWED_EVERY:
                 self.renewed_at = self.moment
                 self.world.begin(self, self.renew(), self.term)
+
+    def _begin_to_hold(self) -> None:
+        self.phase = "holding"
+        self.renewed_at = self.moment
+        self.knows_time_since = self.moment, self.world.stream.now
+        if self.world.breaks("take the rates for unused at a take-over"):
+            self.state._world.idle = lambda _, __: None  # noqa: SLF001
+        attended_until = self._known_attended_until()
+        if self.world.breaks("take up what an outage has kept"):
+            attended_until = self.now
+        elif self.world.breaks("skip by what was known before a take-over"):
+            attended_until = self.attended_before
+        self.state.begin(self.moment, self.now, attended_until)
+        self.attended_until = self.now
 
     def _carry_out(self) -> None:
         self._settle_applied()
@@ -353,6 +396,11 @@ class ApiProcess:
                 self.state.stored(job.id, self.moment, stored=False)
                 self.state.settled(job.id)
                 return
+            latest = self.state.latest_release(job.id)
+            if latest is not None and latest <= self.now:
+                # A gate that is taken anew refuses what may still be on its way.
+                self.lose()
+                return
             outcome = yield put
         is_stored = isinstance(outcome, Stored)
         if self.world.breaks("forget a release once it is sent"):
@@ -376,7 +424,7 @@ class ApiProcess:
     def _undo(self, job: Job, action: Cancellation | Recall) -> Writes:
         """Cancel a job, or take its release back, if it has not moved since that was decided."""
         if isinstance(action, Recall):
-            body = Edited(submission=job.submission_seq, spec=job.spec)
+            body = Edited(submission=job.submission_seq, spec=job.spec.queued_in_time)
             subject = codec.event_subject(job.id, Kind.EDITED)
             outcome = yield Put(subject, body, codec.event_subjects(job.id), job.event_seq, job.id, Kind.EDITED)
             self._note(job.id, outcome)

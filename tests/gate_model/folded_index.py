@@ -1,5 +1,7 @@
 """What a reader of the stream knows: jobs by the real fold, and what steers them, up to a position."""
 
+from datetime import datetime
+
 from msgspec import Struct
 
 from gql_jobs.jobs.fold import fold
@@ -14,9 +16,10 @@ PLACED = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 
 
 class Lease(Struct, frozen=True):
-    """The newest message of one of the leases, or of the renewal: who wrote it, and whether that one has given up."""
+    """The newest message of one of the leases, or of the renewal: who wrote it when, and whether it has given up."""
 
     seq: int
+    at: datetime
     holder: str
     ended: bool = False
 
@@ -77,7 +80,7 @@ class FoldedIndex:
             case codec.TYPE_LIMITS:
                 self.limits["type", name] = value or UNLIMITED
             case codec.GATE_LEASES:
-                self.leases[name] = Lease(entry.seq, *value)
+                self.leases[name] = Lease(entry.seq, entry.at, *value)
             case codec.PAUSES:
                 (self.paused.add if value else self.paused.discard)(name)
 

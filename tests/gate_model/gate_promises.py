@@ -6,10 +6,10 @@ that did so after a release was decided do not count against it.
 """
 
 from collections import defaultdict, deque
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from gql_jobs.jobs.claim import TERMINAL, due_again
+from gql_jobs.jobs.claim import MISSED, TERMINAL, due_again
 from gql_jobs.jobs.gate import Release
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.messages import Kind, Submission
@@ -27,6 +27,8 @@ _RECENT = 200
 """Releases that are looked back at."""
 _HELD = frozenset({JobStatus.WAITING, JobStatus.RETRYING})
 _ENDS = TERMINAL - {Kind.EXPIRED}
+_ABOUT = timedelta(seconds=0.1)
+"""By how much a holder's idea of the server's time is wrong at most."""
 
 
 class Broken(AssertionError):
@@ -67,6 +69,14 @@ class GatePromises:
         self.lanes: dict[int, set[str]] = defaultdict(set)
         self.complete_terms: list[int] = []
         self.released = 0
+        self.renewed_at: datetime | None = None
+        """When a holder has last said that it still is one."""
+        self.paused_at: dict[str, datetime] = {}
+        """When a holder has last found a queue paused."""
+        self.seen: dict[tuple[str, int], tuple[int, datetime]] = {}
+        """In which term and when a holder that had nothing to do saw a tick that was due, and not too late; by life."""
+        self.held_back: set[tuple[str, int]] = set()
+        """Those of them whose holder has renewed its lease since, and knows that."""
 
     def _demand(self, holds: object, promise: str, *facts: object) -> None:
         if not holds:
@@ -125,7 +135,9 @@ class GatePromises:
         named = codec.steering_name(entry.put.subject)
         assert named is not None
         what, name = named
-        if what == codec.GATE_LEASES and name != "renewal" and entry.put.about is not None:
+        if what == codec.GATE_LEASES and name == "renewal":
+            self.renewed_at = entry.at
+        elif what == codec.GATE_LEASES and entry.put.about is not None:
             term = entry.put.about
             self.lanes[term].add(name)
             if len(self.lanes[term]) == LANES:
@@ -161,6 +173,8 @@ class GatePromises:
             if message.kind is Kind.COMPLETED:
                 self.completed.add(job_id)
             reason = message.body.reason if message.kind is Kind.CANCELLED else None
+            if reason == MISSED:
+                self._missed(entry, after, life)
             if reason is not None and "after which it was to run" in reason:
                 self._demand(
                     not life.is_retry,
@@ -171,6 +185,51 @@ class GatePromises:
             if reason is not None and "had not started by" in reason:
                 begun = life.attempt > 0
                 self._demand(not begun, "start_before concerns the first start", job_id, reason)
+
+    # Ticks, and what an outage has kept from being looked at in time.
+
+    def seen_paused(self, queue: str) -> None:
+        """Note that a holder has found a queue paused."""
+        self.paused_at[queue] = self.world.stream.now
+
+    def renewed(self, api: ApiProcess, began: datetime) -> None:
+        """Note that a holder has renewed its lease, which it has begun to do then, and has heard so."""
+        self.held_back |= {tick for tick, (term, at) in self.seen.items() if term == api.term and at < began}
+
+    def _missed(self, entry: Entry, job: Job, life: Life) -> None:
+        """Check that a tick is skipped only if it was too late for it, and nothing but an outage has held it back."""
+        gate = job.spec.gate
+        if gate is None:
+            submission = self.world.stream.entry(job.submission_seq)
+            latest = job.spec.fire_before
+            is_late = submission is not None and latest is not None and submission.at > latest
+        else:
+            is_late = gate.release_before is not None and gate.release_before - _ABOUT < entry.at
+        self._demand(is_late, "no tick is skipped in time", job.id)
+        self._demand(
+            (job.id, life.seq) not in self.held_back, "a tick that was held back in time is not skipped", job.id
+        )
+
+    def _may_go(self, api: ApiProcess, job: Job) -> bool:
+        """Whether a job is no tick that is too late, or may have been seen by a holder since it was due."""
+        due, latest = _times(job)
+        if due is None or latest is None or job.id in api.index.retried or latest + _ABOUT > api.now:
+            return True
+        was_paused = self.paused_at.get(job.spec.queue, due - _ABOUT) > due - _ABOUT
+        was_held = self.renewed_at is not None and self.renewed_at + _ABOUT > due
+        created = self.world.stream.entry(self.lives[job.id].seq) if job.id in self.lives else None
+        was_there = created is not None and created.at <= due
+        return was_paused or was_held or not was_there or any(job_id == job.id for job_id, _ in self.seen)
+
+    def _see(self, api: ApiProcess, busy: set[str]) -> None:
+        now = api.now
+        for job in api.index.jobs.values():
+            due, latest = _times(job)
+            life = self.lives.get(job.id)
+            if due is None or latest is None or life is None or job.id in busy:
+                continue
+            if due <= now <= latest:
+                self.seen[job.id, life.seq] = api.term, self.world.stream.now
 
     # Releases.
 
@@ -293,6 +352,10 @@ class GatePromises:
     def _started(self, job: Job) -> None:
         spec = job.spec
         life = self.lives[job.id]
+        submission = self.world.stream.entry(job.submission_seq)
+        latest = submission.put.body.spec.fire_before if submission is not None else None
+        is_late = submission is not None and latest is not None and submission.at > latest
+        self._demand(not is_late, "what is queued too late is not started", job.id)
         if spec.gate is not None and spec.after and life.attempt == 1 and not life.is_retry:
             done = self.completed if spec.after_policy is DependencyPolicy.CANCEL else self._ended
             missing = [needed for needed in spec.after if needed not in done]
@@ -312,11 +375,13 @@ class GatePromises:
         ahead = [other.id for other in self._ready(api) if _group(other) == _group(job) and _order(other) < _order(job)]
         self._demand(not ahead, "jobs go by priority and then creation", job.id, "before", ahead)
         self._demand(job.status in _HELD and job.spec.gate is not None, "only what is held is released", job)
+        self._demand(self._may_go(api, job), "a tick that an outage has kept is skipped", job.id, "by", api.name)
 
     def overlooked(self, api: ApiProcess) -> None:
         """Check that a holder that has nothing more to do has overlooked nothing."""
         now = api.now
         busy = api.busy
+        self._see(api, busy)
         late = [
             job.id
             for job in api.index.jobs.values()
@@ -400,6 +465,14 @@ class GatePromises:
             known = {job_id: job.last_seq for job_id, job in api.index.jobs.items()}
             truth = {job_id: job.last_seq for job_id, job in self.truth.jobs.items()}
             self._demand(known == truth, "every index is the fold of the stream", api.name)
+
+
+def _times(job: Job) -> tuple[datetime | None, datetime | None]:
+    """When a tick that waits at the gate is due, and when it is too late to look at it first; None if it is no such."""
+    gate = job.spec.gate
+    if gate is None or job.status is not JobStatus.WAITING:
+        return None, None
+    return gate.run_at, gate.release_before
 
 
 def _group(job: Job) -> tuple[Any, ...]:

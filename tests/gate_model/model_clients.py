@@ -47,10 +47,11 @@ class ModelClients:
         known = list(self.world.truth.jobs)
         after = tuple(sorted(draw.sample(known, min(len(known), draw.choice((0, 0, 0, 0, 0, 1, 2))))))
         limited = not (api.index.limit("queue", queue).is_none and api.index.limit("type", job_type).is_none)
-        is_tick = draw.random() < 0.12
-        is_gated = limited or bool(after and not renews) or is_tick or draw.random() < self.world.gated
+        is_tick = draw.random() < 0.15
+        overlap = draw.choice((OverlapPolicy.SKIP, OverlapPolicy.CANCEL_OTHER, None)) if is_tick else None
+        is_gated = limited or bool(after and not renews) or overlap is not None or draw.random() < self.world.gated
         run_at = later if is_tick or draw.random() < 0.15 else None
-        overlap = draw.choice((OverlapPolicy.SKIP, OverlapPolicy.CANCEL_OTHER)) if is_tick else None
+        too_late = later + timedelta(seconds=draw.choice((0.5, 3, 30))) if is_tick else None
         asked = spec(
             type=job_type,
             queue=queue,
@@ -62,8 +63,9 @@ class ModelClients:
             after=() if is_tick or renews else after,
             after_policy=draw.choice(list(DependencyPolicy)),
             start_before=now + timedelta(seconds=draw.choice((2, 10, 40))) if draw.random() < 0.2 else None,
-            schedule="nightly" if is_tick else None,
-            gate=Gate(run_at=run_at, overlap=overlap) if is_gated else None,
+            schedule=f"nightly {overlap}" if is_tick else None,
+            gate=Gate(run_at=run_at, overlap=overlap, release_before=too_late) if is_gated else None,
+            fire_before=None if is_gated else too_late,
         )
         last = self.world.stream.last(codec.event_subjects(job_id)) if job_id in self.world.promises.deleted else None
         body = Submission(spec=asked, event_seq=last.seq if last else 0, after_expiry=last is not None)
@@ -82,7 +84,7 @@ class ModelClients:
         ]
         if ended:
             job = self.world.random.choice(ended)
-            asked = replace(job.spec, start_before=None)
+            asked = replace(job.spec, start_before=None, fire_before=None)
             body = Submission(spec=asked, event_seq=job.event_seq)
             self.world.write(self.world.submission(job.id, body))
 
@@ -98,11 +100,14 @@ class ModelClients:
             self.world.begin(None, self._edit(self.world.random.choice(some), dies=self.world.random.random() < 0.3))
 
     def _edit(self, job: Job, *, dies: bool) -> "Writes":
-        asked = replace(job.spec, priority=self.world.random.choice(list(JobPriority)))
+        asked = job.spec.queued_in_time if job.status is JobStatus.QUEUED else job.spec
+        asked = replace(asked, priority=self.world.random.choice(list(JobPriority)))
         if self.world.random.random() < 0.4:
             run_at = self.world.stream.now + timedelta(seconds=self.world.random.choice((0, 3, 15)))
             gate = asked.gate
-            asked = replace(asked, gate=replace(gate, run_at=run_at)) if gate else replace(asked, run_at=run_at)
+            # What is moved by hand is to run however late that is.
+            moved = replace(gate, run_at=run_at, release_before=None) if gate else None
+            asked = replace(asked, gate=moved) if moved else replace(asked, run_at=run_at, fire_before=None)
         body = Edited(submission=job.submission_seq, spec=asked, changed=("priority",))
         ends = job.submission_seq if job.status is JobStatus.SCHEDULED else 0
         outcome = yield self.world.event(job, Kind.EDITED, body, ends)

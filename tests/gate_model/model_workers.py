@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from gql_jobs.jobs.claim import TERMINAL, Decision, Drop, Exhausted, Start, Wait, decide, first_start, too_late
+from gql_jobs.jobs.claim import MISSED, TERMINAL, Decision, Drop, Exhausted, Start, Wait, decide, first_start, too_late
 from gql_jobs.jobs.messages import (
     AttemptBody,
     Cancelled,
@@ -76,7 +76,7 @@ class ModelWorkers:
         while isinstance(decision, Start | Exhausted):
             facts: dict[str, Any] = {"worker_id": f"w{worker}", "errors": decision.errors}
             over = codec.event_subjects(job_id)
-            late = self._late_reason(body, decision) if isinstance(decision, Start) else None
+            late = self._late_reason(entry, decision) if isinstance(decision, Start) else None
             if late is not None:
                 kind, fact = Kind.CANCELLED, Cancelled(submission=seq, reason=late)
             elif isinstance(decision, Exhausted):
@@ -107,10 +107,15 @@ class ModelWorkers:
             body = replace(body, spec=replace(body.spec, gate=None))
         return decide(body, entry.seq, message, redelivered=redelivered, now=self.world.stream.now)
 
-    def _late_reason(self, submission: Submission, start: Start) -> str | None:
+    def _late_reason(self, entry: Entry, start: Start) -> str | None:
         """Why a job is cancelled instead of started, as workers do it."""
-        latest = submission.spec.start_before
-        if latest is None or start.attempt > 1 or start.event_seq != submission.event_seq:
+        submission: Submission = entry.put.body
+        spec, latest = submission.spec, submission.spec.start_before
+        if start.attempt > 1 or start.event_seq != submission.event_seq:
+            return None
+        if spec.fire_before is not None and entry.at > spec.fire_before and not self.world.breaks("pass over firing"):
+            return MISSED
+        if latest is None:
             return None
         return too_late(latest) if latest <= self.world.stream.now else None
 

@@ -496,6 +496,40 @@ def test_a_tick_of_a_paused_queue_waits_though_the_gate_was_taken_anew_since(gat
     assert gate.drain() == [tick.id]
 
 
+def test_a_tick_that_is_due_only_after_a_pause_is_not_held_back_by_it(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    gate.paused.add("default")
+    gate.state.begin(gate.moment, gate.now, None)
+    gate.paused.clear()
+    gate.now += timedelta(minutes=3)
+    assert gate.drain() == []
+    assert _is_missed(gate, tick)
+
+
+def test_a_tick_that_was_due_before_anybody_has_ever_held_the_gate_is_skipped_where_it_is_too_late(gate: Told) -> None:
+    tick = _made_up_tick(gate)
+    gate.now += timedelta(minutes=3)
+    gate.state.begin(gate.moment, gate.now, None)
+    assert gate.drain() == []
+    assert _is_missed(gate, tick)
+
+
+def test_the_job_of_a_tick_that_has_failed_is_tried_again_however_late_by_whoever_holds_the_gate_then() -> None:
+    before = Told()
+    tick = _made_up_tick(before)
+    before.now += timedelta(minutes=1)
+    assert before.drain() == [tick.id]
+    failed_at = before.now
+    another = Told()
+    again = failed_at + timedelta(minutes=5)
+    another.move(before.start(tick.id), S.RETRYING, failed_at=failed_at, next_attempt_at=again)
+    another.now = failed_at + timedelta(minutes=1)
+    another.state.begin(another.moment, another.now, failed_at)
+    assert another.drain() == []
+    another.now = again + timedelta(seconds=1)
+    assert another.drain() == [tick.id]
+
+
 def test_a_tick_whose_release_has_not_been_stored_in_time_is_skipped(gate: Told) -> None:
     tick = _made_up_tick(gate)
     gate.now += timedelta(minutes=1)

@@ -29,6 +29,8 @@ def test_the_gate_keeps_its_promises_whatever_its_holders_the_workers_and_the_cl
         "pass over dependencies",
         "pass over startBefore",
         "pass over priorities",
+        "take up what an outage has kept",
+        "take a take-over for attendance",
     ],
 )
 def test_the_model_sees_a_rule_that_is_broken(mutation: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -238,12 +238,32 @@ async def test_a_lease_is_old_when_it_was_not_renewed_for_ten_seconds_of_whoever
     assert observer.free_in() == 0
 
 
+async def test_a_gate_was_attended_until_its_last_renewal_and_not_because_somebody_has_taken_it(
+    job_log: JobLog,
+) -> None:
+    async def attended() -> list[datetime | None]:
+        for message in await SteeringLog(job_log).all(codec.GATE_LEASES):
+            for lease in (holder, observer):
+                lease.observe(message)
+        return [holder.attended_until, observer.attended_until]
+
+    holder, observer = (GateLease(SteeringLog(job_log)) for _ in range(2))
+    await holder.acquire()
+    assert await attended() == [None, None]
+    await holder.renew()
+    ((renewal,),) = {(until,) for until in await attended()}
+    assert renewal is not None
+    await observer.acquire()
+    assert await attended() == [renewal, renewal]
+
+
 async def test_what_nobody_can_run_any_more_is_taken_back_and_released_again(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_gate, "RECALLED_EVERY", 0.05)
     monkeypatch.setattr(live_gate, "LOOKED_EVERY", 0.05)
-    job = await system.create()
+    latest = clock.now() + timedelta(hours=1)
+    job = await system.create(gate=Gate(release_before=latest))
     await system.has(job, S.QUEUED)
     await say(system.log, job, Started)
     await say(system.log, job, Failed, errors=(error(1),), next_attempt_at=clock.now())
@@ -254,6 +274,8 @@ async def test_what_nobody_can_run_any_more_is_taken_back_and_released_again(
     holder.state._world.is_able = lambda _, __: False  # noqa: SLF001
     waits = await system.has(job, S.WAITING)
     assert waits.changed == ()
+    # It was released in time, so that it is never too late for it after that.
+    assert waits.spec.gate == Gate()
     holder.state._world.is_able = able  # noqa: SLF001
     holder.state.look_again()
     again = await system.has(job, S.QUEUED)
