@@ -16,7 +16,7 @@ from gql_jobs import clock
 from gql_jobs.graphql.context import Context
 from gql_jobs.graphql.engine.strawberry_internals import describe_enum
 from gql_jobs.index.reader import QueuePlace, Reader
-from gql_jobs.jobs.gate import Hold
+from gql_jobs.jobs.gate_lines import Hold
 from gql_jobs.jobs.limits import rate_text
 from gql_jobs.jobs.model import Job, JobStatus
 from gql_jobs.log.heartbeats import WorkerSeen

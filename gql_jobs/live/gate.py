@@ -22,7 +22,8 @@ from gql_jobs import clock
 from gql_jobs.index.index import Index, JobChange
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import GqlJobsError, InvalidState, NotFound, QueueUnavailable
-from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release, World
+from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release
+from gql_jobs.jobs.gate_lines import World
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.messages import Continued, Edited, Kind, SteeringMessage, Submission
 from gql_jobs.jobs.model import Job, JobStatus

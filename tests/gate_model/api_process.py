@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from gql_jobs.jobs.gate import Action, Cancellation, GateState, Recall, Release, World
+from gql_jobs.jobs.gate import Action, Cancellation, GateState, Recall, Release
+from gql_jobs.jobs.gate_lines import World
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.messages import Continued, Edited, Kind, Submission
 from gql_jobs.jobs.model import Job, JobPriority, JobStatus

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from gql_jobs.jobs.claim import MISSED
-from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release, World
+from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release
+from gql_jobs.jobs.gate_lines import World
 from gql_jobs.jobs.limits import Limits
 from gql_jobs.jobs.model import DependencyPolicy, Gate, Job, JobError, JobPriority, JobStatus, OverlapPolicy, new_job_id
 from tests.stories import BEGAN, spec
