@@ -49,6 +49,24 @@ async def _opened(stack: AsyncExitStack, settings: Settings) -> Runtime:
     return await _answered(lambda: stack.enter_async_context(open_runtime(settings, JOB_TYPES)), "a process is open")
 
 
+async def _working(stack: AsyncExitStack, settings: Settings) -> None:
+    """A worker that has started, which may take a few tries while the servers agree on their leaders."""
+
+    async def started() -> bool:
+        async with AsyncExitStack() as own:
+            worker = await own.enter_async_context(running_worker(settings))
+            waiting = asyncio.ensure_future(worker.started.wait())
+            own.callback(waiting.cancel)
+            assert worker.task is not None
+            await asyncio.wait({waiting, worker.task}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.task.done():
+                await worker.task
+            stack.push_async_exit(own.pop_all())
+        return True
+
+    await _answered(started, "a worker has started")
+
+
 async def _created(runtime: Runtime, type_name: str = "probe") -> str:
     """The id of a job."""
     return await _answered(lambda: create(runtime, type_name), "a job is created")
@@ -73,7 +91,7 @@ async def test_a_pause_takes_effect_on_every_worker_and_outlives_the_leader(
     async with AsyncExitStack() as stack:
         runtime = await _opened(stack, settings)
         for _ in range(3):
-            await stack.enter_async_context(running_worker(settings.model_copy(update={"num_workers": 2})))
+            await _working(stack, settings.model_copy(update={"num_workers": 2}))
         busy = await create_many(runtime, 6, gate=gate)
         await running(runtime, *busy, within=30)
         waiting = await create_many(runtime, 30)
@@ -107,8 +125,7 @@ async def test_a_pause_ends_by_itself_though_its_leader_is_killed_and_no_api_pro
             end = clock.now() + timedelta(seconds=12)
             await runtime.pauses.pause("default", None, end, None)
             job_id = await _created(runtime)
-        worker = await stack.enter_async_context(running_worker(settings))
-        await asyncio.wait_for(worker.started.wait(), 30)
+        await _working(stack, settings)
         await _kill_the_leader(cluster, settings)
         connection = await stack.enter_async_context(connect(settings, "test"))
         await _answered(lambda: _has_started(connection, job_id), "the job is started")
@@ -136,7 +153,7 @@ async def test_a_consumer_that_is_made_anew_while_its_queue_is_paused_is_born_pa
             await _answered(lambda one=priority: _deleted(runtime.connection, one), "a consumer is deleted")  # type: ignore[misc]
         await _answered(lambda: _made(runtime.connection, settings), "the consumers are made anew")
         assert await _answered(lambda: _states(runtime.connection), "the consumers are there") == {True}
-        await stack.enter_async_context(running_worker(settings))
+        await _working(stack, settings)
         await _others_run(runtime)
         await _none_has_started(runtime, [job_id])
         await runtime.pauses.resume("default", None)
