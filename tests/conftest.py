@@ -13,12 +13,15 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from gql_jobs import clock, logs
 from gql_jobs.graphql import schema
+from gql_jobs.graphql.engine.budget import OperationLimits
+from gql_jobs.graphql.engine.strawberry_internals import core_schema
 from gql_jobs.graphql.registered_types import RegisteredTypes
 from gql_jobs.jetstream.connection import Connection, connect
 from gql_jobs.jetstream.server import EmbeddedServer, embedded_server
@@ -55,6 +58,26 @@ def _types_made_once(registry: Registry, stored: StoredPayloads | None = None) -
 
 
 vars(schema)["RegisteredTypes"] = _types_made_once
+_schemas: dict[int, schema.JobsSchema] = {}
+
+
+class _SchemaMadeOnce(schema.JobsSchema):
+    """The schema of types that are made once: its definition is the same for all servers, and nothing else is."""
+
+    def __init__(self, registered: RegisteredTypes, limits: OperationLimits | None, **how: Any) -> None:
+        known = _schemas.get(id(registered.objects))
+        if known is None:
+            super().__init__(registered, limits, **how)
+            # It holds the types, so that no others get the same id.
+            _schemas[id(registered.objects)] = self
+        else:
+            vars(self).update(vars(known), _schema=copy.copy(core_schema(known)))
+            # What ``Info.schema`` reads.
+            vars(self._schema)["_strawberry_schema"] = self
+            self._operate(registered, limits, **how)
+
+
+vars(schema)["JobsSchema"] = _SchemaMadeOnce
 
 
 def pytest_collection_finish() -> None:

@@ -54,9 +54,6 @@ class JobsSchema(strawberry.Schema):
     def __init__(
         self, registered: RegisteredTypes, limits: OperationLimits | None, *, plain_fields: bool, named: Iterable[str]
     ) -> None:
-        self.present = registered.present
-        self.present_unread = registered.present_unread
-        self.present_by_type = registered.present_by_type
         describe_one_of()
         objects = [UnknownJob, *registered.objects.values()]
         types: list[Any] = [*objects, *EVENT_TYPES.values(), *CHANGE_TYPES.values(), ErrorCode]
@@ -67,6 +64,15 @@ class JobsSchema(strawberry.Schema):
             types=types,
             config=StrawberryConfig(scalar_map=SCALARS),
         )
+        self._operate(registered, limits, plain_fields=plain_fields, named=named)
+
+    def _operate(
+        self, registered: RegisteredTypes, limits: OperationLimits | None, *, plain_fields: bool, named: Iterable[str]
+    ) -> None:
+        """Set what this object has beside its definition, which is by far the slowest part of it to make."""
+        self.present = registered.present
+        self.present_unread = registered.present_unread
+        self.present_by_type = registered.present_by_type
         payloads = PAYLOADS._replace(secret=registered.secret_members)
         self.operations = Operations(
             self, payloads, permit, limits, LISTS, secrets=SECRETS, plain_fields=plain_fields, named=named
