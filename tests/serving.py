@@ -33,6 +33,8 @@ HOST = "127.0.0.1"
 PROTOCOL = "graphql-transport-ws"
 _TLS = ssl.create_default_context()
 """Made once: reading all authorities takes longer than many a test, and no client here needs any."""
+_CLOSE_WITHIN = 0.5
+"""Seconds: a client that has not read everything never finds the server's answer to its own end of a socket."""
 
 Data = dict[str, Any]
 
@@ -77,7 +79,7 @@ class Api:
     async def raw_socket(self, **options: Any) -> AsyncIterator[ClientConnection]:
         """A WebSocket without a client library, acknowledged and ready for ``subscribe``."""
         url = f"ws://{HOST}:{self.port}/graphql"
-        options = {"compression": None, "proxy": None, **options}
+        options = {"compression": None, "proxy": None, "close_timeout": _CLOSE_WITHIN, **options}
         async with connect(url, subprotocols=[PROTOCOL], **options) as opened:  # type: ignore[list-item]
             await say(opened, type="connection_init")
             assert (await hear(opened))["type"] == "connection_ack"
@@ -276,6 +278,7 @@ def _socket_transport(port: int) -> WebsocketsTransport:
         f"ws://{HOST}:{port}/graphql",
         subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
         connect_args={"proxy": None, "compression": None},
+        close_timeout=_CLOSE_WITHIN,
     )
 
 
