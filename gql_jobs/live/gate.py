@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from gql_jobs import clock
 from gql_jobs.index.index import Index, JobChange
+from gql_jobs.jetstream.client import SENT_AT_ONCE
 from gql_jobs.jetstream.errors import ApiError
 from gql_jobs.jobs.errors import GqlJobsError, InvalidState, NotFound, QueueUnavailable
 from gql_jobs.jobs.gate import Action, Cancellation, GateState, Release
@@ -40,10 +41,12 @@ from gql_jobs.logs import job_fields
 
 log = logging.getLogger(__name__)
 
-RELEASED_AT_ONCE = 256
-"""Releases that are sent together."""
+RELEASED_AT_ONCE = SENT_AT_ONCE
+"""Releases that are sent together: as many as leave at once, so that the next ones, which follow, are stored behind."""
 RELEASED_BYTES = 8 << 20
 """Bytes that the payloads of these may have, but for the last one's."""
+_GROUPS_AT_ONCE = 4
+"""Such groups of which it is not known yet what has become of them; one on a cluster, where their fences would meet."""
 LOOKED_EVERY = 1.0
 """Seconds between two looks at what workers can run and which pauses have ended."""
 RECALLED_EVERY = 5.0
@@ -277,7 +280,9 @@ class GateHolder:
         attended_until = max(attended, default=None)
         self.state.begin(time.monotonic(), self._now(), attended_until)
         self._attended_until = self._told_at
-        parts = [self._act(is_cluster=is_cluster), self._renew(), self.lease.lost.wait()]
+        groups: asyncio.Queue[list[Write]] = asyncio.Queue(1)
+        senders = (self._send_all(groups, is_cluster=is_cluster) for _ in range(1 if is_cluster else _GROUPS_AT_ONCE))
+        parts = [self._act(groups), *senders, self._renew(), self.lease.lost.wait()]
         # Each job that ends makes room for another one: batches of the index are not gathered for as long then.
         self._feed.is_followed = lambda: self.state.has_blocked
         tasks = [asyncio.ensure_future(part) for part in (*parts, *(work.run() for work in self._beside))]
@@ -327,13 +332,13 @@ class GateHolder:
             return clock.now()
         return self._told_at + timedelta(seconds=time.monotonic() - self._told_moment)
 
-    async def _act(self, *, is_cluster: bool) -> None:
+    async def _act(self, groups: asyncio.Queue[list[Write]]) -> None:
         """Carry out what the state says, again and again."""
         looked_at = recalled_at = time.monotonic()
         while True:
             self._changed.clear()
             if self._may_decide and not self._is_alone:
-                await self._carry_out(is_cluster=is_cluster)
+                await self._carry_out(groups)
             now, moment = self._now(), time.monotonic()
             delay = self.state.delay(now, moment)
             wait = LOOKED_EVERY if delay is None else min(clock.delay_at_server(delay), LOOKED_EVERY)
@@ -359,8 +364,11 @@ class GateHolder:
             self._able.clear()
             self.state.look_again()
 
-    async def _carry_out(self, *, is_cluster: bool) -> None:
-        """Carry out all that the state says now."""
+    async def _carry_out(self, groups: asyncio.Queue[list[Write]]) -> None:
+        """Carry out all that the state says now.
+
+        :param groups: takes the releases, in their order.
+        """
         while True:
             releases: list[Write] = []
             others: list[Action] = []
@@ -385,7 +393,7 @@ class GateHolder:
             if not releases and not others:
                 return
             if releases:
-                await self._send(releases, is_cluster=is_cluster)
+                await groups.put(releases)
             if others:
                 await asyncio.gather(*map(self._undo, others))
             await asyncio.sleep(0)
@@ -416,10 +424,21 @@ class GateHolder:
         errors = errors_beside(replace(body, continues=without), job.errors, self._log.max_payload)
         return replace(body, continues=replace(without, errors=errors))
 
+    async def _send_all(self, groups: asyncio.Queue[list[Write]], *, is_cluster: bool) -> None:
+        """Store group after group, for as long as the gate is held.
+
+        :raises GateLost: if a release is refused because another process has the gate.
+        :raises _Outage: if it cannot be told what has become of one that it is too late for.
+        """
+        while True:
+            await self._send(await groups.get(), is_cluster=is_cluster)
+            # What was not stored may be decided again.
+            self._changed.set()
+
     async def _send(self, writes: list[Write], *, is_cluster: bool) -> None:
         """Store releases, and have what has become of each be known.
 
-        :raises GateLost: if one is refused because another process has the gate.
+        :raises GateLost: | _Outage: as ``_send_all``.
         """
         for portion in _one_a_lane(writes) if is_cluster else [writes]:
             outcomes = await self._log.append_in_order(portion)
