@@ -280,9 +280,9 @@ class GateHolder:
         attended_until = max(attended, default=None)
         self.state.begin(time.monotonic(), self._now(), attended_until)
         self._attended_until = self._told_at
-        groups: asyncio.Queue[list[Write]] = asyncio.Queue(1)
-        senders = (self._send_all(groups, is_cluster=is_cluster) for _ in range(1 if is_cluster else _GROUPS_AT_ONCE))
-        parts = [self._act(groups), *senders, self._renew(), self.lease.lost.wait()]
+        outgoing = _Outgoing(1 if is_cluster else _GROUPS_AT_ONCE)
+        senders = (self._send_all(outgoing, is_cluster=is_cluster) for _ in range(outgoing.most))
+        parts = [self._act(outgoing), *senders, self._renew(), self.lease.lost.wait()]
         # Each job that ends makes room for another one: batches of the index are not gathered for as long then.
         self._feed.is_followed = lambda: self.state.has_blocked
         tasks = [asyncio.ensure_future(part) for part in (*parts, *(work.run() for work in self._beside))]
@@ -332,13 +332,12 @@ class GateHolder:
             return clock.now()
         return self._told_at + timedelta(seconds=time.monotonic() - self._told_moment)
 
-    async def _act(self, groups: asyncio.Queue[list[Write]]) -> None:
+    async def _act(self, outgoing: "_Outgoing") -> None:
         """Carry out what the state says, again and again."""
         looked_at = recalled_at = time.monotonic()
         while True:
             self._changed.clear()
-            if self._may_decide and not self._is_alone:
-                await self._carry_out(groups)
+            await self._carry_out(outgoing)
             now, moment = self._now(), time.monotonic()
             delay = self.state.delay(now, moment)
             wait = LOOKED_EVERY if delay is None else min(clock.delay_at_server(delay), LOOKED_EVERY)
@@ -364,12 +363,9 @@ class GateHolder:
             self._able.clear()
             self.state.look_again()
 
-    async def _carry_out(self, groups: asyncio.Queue[list[Write]]) -> None:
-        """Carry out all that the state says now.
-
-        :param groups: takes the releases, in their order.
-        """
-        while True:
+    async def _carry_out(self, outgoing: "_Outgoing") -> None:
+        """Carry out all that the state says now, if enough is known for that."""
+        while self._may_decide and not self._is_alone:
             releases: list[Write] = []
             others: list[Action] = []
             room = RELEASED_BYTES
@@ -393,7 +389,7 @@ class GateHolder:
             if not releases and not others:
                 return
             if releases:
-                await groups.put(releases)
+                await outgoing.put(releases)
             if others:
                 await asyncio.gather(*map(self._undo, others))
             await asyncio.sleep(0)
@@ -424,14 +420,15 @@ class GateHolder:
         errors = errors_beside(replace(body, continues=without), job.errors, self._log.max_payload)
         return replace(body, continues=replace(without, errors=errors))
 
-    async def _send_all(self, groups: asyncio.Queue[list[Write]], *, is_cluster: bool) -> None:
+    async def _send_all(self, outgoing: "_Outgoing", *, is_cluster: bool) -> None:
         """Store group after group, for as long as the gate is held.
 
         :raises GateLost: if a release is refused because another process has the gate.
         :raises _Outage: if it cannot be told what has become of one that it is too late for.
         """
         while True:
-            await self._send(await groups.get(), is_cluster=is_cluster)
+            await self._send(await outgoing.get(), is_cluster=is_cluster)
+            outgoing.done()
             # What was not stored may be decided again.
             self._changed.set()
 
@@ -535,6 +532,29 @@ class GateHolder:
         subject = codec.event_subject(job.id, Kind.EDITED)
         body = Edited(submission=job.submission_seq, spec=job.spec.queued_in_time)
         return await self._log.append(Write(job.id, subject, body, job_events(job.id, job.event_seq)))
+
+
+class _Outgoing:
+    """Groups of releases, of which ``most`` are sent at a time. None waits: it was decided on what holds now."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._groups: asyncio.Queue[list[Write]] = asyncio.Queue()
+        self._free = asyncio.Semaphore(most - 1)
+        """How many more can be sent, after the next one."""
+
+    async def put(self, writes: list[Write]) -> None:
+        """Hand on a group, and wait until another one could be sent at once."""
+        self._groups.put_nowait(writes)
+        await self._free.acquire()
+
+    async def get(self) -> list[Write]:
+        """Return the next group, when there is one; ``done`` has to be called once it is sent."""
+        return await self._groups.get()
+
+    def done(self) -> None:
+        """Note that what has become of a group is known."""
+        self._free.release()
 
 
 def _one_a_lane(writes: list[Write]) -> list[list[Write]]:
