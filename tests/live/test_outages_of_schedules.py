@@ -84,7 +84,7 @@ async def test_what_became_due_while_nats_was_away(
         worker = await stack.enter_async_context(running_worker(settings))
         await asyncio.wait_for(worker.started.wait(), 20)
         schedules = await _define(runtime)
-        ticks = await until(lambda: _next(runtime, list(schedules)), "a tick is made", within=40)
+        ticks = await until(lambda: _next(runtime, list(schedules)), "a tick is made", within=90)
         ((due, _), *_) = ticks.values()
         await until(lambda: clock.now() > due - AHEAD, "the ticks are due soon", within=20)
         if not lives:
