@@ -69,7 +69,7 @@ class JobChanges(Struct, frozen=True):
         """
         spec = replace(job.spec, run_at=None) if job.retried else job.spec
         if job.status is JobStatus.QUEUED:
-            spec = spec.queued_in_time
+            spec = spec.never_too_late
         changed = []
         if not isinstance(self.run_at, UnsetType):
             # What is due already runs at once, whenever it was to run.
@@ -125,10 +125,11 @@ def is_changeable(job: Job) -> bool:
 def _running_at(spec: Spec, run_at: datetime | None) -> Spec:
     if run_at is not None and spec.start_before is not None and run_at >= spec.start_before:
         raise InvalidRequest("run_at", f"{{}} must be before {spec.start_before:%Y-%m-%dT%H:%M:%SZ} (startBefore).")
-    if spec.gate is None:
-        return replace(spec, run_at=run_at, fire_before=None)
     # Whoever moves the job of a schedule wants it to run then, however late that is.
-    return replace(spec, gate=replace(spec.gate, run_at=run_at, release_before=None))
+    spec = spec.never_too_late
+    if spec.gate is None:
+        return replace(spec, run_at=run_at)
+    return replace(spec, gate=replace(spec.gate, run_at=run_at))
 
 
 def _ahead(moment: datetime | None, now: datetime) -> datetime | None:

@@ -222,8 +222,8 @@ class Spec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
         return self.gate.run_at if self.gate is not None else self.run_at
 
     @property
-    def queued_in_time(self) -> "Spec":
-        """The same, of a job that was queued once: as a tick it is never too late after that."""
+    def never_too_late(self) -> "Spec":
+        """The same without the times after which a tick is skipped: it was queued once, or somebody wants it to run."""
         gate = replace(self.gate, release_before=None) if self.gate is not None else None
         return replace(self, fire_before=None, gate=gate)
 

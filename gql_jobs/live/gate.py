@@ -530,7 +530,7 @@ class GateHolder:
         :raises QueueUnavailable: | QueueFull: if the server does not answer, or has no room.
         """
         subject = codec.event_subject(job.id, Kind.EDITED)
-        body = Edited(submission=job.submission_seq, spec=job.spec.queued_in_time)
+        body = Edited(submission=job.submission_seq, spec=job.spec.never_too_late)
         return await self._log.append(Write(job.id, subject, body, job_events(job.id, job.event_seq)))
 
 

@@ -572,7 +572,7 @@ class JobCommands:
         :raises InvalidRequest: | PayloadTooLarge | CodecFailure: if it cannot have that payload.
         """
         spec, changed = (payload or JobChanges()).applied(job, self._stored, clock.now())
-        spec = replace(spec, start_before=None, fire_before=None)
+        spec = replace(spec.never_too_late, start_before=None)
         if changed:
             checked_size(spec, self._log.max_payload)
         return Submission(spec=spec, event_seq=job.event_seq, actor=viewer.actor)

@@ -425,7 +425,7 @@ class ApiProcess:
     def _undo(self, job: Job, action: Cancellation | Recall) -> Writes:
         """Cancel a job, or take its release back, if it has not moved since that was decided."""
         if isinstance(action, Recall):
-            body = Edited(submission=job.submission_seq, spec=job.spec.queued_in_time)
+            body = Edited(submission=job.submission_seq, spec=job.spec.never_too_late)
             subject = codec.event_subject(job.id, Kind.EDITED)
             outcome = yield Put(subject, body, codec.event_subjects(job.id), job.event_seq, job.id, Kind.EDITED)
             self._note(job.id, outcome)

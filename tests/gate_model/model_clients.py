@@ -84,7 +84,7 @@ class ModelClients:
         ]
         if ended:
             job = self.world.random.choice(ended)
-            asked = replace(job.spec, start_before=None, fire_before=None)
+            asked = replace(job.spec.never_too_late, start_before=None)
             body = Submission(spec=asked, event_seq=job.event_seq)
             self.world.write(self.world.submission(job.id, body))
 
@@ -100,14 +100,13 @@ class ModelClients:
             self.world.begin(None, self._edit(self.world.random.choice(some), dies=self.world.random.random() < 0.3))
 
     def _edit(self, job: Job, *, dies: bool) -> "Writes":
-        asked = job.spec.queued_in_time if job.status is JobStatus.QUEUED else job.spec
+        asked = job.spec.never_too_late if job.status is JobStatus.QUEUED else job.spec
         asked = replace(asked, priority=self.world.random.choice(list(JobPriority)))
         if self.world.random.random() < 0.4:
             run_at = self.world.stream.now + timedelta(seconds=self.world.random.choice((0, 3, 15)))
+            asked = asked.never_too_late
             gate = asked.gate
-            # What is moved by hand is to run however late that is.
-            moved = replace(gate, run_at=run_at, release_before=None) if gate else None
-            asked = replace(asked, gate=moved) if moved else replace(asked, run_at=run_at, fire_before=None)
+            asked = replace(asked, gate=replace(gate, run_at=run_at)) if gate else replace(asked, run_at=run_at)
         body = Edited(submission=job.submission_seq, spec=asked, changed=("priority",))
         ends = job.submission_seq if job.status is JobStatus.SCHEDULED else 0
         outcome = yield self.world.event(job, Kind.EDITED, body, ends)
