@@ -340,8 +340,7 @@ class Lines:
 
     def send(self, job: HeldJob) -> None:
         """Have the rates of a job count its release, which is on its way."""
-        bounds: list[Bound] = [(_QUEUE_RATE, job.group.queue), (_TYPE_RATE, job.group.type)]
-        rated = [(bound, self._rates[bound]) for bound in bounds if bound in self._rates]
+        rated = [(bound, self._rates[bound]) for bound in job.group.bounds if bound in self._rates]
         self._pending[job.id] = rated
         for _, rate in rated:
             rate.send()

@@ -429,7 +429,7 @@ class GateHolder:
         while True:
             await self._send(await outgoing.get(), is_cluster=is_cluster)
             outgoing.done()
-            # What was not stored may be decided again.
+            # It may be applied here already, and rates count from now on.
             self._changed.set()
 
     async def _send(self, writes: list[Write], *, is_cluster: bool) -> None:
